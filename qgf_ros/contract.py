@@ -1,0 +1,257 @@
+"""The contract: what is state, what is action, what is the outcome, and when.
+
+One file, `contract.yaml`, read by the bag readers, training, the node, the simulation and replay.
+Values are matched by name, never by position; nowhere else is an order of joints written down.
+
+The time law: action i of a chunk sampled for observation time t is executed at t + i * period.
+Recorded data is paired by the same law, so the lead of a demonstrator's commands over the
+states is learnt once and never added again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qgf_ros.messages import message_type
+from qgf_ros.strict_yaml import build, load_yaml
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class TimeSpec:
+    """Control period [s], chunk length H, and how many actions of a chunk are executed."""
+
+    period: float
+    horizon: int
+    execute_steps: int = 0  # 0: all of them
+
+    def __post_init__(self) -> None:
+        if not 1e-4 <= self.period <= 10:
+            raise ValueError(f"period is {self.period} s; allowed: 0.0001 to 10 s")
+        if not 1 <= self.horizon <= 256:
+            raise ValueError(f"horizon is {self.horizon}; allowed: 1 to 256")
+        if not 0 <= self.execute_steps <= self.horizon:
+            raise ValueError(f"execute_steps is {self.execute_steps}; allowed: 1 to horizon ({self.horizon})")
+        if self.execute_steps == 0:
+            object.__setattr__(self, "execute_steps", self.horizon)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A topic, or a column of a table, and what is read from it.
+
+    `fields` are attribute paths of the message ("point.x"); for JointState they are arrays
+    ("position") and `names` picks and orders the joints. Values come field by field, each in the
+    order of `names`. `column` is the name in tabular recordings (LeRobot, npz).
+    """
+
+    topic: str
+    type: str
+    fields: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    column: str = ""
+    stamp: Literal["", "header", "receipt"] = ""  # default: header where the type has one
+
+    def __post_init__(self) -> None:
+        kind = message_type(self.type)  # raises ValueError for a type that is not supported
+        if not self.topic or self.topic.startswith("/"):
+            raise ValueError(f"topic is {self.topic!r}; give a relative name, so that namespaces work")
+        if not self.stamp:
+            object.__setattr__(self, "stamp", "header" if kind.stamped else "receipt")
+        if self.stamp == "header" and not kind.stamped:
+            raise ValueError(f"{self.type} has no header: stamp must be receipt")
+        kind.check(self.fields, self.names)
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names has duplicates: {sorted(self.names)}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each value, in order: "position.elbow", "point.x", "gripper"."""
+        if not self.names:
+            return self.fields
+        fields = self.fields or ("",)
+        return tuple(f"{f}.{n}" if f else n for f in fields for n in self.names)
+
+
+@dataclass(frozen=True)
+class ObservationSource(Source):
+    """One input of the policy. `delay` [s] is how long ago the world was as the stamp's value says."""
+
+    name: str = ""
+    units: str = ""
+    max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms
+    delay: float = 0.0
+    encoding: Literal["identity"] = "identity"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name:
+            raise ValueError("name is missing")
+        if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
+            raise ValueError("quaternion components are no input for a network; encoding rot6d will serve")
+        if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
+            raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Range of one command value, and how fast it may change. Units are the action's, and per s."""
+
+    min: float
+    max: float
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
+            raise ValueError(f"min {self.min} must be below max {self.max}, both finite")
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f"rate is {self.rate}; it must be positive and finite")
+
+
+# What a representation does when it has to hold, and the only answer that is safe for it.
+ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
+
+
+@dataclass(frozen=True)
+class ActionSpec(Source):
+    """One output of the policy. `representation` says what a value means to the robot."""
+
+    name: str = ""
+    units: str = ""
+    representation: Literal["absolute", "velocity"] = "absolute"
+    space: Literal["joint"] = "joint"
+    frame: str = ""
+    limits: dict[str, Limit] = field(default_factory=dict)
+    on_hold: Literal["", "hold_last_sent", "ramp_to_zero"] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name or "." in self.name:
+            raise ValueError(f"name is {self.name!r}; give one without a dot")
+        if not message_type(self.type).command:
+            raise ValueError(f"{self.type} is not a command type of this version")
+        missing = [n for n in self.labels_of_joints if n not in self.limits]
+        if missing:
+            raise ValueError(f"limits are missing for {', '.join(missing)}: {{min, max, rate}} each")
+        unknown = [n for n in self.limits if n not in self.labels_of_joints]
+        if unknown:
+            raise ValueError(f"limits name {', '.join(unknown)}, which this action does not have")
+        safe = ON_HOLD[self.representation]
+        if self.on_hold not in ("", safe):
+            raise ValueError(f"on_hold is {self.on_hold}; for representation {self.representation} it is {safe}")
+        object.__setattr__(self, "on_hold", safe)
+        if self.representation == "velocity":
+            stuck = [n for n, limit in self.limits.items() if not limit.min <= 0 <= limit.max]
+            if stuck:
+                raise ValueError(f"a velocity that cannot be zero cannot stop: {', '.join(stuck)}")
+
+    @property
+    def labels_of_joints(self) -> tuple[str, ...]:
+        return self.names or self.fields
+
+
+@dataclass(frozen=True)
+class OutcomeSpec:
+    """Where reward and success come from.
+
+    objective: `reward` sums the reward source; `time_to_success` is 1 at success, discounted, and
+        needs no failures. success: true ends an episode in success, false in failure; an episode
+        without either was cut (truncation). episode_start: each message begins an episode.
+        assume_success: every recorded episode ended in success (demonstrations without labels).
+    """
+
+    objective: Literal["reward", "time_to_success"]
+    reward: Source | None = None
+    success: Source | None = None
+    episode_start: Source | None = None
+    assume_success: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective == "reward" and self.reward is None:
+            raise ValueError("objective reward needs a reward source: {topic, type, fields} or column")
+        if self.objective == "time_to_success" and self.success is None and not self.assume_success:
+            raise ValueError("objective time_to_success needs a success source, or assume_success: true")
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        named = {"reward": self.reward, "success": self.success, "episode_start": self.episode_start}
+        return {name: source for name, source in named.items() if source is not None}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The whole contract. Load it with `Contract.load`."""
+
+    contract: int
+    robot: str
+    time: TimeSpec
+    observations: tuple[ObservationSource, ...]
+    actions: tuple[ActionSpec, ...]
+    outcome: OutcomeSpec
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.contract != VERSION:
+            raise ValueError(f"contract version is {self.contract}; this qgf_ros reads version {VERSION}")
+        if not self.observations or not self.actions:
+            raise ValueError("observations and actions must each list at least one source")
+        for what, sources in (("observations", self.observations), ("actions", self.actions)):
+            names = [s.name for s in sources]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} use a name twice: {names}")
+        commands = {a.topic for a in self.actions}
+        loops = sorted(commands & {o.topic for o in self.observations})
+        if loops:
+            raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Contract:
+        """Reads and checks a contract file. Raises UsageError naming the place and what is allowed."""
+        return cls.from_dict(load_yaml(Path(path)), str(path))
+
+    @classmethod
+    def from_dict(cls, value: Any, where: str = "contract") -> Contract:
+        return build(cls, value, where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for YAML; `from_dict` gives the same contract back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the content, independent of comments and layout."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Names of the O numbers of the observation vector, in order."""
+        return tuple(f"{o.name}.{label}" for o in self.observations for label in o.labels)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the A numbers of one action, in order: "<action>.<joint>"."""
+        return tuple(f"{a.name}.{n}" for a in self.actions for n in a.labels_of_joints)
+
+    @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lower and upper bound and largest change per second, each (A,)."""
+        rows = [a.limits[n] for a in self.actions for n in a.labels_of_joints]
+        return tuple(np.array([getattr(r, k) for r in rows]) for k in ("min", "max", "rate"))  # type: ignore[return-value]
+
+    @property
+    def velocity_like(self) -> np.ndarray:
+        """(A,) bool: which numbers stop at zero rather than where they are."""
+        return np.array([a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints])
+
+    def max_age(self, source: ObservationSource) -> float:
+        """Oldest usable age of a source [s]."""
+        return source.max_age or max(3 * self.time.period, 0.05)

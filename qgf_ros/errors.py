@@ -1,0 +1,76 @@
+"""Errors a person should read, each with the exit code that a script can rely on.
+
+The last line on stderr is always `qgf: error[CODE]: what; where; how to fix`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+class QgfError(Exception):
+    """Base of the errors that are meant for a person. Subclasses fix the exit code."""
+
+    code = 1
+
+
+class UsageError(QgfError):
+    """Configuration or usage is wrong."""
+
+    code = 2
+
+
+class DataLost(QgfError):
+    """The work was finished, but some data could not be read."""
+
+    code = 3
+
+
+class PolicyRefused(QgfError):
+    """A policy folder is damaged, does not fit, or is not one."""
+
+    code = 4
+
+
+class DataRefused(QgfError):
+    """Recorded data cannot be used."""
+
+    code = 5
+
+
+class DeviceUnavailable(QgfError):
+    """The device that was asked for is not there."""
+
+    code = 6
+
+
+class StorageError(QgfError):
+    """The disk is full or cannot be read or written."""
+
+    code = 7
+
+
+class CriterionNotMet(QgfError):
+    """The work was finished, but its criterion was not met."""
+
+    code = 8
+
+
+@contextlib.contextmanager
+def exit_codes(debug: bool = False) -> Iterator[None]:
+    """Turns errors into the one-line message and the exit code; tracebacks only with `debug`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("qgf: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if debug:
+            raise
+        code = error.code if isinstance(error, QgfError) else 7 if isinstance(error, OSError) else 1
+        text = str(error) if isinstance(error, QgfError) else f"{type(error).__name__}: {error}"
+        hint = "" if isinstance(error, QgfError) else "; run again with --debug for the traceback"
+        print(f"qgf: error[{code}]: {text}{hint}", file=sys.stderr)
+        raise SystemExit(code) from None

@@ -1,0 +1,134 @@
+"""ROS messages to named numbers and back, without ROS: messages are read by attribute, so that
+rclpy's and a bag reader's objects serve alike, and built by a factory that the caller brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+# make("std_msgs/Float64", data=1.0) builds a message of the caller's world.
+Make = Callable[..., Any]
+MAX_VALUES = 4096  # per array; more is not a robot's state and is not even looked at
+
+
+class SchemaError(ValueError):
+    """A message does not have the shape that the contract says."""
+
+
+@dataclass(frozen=True)
+class MessageType:
+    """How one ROS message type carries numbers."""
+
+    name: str
+    stamped: bool  # has a std_msgs/Header
+    command: bool = False  # can carry commands
+
+    def check(self, fields: tuple[str, ...], names: tuple[str, ...]) -> None:
+        """Raises ValueError when `fields` and `names` cannot be read from this type."""
+        if self.name == "sensor_msgs/JointState":
+            wrong = [f for f in fields if f not in ("position", "velocity", "effort")]
+            if wrong or not fields or not names:
+                raise ValueError(f"{self.name} needs fields out of position, velocity, effort, and names")
+        elif self.name == "std_msgs/Float64MultiArray":
+            if fields or not names:
+                raise ValueError(f"{self.name} needs names, one per number, and no fields")
+        elif self.name == "std_msgs/Header":
+            if fields or names:
+                raise ValueError(f"{self.name} marks a moment: it has no fields and no names")
+        elif not fields or names:
+            raise ValueError(f'{self.name} needs fields such as "point.x" or "data", and no names')
+
+    def decode(self, msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:
+        """The numbers of a message, field by field, each in the order of `names`; float64.
+
+        Raises:
+            SchemaError: names or lengths are not those of the contract. Values may be non-finite;
+                that is for the caller to judge.
+        """
+        if self.name == "sensor_msgs/JointState":
+            return _joint_state(msg, fields, names)
+        if self.name == "std_msgs/Float64MultiArray":
+            if len(msg.data) != len(names):
+                raise SchemaError(f"{len(msg.data)} numbers where the contract names {len(names)}")
+            return np.array(msg.data, dtype=np.float64)
+        return np.array([float(_attribute(msg, f)) for f in fields], dtype=np.float64)
+
+    def encode(
+        self, make: Make, fields: tuple[str, ...], names: tuple[str, ...], values: np.ndarray, header: Any = None
+    ) -> Any:
+        """The inverse of `decode`. `header` is a std_msgs/Header for stamped types."""
+        stamp = {"header": header} if self.stamped else {}
+        if self.name == "sensor_msgs/JointState":
+            blocks = np.asarray(values, dtype=np.float64).reshape(len(fields), len(names))
+            arrays = {f: np.empty(0) for f in ("position", "velocity", "effort")} | dict(zip(fields, blocks))
+            return make(self.name, **stamp, name=list(names), **arrays)
+        if self.name == "std_msgs/Header":
+            return header
+        if self.name == "std_msgs/Float64MultiArray":
+            layout = make("std_msgs/MultiArrayLayout", dim=[], data_offset=0)
+            return make(self.name, layout=layout, data=np.asarray(values, dtype=np.float64))
+        given = dict(zip(fields, values))
+        if self.name in ("std_msgs/Float64", "std_msgs/Bool"):
+            cast = bool if self.name == "std_msgs/Bool" else float
+            return make(self.name, data=cast(given["data"]))
+        if self.name == "geometry_msgs/PointStamped":
+            point = {axis: float(given.get(f"point.{axis}", 0.0)) for axis in "xyz"}
+            return make(self.name, **stamp, point=make("geometry_msgs/Point", **point))
+        raise ValueError(f"{self.name} can be read but not written in this version")
+
+
+TYPES = {
+    t.name: t
+    for t in (
+        MessageType("sensor_msgs/JointState", stamped=True, command=True),
+        MessageType("std_msgs/Float64MultiArray", stamped=False, command=True),
+        MessageType("std_msgs/Float64", stamped=False),
+        MessageType("std_msgs/Bool", stamped=False),
+        MessageType("std_msgs/Header", stamped=True),
+        MessageType("geometry_msgs/PointStamped", stamped=True),
+    )
+}
+
+
+def message_type(name: str) -> MessageType:
+    """Looks a type up. Raises ValueError with the supported ones for any other."""
+    if name not in TYPES:
+        raise ValueError(f"type {name!r} is not supported yet; supported: {', '.join(TYPES)}")
+    return TYPES[name]
+
+
+def stamp_seconds(msg: Any, kind: MessageType) -> float:
+    """Header stamp [s], 0.0 where it was not set. Only for stamped types."""
+    stamp = (msg if kind.name == "std_msgs/Header" else msg.header).stamp
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def _attribute(msg: Any, path: str) -> Any:
+    try:
+        return reduce(getattr, path.split("."), msg)
+    except AttributeError:
+        raise SchemaError(f"the message has no field {path!r}") from None
+
+
+def _joint_state(msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:
+    given = msg.name
+    if len(given) > MAX_VALUES:
+        raise SchemaError(f"{len(given)} joints; at most {MAX_VALUES} are read")
+    index = {name: i for i, name in enumerate(given)}
+    if len(index) != len(given):
+        raise SchemaError(f"joint names appear twice: {sorted({n for n in given if given.count(n) > 1})[:8]}")
+    missing = [n for n in names if n not in index]
+    if missing:
+        raise SchemaError(f"joints {missing[:8]} are missing; the message has {list(given)[:8]}")
+    order = [index[n] for n in names]
+    blocks = []
+    for name in fields:
+        values = getattr(msg, name)
+        if len(values) != len(given):
+            raise SchemaError(f"{name} has {len(values)} values for {len(given)} joint names")
+        blocks.append(np.asarray(values, dtype=np.float64)[order])
+    return np.concatenate(blocks)

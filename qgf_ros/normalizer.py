@@ -1,0 +1,75 @@
+"""Numbers of the robot to numbers of the networks and back.
+
+Observations become z-scores; actions become [-1, 1], the range the sampler clips to. Policy and
+critic share one normaliser, stored in policy.yaml beside the names it belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ACTION_QUANTILES = (0.001, 0.999)  # one bad row must not flatten all the others
+RELATIVE_FLOOR = 1e-3  # smallest scale, relative to the typical one of the vector
+ABSOLUTE_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """obs_mean, obs_std: (O,); action_center, action_half_range: (A,). float64, robot units.
+
+    An action that never varied has half_range 0: it normalises to 0 and comes back as its constant.
+    """
+
+    obs_mean: np.ndarray
+    obs_std: np.ndarray
+    action_center: np.ndarray
+    action_half_range: np.ndarray
+
+    def __post_init__(self) -> None:
+        arrays = (self.obs_mean, self.obs_std, self.action_center, self.action_half_range)
+        if not all(np.isfinite(a).all() for a in arrays):
+            raise ValueError("the normaliser has non-finite numbers")
+        if (self.obs_std <= 0).any() or (self.action_half_range < 0).any():
+            raise ValueError("the normaliser has a scale that is not positive")
+
+    @classmethod
+    def fit(cls, obs: np.ndarray, action: np.ndarray) -> Normalizer:
+        """From data: obs (N, O), action (N, A)."""
+        low, high = np.quantile(action, ACTION_QUANTILES, axis=0)
+        half = (high - low) / 2
+        return cls(
+            obs_mean=obs.mean(0),
+            obs_std=_floored(obs.std(0)),
+            action_center=(high + low) / 2,
+            action_half_range=np.where(half < ABSOLUTE_FLOOR, 0.0, half),
+        )
+
+    def normalize_obs(self, obs: np.ndarray) -> np.ndarray:
+        """(..., O) in robot units -> z-scores, float32."""
+        return ((obs - self.obs_mean) / self.obs_std).astype(np.float32)
+
+    def normalize_action(self, action: np.ndarray) -> np.ndarray:
+        """(..., A) in robot units -> [-1, 1], clipped, float32."""
+        varied = self.action_half_range > 0
+        scale = np.where(varied, self.action_half_range, 1.0)
+        unit = np.where(varied, (action - self.action_center) / scale, 0.0)
+        return np.clip(unit, -1, 1).astype(np.float32)
+
+    def unnormalize_action(self, action: np.ndarray) -> np.ndarray:
+        """(..., A) in [-1, 1] -> robot units, float64."""
+        return self.action_center + self.action_half_range * np.asarray(action, dtype=np.float64)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, list[float]]) -> Normalizer:
+        return cls(**{n: np.asarray(value[n], dtype=np.float64) for n in cls.__dataclass_fields__})
+
+
+def _floored(std: np.ndarray) -> np.ndarray:
+    """A dimension that hardly moved must not become noise a million times as large."""
+    floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(np.median(std)))
+    return np.where(std < floor, 1.0, std)

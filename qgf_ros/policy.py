@@ -1,0 +1,363 @@
+"""The policy folder: load, verify, describe, write.
+
+    policy.yaml            what it is: contract, networks, normaliser, beta, provenance
+    velocity.safetensors   the flow's weights and its T time embeddings
+    critic.safetensors     the target critic's weights
+    sampler.onnx           derived from the above by `qgf export`
+    SHA256SUMS             hash of every file above; its own hash is the policy's id
+
+A policy is data. Nothing in it is executed or unpickled, every file is read once, and what is
+used is what was hashed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import yaml
+
+from qgf_ros.contract import Contract
+from qgf_ros.errors import PolicyRefused, UsageError
+from qgf_ros.normalizer import Normalizer
+from qgf_ros.strict_yaml import build, parse_yaml
+
+SCHEMA = 1
+MANIFEST = "SHA256SUMS"
+DESCRIPTION = "policy.yaml"
+SAMPLER = "sampler.onnx"
+MAX_FILE_BYTES = 2**30
+MAX_PARAMETERS = 200_000_000
+
+
+@dataclass(frozen=True)
+class Network:
+    """Architecture of one component: an ensemble of MLPs. The field names are `training.models`'."""
+
+    file: str
+    hidden: tuple[int, ...]
+    members: int = 1
+    kind: Literal["mlp"] = "mlp"
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1 or not 1 <= self.members <= 10:
+            raise ValueError(f"hidden {list(self.hidden)}, members {self.members}: need widths >= 1 and 1 to 10 members")
+        if "/" in self.file or not self.file.endswith(".safetensors"):
+            raise ValueError(f"file is {self.file!r}; it must be a .safetensors file of this folder")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Conventions of the flow. A policy with others is refused: its guidance would point backwards."""
+
+    denoise_steps: int
+    noise_at: float = 0.0
+    clean_at: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.noise_at, self.clean_at) != (0.0, 1.0):
+            raise ValueError("flow time must run from noise at 0 to the clean action at 1")
+        if not 1 <= self.denoise_steps <= 1000:
+            raise ValueError(f"denoise_steps is {self.denoise_steps}; allowed: 1 to 1000")
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What Q measures: discounted sum of reward / scale. `informative` is False where the data
+    holds no difference in outcome for a critic to learn, and then guidance is off by default."""
+
+    objective: str
+    discount: float
+    scale: float
+    aggregation: Literal["min", "mean"] = "min"
+    informative: bool = True
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Temperature of the guidance, weight = 1 / beta. `min` is the floor that the node holds."""
+
+    default: float
+    min: float
+    suggested: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min <= self.default:
+            raise ValueError(f"beta min {self.min} and default {self.default}: need 0 < min <= default")
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """Bounds seen in training, with room: beyond them Q or its gradient is not to be believed."""
+
+    q_low: float
+    q_high: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """Result of the parity check of sampler.onnx against the reference, see `training.export`."""
+
+    largest_error: float  # of normalised action / (1e-5 * (1 + w)); 1 is the tolerance
+    samples: int
+    ties_left_out: int
+    onnxruntime: str
+
+
+@dataclass(frozen=True)
+class PolicyDescription:
+    """The content of policy.yaml."""
+
+    schema: int
+    name: str
+    contract: dict[str, Any]
+    flow: Flow
+    velocity: Network
+    critic: Network
+    normalizer: dict[str, tuple[float, ...]]
+    returns: Returns
+    beta: Beta
+    sanity: Sanity
+    description: str = ""
+    export: Export | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema is {self.schema}; this qgf_ros reads {SCHEMA} (a newer one needs a newer qgf_ros)")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A verified policy. Tensors: float32, weights (E, in, out) as in `training.models.MLP`."""
+
+    folder: Path
+    sha256: str
+    description: PolicyDescription
+    contract: Contract
+    normalizer: Normalizer
+    velocity: dict[str, np.ndarray]
+    critic: dict[str, np.ndarray]
+    onnx: bytes | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def obs_dim(self) -> int:
+        return len(self.contract.observation_names)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.contract.action_names)
+
+    @property
+    def horizon(self) -> int:
+        return self.contract.time.horizon
+
+    @property
+    def flat_dim(self) -> int:
+        """D = H * A."""
+        return self.horizon * self.action_dim
+
+
+def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
+    """Reads and verifies a policy folder.
+
+    Args:
+        folder: the policy folder.
+        contract: the robot's own contract, where it has one beside the policy's.
+
+    Raises:
+        PolicyRefused: something is missing, damaged, not finite, too large, or does not fit; the
+            message names the file and both sides of a difference.
+    """
+    folder = Path(folder)
+    files = _verified_files(folder)
+    sha256 = hashlib.sha256(files[MANIFEST]).hexdigest()
+    try:
+        description = build(PolicyDescription, parse_yaml(files[DESCRIPTION], DESCRIPTION), DESCRIPTION)
+        own = Contract.from_dict(description.contract, f"{DESCRIPTION}: contract")
+        normalizer = Normalizer.from_dict({k: list(v) for k, v in description.normalizer.items()})
+    except (UsageError, KeyError, ValueError) as error:
+        raise PolicyRefused(f"{folder}: {error}; train or export the policy again") from None
+    if contract is not None:
+        _check_fits(folder, own, contract)
+    obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
+    if (len(normalizer.obs_mean), len(normalizer.action_center)) != (obs, len(own.action_names)):
+        raise PolicyRefused(f"{folder}: the normaliser has other sizes than the contract")
+    steps = description.flow.denoise_steps
+    tensors = {}
+    for part, inputs, outputs in (("velocity", obs + flat + 16, flat), ("critic", obs + flat, 1)):
+        network: Network = getattr(description, part)
+        expected = network_shapes(network, inputs, outputs, norm_last=part == "critic")
+        if part == "velocity":
+            expected["time_embedding"] = (steps, 16)
+        tensors[part] = _tensors(folder, files, network.file, expected)
+    return Policy(
+        folder=folder.resolve(),
+        sha256=sha256,
+        description=description,
+        contract=own,
+        normalizer=normalizer,
+        velocity=tensors["velocity"],
+        critic=tensors["critic"],
+        onnx=files.get(SAMPLER),
+    )
+
+
+def network_shapes(network: Network, inputs: int, outputs: int, norm_last: bool) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes of an ensemble MLP; LayerNorm on the last hidden layer or not."""
+    widths = (inputs, *network.hidden, outputs)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
+        shapes[f"layers.{i}.weight"] = (network.members, fan_in, fan_out)
+        shapes[f"layers.{i}.bias"] = (network.members, fan_out)
+        if i < len(network.hidden) - (not norm_last):
+            shapes[f"norms.{i}.weight"] = shapes[f"norms.{i}.bias"] = (network.members, fan_out)
+    return shapes
+
+
+def write_policy(
+    folder: str | Path,
+    description: PolicyDescription,
+    tensors: dict[str, dict[str, np.ndarray]],
+    extra: dict[str, bytes] | None = None,
+) -> str:
+    """Writes a policy folder in one step (a reader sees the old one or the new one) and returns its id.
+
+    Args:
+        tensors: file name -> tensors, for the files that `description` names.
+        extra: further files, e.g. {"sampler.onnx": ...}.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    contents = {name: safetensors.numpy.save(_contiguous(t)) for name, t in tensors.items()} | (extra or {})
+    plain = json.loads(json.dumps(dataclasses.asdict(description)))
+    contents[DESCRIPTION] = yaml.safe_dump(plain, sort_keys=False, width=100, default_flow_style=None).encode()
+    manifest = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
+    contents[MANIFEST] = manifest.encode()
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, data in contents.items():
+            with (staging / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        staging.chmod(0o755)
+        if folder.exists():
+            _check_replaceable(folder)
+            old = staging.with_name(staging.name + ".old")
+            folder.rename(old)
+            staging.rename(folder)
+            shutil.rmtree(old)
+        else:
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return hashlib.sha256(contents[MANIFEST]).hexdigest()
+
+
+def _contiguous(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(t) for name, t in tensors.items()}
+
+
+def _check_replaceable(folder: Path) -> None:
+    strangers = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if strangers and DESCRIPTION not in strangers:
+        raise UsageError(f"{folder} exists and is not a policy folder; choose another --out or remove it")
+
+
+def _read_regular(path: Path) -> bytes:
+    """Reads a regular file whole: no FIFO can block this, no device can fill memory."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise PolicyRefused(f"cannot read {path}: {error.strerror}; is this a policy folder?") from None
+    with os.fdopen(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise PolicyRefused(f"{path} is not a regular file; a policy holds plain files only")
+        if info.st_size > MAX_FILE_BYTES:
+            raise PolicyRefused(f"{path} has {info.st_size} bytes; at most {MAX_FILE_BYTES} are read")
+        try:
+            return file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise PolicyRefused(f"cannot read {path}: {error.strerror}") from None
+
+
+def _verified_files(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise PolicyRefused(f"{folder} is not a folder; give the folder that holds {DESCRIPTION}")
+    files = {MANIFEST: _read_regular(folder / MANIFEST)}
+    try:
+        lines = files[MANIFEST].decode("ascii").splitlines()
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except ValueError:
+        raise PolicyRefused(f"{folder / MANIFEST} is damaged: not lines of 'sha256  name'") from None
+    present = {p.name for p in folder.iterdir()} - {MANIFEST}
+    if set(listed) != present or DESCRIPTION not in listed:
+        differ = sorted(set(listed) ^ present) or [DESCRIPTION]
+        raise PolicyRefused(f"{folder}: {MANIFEST} and the folder disagree about {', '.join(differ)}; restore the folder")
+    for name, digest in listed.items():
+        files[name] = _read_regular(folder / name)
+        actual = hashlib.sha256(files[name]).hexdigest()
+        if actual != digest:
+            raise PolicyRefused(
+                f"{folder / name} was changed: {MANIFEST} says {digest[:12]}..., the file has {actual[:12]}...; "
+                "copy the policy again, or run `qgf export` if you changed it on purpose"
+            )
+    return files
+
+
+def _tensors(
+    folder: Path, files: dict[str, bytes], name: str, expected: dict[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Tensors of one file, checked against the shapes that the description implies."""
+    count = sum(int(np.prod(shape, dtype=object)) for shape in expected.values())
+    if count > MAX_PARAMETERS:
+        raise PolicyRefused(f"{folder}: {name} would have {count} parameters; at most {MAX_PARAMETERS} are loaded")
+    if name not in files:
+        raise PolicyRefused(f"{folder}: {name} is missing")
+    try:
+        tensors = safetensors.numpy.load(files[name])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise PolicyRefused(f"{folder / name} is not a safetensors file: {error}") from None
+    found = {key: tuple(t.shape) for key, t in tensors.items()}
+    if found != expected:
+        key = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+        raise PolicyRefused(
+            f"{folder / name}: tensor {key} is {found.get(key, 'missing')} in the file, "
+            f"{expected.get(key, 'unknown')} by {DESCRIPTION}"
+        )
+    for key, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise PolicyRefused(f"{folder / name}: tensor {key} is not finite float32 ({tensor.dtype})")
+    return tensors
+
+
+def _check_fits(folder: Path, own: Contract, robot: Contract) -> None:
+    """Both sides of every difference that changes what a number means."""
+    a, b = own.to_dict(), robot.to_dict()
+    differences = [
+        f"{key}: policy has {json.dumps(a[key])[:160]}, robot has {json.dumps(b[key])[:160]}"
+        for key in ("time", "observations", "actions")
+        if a[key] != b[key]
+    ]
+    if differences:
+        raise PolicyRefused(f"{folder} does not fit the robot's contract: " + "; ".join(differences))
+
+

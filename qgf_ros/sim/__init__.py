@@ -1,0 +1,1 @@
+"""Simulated worlds. A folder per world: MJCF, contract, scripted demonstrator."""

@@ -1,0 +1,80 @@
+"""What every simulated world offers to the node, the recorder, evaluation and tests.
+
+A world knows physics and its task. It knows neither ROS nor policies: `contract.yaml` beside it
+says which of its signals travel on which topic.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from qgf_ros.errors import UsageError
+
+WORLDS = ("planar_arm",)
+
+
+class Outcome(enum.Enum):
+    """How an episode stands. TIME_OUT cuts it without judging it (truncation)."""
+
+    RUNNING = "running"
+    SUCCESS = "success"
+    COLLISION = "collision"
+    TIME_OUT = "time_out"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """How often the world says a signal [Hz]. The signal is named as in the contract."""
+
+    signal: str
+    rate: float
+
+
+class World(Protocol):
+    """One simulated task. Time starts at 0 with every `reset`."""
+
+    step_time: float  # one `step` [s]
+    control_period: float  # the demonstrator's period, one reward per period [s]
+    publications: tuple[Publication, ...]
+    outcome: Outcome
+    time: float  # since reset [s]
+
+    def reset(self, seed: int) -> None: ...
+
+    def command(self, values: np.ndarray) -> None:
+        """Values in the order of the contract's actions, held until the next call."""
+
+    def step(self) -> None: ...
+
+    def signal(self, name: str) -> np.ndarray:
+        """Present value of an observation, in the order of the contract's fields and names."""
+
+    def reward(self) -> float:
+        """Reward of the control period that just ended."""
+
+    def demonstrator(self, seed: int) -> Demonstrator: ...
+
+
+class Demonstrator(Protocol):
+    """A scripted, imperfect teacher: called once per control period."""
+
+    def act(self) -> np.ndarray: ...
+
+
+def world_folder(name: str) -> Path:
+    """Folder of a world (MJCF, contract). Raises UsageError for an unknown name."""
+    if name not in WORLDS:
+        raise UsageError(f"world {name!r} is not known; worlds: {', '.join(WORLDS)}")
+    return Path(__file__).parent / name
+
+
+def make_world(name: str) -> World:
+    """Builds a world by name. Raises UsageError for an unknown one."""
+    world_folder(name)
+    return importlib.import_module(f"qgf_ros.sim.{name}.world").make()

@@ -1,0 +1,127 @@
+"""pip side of the package. `colcon build` uses CMakeLists.txt; pip calls the same CMake when a
+ROS 2 is there, so that both give the same files, compiled messages and executables included."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
+
+PACKAGES = [
+    "qgf_ros",
+    "qgf_ros.control",
+    "qgf_ros.replay",
+    "qgf_ros.report",
+    "qgf_ros.ros",
+    "qgf_ros.sampler",
+    "qgf_ros.sim",
+    "qgf_ros.sim.planar_arm",
+    "training",
+    "training.critics",
+    "training.data",
+    "training.estimators",
+]
+
+
+def ros_prefixes() -> list[str]:
+    """Install prefixes of a sourced ROS 2, else of the ROS wheels beside this Python, else []."""
+    sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return [p for p in [*sourced, sys.prefix] if (Path(p or "/none") / "share/rclpy").is_dir()]
+
+
+class BuildWithMessages(build_py):
+    """Compiles the messages with CMake where a ROS 2 is found; says so where none is."""
+
+    def run(self):
+        super().run()
+        prefixes = ros_prefixes()
+        if not prefixes or self.editable_mode:
+            self.warn("no ROS 2 found: installing without messages and node (training still works)")
+            return
+        build = Path(self.get_finalized_command("build").build_temp).resolve() / "cmake"
+        stage = build / "stage"
+        # pip's isolated build hides the environment's own packages behind PYTHONPATH.
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        env["AMENT_PREFIX_PATH"] = env["CMAKE_PREFIX_PATH"] = os.pathsep.join(prefixes)
+        run = lambda *args: subprocess.run(["cmake", *map(str, args)], env=env, check=True)  # noqa: E731
+        run("-S", HERE, "-B", build, f"-DCMAKE_INSTALL_PREFIX={stage}", f"-DPython3_EXECUTABLE={sys.executable}")
+        run("--build", build, "--parallel", os.cpu_count() or 1)
+        run("--install", build)
+        self._collect(stage)
+
+    def _collect(self, stage: Path):
+        """Python files go to the wheel's library, all else below the environment's prefix."""
+        data = defaultdict(list)
+        for file in sorted(p for p in stage.rglob("*") if p.is_file()):
+            relative = file.relative_to(stage)
+            parts = relative.parts
+            if "site-packages" in parts or "dist-packages" in parts:
+                inside = parts[next(i for i, p in enumerate(parts) if p.endswith("-packages")) + 1 :]
+                if inside[0] == "qgf_ros" and "__pycache__" not in inside:
+                    target = Path(self.build_lib, *inside)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self.copy_file(str(file), str(target))
+            elif parts[0] != "bin":  # `qgf` comes from entry_points
+                data[str(relative.parent)].append(os.path.relpath(file, HERE))
+        self.distribution.data_files = sorted(data.items())
+
+
+class MaybeBinary(Distribution):
+    def has_ext_modules(self):
+        return bool(ros_prefixes())
+
+
+def share(*folders: str):
+    """data_files without a ROS 2: configuration and launch files, where `ros2` would look."""
+    for folder in folders:
+        for path in [HERE / folder, *sorted(p for p in (HERE / folder).rglob("*") if p.is_dir())]:
+            files = [str(p.relative_to(HERE)) for p in sorted(path.iterdir()) if p.is_file()]
+            if files:
+                yield f"share/qgf_ros/{path.relative_to(HERE)}", files
+
+
+EXTRAS = {
+    "train": ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.3", "tensorboard", "rosbags>=0.10", "pyarrow", "scipy", "matplotlib"],
+    "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
+    "sim": ["mujoco>=3.2"],
+    "onnx": ["onnxruntime>=1.19"],
+    "gpu": ["onnxruntime-gpu>=1.19"],  # shares its import name with onnxruntime: an environment of its own
+    "bench": ["jax", "jaxlib"],
+    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+}
+
+setup(
+    name="qgf_ros",
+    version=VERSION,
+    description="Q-Guided Flow as a ROS 2 robot control package",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=PACKAGES,
+    package_data={"qgf_ros.sim.planar_arm": ["*.xml", "*.yaml"]},
+    install_requires=["numpy>=1.24", "PyYAML>=6", "safetensors>=0.4", "tyro>=0.9", "rich>=13"],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["qgf = qgf_ros.cli:main"],
+        "qgf.verbs": [
+            "demo = training.verbs:Demo",
+            "record = training.verbs:Record",
+            "data inspect = training.verbs:DataInspect",
+            "train = training.verbs:Train",
+            "export = training.verbs:Export",
+        ],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["cmake/ament_index/qgf_ros"]),
+        ("share/qgf_ros", ["package.xml"]),
+        *share("launch", "config"),
+    ],
+    cmdclass={"build_py": BuildWithMessages},
+    distclass=MaybeBinary,
+)

@@ -1,0 +1,120 @@
+"""The reference sampler: the published algorithm in plain PyTorch. Every faster one is held to it.
+
+Q-Guided Flow (arXiv 2606.11087): integrate the flow from noise to an action, and push each step
+along the gradient of Q. Shapes: B batch, D = H * A, N candidates; actions are normalised.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training import estimators
+from training.models import aggregate, check_aggregation, time_table
+
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # (obs, a_t, time) -> (B, D)
+CriticFn = Callable[[Tensor, Tensor], Tensor]  # (obs, action) -> (E, B)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Actions and what is known about them; all of one batch of B rows."""
+
+    action: Tensor  # (B, D), within the bound
+    q: Tensor  # (B,), aggregated Q of `action`, scaled return
+    gradient_norm: Tensor  # (B,), mean over the steps of |g|_2; 0 where w = 0, as none is taken
+    guidance_ratio: Tensor  # (B,), rho = w * mean|g| / mean|v|: 0 no guidance, 1 as strong as flow
+
+    def __getitem__(self, rows: Tensor) -> "Sample":
+        """The rows of that index."""
+        return Sample(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@torch.no_grad()
+def sample(
+    velocity: Velocity,
+    critic: CriticFn,
+    obs: Tensor,
+    noise: Tensor,
+    weight: float | Tensor,
+    *,
+    steps: int = 10,
+    estimator: str = "qgf",
+    aggregation: str = "min",
+    bound: float = 1.0,
+    times: Tensor | None = None,
+) -> Sample:
+    """One action for each row of `obs` (B, O) and `noise` (B, D) ~ N(0, I).
+
+    weight: w = 1/beta >= 0, one number or (B,); rows at 0 (beta = infinity) are the unguided
+    policy to the bit, and if all are, the critic's gradient is never taken.
+    critic: the target critic. bound: actions are clipped to [-bound, bound], inf for none.
+    times: (T, ...) what `velocity` is told at each step, `time_table(steps)` by default.
+    Runs in the dtype of `noise`. Raises ValueError on an unknown name or a bad weight or shape.
+    """
+    gradient = estimators.get(estimator)
+    check_aggregation(aggregation)
+    w = _column(weight, noise)
+    times = (time_table(steps) if times is None else times).to(noise)
+    if len(times) != steps or steps < 1:
+        raise ValueError(f"times has {len(times)} rows for {steps} steps")
+
+    def velocity_at(a: Tensor, k: int) -> Tensor:
+        return velocity(obs, a, times[k].expand(len(a), *times.shape[1:]))
+
+    def q(a: Tensor) -> Tensor:
+        return aggregate(critic(obs, a), aggregation)
+
+    guided = w > 0
+    any_guided = bool(guided.any())
+    gradient_norm = noise.new_zeros(len(noise))
+    velocity_norm = noise.new_zeros(len(noise))
+    a = noise
+    for k in range(steps):
+        v = drift = velocity_at(a, k)
+        velocity_norm += v.norm(dim=-1) / steps
+        if any_guided:
+            g = gradient(estimators.Step(velocity_at, q, a, v, k, steps, bound))
+            g = torch.where(guided, g, 0)  # chosen, not multiplied: 0 * inf is not 0
+            drift = torch.where(guided, v + w * g, v)
+            gradient_norm += g.norm(dim=-1) / steps
+        a = a + drift / steps
+    action = a.clamp(-bound, bound)
+    ratio = w[:, 0] * gradient_norm / velocity_norm.clamp_min(torch.finfo(a.dtype).tiny)
+    return Sample(action, q(action), gradient_norm, ratio)
+
+
+def best_of_n(
+    velocity: Velocity,
+    critic: CriticFn,
+    obs: Tensor,
+    noise: Tensor,
+    n: int,
+    weight: float | Tensor = 0.0,
+    **options: Any,
+) -> Sample:
+    """Of n samples per observation, the one with the largest aggregated Q.
+
+    obs: (B, O); noise: (B * n, D), each observation's n rows in a block; weight: a number or
+    (B,), 0 being best-of-N as published; options as in `sample`. -> a Sample of B rows.
+    """
+    if n < 1 or len(noise) != n * len(obs):
+        raise ValueError(f"{len(noise)} noise rows for {len(obs)} observations of {n} candidates")
+    if isinstance(weight, Tensor) and weight.dim():
+        weight = weight.repeat_interleave(n)
+    rows = sample(velocity, critic, obs.repeat_interleave(n, dim=0), noise, weight, **options)
+    best = rows.q.view(-1, n).argmax(dim=1)
+    return rows[torch.arange(len(obs), device=best.device) * n + best]
+
+
+def _column(weight: float | Tensor, noise: Tensor) -> Tensor:
+    """The guidance weights as a (B, 1) column like `noise`; raises ValueError on a bad one."""
+    w = torch.as_tensor(weight, dtype=noise.dtype, device=noise.device)
+    if w.dim() > 1 or (w.dim() == 1 and len(w) != len(noise)):
+        raise ValueError(f"weight has shape {tuple(w.shape)}, not () or ({len(noise)},)")
+    if not bool(((w >= 0) & (w < math.inf)).all()):
+        raise ValueError(f"weight is {weight}; w = 1/beta must be finite and at least 0")
+    return w.expand(len(noise))[:, None]
