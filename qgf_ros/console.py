@@ -1,0 +1,75 @@
+"""Output for people and for scripts: progress and tables on stderr, one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+PLAIN_EVERY = 10  # lines per task without a terminal
+
+
+def track(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+    """Passes items on under a progress bar; as a few plain lines where there is no terminal."""
+    if not console.is_terminal:
+        for done, item in enumerate(items, 1):
+            yield item
+            if done == total or done % max(1, total // PLAIN_EVERY) == 0:
+                console.print(f"{what}: {done}/{total}")
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total, note="")
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def say(text: str) -> None:
+    """One line for a person."""
+    console.print(text)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for a person; numbers are aligned right."""
+    rows = [list(map(str, row)) for row in rows]
+    out = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        number = rows and all(row[i][:1] in "0123456789-+.n" for row in rows)
+        out.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        out.add_row(*row)
+    console.print(out)
+
+
+def emit(document: Mapping[str, Any]) -> None:
+    """Exactly one JSON document on stdout, for --json. Infinity is written as the string "inf"."""
+    json.dump(_plain(document), sys.stdout, indent=1, allow_nan=False)
+    print(flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, float) and abs(value) == float("inf"):
+        return "inf" if value > 0 else "-inf"
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") else str(value)

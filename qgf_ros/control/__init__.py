@@ -1,0 +1,1 @@
+"""The control core: from buffered messages to a command. No ROS in here."""

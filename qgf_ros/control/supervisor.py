@@ -1,0 +1,89 @@
+"""Whether the robot may move: a state machine on a clock that is handed in.
+
+    WAITING --state complete--> READY --enable--> RUN --problem--> HOLD --healthy again--> RUN
+    any --estop, or three HOLDs of one reason in 10 s--> FAULT --reset--> WAITING
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from qgf_ros.control.assembler import Problem
+
+HEALTHY_TICKS = 10  # in a row, before HOLD ends
+ESCALATE_COUNT, ESCALATE_WITHIN = 3, 10.0  # HOLDs of one reason, s
+
+
+class State(enum.IntEnum):
+    """Numbers are those of Status.msg."""
+
+    UNCONFIGURED = 0
+    INACTIVE = 1
+    WAITING = 2
+    READY = 3
+    RUN = 4
+    HOLD = 5
+    FAULT = 6
+    SHUTDOWN = 7
+
+
+DISABLED = Problem("DISABLED", "disabled; call ~/enable with true")
+
+
+class Supervisor:
+    """Pure logic: `update` once per tick with what is wrong, if anything."""
+
+    def __init__(self, enabled: bool = False) -> None:
+        self.state = State.WAITING
+        self.reason: Problem | None = None
+        self.enabled = enabled
+        self._healthy = 0
+        self._holds: deque[tuple[int, str]] = deque(maxlen=64)
+
+    def update(self, now: int, problem: Problem | None) -> State:
+        """Advances by one tick at `now` [ns]. `problem`: what forbids a command in this tick."""
+        if self.state is State.FAULT:
+            return self.state
+        if self.state in (State.WAITING, State.READY):
+            self.reason = problem
+            if problem is not None:
+                self.state = State.WAITING
+            else:
+                self.state = State.RUN if self.enabled else State.READY
+            return self.state
+        if problem is not None:
+            self._enter_hold(now, problem)
+        elif self.state is State.HOLD:
+            self._healthy += 1
+            if self._healthy >= HEALTHY_TICKS:
+                self.reason = None
+                self.state = State.RUN if self.enabled else State.READY
+        return self.state
+
+    def _enter_hold(self, now: int, problem: Problem) -> None:
+        self._healthy = 0
+        self.reason = problem
+        if self.state is State.RUN:
+            self.state = State.HOLD
+            self._holds.append((now, problem.code))
+            recent = sum(code == problem.code and (now - at) * 1e-9 <= ESCALATE_WITHIN for at, code in self._holds)
+            if recent >= ESCALATE_COUNT and problem is not DISABLED:
+                self.fault(Problem(problem.code, f"{problem.detail} ({recent} times in {ESCALATE_WITHIN:.0f} s)"))
+
+    def enable(self, on: bool) -> str:
+        """Answers why not, or "". Enabling in WAITING is remembered; in FAULT it is refused."""
+        if on and self.state is State.FAULT:
+            return f"in FAULT ({self.reason.code if self.reason else ''}): call ~/reset first"
+        self.enabled = on
+        return ""
+
+    def fault(self, problem: Problem) -> None:
+        """Latches FAULT; the robot has to be enabled again after a reset."""
+        self.state, self.reason, self.enabled = State.FAULT, problem, False
+
+    def reset(self) -> None:
+        """Leaves FAULT or HOLD for WAITING, disabled."""
+        self.state, self.reason, self.enabled = State.WAITING, None, False
+        self._healthy = 0
+        self._holds.clear()

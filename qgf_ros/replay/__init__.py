@@ -1,0 +1,1 @@
+"""Bags through the control core."""

@@ -1,0 +1,1 @@
+"""Pages and plots that the robot side and training share."""

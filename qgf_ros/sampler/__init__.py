@@ -1,0 +1,1 @@
+"""Samplers: one protocol (`base`), one file per backend, chosen by `make_sampler`."""

@@ -1,0 +1,66 @@
+"""What every sampler backend does, stated once.
+
+Shapes: O observation, D = H * A, N candidates. All numbers are normalised, float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from qgf_ros.errors import DeviceUnavailable, UsageError
+from qgf_ros.policy import Policy
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N candidates for one observation, each guided and unguided from the same noise."""
+
+    action: np.ndarray  # (N, D) in [-1, 1]
+    q: np.ndarray  # (N,) aggregated Q of `action` [return scale]
+    action_unguided: np.ndarray  # (N, D)
+    q_unguided: np.ndarray  # (N,)
+    q_std: np.ndarray  # (N,) standard deviation of the members' Q at `action`
+    gradient_norm: np.ndarray  # (N,) mean over steps of |grad Q|_2
+    guidance_ratio: np.ndarray  # (N,) w * mean |grad Q| / mean |velocity|
+
+
+class Sampler(Protocol):
+    """Draws candidates. Not thread-safe: one thread calls it."""
+
+    backend: str  # "onnx", ...
+    device: str  # what the session really reports: "cpu" or "cuda"
+
+    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Sample:
+        """obs: (O,); noise: (N, D) ~ N(0, I); weight: w = 1 / beta >= 0, where 0 is unguided."""
+
+
+BACKENDS = ("auto", "onnx")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def make_sampler(policy: Policy, backend: str = "auto", device: str = "auto", threads: int = 1) -> Sampler:
+    """Builds and warms up the sampler.
+
+    Raises:
+        UsageError: an unknown backend or device.
+        DeviceUnavailable: `cuda` was asked for and no session on it can be had.
+        PolicyRefused: the policy lacks what the backend needs.
+    """
+    if backend not in BACKENDS or device not in DEVICES:
+        raise UsageError(f"backend {backend!r}, device {device!r}; allowed: {', '.join(BACKENDS)} and {', '.join(DEVICES)}")
+    try:
+        from qgf_ros.sampler.ort import OnnxSampler
+    except ImportError:
+        raise DeviceUnavailable("onnxruntime is not installed; pip install 'qgf_ros[onnx]'") from None
+    return OnnxSampler(policy, device, threads)
+
+
+def warm_up(sampler: Sampler, policy: Policy, calls: int = 3) -> None:
+    """Runs the sampler a few times: the first call allocates and may compile."""
+    obs = np.zeros(policy.obs_dim, np.float32)
+    noise = np.zeros((1, policy.flat_dim), np.float32)
+    for _ in range(calls):
+        sampler(obs, noise, 1.0)

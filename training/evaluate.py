@@ -1,0 +1,150 @@
+"""Success in simulation, through the same control core as on the robot, with intervals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+from qgf_ros.control.core import ControlCore
+from qgf_ros.control.inference import InlineInference
+from qgf_ros.policy import load_policy
+from qgf_ros.sampler.base import make_sampler
+from qgf_ros.sim.episode import EpisodeResult, run_episode
+from qgf_ros.sim.stream import NANOSECONDS, Stream
+from qgf_ros.sim.world import Outcome, make_world
+from training.data.load import Progress
+
+# Episodes of a purpose share no seed with those of another, nor with demonstrations.
+SELECT_SEEDS = 500_000_000
+REPORT_SEEDS = 600_000_000
+START = 1_000 * NANOSECONDS  # clocks at 0 hide errors
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of sampling from a policy. beta infinite: unguided."""
+
+    name: str
+    beta: float
+    num_candidates: int = 1
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % Wilson interval."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = binomtest(self.count, self.total).proportion_ci(0.95, "wilson")
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What many episodes of one variant gave."""
+
+    variant: Variant
+    success: Rate
+    collisions: int
+    seconds_to_goal: float  # mean over successes, NaN without any
+    steps_to_goal: float
+    sample_ms: float  # median time of the sampler
+    gain: float  # mean of Q sampled - Q unguided
+    guidance_ratio: float
+    paths: list[np.ndarray] = field(default_factory=list, repr=False)
+    seeds: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def row(self) -> list[str]:
+        v = self.variant
+        return [
+            v.name,
+            f"{v.beta:g}",
+            str(v.num_candidates),
+            f"{self.success.count}/{self.success.total}",
+            str(self.success),
+            str(self.collisions),
+            f"{self.steps_to_goal:.0f}",
+            f"{self.sample_ms:.2f}",
+        ]
+
+
+COLUMNS = ("sampler", "beta", "N", "success", "rate [95 % Wilson]", "collisions", "steps to goal", "ms per sample")
+
+
+def evaluate(
+    policy: Path,
+    world: str,
+    variants: Sequence[Variant],
+    episodes: int,
+    first_seed: int,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Every variant on the same `episodes` seeds from `first_seed` on; results do not depend on `workers`."""
+    seeds = range(first_seed, first_seed + episodes)
+    blocks = [list(b) for b in np.array_split(list(seeds), min(episodes, 4 * workers))]
+    jobs = [(variant, block) for variant in variants for block in blocks]
+    wrap = progress or (lambda items, total, what: items)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done = list(wrap(pool.map(partial(_block, policy, world), jobs), len(jobs), "evaluating"))
+    period = load_policy(policy).contract.time.period
+    per_variant = [list(itertools.chain(*done[i : i + len(blocks)])) for i in range(0, len(done), len(blocks))]
+    return [summarize(v, r, period) for v, r in zip(variants, per_variant)]
+
+
+def summarize(variant: Variant, results: Sequence[EpisodeResult], period: float) -> Evaluation:
+    """Episodes of one variant to figures."""
+    won = [r for r in results if r.outcome is Outcome.SUCCESS]
+    samples = [s for r in results for s in r.samples]
+    seconds = float(np.mean([r.seconds for r in won])) if won else float("nan")
+    return Evaluation(
+        variant=variant,
+        success=Rate(len(won), len(results)),
+        collisions=sum(r.outcome is Outcome.COLLISION for r in results),
+        seconds_to_goal=seconds,
+        steps_to_goal=seconds / period,
+        sample_ms=float(np.median([s.inference_seconds for s in samples])) * 1e3 if samples else float("nan"),
+        gain=float(np.mean([s.q - s.q_unguided for s in samples])) if samples else float("nan"),
+        guidance_ratio=float(np.mean([s.guidance_ratio for s in samples])) if samples else float("nan"),
+        paths=[r.path for r in results],
+        seeds=[r.seed for r in results],
+    )
+
+
+def _block(policy_folder: Path, world_name: str, job: tuple[Variant, list[int]]) -> list[EpisodeResult]:
+    variant, seeds = job
+    policy = load_policy(policy_folder)
+    sampler = make_sampler(policy, device="cpu")
+    stream = Stream(make_world(world_name), START)
+    results = []
+    for seed in seeds:
+        core = ControlCore(
+            policy,
+            InlineInference(sampler),
+            seed=int(seed),
+            enabled=True,
+            beta=variant.beta,
+            num_candidates=variant.num_candidates,
+        )
+        results.append(run_episode(core, stream, int(seed)))
+    return results
