@@ -95,21 +95,25 @@ class CriticGradient(nn.Module):
         """seen: (E, B, W) from `observe`; action: (B, D) -> (E, B) members' Q."""
         return self._run(seen, action)[0].squeeze(-1)
 
-    def gradient(self, seen: Tensor, action: Tensor) -> Tensor:
+    def transposed(self) -> list[Tensor]:
+        """The weights as the reverse pass wants them: to the action, then layer by layer.
+        Taken once per sample, so that an export does not hold them once per step."""
+        return [weight.transpose(1, 2) for weight in (self.w_action, *self.weights)]
+
+    def gradient(self, seen: Tensor, action: Tensor, transposed: list[Tensor]) -> Tensor:
         """(B, D): the gradient of the aggregated Q with respect to the action."""
         q, tape = self._run(seen, action)
         if self.aggregation == "min":  # through the smaller member alone
             share = self.member.eq(q.argmin(dim=0, keepdim=True)).to(q.dtype)  # (E, B, 1)
         else:
             share = torch.ones_like(q) / q.shape[0]
-        g = share * self.weights[-1].transpose(1, 2)  # d Q / d (last hidden layer), (E, B, W)
-        below = [self.w_action, *self.weights[:-1]]
+        g = share * transposed[-1]  # d Q / d (last hidden layer), (E, B, W)
         for i in reversed(range(len(tape))):
             unit, inverse_std, slope = tape[i]
             g = g * slope * self.scales[i]
             # Layer norm, reversed: no gradient along a shift or a stretch of its input.
             g = g - g.mean(dim=-1, keepdim=True) - unit * (g * unit).mean(dim=-1, keepdim=True)
-            g = (inverse_std * g) @ below[i].transpose(1, 2)
+            g = (inverse_std * g) @ transposed[i]
         return g.sum(dim=0)
 
     def _run(self, seen: Tensor, action: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
@@ -156,7 +160,7 @@ class GuidedSampler(nn.Module):
         and guidance_ratio (B,) as in `sampling.Sample`. Rows with w = 0: both halves bit-equal.
         """
         rows, guided = obs.shape[0], w > 0  # len() would fix the batch size in an export
-        critic_seen = self.critic.observe(obs)
+        critic_seen, transposed = self.critic.observe(obs), self.critic.transposed()
         flow_seen = _twice(obs @ self.velocity.w_obs)
         # The upper half of the 2B rows is guided, the lower is not.
         weight = torch.cat([w, torch.zeros_like(w)]).unsqueeze(1)
@@ -165,7 +169,7 @@ class GuidedSampler(nn.Module):
         for k in range(self.steps):
             v = self.velocity(flow_seen, a, k)
             a_hat = (a + (1 - k / self.steps) * v).clamp(-1, 1)
-            g = self.critic.gradient(critic_seen, a_hat[:rows])
+            g = self.critic.gradient(critic_seen, a_hat[:rows], transposed)
             push = torch.where(weight > 0, weight * _twice(g), 0.0)  # 0 * inf is not 0
             a = a + (v + push) / self.steps
             gradients.append(g)
@@ -228,8 +232,8 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
         logger.setLevel(level)
     assert program is not None  # what it returns with dynamo=True
     model = program.model_proto
-    for item in (*model.graph.node, *model.graph.value_info):  # stack traces with local paths
-        del item.metadata_props[:]
+    for item in (model.graph, *model.graph.node, *model.graph.value_info):
+        del item.metadata_props[:]  # stack traces with paths of this machine
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 

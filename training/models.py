@@ -196,8 +196,8 @@ class Architecture:
             object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("obs_dim", "horizon", "action_dim", "hidden", "members"):
             given = getattr(self, name)
-            sizes = given if isinstance(given, tuple) and name == "hidden" else (given,)
-            if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+            sizes = given if name == "hidden" else (given,)
+            if not (isinstance(sizes, tuple) and sizes and all(map(_is_size, sizes))):
                 raise ValueError(f"{self.kind}: {name} is {given!r}; needs whole numbers above 0")
         if self.kind != "critic" and self.members != 1:
             raise ValueError(f"{self.kind}: members is {self.members}; only a critic has several")
@@ -230,3 +230,7 @@ class Architecture:
                 f"it has the entries {sorted(names)}"
             )
         return cls(**data)
+
+
+def _is_size(given: Any) -> bool:
+    return isinstance(given, int) and given > 0

@@ -140,6 +140,15 @@ class ControlCore:
         """Latches FAULT at the next tick. Only `reset` releases it."""
         self._estop = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
 
+    def clock_jumped(self) -> None:
+        """The control clock went back: what was buffered belongs to another time."""
+        self.assembler.clear()
+        self.supervisor.interrupt(Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state"))
+
+    def close(self) -> None:
+        """Releases the sampler's thread."""
+        self._inference.close()
+
     # The tick.
 
     def tick(self, now: int) -> TickResult:

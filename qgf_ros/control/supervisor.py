@@ -71,6 +71,11 @@ class Supervisor:
             if recent >= ESCALATE_COUNT and problem is not DISABLED:
                 self.fault(Problem(problem.code, f"{problem.detail} ({recent} times in {ESCALATE_WITHIN:.0f} s)"))
 
+    def interrupt(self, problem: Problem) -> None:
+        """Forces a HOLD from outside a tick, without counting towards escalation."""
+        if self.state is State.RUN:
+            self.state, self.reason, self._healthy = State.HOLD, problem, 0
+
     def enable(self, on: bool) -> str:
         """Answers why not, or "". Enabling in WAITING is remembered; in FAULT it is refused."""
         if on and self.state is State.FAULT:

@@ -36,9 +36,25 @@ class Stream:
 
     def reset(self, seed: int) -> list[Event]:
         """Begins an episode: its start, then every signal once."""
+        self.place(seed)
+        return self.start()
+
+    def place(self, seed: int) -> None:
+        """Sets the world up; it stands still and nothing counts until `start`."""
         self.world.reset(seed)
+        self._seed = seed
         self._steps = 0
-        return [Event("episode_start", self.now, np.array([float(seed)])), *self._signals()]
+
+    def idle(self) -> list[Event]:
+        """Lets the clock run on by one step while the world stands still."""
+        self.now += self._step
+        self._steps += 1
+        return self._signals()
+
+    def start(self) -> list[Event]:
+        """The episode begins now: its start, then every signal once."""
+        self._steps = 0
+        return [Event("episode_start", self.now, np.array([float(self._seed)])), *self._signals()]
 
     def advance(self) -> list[Event]:
         """One step of the world, and what it says after it. Reward and success come only once

@@ -1,0 +1,162 @@
+"""Core structures to ROS messages. The only file that imports our own message types."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from qgf_ros.contract import ActionSpec
+from qgf_ros.control.assembler import Problem
+from qgf_ros.control.core import TickResult
+from qgf_ros.control.gate import Candidate
+from qgf_ros.control.supervisor import State
+from qgf_ros.errors import UsageError
+from qgf_ros.messages import message_type
+from qgf_ros.policy import Policy
+from qgf_ros.sampler.base import Sampler
+
+try:
+    from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+except ImportError as error:
+    raise UsageError(
+        f"the compiled messages are not there ({error}); run `colcon build` and source install/setup.bash"
+    ) from None
+
+NANOSECONDS = 1_000_000_000
+
+
+@cache
+def ros_type(name: str) -> Any:
+    """The rclpy class of "package/Type"."""
+    package, short = name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), short)
+
+
+def make(type_name: str, **fields: Any) -> Any:
+    """Factory for `qgf_ros.messages`. rclpy wants lists or array.array where numpy has other dtypes."""
+    return ros_type(type_name)(**{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()})
+
+
+def ros_time(nanoseconds: int) -> Time:
+    return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
+
+
+def header(nanoseconds: int, frame: str = "") -> Header:
+    return Header(stamp=ros_time(nanoseconds), frame_id=frame)
+
+
+def command_message(c: Candidate) -> Command:
+    return Command(
+        header=header(c.stamp),
+        owner=c.owner,
+        sequence=c.sequence,
+        epoch=c.epoch,
+        execute_at=ros_time(c.execute_at),
+        deadline=ros_time(c.deadline),
+        names=list(c.names),
+        values=c.values.tolist(),
+    )
+
+
+def action_message(spec: ActionSpec, values: np.ndarray, now: int) -> Any:
+    """One action entry's numbers as the robot's own message."""
+    kind = message_type(spec.type)
+    return kind.encode(make, spec.fields, spec.names, values, header(now, spec.frame) if kind.stamped else None)
+
+
+def q_message(result: TickResult, now: int) -> QValues:
+    """Only for a tick that adopted a new chunk."""
+    s = result.sampled
+    assert s is not None
+    return QValues(
+        header=header(now),
+        observation_stamp=ros_time(s.stamp),
+        sequence=s.chunk.sequence,
+        epoch=s.chunk.epoch,
+        beta=s.beta,
+        q_sampled=s.q,
+        q_unguided=s.q_unguided,
+        q_gain=s.q - s.q_unguided,
+        ensemble_spread=s.q_std,
+        gradient_norm=s.gradient_norm,
+        guidance_ratio=s.guidance_ratio,
+        share_clipped=s.share_clipped,
+        guards=list(s.guards),
+        share_executed=s.share_executed,
+        inference_ms=s.inference_seconds * 1e3,
+        tick_ms=result.seconds * 1e3,
+        observation_age=s.age,
+        state=result.state.name,
+    )
+
+
+def policy_message(policy: Policy, sampler: Sampler) -> PolicyInfo:
+    d, time = policy.description, policy.contract.time
+    return PolicyInfo(
+        name=policy.name,
+        sha256=policy.sha256,
+        robot=policy.contract.robot,
+        objective=d.returns.objective,
+        backend=sampler.backend,
+        device=sampler.device,
+        period=time.period,
+        horizon=time.horizon,
+        execute_steps=time.execute_steps,
+        denoise_steps=d.flow.denoise_steps,
+        beta_default=d.beta.default,
+        beta_min=d.beta.min,
+        beta_suggested=list(d.beta.suggested),
+        observation_names=list(policy.contract.observation_names),
+        action_names=list(policy.contract.action_names),
+        description=d.description,
+    )
+
+
+def status_message(now: int, owner: str, state: State, reason: Problem | None, **fields: Any) -> Status:
+    return Status(
+        header=header(now),
+        owner=owner,
+        state=int(state),
+        reason=reason.code if reason else "",
+        detail=reason.detail if reason else "",
+        **fields,
+    )
+
+
+LEVELS = {
+    State.UNCONFIGURED: DiagnosticStatus.STALE,
+    State.INACTIVE: DiagnosticStatus.OK,
+    State.WAITING: DiagnosticStatus.WARN,
+    State.READY: DiagnosticStatus.OK,
+    State.RUN: DiagnosticStatus.OK,
+    State.HOLD: DiagnosticStatus.WARN,
+    State.FAULT: DiagnosticStatus.ERROR,
+    State.SHUTDOWN: DiagnosticStatus.STALE,
+}
+
+
+def diagnostic_message(status: Status, hardware: str) -> DiagnosticArray:
+    """The status again, in the form that ROS tools show."""
+    state = State(status.state)
+    values = {
+        "beta": f"{status.beta:g}",
+        "inference p99 [ms]": f"{status.inference_p99_ms:.2f}",
+        "overruns": str(status.overruns),
+        "messages dropped": str(status.dropped),
+        "limit hits": str(status.limit_hits),
+        "policy": status.policy_sha256,
+    } | {f"age of {topic} [s]": f"{age:.3f}" for topic, age in zip(status.topics, status.topic_age)}
+    entry = DiagnosticStatus(
+        level=LEVELS[state],
+        name=f"{status.owner}: control",
+        message=f"{state.name} {status.detail}".strip(),
+        hardware_id=hardware,
+        values=[KeyValue(key=k, value=v) for k, v in values.items()],
+    )
+    return DiagnosticArray(header=status.header, status=[entry])

@@ -1,0 +1,334 @@
+"""The node `qgf`: copies messages into the control core and the core's decisions out of it.
+
+The executor's thread only copies; a control thread ticks the core on absolute deadlines of the
+control clock; the sampler runs in a third. Lifecycle: configure loads the policy and warms up,
+activate subscribes and begins to tick. Nothing moves until ~/enable.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from qgf_ros.contract import ObservationSource
+from qgf_ros.control.core import ControlCore, TickResult
+from qgf_ros.control.gate import Output
+from qgf_ros.control.inference import ThreadInference
+from qgf_ros.control.supervisor import State
+from qgf_ros.errors import QgfError
+from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.policy import Policy, load_policy
+from qgf_ros.ros import qos
+from qgf_ros.ros.control_loop import ControlLoop
+from qgf_ros.ros.conversions import (
+    Command,
+    PolicyInfo,
+    QValues,
+    Status,
+    action_message,
+    command_message,
+    diagnostic_message,
+    policy_message,
+    q_message,
+    ros_type,
+    status_message,
+)
+from qgf_ros.ros.parameters import Parameters
+from qgf_ros.ros.process import run
+from qgf_ros.sampler.base import make_sampler
+from qgf_ros.share import find_policy
+
+from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
+
+STATUS_PERIOD = 0.1  # s, steady time
+DIAGNOSTICS_EVERY = 10  # statuses
+MAX_LAST_WORDS = 40  # commands of the final ramp; at most two periods of patience each
+
+
+class QgfNode(LifecycleNode):
+    """Subscribes to state, publishes commands; see the tables in README.md."""
+
+    def __init__(self) -> None:
+        super().__init__("qgf")
+        self.node = self
+        self.done = threading.Event()
+        self.error: QgfError | None = None
+        self.core: ControlCore | None = None
+        self._loop: ControlLoop | None = None
+        self._state_subscriptions: list[Any] = []
+        self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
+        self._state = State.UNCONFIGURED
+        self._statuses = 0
+        self.parameters = Parameters(self, self._on_parameter)
+        self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.REPORT)
+        self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
+        self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
+        self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_subscription(Bool, "~/estop", self._on_estop, qos.LATCHED)
+        # Steady time: status goes on when a simulated clock stands still.
+        self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # Life cycle.
+
+    def start(self) -> None:
+        """With autostart: to READY, or out of the process with the error's code."""
+        if not self.parameters.values["autostart"]:
+            return
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                raise self.error or QgfError("the lifecycle transition failed; the log above says why")
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._configure()
+        except QgfError as error:
+            self.error = error
+            self.get_logger().error(f"error[{error.code}]: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._change_state(State.INACTIVE)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        values = self.parameters.values
+        policy = load_policy(find_policy(values["policy"]))
+        sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
+        beta = policy.description.beta
+        self.parameters.set_floor("beta", beta.min, beta.default)
+        self.core = ControlCore(
+            policy,
+            ThreadInference(sampler),
+            owner=self.get_fully_qualified_name(),
+            seed=values["seed"],
+            beta=values["beta"],
+            num_candidates=values["num_candidates"],
+        )
+        self.core.gate.scale = values["limits_scale"]
+        self._action_publishers = [
+            self.create_publisher(ros_type(a.type), a.topic, qos.COMMAND) for a in policy.contract.actions
+        ]
+        self._info_publisher.publish(policy_message(policy, sampler))
+        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
+        gc.collect()
+        gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self.core is not None
+        contract = self.core.policy.contract
+        self.core.reset()
+        self.core.assembler.clear()
+        if self.parameters.values["enable_on_start"]:
+            self.core.enable(True)
+        self._state_subscriptions = [
+            self.create_subscription(ros_type(o.type), o.topic, partial(self._on_state, o), qos.STATE)
+            for o in contract.observations
+        ]
+        period = round(contract.time.period * 1e9)
+        self._loop = ControlLoop(self.get_clock(), period, self._tick, self._on_clock_jump)
+        self._change_state(State.WAITING)
+        self._loop.start()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._change_state(State.INACTIVE)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        self._change_state(State.UNCONFIGURED)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._release()
+        self._change_state(State.SHUTDOWN)
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """The last command on the wire is a stop; then the state SHUTDOWN."""
+        self._halt()
+        self._change_state(State.SHUTDOWN)
+        self._release()
+
+    def _halt(self) -> None:
+        """Ends ticking and brings the robot to a hold."""
+        if self._loop is None or self.core is None:
+            return
+        self._loop.stop()
+        self._loop = None
+        for subscription in self._state_subscriptions:
+            self.destroy_subscription(subscription)
+        self._state_subscriptions = []
+        core, period = self.core, self.core.policy.contract.time.period
+        core.enable(False)
+        now = self.get_clock().now().nanoseconds
+        for count in range(1, MAX_LAST_WORDS + 1):
+            output = core.gate.step(now + round(count * period * 1e9), None)
+            if output.values is None:
+                break
+            self._send(output, now)
+            if core.gate.at_rest and count > 1:
+                break
+            time.sleep(min(period, 0.02))
+
+    def _release(self) -> None:
+        if self.core is not None:
+            self.core.close()
+            for publisher in self._action_publishers:
+                self.destroy_publisher(publisher)
+        self.core = None
+
+    # Messages in. Runs in the executor's thread and only copies.
+
+    def _on_state(self, source: ObservationSource, msg: Any) -> None:
+        core = self.core
+        if core is None:
+            return
+        receipt = self.get_clock().now().nanoseconds
+        try:
+            values = message_type(source.type).decode(msg, source.fields, source.names)
+        except SchemaError as error:
+            core.assembler.reject(source.name, "STATE_SCHEMA", str(error))
+            return
+        except Exception as error:  # nothing that arrives may end the executor
+            core.assembler.reject(source.name, "STATE_SCHEMA", f"{type(error).__name__}: {error}")
+            return
+        stamp = 0
+        if source.stamp == "header":
+            stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+        core.assembler.push(source.name, stamp, receipt, values)
+
+    def _on_estop(self, msg: Bool) -> None:
+        if msg.data and self.core is not None:
+            self.core.estop()
+            self.get_logger().error("emergency stop")
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self.core is None or self._loop is None:
+            response.success, response.message = False, f"the node is {self._state.name}; activate it first"
+            return response
+        refusal = self.core.enable(request.data)
+        response.success = not refusal
+        response.message = refusal or ("enabled" if request.data else "disabled: decelerating to a hold")
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.core is not None
+        if self.core is not None:
+            self.core.reset()
+        response.message = "reset; call ~/enable to move" if response.success else "not configured"
+        return response
+
+    def _on_parameter(self, name: str, value: Any) -> None:
+        if self.core is None:
+            return
+        if name == "beta":
+            self.core.tuning.beta = value
+        elif name == "num_candidates":
+            self.core.tuning.num_candidates = value
+        elif name == "limits_scale":
+            self.core.gate.scale = value
+
+    # The control thread.
+
+    def _tick(self, deadline: int) -> None:
+        assert self.core is not None
+        result = self.core.tick(deadline)
+        if result.output.values is not None:
+            self._send(result.output, deadline)
+        if result.candidate is not None:
+            self._command_publisher.publish(command_message(result.candidate))
+        if result.sampled is not None:
+            self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
+        self._note(result)
+
+    def _send(self, output: Output, now: int) -> None:
+        """The only place that publishes on the robot's command topics; the gate made the values."""
+        assert self.core is not None and output.values is not None
+        begin = 0
+        for spec, publisher in zip(self.core.policy.contract.actions, self._action_publishers):
+            end = begin + len(spec.labels_of_joints)
+            publisher.publish(action_message(spec, output.values[begin:end], now))
+            begin = end
+        self._sent.append(time.monotonic())
+
+    def _note(self, result: TickResult) -> None:
+        if result.state is not self._state:
+            reason = result.reason.detail if result.reason else ""
+            log = self.get_logger().info if result.state in (State.READY, State.RUN) else self.get_logger().warning
+            log(f"{self._state.name} -> {result.state.name} {reason}".rstrip())
+            self._change_state(result.state)
+
+    def _on_clock_jump(self) -> None:
+        assert self.core is not None
+        self.core.clock_jumped()
+
+    # Reports.
+
+    def _change_state(self, state: State) -> None:
+        self._state = state
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        if self._loop is not None and self._loop.error is not None:
+            self.error = QgfError(f"the control thread failed: {self._loop.error!r}")
+            self.get_logger().fatal(str(self.error))
+            self.done.set()
+        now = self.get_clock().now().nanoseconds
+        owner = self.get_fully_qualified_name()
+        core = self.core
+        reason = core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
+        fields: dict[str, Any] = {}
+        if core is not None:
+            p50, p99, largest = core.inference_latency.percentiles_ms()
+            ages = core.assembler.ages(now)
+            recent = time.monotonic() - 1.0
+            fields = {
+                "enabled": core.supervisor.enabled,
+                "tick": core.ticks,
+                "sequence": core.sequence,
+                "epoch": core.epoch,
+                "beta": core.tuning.beta,
+                "policy_sha256": core.policy.sha256,
+                "topics": [o.topic for o in core.policy.contract.observations],
+                "topic_age": list(ages.values()),
+                "inference_p50_ms": p50,
+                "inference_p99_ms": p99,
+                "inference_max_ms": largest,
+                "achieved_rate": float(sum(t > recent for t in list(self._sent))),
+                "overruns": core.overruns,
+                "dropped": core.assembler.dropped,
+                "limit_hits": core.gate.limit_hits,
+            }
+        status = status_message(now, owner, self._state, reason, **fields)
+        self._status_publisher.publish(status)
+        self._statuses += 1
+        if self._statuses % DIAGNOSTICS_EVERY == 1:
+            hardware = core.policy.contract.robot if core is not None else ""
+            self._diagnostics_publisher.publish(diagnostic_message(status, hardware))
+
+
+def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:
+    time_ = policy.contract.time
+    return (
+        f"policy {policy.name} ({policy.sha256[:12]}) for {policy.contract.robot}: "
+        f"{1 / time_.period:.4g} Hz, {time_.horizon} actions per chunk, beta {beta:g} "
+        f"(floor {policy.description.beta.min:g}), {backend} on {device}"
+    )
+
+
+def main() -> int:
+    """Entry point of `ros2 run qgf_ros qgf_node`."""
+    return run(QgfNode, "qgf")

@@ -1,0 +1,161 @@
+"""The node's parameters: one table, and the checks that keep a bad value out.
+
+Values are checked without side effects first and applied only when all of a request are good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from qgf_ros.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter. `low` and `high` are inclusive; for beta the policy's floor raises `low`."""
+
+    name: str
+    default: Any
+    description: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    live: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range_text(self) -> str:
+        if self.choices:
+            return ", ".join(self.choices)
+        return "" if self.low == -math.inf else f"{self.low:g} to {self.high:g}"
+
+
+TINY = 5e-324  # beta: anything above zero, until the policy's floor is known
+
+PARAMETERS = (
+    Spec("policy", "", "Policy folder, or the name of a shipped policy (planar_arm)."),
+    Spec("autostart", True, "Configure and activate at start; otherwise a lifecycle manager does."),
+    Spec("enable_on_start", False, "Move without waiting for ~/enable. Only for simulation."),
+    Spec("backend", "auto", "What runs the sampler.", choices=("auto", "onnx")),
+    Spec("device", "auto", "Where: auto takes CUDA if a session really runs on it.", choices=("auto", "cpu", "cuda")),
+    Spec("threads", 1, "Threads of the sampler. More than one is slower on a busy machine.", "", 1, 64),
+    Spec("seed", 0, "Of the sampler's noise, which depends on it and the observation's stamp alone.", "", 0, 2**31),
+    Spec("beta", math.nan, "Temperature of the guidance: smaller guides harder, inf is the unguided policy. "
+         "Unset: the policy's default; never below the policy's floor.", "return scale", TINY, math.inf, live=True),
+    Spec("num_candidates", 1, "Candidates per sample; the one with the largest Q is executed.", "", 1, 64, live=True),
+    Spec("limits_scale", 1.0, "Tightens the contract's limits of velocity and rate.", "", 0.01, 1.0, live=True),
+)  # fmt: skip
+BY_NAME = {spec.name: spec for spec in PARAMETERS}
+
+
+def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
+    """The value in the parameter's type.
+
+    Integers serve as doubles, and "inf" is understood, since that is how `ros2 param set` sends
+    `beta 1` and `beta inf`.
+
+    Raises:
+        UsageError: what was given, what is allowed.
+    """
+    low = spec.low if low is None else low
+    wanted = type(spec.default)
+    if wanted is float:
+        if isinstance(value, str) and value.strip().lower() in ("inf", ".inf", "+inf", "+.inf", "infinity"):
+            value = math.inf
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"{spec.name} must be a number, not {type(value).__name__} {value!r}")
+        value = float(value)
+        if math.isnan(value):
+            raise UsageError(f"{spec.name} is NaN; allowed: {low:g} to {spec.high:g}")
+    elif type(value) is not wanted:
+        raise UsageError(f"{spec.name} must be a {wanted.__name__}, not {type(value).__name__} {value!r}")
+    if wanted in (int, float) and not low <= value <= spec.high:
+        hint = " (a temperature: the guidance weight is 1/beta; inf is unguided)" if spec.name == "beta" else ""
+        raise UsageError(f"{spec.name} is {value:g}; allowed: {low:g} to {spec.high:g}{hint}")
+    if spec.choices and value not in spec.choices:
+        raise UsageError(f"{spec.name} is {value!r}; allowed: {', '.join(spec.choices)}")
+    return value
+
+
+class Parameters:
+    """Declares the table on a node, keeps checked values, and tells when a live one changed."""
+
+    def __init__(self, node: Node, on_change: Callable[[str, Any], None]) -> None:
+        """Raises UsageError for a bad or unknown value on the command line or in a parameter file."""
+        self._node = node
+        self._on_change = on_change
+        self._low: dict[str, float] = {}
+        self.values: dict[str, Any] = {}
+        unknown = set(node._parameter_overrides) - set(BY_NAME) - {"use_sim_time"}
+        unknown = {n for n in unknown if not n.startswith(("qos_overrides.", "start_type_description_service"))}
+        if unknown:
+            raise UsageError(f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(BY_NAME)}")
+        for spec in PARAMETERS:
+            override = node._parameter_overrides.get(spec.name)
+            given = override is not None and override.type_ is not Parameter.Type.NOT_SET
+            value = checked(spec, override.value) if given else spec.default
+            node._parameter_overrides.pop(spec.name, None)  # the checked value is the one that counts
+            node.declare_parameter(spec.name, value, _descriptor(spec))
+            self.values[spec.name] = value
+        if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
+            node.add_pre_set_parameters_callback(self._to_types)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def set_floor(self, name: str, low: float, default: float) -> None:
+        """A policy brings its own lower bound and default; the default serves where nothing was set.
+
+        Raises:
+            UsageError: the value that was set before lies below the bound.
+        """
+        spec = BY_NAME[name]
+        self._low[name] = max(spec.low, low)
+        value = self.values[name]
+        value = default if math.isnan(value) else checked(spec, value, low)
+        self._node.set_parameters([Parameter(name, Parameter.Type.DOUBLE, value)])
+
+    def _to_types(self, parameters: list[Parameter]) -> list[Parameter]:
+        """Lets 1 and "inf" through to a double parameter; what cannot be converted is refused later."""
+        return [self._typed(p) for p in parameters]
+
+    def _typed(self, parameter: Parameter) -> Parameter:
+        spec = BY_NAME.get(parameter.name)
+        if spec is None or not spec.live or type(spec.default) is not float:
+            return parameter
+        try:
+            return Parameter(parameter.name, Parameter.Type.DOUBLE, checked(spec, parameter.value, -math.inf))
+        except UsageError:
+            return parameter
+
+    def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
+        good = {}
+        for parameter in parameters:
+            spec = BY_NAME.get(parameter.name)
+            if spec is None:
+                continue
+            try:
+                good[spec.name] = checked(spec, parameter.value, self._low.get(spec.name))
+            except UsageError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        for name, value in good.items():
+            self.values[name] = value
+            self._on_change(name, value)
+        return SetParametersResult(successful=True)
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
+    """dynamic_typing for live doubles, so that an int or "inf" reaches our check and its reason."""
+    unit = f" [{spec.unit}]" if spec.unit else ""
+    return ParameterDescriptor(
+        name=spec.name,
+        description=f"{spec.description}{unit}",
+        additional_constraints=spec.range_text,
+        read_only=not spec.live,
+        dynamic_typing=spec.live and type(spec.default) is float,
+    )

@@ -1,0 +1,69 @@
+"""What a ROS executable of ours does around its node: signals, spinning, exit codes.
+
+rclpy's own signal handling shuts the context down at once, and a last stop command is then lost;
+so the handlers here only set a flag, and the node says its last words before the shutdown.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from qgf_ros.errors import UsageError, exit_codes
+
+SPIN_SLICE = 0.05  # s, how soon a signal is noticed
+
+
+class Program(Protocol):
+    """A node of ours."""
+
+    node: Node
+    done: threading.Event  # set: the work is finished
+    error: Exception | None  # why it ended, if not well
+
+    def start(self) -> None: ...
+
+    def close(self) -> None:
+        """Last words, then everything is released. Called once, also after an error."""
+
+
+def run(make: Callable[[], Program], name: str) -> int:
+    """Runs a program until SIGINT, SIGTERM or its own end. Returns 0; errors exit by their code."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with exit_codes(debug="--debug" in sys.argv):
+        try:
+            rclpy.init(args=[a for a in sys.argv if a != "--debug"], signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:  # rclpy raises its own types for bad --ros-args
+            raise UsageError(f"ROS arguments: {' '.join(str(error).split())}") from None
+        try:
+            _spin(make(), stop, name)
+        finally:
+            rclpy.try_shutdown()
+    return 0
+
+
+def _spin(program: Program, stop: threading.Event, name: str) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(program.node)
+    try:
+        program.start()
+        print(f"{name}: READY", flush=True)
+        while not (stop.is_set() or program.done.is_set()):
+            executor.spin_once(timeout_sec=SPIN_SLICE)
+        if program.error is not None:
+            raise program.error
+    finally:
+        program.close()
+        executor.remove_node(program.node)
+        executor.shutdown(timeout_sec=1.0)
+        program.node.destroy_node()

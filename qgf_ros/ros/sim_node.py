@@ -1,0 +1,171 @@
+"""The node `qgf_sim`: a simulated robot on real topics, with /clock and a real-time factor.
+
+Publishes what the world's contract observes, the reward, success and episode starts; takes the
+command topics. Between episodes the world stands still for a moment, commands have no effect, and
+the state is already that of the next episode, as when a person sets a real robot up again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+
+from qgf_ros.contract import ActionSpec, Contract, Source
+from qgf_ros.errors import UsageError
+from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import header, make, ros_time, ros_type
+from qgf_ros.ros.process import run
+from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
+from qgf_ros.sim.world import Outcome, make_world, world_folder
+
+SETTLE = 0.5  # s of simulated time between episodes
+START = 1_000 * NANOSECONDS  # simulated clocks at 0 mean "not set" to ROS
+
+# name, default, description
+PARAMETERS: tuple[tuple[str, Any, str], ...] = (
+    ("world", "planar_arm", "Simulated world: planar_arm."),
+    ("real_time_factor", 1.0, "Simulated seconds per second, 0.05 to 100."),
+    ("seed", 0, "Seed of the first episode; each one after it takes the next."),
+    ("episodes", 0, "End after so many episodes; 0: go on."),
+    ("wait_for_command", True, "Begin the first episode with the first command."),
+    ("results", "", "File that gets one JSON line per episode."),
+)
+
+
+class SimNode:
+    """Steps a world in a thread of its own, at the real-time factor."""
+
+    def __init__(self) -> None:
+        self.node = Node("qgf_sim")
+        self.done = threading.Event()
+        self.error: Exception | None = None
+        self._parameters = self._declare()
+        world = self._parameters["world"]
+        self._contract = Contract.load(world_folder(world) / "contract.yaml")
+        self._stream = Stream(make_world(world), START)
+        self._command = np.zeros(len(self._contract.action_names))
+        self._commanded = threading.Event()
+        self._stopping = threading.Event()
+        self._clock = self.node.create_publisher(Clock, "/clock", qos.REPORT)
+        sources: dict[str, Source] = {o.name: o for o in self._contract.observations}
+        sources |= self._contract.outcome.sources
+        self._sources = {
+            name: (s, self.node.create_publisher(ros_type(s.type), s.topic, qos.REPORT)) for name, s in sources.items()
+        }
+        begin = 0
+        for spec in self._contract.actions:
+            part = slice(begin, begin + len(spec.labels_of_joints))
+            callback = partial(self._on_command, spec, part)
+            self.node.create_subscription(ros_type(spec.type), spec.topic, callback, qos.COMMAND)
+            begin = part.stop
+        self._thread = threading.Thread(target=self._work, name="qgf-sim", daemon=True)
+
+    def _declare(self) -> dict[str, Any]:
+        values = {
+            name: self.node.declare_parameter(
+                name, default, ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
+            ).value
+            for name, default, text in PARAMETERS
+        }
+        for name, default, text in PARAMETERS:
+            given = values[name]
+            if type(default) is float and type(given) is int:
+                given = values[name] = float(given)
+            if type(given) is not type(default):
+                raise UsageError(f"{name} is {given!r}; it must be a {type(default).__name__}: {text}")
+        factor = values["real_time_factor"]
+        if not (math.isfinite(factor) and 0.05 <= factor <= 100):
+            raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
+        return values
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=2.0)
+
+    def _on_command(self, spec: ActionSpec, part: slice, msg: Any) -> None:
+        try:
+            values = message_type(spec.type).decode(msg, spec.fields, spec.names)
+        except SchemaError as error:
+            self.node.get_logger().warning(f"command refused: {error}", throttle_duration_sec=1.0)
+            return
+        if np.isfinite(values).all():
+            command = self._command.copy()
+            command[part] = values
+            self._command = command  # one assignment: the other thread sees the old or the new one
+            self._commanded.set()
+
+    def _work(self) -> None:
+        try:
+            self._episodes()
+        except Exception as error:  # a dead simulation must not look like a robot that stands still
+            self.error = error
+        self.done.set()
+
+    def _episodes(self) -> None:
+        p, stream = self._parameters, self._stream
+        self._began, self._origin = time.monotonic(), stream.now
+        number = 0
+        while not self._stopping.is_set() and (p["episodes"] == 0 or number < p["episodes"]):
+            seed = p["seed"] + number
+            stream.place(seed)
+            go = stream.now + round(SETTLE * NANOSECONDS)
+            while stream.now < go or (number == 0 and p["wait_for_command"] and not self._commanded.is_set()):
+                if not self._pace():
+                    return
+                self._say(stream.idle())
+            self._say(stream.start())
+            while stream.world.outcome is Outcome.RUNNING:
+                if not self._pace():
+                    return
+                stream.world.command(self._command)
+                self._say(stream.advance())
+            self._report(seed)
+            number += 1
+
+    def _pace(self) -> bool:
+        """Waits until the next step is due; False when stopping. What was late is not caught up."""
+        step = self._stream.world.step_time
+        elapsed = (self._stream.now - self._origin) * 1e-9 + step
+        wait = self._began + elapsed / self._parameters["real_time_factor"] - time.monotonic()
+        if wait < -0.5:
+            self._began -= wait
+        elif wait > 0:
+            time.sleep(wait)
+        return not self._stopping.is_set()
+
+    def _say(self, events: list[Event]) -> None:
+        """State first, the clock last: who wakes up by the clock finds the state of that time."""
+        for event in events:
+            source, publisher = self._sources[event.name]
+            kind = message_type(source.type)
+            label = str(int(event.values[0])) if source.type == "std_msgs/Header" else ""
+            stamp = header(event.stamp, label) if kind.stamped else None
+            publisher.publish(kind.encode(make, source.fields, source.names, event.values, stamp))
+        self._clock.publish(Clock(clock=ros_time(self._stream.now)))
+
+    def _report(self, seed: int) -> None:
+        world = self._stream.world
+        self.node.get_logger().info(f"episode {seed}: {world.outcome.value} after {world.time:.2f} s")
+        if self._parameters["results"]:
+            line = {"seed": seed, "outcome": world.outcome.value, "seconds": world.time}
+            with Path(self._parameters["results"]).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def main() -> int:
+    """Entry point of `ros2 run qgf_ros qgf_sim`."""
+    return run(SimNode, "qgf_sim")
