@@ -112,7 +112,7 @@ setup(
         "qgf.verbs": [
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
-            "data inspect = training.verbs:DataInspect",
+            "data convert = training.verbs:DataConvert",
             "train = training.verbs:Train",
             "export = training.verbs:Export",
         ],

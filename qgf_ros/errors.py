@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class QgfError(Exception):
@@ -53,9 +54,13 @@ class StorageError(QgfError):
 
 
 class CriterionNotMet(QgfError):
-    """The work was finished, but its criterion was not met."""
+    """The work was finished, but its criterion was not met. `document` is its result for --json."""
 
     code = 8
+
+    def __init__(self, text: str, document: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.document = document
 
 
 @contextlib.contextmanager
@@ -72,5 +77,5 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
         code = error.code if isinstance(error, QgfError) else 7 if isinstance(error, OSError) else 1
         text = str(error) if isinstance(error, QgfError) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, QgfError) else "; run again with --debug for the traceback"
-        print(f"qgf: error[{code}]: {text}{hint}", file=sys.stderr)
+        print(f"qgf: error[{code}]: {' '.join(text.split())}{hint}", file=sys.stderr)
         raise SystemExit(code) from None

@@ -8,6 +8,7 @@ activate subscribes and begins to tick. Nothing moves until ~/enable.
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections import deque
@@ -332,3 +333,7 @@ def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:
 def main() -> int:
     """Entry point of `ros2 run qgf_ros qgf_node`."""
     return run(QgfNode, "qgf")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

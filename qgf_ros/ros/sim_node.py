@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import time
 from functools import partial
@@ -169,3 +170,7 @@ class SimNode:
 def main() -> int:
     """Entry point of `ros2 run qgf_ros qgf_sim`."""
     return run(SimNode, "qgf_sim")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

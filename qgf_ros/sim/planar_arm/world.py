@@ -16,6 +16,7 @@ import numpy as np
 from qgf_ros.sim.world import Outcome, Publication
 
 LINKS = (0.5, 0.4)  # m
+OBSTACLE_RADIUS = 0.08  # m, of the post
 GOAL_RADIUS = 0.1  # m, distance of tip and goal that counts as reached
 TIME_LIMIT = 8.0  # s, about twice what a slow demonstration takes
 STEP_REWARD = -0.1  # per control period: time costs

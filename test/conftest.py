@@ -1,0 +1,15 @@
+"""What every test folder shares: helpers on the path, one torch thread, ROS kept on this machine."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+try:
+    import torch
+except ImportError:  # the robot's side runs without it, and so do its tests
+    pass
+else:
+    torch.set_num_threads(1)

@@ -1,0 +1,336 @@
+"""The contract says what is wrong with it: every broken one is a UsageError that names the place."""
+
+import copy
+import math
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qgf_make import ARM_FILE, SCALE, contract, position_dict, velocity_dict
+
+from qgf_ros.contract import Contract
+from qgf_ros.errors import UsageError
+
+ARM = yaml.safe_load(ARM_FILE.read_text())
+
+
+def refused(value, *parts):
+    with pytest.raises(UsageError) as caught:
+        Contract.from_dict(value, "robot.yaml")
+    text = str(caught.value)
+    assert text.startswith("robot.yaml")
+    for part in parts:
+        assert part in text, text
+    return text
+
+
+def changed(path, value, base=None):
+    """A deep copy with the place `path` set to `value`."""
+    out = copy.deepcopy(ARM if base is None else base)
+    at = out
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return out
+
+
+def places(value, path=()):
+    """Every place of a nested value, inner ones included."""
+    yield path, value
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+def test_arm_contract_loads_and_round_trips():
+    loaded = Contract.load(ARM_FILE)
+    again = Contract.from_dict(loaded.to_dict())
+    assert again == loaded and again.hash == loaded.hash
+    assert Contract.from_dict(yaml.safe_load(yaml.safe_dump(loaded.to_dict()))) == loaded
+    assert loaded.observation_names == (
+        "joints.position.shoulder", "joints.position.elbow", "joints.velocity.shoulder", "joints.velocity.elbow",
+        "goal.point.x", "goal.point.y", "obstacle.point.x", "obstacle.point.y",
+    )  # fmt: skip
+    assert loaded.action_names == ("arm.shoulder", "arm.elbow")
+    low, high, rate = loaded.limits
+    assert (low.tolist(), high.tolist(), rate.tolist()) == ([-2, -2], [2, 2], [80, 80])
+    assert loaded.velocity_like.all()
+
+
+def test_hash_ignores_layout_but_no_value():
+    loaded = Contract.load(ARM_FILE)
+    shuffled = {k: ARM[k] for k in reversed(ARM)}
+    assert Contract.from_dict(shuffled).hash == loaded.hash
+    assert Contract.from_dict(changed(("time", "period"), 0.0500001)).hash != loaded.hash
+
+
+def test_default_max_age_is_three_periods_and_at_least_50_ms():
+    for period, expected in ((0.001, 0.05), (0.02, 0.06), (0.1, 0.3)):
+        own = contract(changed(("observations", 0, "max_age"), 0.0, velocity_dict(period=period)))
+        assert own.max_age(own.observations[0]) == pytest.approx(expected)
+
+
+MAPPINGS = [p for p, v in places(ARM) if isinstance(v, dict)]
+
+
+@pytest.mark.parametrize("path", MAPPINGS, ids=lambda p: ".".join(map(str, p)) or "top")
+def test_fault_033_unknown_key_refused_everywhere(path):
+    refused(changed((*path, "stranger"), 1), "stranger")
+
+
+def test_fault_033_misspelt_key_is_guessed():
+    refused(changed(("time", "perod"), 0.1), "perod", "'period'", "robot.yaml.time")
+
+
+REQUIRED = [("contract",), ("robot",), ("time",), ("observations",), ("actions",), ("outcome",), ("time", "period"),
+            ("time", "horizon"), ("observations", 0, "topic"), ("observations", 0, "type"), ("outcome", "objective"),
+            ("actions", 0, "limits", "elbow", "min"), ("actions", 0, "limits", "elbow", "rate")]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", REQUIRED, ids=lambda p: ".".join(map(str, p)))
+def test_fault_033_missing_key_named(path):
+    value = copy.deepcopy(ARM)
+    at = value
+    for key in path[:-1]:
+        at = at[key]
+    del at[path[-1]]
+    refused(value, f"'{path[-1]}'")
+
+
+LEAVES = [(p, v) for p, v in places(ARM) if not isinstance(v, (dict, list))]
+ALIENS = (None, [], {}, "text", True, 1.5, [1], {"a": 1}, b"x")
+
+
+@pytest.mark.parametrize("path,value", LEAVES, ids=lambda p: ".".join(map(str, p)) if isinstance(p, tuple) else "")
+def test_fault_033_wrong_type_refused_at_every_leaf(path, value):
+    for alien in ALIENS:
+        if isinstance(alien, type(value)) and type(alien) is type(value) or isinstance(value, float) and alien == 1.5:
+            continue
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and alien == 1.5 and isinstance(value, float):
+            continue
+        refused(changed(path, alien), str(path[-1]))
+
+
+FLOATS = [p for p, v in LEAVES if isinstance(v, float)]
+
+
+@pytest.mark.parametrize("path", FLOATS, ids=lambda p: ".".join(map(str, p)))
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_fault_033_non_finite_number_refused(path, number):
+    refused(changed(path, number))
+
+
+@pytest.mark.parametrize("path", [(), ("time",), ("observations",), ("actions",), ("outcome",), ("observations", 0)])
+@pytest.mark.parametrize("alien", [None, 3, "text", []])
+def test_fault_033_wrong_container_refused(path, alien):
+    refused(changed(path, alien) if path else alien)
+
+
+@pytest.mark.parametrize("version", [0, 2, -1, "1", 1.0, None])
+def test_other_contract_version_refused(version):
+    refused(changed(("contract",), version), "contract")
+
+
+@pytest.mark.parametrize("place,number,allowed", [
+    ("period", 0.0, "0.0001 to 10"), ("period", -0.05, "0.0001 to 10"), ("period", 11.0, "0.0001 to 10"),
+    ("horizon", 0, "1 to 256"), ("horizon", 257, "1 to 256"), ("horizon", -1, "1 to 256"),
+    ("execute_steps", 6, "horizon (5)"), ("execute_steps", -1, "horizon (5)"),
+])  # fmt: skip
+def test_time_out_of_range_names_what_is_allowed(place, number, allowed):
+    refused(changed(("time", place), number), "time", place, str(number), allowed)
+
+
+def test_execute_steps_is_horizon_by_default():
+    value = copy.deepcopy(ARM)
+    del value["time"]["execute_steps"]
+    assert Contract.from_dict(value).time.execute_steps == 5
+
+
+def test_fault_034_limits_missing_names_the_joint():
+    value = copy.deepcopy(ARM)
+    del value["actions"][0]["limits"]["elbow"]
+    text = refused(value, "actions[0]", "limits", "elbow")
+    assert "shoulder" not in text.split("limits")[1]
+    refused(changed(("actions", 0, "limits"), {}), "shoulder", "elbow")
+
+
+def test_fault_034_limits_for_a_stranger_refused():
+    refused(changed(("actions", 0, "limits", "wrist"), {"min": -1, "max": 1, "rate": 1}), "wrist")
+
+
+@pytest.mark.parametrize("low,high", [(2.0, -2.0), (0.0, 0.0), (1.0, 1.0), (-math.inf, 1.0), (0.0, math.inf)])
+def test_fault_034_min_not_below_max_names_the_joint(low, high):
+    refused(changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}), "elbow", "min", "max")
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, -math.inf])
+def test_fault_034_rate_must_be_positive(rate):
+    refused(changed(("actions", 0, "limits", "elbow", "rate"), rate), "elbow", "rate")
+
+
+@pytest.mark.parametrize("low,high", [(0.5, 2.0), (-2.0, -0.5)])
+def test_fault_034_velocity_that_cannot_be_zero_refused(low, high):
+    refused(changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}), "elbow", "zero")
+    position = changed(("actions", 0, "limits", "b"), {"min": low, "max": high, "rate": 1.0}, position_dict())
+    contract(position)  # a position may well be away from zero
+
+
+@pytest.mark.parametrize("topic", ["/joint_states", "/", ""])
+@pytest.mark.parametrize("place", ["observations", "actions"])
+def test_absolute_or_empty_topic_refused(topic, place):
+    refused(changed((place, 0, "topic"), topic), f"{place}[0]", "relative")
+
+
+def test_fault_083_commanding_what_is_observed_refused():
+    refused(changed(("actions", 0, "topic"), "joint_states"), "joint_states", "loop")
+
+
+def test_duplicated_names_refused():
+    refused(changed(("observations", 1, "name"), "joints"), "joints", "twice")
+    refused(changed(("observations", 0, "names"), ["elbow", "elbow"]), "elbow", "duplicates")
+    refused(changed(("actions", 0, "names"), ["elbow", "elbow"]), "elbow", "duplicates")
+    two = copy.deepcopy(ARM)
+    two["actions"].append(copy.deepcopy(two["actions"][0]) | {"topic": "other"})
+    refused(two, "arm", "twice")
+
+
+def test_unsupported_type_names_the_supported():
+    refused(changed(("observations", 0, "type"), "sensor_msgs/Image"), "sensor_msgs/Image", "sensor_msgs/JointState")
+    refused(changed(("actions", 0, "type"), "std_msgs/Float64"), "std_msgs/Float64")
+
+
+@pytest.mark.parametrize("source", [
+    {"type": "sensor_msgs/JointState", "fields": ["position"], "names": []},
+    {"type": "sensor_msgs/JointState", "fields": [], "names": ["a"]},
+    {"type": "sensor_msgs/JointState", "fields": ["torque"], "names": ["a"]},
+    {"type": "std_msgs/Float64MultiArray", "fields": ["data"], "names": ["a"]},
+    {"type": "std_msgs/Float64MultiArray", "fields": [], "names": []},
+    {"type": "geometry_msgs/PointStamped", "fields": [], "names": []},
+    {"type": "geometry_msgs/PointStamped", "fields": ["point.x"], "names": ["a"]},
+    {"type": "std_msgs/Header", "fields": ["stamp.sec"], "names": []},
+    {"type": "std_msgs/Float64", "fields": ["data"], "stamp": "header"},
+])  # fmt: skip
+def test_fields_that_the_type_cannot_have_refused(source):
+    refused(changed(("observations", 0), {"name": "joints", "topic": "x"} | source), "observations[0]", source["type"])
+
+
+def test_quaternion_components_refused():
+    source = {"name": "pose", "topic": "pose", "type": "geometry_msgs/PointStamped", "fields": ["pose.orientation.x"]}
+    refused(changed(("observations", 1), source), "quaternion")
+
+
+@pytest.mark.parametrize("outcome", [
+    {"objective": "reward"}, {"objective": "time_to_success"}, {"objective": "profit", "assume_success": True}, {},
+])  # fmt: skip
+def test_outcome_without_its_source_refused(outcome):
+    refused(changed(("outcome",), outcome), "outcome")
+
+
+def test_on_hold_that_is_not_safe_refused():
+    refused(changed(("actions", 0, "on_hold"), "hold_last_sent"), "ramp_to_zero")
+    refused(changed(("actions", 0, "on_hold"), "ramp_to_zero", position_dict()), "hold_last_sent")
+
+
+@pytest.mark.parametrize("text", ["a: [", "\x00", "- 1\n- 2", "", "a: !!python/object/apply:os.system [true]", "\xff\xfe"])
+def test_fault_033_file_that_is_no_contract_refused(tmp_path, text):
+    path = tmp_path / "contract.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match="contract.yaml"):
+        Contract.load(path)
+
+
+def test_fault_033_missing_or_huge_file_refused(tmp_path):
+    with pytest.raises(UsageError, match="none.yaml"):
+        Contract.load(tmp_path / "none.yaml")
+    with pytest.raises(UsageError):
+        Contract.load(tmp_path)
+    huge = tmp_path / "huge.yaml"
+    huge.write_bytes(b"#" * (5 * 2**20))
+    with pytest.raises(UsageError, match="larger"):
+        Contract.load(huge)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+ALL = [p for p, _ in places(ARM) if p]
+
+
+@settings(max_examples=300 * SCALE, deadline=None)
+@given(path=st.sampled_from(ALL), value=JUNK)
+def test_fault_033_any_junk_anywhere_gives_usage_error_or_a_contract(path, value):
+    try:
+        loaded = Contract.from_dict(changed(path, value))
+    except UsageError as error:
+        assert str(error)
+    else:
+        assert Contract.from_dict(loaded.to_dict()) == loaded
+
+
+# What follows was found by reading the source; each is a way to be hurt by a file that loads.
+
+
+def both_named(kind):
+    value = velocity_dict()
+    if kind == "action":
+        value["observations"][1]["name"] = "arm"
+    else:
+        value["observations"][1]["name"] = kind
+        value["outcome"] = ARM["outcome"]
+    return value
+
+
+@pytest.mark.parametrize("kind", ["action", "reward", "success", "episode_start"])
+def test_observation_named_like_another_stream_refused(kind):
+    """Streams are kept by name: an observation called as an action would be read from the action's
+    topic, and the policy would be trained on its own commands as state."""
+    refused(both_named(kind))
+
+
+def test_joint_state_command_of_two_fields_refused():
+    """One limit per joint, but two numbers per joint in a message: the sizes never fit."""
+    value = position_dict()
+    value["actions"][0] |= {"type": "sensor_msgs/JointState", "fields": ["position", "velocity"]}
+    refused(value)
+
+
+def test_effort_command_refused():
+    """faults.md: effort mode must name what holds, or it is refused; holding the last effort is none."""
+    value = position_dict()
+    value["actions"][0] |= {"type": "sensor_msgs/JointState", "fields": ["effort"]}
+    refused(value)
+
+
+@pytest.mark.parametrize("fields,representation", [(["velocity"], "absolute"), (["position"], "velocity")])
+def test_joint_state_command_that_contradicts_its_representation_refused(fields, representation):
+    value = position_dict()
+    value["actions"][0] |= {"type": "sensor_msgs/JointState", "fields": fields, "representation": representation}
+    refused(value)
+
+
+@pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: 2024-13-45", "[" * 3000])
+def test_fault_033_yaml_that_breaks_the_parser_is_a_usage_error(tmp_path, text):
+    path = tmp_path / "contract.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        Contract.load(path)
+
+
+def test_fault_033_integer_beyond_float_is_a_usage_error():
+    refused(changed(("time", "period"), 10**400), "period")
+
+
+def test_fault_033_key_given_twice_refused(tmp_path):
+    """YAML lets the last one win: a joint's limits pasted twice would silently be the wider ones."""
+    path = tmp_path / "contract.yaml"
+    path.write_text(ARM_FILE.read_text().replace("elbow: {min", "shoulder: {min: -9, max: 9, rate: 9}\n      elbow: {min"))
+    with pytest.raises(UsageError, match="shoulder"):
+        Contract.load(path)
+
+
+@pytest.mark.parametrize("field", ["point", "point.w", "poin.x", "header.frame_id"])
+def test_fault_033_field_that_the_message_does_not_have_refused(field):
+    refused(changed(("observations", 1, "fields"), [field]), field)

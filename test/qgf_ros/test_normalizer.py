@@ -1,0 +1,145 @@
+"""Normalising and back; constants, outliers, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qgf_make import SCALE
+
+from qgf_ros.normalizer import Normalizer
+
+RNG = np.random.default_rng(0)
+
+
+def data(rows=2000, dims=4, scale=1.0):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(rows, dims)) * scale + np.arange(dims)
+
+
+def test_observations_become_z_scores():
+    obs = data()
+    n = Normalizer.fit(obs, data(dims=2))
+    z = n.normalize_obs(obs)
+    assert z.dtype == np.float32
+    assert np.allclose(z.mean(0), 0, atol=1e-4) and np.allclose(z.std(0), 1, atol=1e-4)
+
+
+def test_actions_cover_minus_one_to_one_and_no_more():
+    action = np.linspace(-3, 7, 1001)[:, None]
+    n = Normalizer.fit(data(1001, 1), action)
+    z = n.normalize_action(action)
+    assert z.dtype == np.float32 and (z.min(), z.max()) == (-1, 1)
+    # 0.1 % and 99.9 % quantiles of an even grid of 1001 points are its second points: -2.99 and 6.99
+    assert n.action_center == pytest.approx([2.0]) and n.action_half_range == pytest.approx([4.99])
+    assert n.normalize_action(np.array([1e9])) == 1 and n.normalize_action(np.array([-1e9])) == -1
+
+
+@settings(max_examples=200 * SCALE, deadline=None)
+@given(
+    center=st.floats(-1e3, 1e3),
+    half=st.floats(1e-3, 1e3),
+    unit=st.lists(st.floats(-1, 1), min_size=1, max_size=5),
+)
+def test_unnormalise_inverts_normalise(center, half, unit):
+    n = Normalizer(np.zeros(1), np.ones(1), np.array([center]), np.array([half]))
+    robot = n.unnormalize_action(np.array(unit)[:, None])
+    assert robot.dtype == np.float64
+    back = n.normalize_action(robot)[:, 0]
+    assert np.allclose(back, np.array(unit), atol=1e-6)
+    assert np.allclose(n.unnormalize_action(back[:, None]), robot, atol=1e-6 * half)
+    assert (np.abs(n.unnormalize_action(np.array([[1.0], [-1.0]])) - center) <= half * (1 + 1e-9) + abs(center) * 1e-9).all()
+
+
+def test_fault_094_constant_dimensions_stay_finite_and_come_back_constant():
+    obs, action = data(), data(dims=3)
+    obs[:, 1], action[:, 2] = 0.7, -0.25
+    n = Normalizer.fit(obs, action)
+    z = n.normalize_obs(obs)
+    assert np.isfinite(z).all() and np.abs(z[:, 1]).max() < 1e-5
+    assert np.isfinite(n.normalize_obs(obs + 1)).all()
+    unit = n.normalize_action(action)
+    assert (unit[:, 2] == 0).all()
+    for wish in (-1.0, 0.0, 1.0):
+        assert n.unnormalize_action(np.full(3, wish))[2] == -0.25
+
+
+def test_fault_094_all_dimensions_constant():
+    n = Normalizer.fit(np.full((10, 3), 5.0), np.full((10, 2), -1.0))
+    assert (n.normalize_obs(np.full(3, 5.0)) == 0).all()
+    assert n.unnormalize_action(np.ones(2)).tolist() == [-1, -1]
+
+
+def test_fault_094_numerical_noise_is_not_blown_up():
+    obs = data()
+    obs[:, 0] = 3 + 1e-9 * RNG.normal(size=len(obs))
+    assert np.abs(Normalizer.fit(obs, data(dims=1)).normalize_obs(obs)[:, 0]).max() < 1e-6
+
+
+def test_fault_095_one_bad_row_leaves_the_other_dimensions():
+    obs, action = data(10_000), data(10_000)
+    clean = Normalizer.fit(obs, action)
+    obs[17, 2] = action[17, 2] = 1e6
+    dirty = Normalizer.fit(obs, action)
+    others = [0, 1, 3]
+    assert np.allclose(dirty.obs_std[others], clean.obs_std[others], rtol=0.05)
+    assert np.allclose(dirty.action_half_range[others], clean.action_half_range[others], rtol=0.05)
+    assert dirty.action_half_range[2] == pytest.approx(clean.action_half_range[2], rel=0.05)
+
+
+def test_fault_095_one_bad_row_leaves_its_own_dimension():
+    obs = data(10_000)
+    clean = Normalizer.fit(obs, obs)
+    obs[17, 2] = 1e6
+    dirty = Normalizer.fit(obs, obs)
+    assert dirty.obs_std[2] == pytest.approx(clean.obs_std[2], rel=0.05)
+
+
+def test_fault_095_one_bad_number_of_two_leaves_the_other():
+    """The floor of a scale is relative to the median scale, and of two the median is the mean."""
+    obs = data(10_000, 2, 0.01)
+    obs[17, 1] = 1e6
+    assert Normalizer.fit(obs, data(10_000)).obs_std[0] == pytest.approx(0.01, rel=0.05)
+
+
+@settings(max_examples=50 * SCALE, deadline=None)
+@given(unit=st.sampled_from([1e-3, 1.0, 1e3]), column=st.integers(0, 3))
+def test_units_of_one_dimension_change_nothing_for_another(unit, column):
+    """Metres or millimetres in one column: the z-scores of every column stay what they were."""
+    obs = data()
+    other = obs.copy()
+    other[:, column] *= unit
+    a, b = Normalizer.fit(obs, obs), Normalizer.fit(other, obs)
+    assert np.allclose(a.normalize_obs(obs), b.normalize_obs(other), atol=1e-3)
+
+
+def test_units_far_apart_keep_every_dimension_alive():
+    """A joint in rad beside encoder counts in 10^5: each moved a lot, each must be seen."""
+    obs = data(2000, 3) * np.array([0.5, 1e5, 1e5])
+    z = Normalizer.fit(obs, obs).normalize_obs(obs)
+    assert np.allclose(z.std(0), 1, atol=1e-3)
+
+
+def test_fault_042_non_finite_or_not_positive_scales_refused():
+    good = {"obs_mean": [0.0, 0.0], "obs_std": [1.0, 1.0], "action_center": [0.0], "action_half_range": [1.0]}
+    Normalizer.from_dict(good)
+    for name, values in good.items():
+        for bad in (np.nan, np.inf, -np.inf):
+            with pytest.raises(ValueError, match="finite"):
+                Normalizer.from_dict(good | {name: [bad, *values[1:]]})
+    for name, bad in (("obs_std", 0.0), ("obs_std", -1.0), ("action_half_range", -1e-9)):
+        with pytest.raises(ValueError, match="positive"):
+            Normalizer.from_dict(good | {name: [bad, *good[name][1:]]})
+
+
+def test_fault_041_sizes_that_do_not_belong_together_refused():
+    good = {"obs_mean": [0.0, 0.0], "obs_std": [1.0, 1.0], "action_center": [0.0, 0.0], "action_half_range": [1.0, 1.0]}
+    for name, size in (("obs_std", 1), ("obs_std", 3), ("action_half_range", 1), ("action_half_range", 3)):
+        with pytest.raises(ValueError):
+            Normalizer.from_dict(good | {name: [1.0] * size})
+
+
+def test_to_dict_round_trips_exactly():
+    n = Normalizer.fit(data(), data(dims=2))
+    again = Normalizer.from_dict(n.to_dict())
+    for name in n.to_dict():
+        assert np.array_equal(getattr(n, name), getattr(again, name))

@@ -1,0 +1,280 @@
+"""Contracts, tiny policies, fake samplers and mailboxes, and a core on a virtual clock.
+
+`QGF_TEST_SCALE` multiplies the number of random cases (1 by default; `make test-long` sets more).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qgf_ros.contract import Contract
+from qgf_ros.control.core import ControlCore, TickResult
+from qgf_ros.control.inference import InlineInference, Request, Result, run_sampler
+from qgf_ros.normalizer import Normalizer
+from qgf_ros.policy import (
+    Beta,
+    Flow,
+    Network,
+    Policy,
+    PolicyDescription,
+    Returns,
+    Sanity,
+    network_shapes,
+    write_policy,
+)
+from qgf_ros.sampler.base import Sample
+from qgf_ros.sim.world import world_folder
+
+SCALE = max(1, int(os.environ.get("QGF_TEST_SCALE", "1")))
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+
+ARM_FILE = world_folder("planar_arm") / "contract.yaml"
+
+
+def velocity_dict(period: float = 0.05, horizon: int = 5, execute: int = 5, rate: float = 80.0) -> dict[str, Any]:
+    """Two joints driven by velocity, and a goal; small enough to reason about."""
+    return {
+        "contract": 1,
+        "robot": "test_arm",
+        "time": {"period": period, "horizon": horizon, "execute_steps": execute},
+        "observations": [
+            {
+                "name": "joints",
+                "topic": "joint_states",
+                "type": "sensor_msgs/JointState",
+                "fields": ["position", "velocity"],
+                "names": ["a", "b"],
+                "max_age": 0.15,
+            },
+            {"name": "goal", "topic": "goal", "type": "geometry_msgs/PointStamped", "fields": ["point.x"], "max_age": 0.5},
+        ],
+        "actions": [
+            {
+                "name": "arm",
+                "topic": "commands",
+                "type": "std_msgs/Float64MultiArray",
+                "names": ["a", "b"],
+                "representation": "velocity",
+                "limits": {n: {"min": -2.0, "max": 2.0, "rate": rate} for n in "ab"},
+            }
+        ],
+        "outcome": {"objective": "time_to_success", "assume_success": True},
+    }
+
+
+def position_dict(rate: float = 2.0, **time: Any) -> dict[str, Any]:
+    """The same robot, driven by positions."""
+    value = velocity_dict(rate=rate, **time)
+    value["actions"][0]["representation"] = "absolute"
+    return value
+
+
+def contract(value: dict[str, Any] | None = None, **changes: Any) -> Contract:
+    return Contract.from_dict(copy.deepcopy(value or velocity_dict(**changes)))
+
+
+def description(own: Contract, **changes: Any) -> PolicyDescription:
+    """Normalised numbers are the robot's numbers: nothing is scaled."""
+    obs, act = len(own.observation_names), len(own.action_names)
+    fields: dict[str, Any] = {
+        "schema": 1,
+        "name": "tiny",
+        "contract": own.to_dict(),
+        "flow": Flow(4),
+        "velocity": Network("velocity.safetensors", (32, 32)),
+        "critic": Network("critic.safetensors", (32, 32), members=2),
+        "normalizer": {
+            "obs_mean": (0.0,) * obs,
+            "obs_std": (1.0,) * obs,
+            "action_center": (0.0,) * act,
+            "action_half_range": (1.0,) * act,
+        },
+        "returns": Returns("time_to_success", 0.99, 1.0),
+        "beta": Beta(0.1, 0.01, (0.05, 0.1)),
+        "sanity": Sanity(-10.0, 10.0, 1000.0),
+    }
+    return PolicyDescription(**(fields | changes))
+
+
+def tensors(own: Contract, d: PolicyDescription, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Random weights of the shapes that a description implies."""
+    rng = np.random.default_rng(seed)
+    obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
+    velocity = network_shapes(d.velocity, obs + flat + 16, flat, norm_last=False)
+    velocity["time_embedding"] = (d.flow.denoise_steps, 16)
+    critic = network_shapes(d.critic, obs + flat, 1, norm_last=True)
+    make = lambda shapes: {k: (0.1 * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}  # noqa: E731
+    return {d.velocity.file: make(velocity), d.critic.file: make(critic)}
+
+
+def write_tiny(folder: Path, own: Contract | None = None, seed: int = 0, **changes: Any) -> str:
+    """Writes a 2x32 policy with random weights; returns its id."""
+    own = own or contract()
+    d = description(own, **changes)
+    return write_policy(folder, d, tensors(own, d, seed))
+
+
+def resign(folder: Path) -> None:
+    """Makes SHA256SUMS agree with the files again: what is refused then is refused for its content."""
+    files = sorted(p for p in folder.iterdir() if p.name != "SHA256SUMS")
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def policy_in_memory(own: Contract, **changes: Any) -> Policy:
+    """A policy for a fake sampler: no weights, no disk."""
+    d = description(own, **changes)
+    normalizer = Normalizer.from_dict({k: list(v) for k, v in d.normalizer.items()})
+    return Policy(Path("tiny"), "0" * 64, d, own, normalizer, {}, {}, None)
+
+
+def sample_of(action: np.ndarray, unguided: np.ndarray | None = None, **changes: Any) -> Sample:
+    """A sample that is all well, unless told otherwise."""
+    n = len(action)
+    fields = {
+        "action": action,
+        "q": np.zeros(n, np.float32),
+        "action_unguided": action if unguided is None else unguided,
+        "q_unguided": np.zeros(n, np.float32),
+        "q_std": np.zeros(n, np.float32),
+        "gradient_norm": np.ones(n, np.float32),
+        "guidance_ratio": np.ones(n, np.float32),
+    }
+    return Sample(**(fields | changes))
+
+
+class FakeSampler:
+    """Answers with clip(noise + obs-dependent shift) unless a plan says otherwise; remembers calls.
+
+    `plan` is called with the number of the call and the honest sample, and gives what to return;
+    it may raise.
+    """
+
+    backend, device = "fake", "cpu"
+
+    def __init__(self, plan: Callable[[int, Sample], Any] | None = None) -> None:
+        self.plan = plan
+        self.calls: list[tuple[np.ndarray, np.ndarray, float]] = []
+
+    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Any:
+        self.calls.append((obs.copy(), noise.copy(), weight))
+        unguided = np.clip(0.3 * noise + 0.1 * np.tanh(obs).sum(), -1, 1).astype(np.float32)
+        guided = np.clip(unguided + 0.01 * min(weight, 10.0), -1, 1).astype(np.float32)
+        honest = sample_of(guided, unguided)
+        return self.plan(len(self.calls) - 1, honest) if self.plan else honest
+
+
+def constant(values: Any) -> Callable[[int, Sample], Sample]:
+    """A plan: every action of every chunk is `values` (A,)."""
+
+    def plan(_: int, honest: Sample) -> Sample:
+        row = np.tile(np.asarray(values, np.float32), honest.action.shape[1] // len(values))
+        return sample_of(np.tile(row, (len(honest.action), 1)))
+
+    return plan
+
+
+class LateInference:
+    """A mailbox on virtual time: a result is there `delays[i]` polls after its request (0: at once).
+
+    Like the thread: one request at work, one waiting, the newest result wins. None: never.
+    """
+
+    def __init__(self, sampler: FakeSampler, delays: Callable[[int], int | None]) -> None:
+        self.sampler, self.delays = sampler, delays
+        self.requests: list[Request] = []
+        self._waiting: Request | None = None
+        self._at_work: tuple[Request, int | None] | None = None
+        self._done: Result | None = None
+
+    def submit(self, request: Request) -> None:
+        self._waiting = request
+        self.requests.append(request)
+        self._start()
+
+    def poll(self, timeout: float) -> Result | None:
+        if self._at_work is not None:
+            request, left = self._at_work
+            if left == 0:
+                self._done, self._at_work = run_sampler(self.sampler, request), None
+            elif left is not None:
+                self._at_work = (request, left - 1)
+        result, self._done = self._done, None
+        self._start()
+        return result
+
+    def close(self) -> None:
+        pass
+
+    def _start(self) -> None:
+        if self._at_work is None and self._waiting is not None:
+            self._at_work = (self._waiting, self.delays(len(self.requests) - 1))
+            self._waiting = None
+
+
+class Spy(InlineInference):
+    """Inline sampling that keeps the requests."""
+
+    def __init__(self, sampler: Any) -> None:
+        super().__init__(sampler)
+        self.requests: list[Request] = []
+
+    def submit(self, request: Request) -> None:
+        self.requests.append(request)
+        super().submit(request)
+
+
+@dataclasses.dataclass
+class Sent:
+    """One thing that reached the robot."""
+
+    at: int
+    values: np.ndarray
+    admitted: bool
+
+
+class Rig:
+    """A core on a virtual clock, fed with fresh state, and a record of all it sends."""
+
+    def __init__(
+        self, own: Contract | None = None, plan: Any = None, inference: Any = None, policy: Policy | None = None, **core: Any
+    ) -> None:
+        self.contract = own or contract()
+        self.sampler = FakeSampler(plan)
+        self.inference = inference(self.sampler) if inference else Spy(self.sampler)
+        self.policy = policy or policy_in_memory(self.contract)
+        self.core = ControlCore(self.policy, self.inference, **({"enabled": True} | core))
+        self.period = round(self.contract.time.period * SECOND)
+        self.now = START
+        self.sent: list[Sent] = []
+        self.ticks: list[TickResult] = []
+        self.state = {o.name: np.zeros(len(o.labels)) for o in self.contract.observations}
+
+    def feed(self, skip: tuple[str, ...] = ()) -> None:
+        for name, values in self.state.items():
+            if name not in skip:
+                self.core.assembler.push(name, self.now, self.now, values.copy())
+
+    def step(self, count: int = 1, skip: tuple[str, ...] = ()) -> TickResult:
+        """`count` periods: state arrives (but for `skip`), then the tick."""
+        for _ in range(count):
+            self.feed(skip)
+            result = self.core.tick(self.now)
+            self.ticks.append(result)
+            if result.output.values is not None:
+                self.sent.append(Sent(self.now, result.output.values, result.output.admitted))
+            self.now += self.period
+        return self.ticks[-1]
+
+    @property
+    def log(self) -> np.ndarray:
+        return np.array([[s.at, *s.values] for s in self.sent])

@@ -1,0 +1,173 @@
+"""The written-out reverse pass against autograd, and its ONNX export against the reference."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from training.explicit import (
+    INPUTS,
+    OUTPUTS,
+    CriticGradient,
+    GuidedSampler,
+    export_onnx,
+    gelu_and_slope,
+)
+from training.models import Critic, VelocityField, aggregate
+from training.sampling import sample
+
+
+def nets(obs_dim=5, D=4, hidden=(16, 12), members=2, seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    velocity, critic = VelocityField(obs_dim, D, hidden), Critic(obs_dim, D, hidden, members)
+    for p in (*velocity.parameters(), *critic.parameters()):
+        p.data.add_(0.1 * torch.randn_like(p))
+    return velocity.to(dtype).requires_grad_(False), critic.to(dtype).requires_grad_(False)
+
+
+def inputs(rows: int, obs_dim=5, D=4, dtype=torch.float32) -> tuple[Tensor, Tensor]:
+    return torch.randn(rows, obs_dim, dtype=dtype), torch.randn(rows, D, dtype=dtype)
+
+
+def named(outputs) -> dict[str, Tensor]:
+    return dict(zip(OUTPUTS, outputs, strict=True))
+
+
+def test_gelu_and_its_slope():
+    x = torch.linspace(-12, 12, 1001, dtype=torch.float64, requires_grad=True)
+    y, slope = gelu_and_slope(x)
+    want = torch.nn.functional.gelu(x, approximate="tanh")
+    (gradient,) = torch.autograd.grad(want.sum(), x)
+    torch.testing.assert_close(y, want, atol=1e-14, rtol=1e-12)
+    torch.testing.assert_close(slope, gradient, atol=1e-14, rtol=1e-12)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("aggregation", ["min", "mean"])
+@pytest.mark.parametrize("hidden", [(8,), (16, 12), (6, 7, 8, 9)])
+def test_reverse_pass_is_the_gradient(members, aggregation, hidden):
+    _, critic = nets(hidden=hidden, members=members, dtype=torch.float64)
+    obs, action = inputs(50, dtype=torch.float64)
+    explicit = CriticGradient(critic, 4, aggregation)
+    seen = explicit.observe(obs)
+    torch.testing.assert_close(explicit(seen, action), critic(obs, action))
+    action.requires_grad_()
+    (want,) = torch.autograd.grad(aggregate(critic(obs, action), aggregation).sum(), action)
+    torch.testing.assert_close(
+        explicit.gradient(seen, action.detach(), explicit.transposed()), want
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10])
+@pytest.mark.parametrize("aggregation", ["min", "mean"])
+@pytest.mark.parametrize("sizes", [(1, 1, (8,), 1), (5, 4, (16, 12), 2), (3, 10, (8, 8, 8, 8), 5)])
+def test_agrees_with_the_reference_sampler(sizes, aggregation, steps):
+    obs_dim, D, hidden, members = sizes
+    velocity, critic = nets(obs_dim, D, hidden, members, dtype=torch.float64)
+    obs, noise = inputs(9, obs_dim, D, dtype=torch.float64)
+    w = torch.tensor([0, 0.1, 1, 5, 0, 2, 3, 0.5, 0], dtype=torch.float64)
+    out = named(GuidedSampler(velocity, critic, steps, aggregation)(obs, noise, w))
+    options = {"steps": steps, "aggregation": aggregation}
+    guided = sample(velocity, critic, obs, noise, w, **options)
+    unguided = sample(velocity, critic, obs, noise, 0.0, **options)
+    members_q = critic(obs, guided.action)
+    for name, want in {
+        "action": guided.action,
+        "q": guided.q,
+        "action_unguided": unguided.action,
+        "q_unguided": unguided.q,
+        "q_std": members_q.std(dim=0, unbiased=False),
+        "gradient_norm": guided.gradient_norm,
+        "guidance_ratio": guided.guidance_ratio,
+    }.items():
+        torch.testing.assert_close(out[name], want, atol=1e-10, rtol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 8.0])
+def test_float32_is_within_the_tolerance_of_float64(weight):
+    velocity, critic = nets(11, 10, (64, 64, 64))
+    obs, noise = inputs(300, 11, 10)
+    single = GuidedSampler(velocity, critic)(obs, noise, torch.full((300,), weight))[0]
+    gaps = []
+
+    def watched(o: Tensor, a: Tensor) -> Tensor:
+        q = critic(o, a)
+        gaps.append((q[0] - q[1]).detach().abs())
+        return q
+
+    velocity.double(), critic.double()
+    double = sample(velocity, watched, obs.double(), noise.double(), weight).action
+    keep = torch.stack(gaps).min(dim=0).values > 1e-5
+    assert keep.double().mean() > 0.9, f"{int((~keep).sum())} of 300 samples are ties"
+    assert (single - double).abs()[keep].max() < 1e-5 * (1 + weight)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 17])
+def test_halves_are_bit_equal_at_zero_weight(rows):
+    velocity, critic = nets(11, 10, (64, 64))
+    w = torch.arange(rows) % 2 * 1.5  # every second row is guided
+    out = named(GuidedSampler(velocity, critic)(*inputs(rows, 11, 10), w))
+    off = w == 0
+    assert torch.equal(out["action"][off], out["action_unguided"][off])
+    assert torch.equal(out["q"][off], out["q_unguided"][off])
+    assert torch.all(out["gradient_norm"][off] == 0) and torch.all(out["guidance_ratio"][off] == 0)
+    assert torch.all(out["gradient_norm"][~off] > 0)
+    assert not torch.any((out["action"] == out["action_unguided"])[~off].all(dim=-1))
+
+
+def test_an_infinite_gradient_does_not_reach_unguided_rows():
+    velocity, critic = nets()
+    critic.mlp.layers[-1].weight.fill_(3e38)
+    out = named(GuidedSampler(velocity, critic)(*inputs(2), torch.tensor([0.0, 1.0])))
+    assert not out["gradient_norm"][1].isfinite(), "else this test shows nothing"
+    assert out["action"][0].isfinite().all() and out["action_unguided"].isfinite().all()
+    assert torch.equal(out["action"][0], out["action_unguided"][0])
+    assert out["gradient_norm"][0] == 0 and out["guidance_ratio"][0] == 0
+
+
+def test_refuses_a_time_table_of_another_length():
+    with pytest.raises(ValueError, match="4 rows for 10 steps"):
+        GuidedSampler(*nets(), times=torch.zeros(4, 16))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    pytest.importorskip("onnxscript", reason="onnxscript, which exports to ONNX, is not installed")
+    velocity, critic = nets(11, 10, (96, 96))
+    path = tmp_path_factory.mktemp("onnx") / "sampler.onnx"
+    export_onnx(GuidedSampler(velocity, critic), path)
+    return path, velocity, critic
+
+
+def test_onnx_file_holds_the_weights_once_and_nothing_of_this_machine(exported):
+    import onnx
+
+    path, velocity, critic = exported
+    graph = onnx.load(path).graph
+    weights = sum(p.numel() for net in (velocity, critic) for p in net.parameters())
+    stored = sum(math.prod(i.dims) for i in graph.initializer)
+    assert stored < 1.1 * weights, "steps share their weights"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "no external data"
+    assert [i.name for i in graph.input] == list(INPUTS)
+    assert [o.name for o in graph.output] == list(OUTPUTS)
+    assert b".py" not in path.read_bytes(), "stack traces of the exporter"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_onnx_agrees_with_the_reference(exported, rows):
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, velocity, critic = exported
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    obs, noise = inputs(rows, 11, 10)
+    w = torch.linspace(0, 4, rows)
+    feed = {"obs": obs, "noise": noise, "w": w}
+    values = session.run(None, {k: v.numpy() for k, v in feed.items()})
+    out = named(map(torch.from_numpy, values))
+    want = sample(velocity, critic, obs, noise, w)
+    for name in ("action", "q", "gradient_norm", "guidance_ratio"):
+        np.testing.assert_allclose(out[name], getattr(want, name), atol=5e-5, err_msg=name)
+    unguided = sample(velocity, critic, obs, noise, 0.0)
+    np.testing.assert_allclose(out["action_unguided"], unguided.action, atol=1e-5)
+    assert torch.equal(out["action"][0], out["action_unguided"][0]), "w = 0 in the first row"

@@ -1,0 +1,260 @@
+"""The reference sampler: closed forms, the published 1-D testbed, and exactness at w = 0."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from training import estimators
+from training.models import Critic, VelocityField, aggregate, time_table
+from training.sampling import best_of_n, sample
+
+MEANS, SIGMA = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64), 0.15
+
+
+def testbed_velocity(obs: Tensor, a: Tensor, t: Tensor) -> Tensor:
+    """Closed form for three peaks of equal weight (method.md); exact posterior mean as a_hat."""
+    t = t[:, None]
+    variance = (1 - t) ** 2 + t**2 * SIGMA**2
+    share = torch.softmax(-((a - t * MEANS) ** 2) / (2 * variance), dim=1)
+    mean = (share * (MEANS + t * SIGMA**2 * (a - t * MEANS) / variance)).sum(1, keepdim=True)
+    return (mean - a) / (1 - t)
+
+
+def bumped(height: float, width: float):
+    def critic(obs: Tensor, a: Tensor) -> Tensor:
+        q = -((a - 1) ** 2) + height * torch.exp(-((a - 3) ** 2) / (2 * width**2))
+        return q.T  # (E = 1, B)
+
+    return critic
+
+
+testbed_velocity.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "bump, steps, weight, estimator, near, fooled",
+    [
+        ((9, 0.5), 50, 4, "qgf", 1.00, 0.00),
+        ((9, 0.5), 10, 8, "qgf", 1.00, 0.00),
+        ((9, 0.5), 10, 8, "ood", 0.58, 0.24),
+        ((12, 0.7), 50, 1, "qgf", 0.69, 0.03),
+        ((12, 0.7), 50, 1, "ood", 0.83, 0.12),
+        ((12, 0.7), 50, 2, "qgf", 0.00, 0.97),
+        ((12, 0.7), 10, 2, "qgf", 0.00, 0.77),
+        ((12, 0.7), 10, 2, "ood", 0.08, 0.80),
+        ((12, 0.7), 50, 8, "qgf", 0.32, 0.47),
+    ],
+)
+def test_the_testbed_of_method_md(bump, steps, weight, estimator, near, fooled):
+    noise = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    a = sample(
+        testbed_velocity,
+        bumped(*bump),
+        torch.zeros(len(noise), 0),
+        noise,
+        weight,
+        steps=steps,
+        estimator=estimator,
+        bound=math.inf,
+        times=torch.arange(steps, dtype=torch.float64) / steps,
+    ).action
+    assert ((a - 1).abs() < 0.5).double().mean() == pytest.approx(near, abs=0.015)
+    assert (a > 2).double().mean() == pytest.approx(fooled, abs=0.015)
+
+
+def nets(obs_dim=5, D=4, hidden=(16, 16), members=2, seed=0):
+    torch.manual_seed(seed)
+    velocity, critic = VelocityField(obs_dim, D, hidden), Critic(obs_dim, D, hidden, members)
+    for p in (*velocity.parameters(), *critic.parameters()):
+        p.data.add_(0.1 * torch.randn_like(p))
+    return velocity, critic
+
+
+def queried_gap(critic):
+    """The critic, and the smallest distance of its two smallest members per row at gradients."""
+    gaps = []
+
+    def watched(obs: Tensor, a: Tensor) -> Tensor:
+        q = critic(obs, a)
+        if torch.is_grad_enabled() and len(q) > 1:
+            two = q.detach().sort(dim=0).values
+            gaps.append(two[1] - two[0])
+        return q
+
+    return watched, lambda: torch.stack(gaps).min(dim=0).values
+
+
+def test_constant_flow_and_quadratic_critic_have_a_closed_form():
+    """v = c, Q = -|a - m|^2 / 2: each step is a_k+1 = a_k + (c + w (m - a_k - (1-t) c)) / T."""
+    c, m, w, T = 0.3, -0.2, 2.0, 8
+    a = x = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None]
+    for k in range(T):
+        x = x + (c + w * (m - x - (1 - k / T) * c)) / T
+    ours = sample(
+        lambda obs, a, t: torch.full_like(a, c),
+        lambda obs, a: -((a - m) ** 2).sum(-1)[None] / 2,
+        a,
+        a,
+        w,
+        steps=T,
+        bound=100,
+    )
+    torch.testing.assert_close(ours.action, x)
+    torch.testing.assert_close(ours.q, -((x[:, 0] - m) ** 2) / 2)
+    torch.testing.assert_close(ours.guidance_ratio, w * ours.gradient_norm / c)
+
+
+def test_the_clip_bounds_a_hat_but_is_no_part_of_the_gradient():
+    """Flow far outside the bound, Q linear: qgf still pushes, the Jacobian variant cannot."""
+    noise = torch.zeros(3, 2)
+    seen = []
+
+    def critic(obs: Tensor, a: Tensor) -> Tensor:
+        seen.append(a.detach())
+        return a.sum(-1)[None]
+
+    def flow(obs: Tensor, a: Tensor, t: Tensor) -> Tensor:
+        return 5 + 0 * a
+
+    plain = sample(flow, critic, noise, noise, 1.0, steps=4)
+    assert all(a.abs().max() <= 1 for a in seen)
+    torch.testing.assert_close(plain.gradient_norm, torch.full((3,), math.sqrt(2)))
+    masked = sample(flow, critic, noise, noise, 1.0, steps=4, estimator="qgf_jacobian")
+    assert torch.all(masked.gradient_norm == 0)
+
+
+@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
+def test_zero_weight_is_the_unguided_policy_to_the_bit(estimator):
+    velocity, critic = nets()
+    obs, noise = torch.randn(6, 5), torch.randn(6, 4)
+    reference = noise
+    for row in time_table(10):
+        with torch.no_grad():
+            reference = reference + velocity(obs, reference, row.expand(6, 16)) / 10
+    unguided = sample(velocity, critic, obs, noise, 0.0, estimator=estimator)
+    assert torch.equal(unguided.action, reference.clamp(-1, 1))
+    assert torch.all(unguided.gradient_norm == 0) and torch.all(unguided.guidance_ratio == 0)
+    w = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0, 0.5])
+    mixed = sample(velocity, critic, obs, noise, w, estimator=estimator)
+    off = w == 0
+    assert torch.equal(mixed.action[off], unguided.action[off])
+    assert not torch.equal(mixed.action[~off], unguided.action[~off])
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_zero_weight_survives_a_gradient_that_is_not_finite(bad):
+    velocity, _ = nets()
+
+    def broken(obs: Tensor, a: Tensor) -> Tensor:
+        return (a * bad).sum(-1)[None]
+
+    obs, noise = torch.randn(2, 5), torch.randn(2, 4)
+    unguided = sample(velocity, broken, obs, noise, 0.0)
+    mixed = sample(velocity, broken, obs, noise, torch.tensor([0.0, 1.0]))
+    assert torch.equal(mixed.action[0], unguided.action[0])
+    assert mixed.action[0].isfinite().all() and not mixed.action[1].isfinite().all()
+
+
+@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
+@pytest.mark.parametrize("aggregation", ["min", "mean"])
+def test_estimators_are_the_gradients_they_say(estimator, aggregation):
+    """Against central differences in float64; each says what is differentiated at which point."""
+    velocity, critic = (net.double() for net in nets(members=3))
+    obs = torch.randn(8, 5, dtype=torch.float64)
+    a = 0.3 * torch.randn(8, 4, dtype=torch.float64)
+    k, T = 3, 10
+    emb = time_table(T)[k].expand(8, 16)
+
+    def flow(x: Tensor, k: int) -> Tensor:
+        return velocity(obs, x, emb)
+
+    def q(x: Tensor) -> Tensor:
+        return aggregate(critic(obs, x), aggregation)
+
+    with torch.no_grad():
+        v = flow(a, k)
+        a_hat = (a + (1 - k / T) * v).clamp(-1, 1)
+    function, point = {
+        "qgf": (q, a_hat),
+        "qgf_jacobian": (lambda x: q((x + (1 - k / T) * flow(x, k)).clamp(-1, 1)), a),
+        "ood": (q, a),
+    }[estimator]
+    eps, numeric = 1e-6, torch.empty_like(a)
+    with torch.no_grad():
+        for d in range(4):
+            step = torch.zeros(4, dtype=torch.float64)
+            step[d] = eps
+            numeric[:, d] = (function(point + step) - function(point - step)) / (2 * eps)
+    ours = estimators.get(estimator)(estimators.Step(flow, q, a, v, k, T))
+    torch.testing.assert_close(ours, numeric, atol=1e-7, rtol=1e-6)
+    assert not ours.requires_grad and a.grad is None
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, (8,), 1, 1), (5, 4, (16, 16), 2, 10), (9, 6, (32,), 4, 7)]
+)
+@pytest.mark.parametrize("weight", [0.0, 0.5, 4.0])
+def test_float32_stays_close_to_float64(sizes, weight):
+    obs_dim, D, hidden, members, steps = sizes
+    velocity, critic = nets(obs_dim, D, hidden, members, seed=steps)
+    obs, noise = torch.randn(200, obs_dim), torch.randn(200, D)
+    single = sample(velocity, critic, obs, noise, weight, steps=steps)
+    watched, gap = queried_gap(critic.double())
+    double = sample(velocity.double(), watched, obs.double(), noise.double(), weight, steps=steps)
+    assert double.action.dtype == torch.float64 and single.action.dtype == torch.float32
+    keep = torch.ones(200, dtype=torch.bool)
+    if members > 1 and weight > 0:
+        keep = gap() > 1e-5
+    assert keep.double().mean() > 0.9, f"{int((~keep).sum())} of 200 samples are ties"
+    error = (single.action - double.action).abs()[keep].max()
+    assert error < 1e-5 * (1 + weight)
+
+
+@pytest.mark.parametrize("n", [1, 3, 16])
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_best_of_n_takes_the_best_of_each_observation(n, weight):
+    velocity, critic = nets()
+    obs, noise = torch.randn(5, 5), torch.randn(5 * n, 4)
+    best = best_of_n(velocity, critic, obs, noise, n, weight, steps=4)
+    for b in range(5):
+        rows = noise[b * n : (b + 1) * n]
+        each = sample(velocity, critic, obs[b].expand(n, -1), rows, weight, steps=4)
+        top = each.q.argmax()
+        torch.testing.assert_close(best.action[b], each.action[top], atol=1e-6, rtol=0)
+        torch.testing.assert_close(best.q[b], each.q.max(), atol=1e-6, rtol=0)
+
+
+def test_best_of_n_takes_a_weight_per_observation():
+    velocity, critic = nets()
+    obs, noise = torch.randn(2, 5), torch.randn(6, 4)
+    mixed = best_of_n(velocity, critic, obs, noise, 3, torch.tensor([0.0, 2.0]))
+    assert torch.equal(mixed.action[0], best_of_n(velocity, critic, obs, noise, 3).action[0])
+    guided = best_of_n(velocity, critic, obs, noise, 3, 2.0)
+    torch.testing.assert_close(mixed.action[1], guided.action[1])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"weight": -0.1}, "finite and at least 0"),
+        ({"weight": math.inf}, "finite and at least 0"),
+        ({"weight": math.nan}, "finite and at least 0"),
+        ({"weight": torch.ones(3)}, "shape"),
+        ({"weight": 1.0, "estimator": "magic"}, "unknown estimator 'magic'; known: qgf"),
+        ({"weight": 0.0, "aggregation": "max"}, "unknown aggregation"),
+        ({"weight": 0.0, "steps": 0}, "steps"),
+        ({"weight": 0.0, "times": time_table(9)}, "9 rows for 10 steps"),
+    ],
+)
+def test_sample_refuses(arguments, message):
+    velocity, critic = nets()
+    with pytest.raises(ValueError, match=message):
+        sample(velocity, critic, torch.zeros(2, 5), torch.zeros(2, 4), **arguments)
+
+
+def test_best_of_n_refuses_noise_of_another_size():
+    velocity, critic = nets()
+    with pytest.raises(ValueError, match="7 noise rows for 2 observations of 4 candidates"):
+        best_of_n(velocity, critic, torch.zeros(2, 5), torch.zeros(7, 4), 4)

@@ -1,0 +1,156 @@
+"""The whole path on the simulated arm, as a newcomer sees it first.
+
+Demonstrations as bags; a policy from the bags; beta chosen on episodes of its own; then fresh
+episodes for the report, in process and over ROS.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qgf_ros.console import say, table, track
+from qgf_ros.errors import CriterionNotMet, UsageError
+from qgf_ros.policy import load_policy, write_policy
+from qgf_ros.report.arm_paths import draw
+from qgf_ros.sim.world import world_folder
+from training.config import FitConfig
+from training.data.record import record
+from training.evaluate import COLUMNS, REPORT_SEEDS, SELECT_SEEDS, Evaluation, Variant, evaluate
+from training.evaluate_ros import check_ros, evaluate_ros
+from training.export import export
+from training.fit import fit
+
+WORLD = "planar_arm"
+FIT = FitConfig(hidden=(128, 128), steps=4000)  # small: the policy that ships weighs 0.7 MB
+SELECT_EPISODES = 60  # per beta
+MARKER = "results.json"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """See `qgf demo --help`."""
+
+    out: Path
+    demonstrations: int = 1200
+    episodes: int = 300
+    ros_episodes: int = 20
+    seed: int = 0
+    workers: int = 2
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Runs it all; the returned document is also written to `out`/results.json.
+
+    Raises:
+        CriterionNotMet: guidance did not beat the unguided policy with 95 % intervals apart, or
+            the rates over ROS and in process disagree.
+    """
+    began = time.monotonic()
+    if config.ros_episodes:
+        check_ros()
+    _make_room(config.out)
+    contract = world_folder(WORLD) / "contract.yaml"
+
+    say("\n1. Record demonstrations: a teacher that picks its way without looking at the post")
+    bags = config.out / "bags"
+    outcomes = record(bags, WORLD, config.demonstrations, config.seed, workers=config.workers, progress=track)
+    say(f"{bags}: " + ", ".join(f"{n} {c}" for n, c in outcomes.items()))
+
+    say("\n2. Train flow and critic on the bags, export the sampler")
+    fitted = fit(bags, contract, config.out / "run", replace(FIT, seed=config.seed, workers=config.workers))
+    parity = export(fitted.policy)
+    say(f"exported; largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples")
+
+    say("\n3. Choose beta on episodes of their own")
+    beta, swept = choose_beta(fitted.policy, config.workers)
+    set_default_beta(fitted.policy, beta)
+
+    say("\n4. Report on fresh episodes, through the control core in process")
+    variants = [Variant("unguided", math.inf), Variant("qgf", beta), Variant("best-of-4", math.inf, 4)]
+    inside = evaluate(fitted.policy, WORLD, variants, config.episodes, REPORT_SEEDS, config.workers, track)
+    table(f"{config.episodes} fresh episodes each, in process", COLUMNS, [e.row for e in inside])
+
+    wire: list[Evaluation] = []
+    if config.ros_episodes:
+        say("\n5. The same policy over ROS topics: simulator and node as two processes")
+        first = REPORT_SEEDS + config.episodes
+        for variant in track(variants, len(variants), "over ROS"):
+            wire.append(evaluate_ros(fitted.policy, WORLD, variant, config.ros_episodes, first))
+        table(f"{config.ros_episodes} fresh episodes each, over ROS", COLUMNS[:-1], [e.row[:-1] for e in wire])
+
+    picture = config.out / "paths.png"
+    draw(picture, [(f"{e.variant.name}: {e.success.value:.0%} reach the goal", e.seeds, e.paths) for e in inside[:2]])
+    document = {
+        "beta": beta,
+        "demonstrations": outcomes,
+        "select": [_plain(e) for e in swept],
+        "in_process": [_plain(e) for e in inside],
+        "over_ros": [_plain(e) for e in wire],
+        "policy": str(fitted.policy),
+        "picture": str(picture),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (config.out / MARKER).write_text(json.dumps(document, indent=1).replace("Infinity", '"inf"'))
+    say(f"\npicture: {picture}\npolicy:  {fitted.policy}\n{document['seconds']:.0f} s in all")
+    _judge(inside, wire, document)
+    return document
+
+
+def choose_beta(policy: Path, workers: int) -> tuple[float, list[Evaluation]]:
+    """The suggested beta with the most successes on the select seeds; of equals, the gentlest."""
+    suggested = load_policy(policy).description.beta.suggested
+    variants = [Variant("qgf", beta) for beta in sorted(suggested, reverse=True)]
+    found = evaluate(policy, WORLD, variants, SELECT_EPISODES, SELECT_SEEDS, workers, track)
+    table(f"{SELECT_EPISODES} select episodes each", COLUMNS, [e.row for e in found])
+    best = max(found, key=lambda e: e.success.count)  # the first of equals
+    say(f"beta {best.variant.beta:g}")
+    return best.variant.beta, found
+
+
+def set_default_beta(folder: Path, beta: float) -> None:
+    """Makes a beta that was chosen by trying the policy's default."""
+    policy = load_policy(folder)
+    d = policy.description
+    tensors = {d.velocity.file: policy.velocity, d.critic.file: policy.critic}
+    extra = {"sampler.onnx": policy.onnx} if policy.onnx else {}
+    write_policy(folder, replace(d, beta=replace(d.beta, default=beta)), tensors, extra)
+
+
+def _judge(inside: list[Evaluation], wire: list[Evaluation], document: dict[str, Any]) -> None:
+    unguided, guided = inside[0].success, inside[1].success
+    if not guided.interval[0] > unguided.interval[1]:
+        raise CriterionNotMet(f"guidance does not beat the unguided policy: {guided} against {unguided}", document)
+    for a, b in zip(inside, wire):
+        (low, high), (wire_low, wire_high) = a.success.interval, b.success.interval
+        if wire_low > high or wire_high < low:
+            raise CriterionNotMet(f"{a.variant.name}: {b.success} over ROS, {a.success} in process", document)
+
+
+def _make_room(out: Path) -> None:
+    """Removes an earlier demo, and nothing else."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not ((out / MARKER).is_file() or (out / "bags").is_dir()):
+        raise UsageError(f"{out} is not empty and holds no demo; choose another --out")
+    shutil.rmtree(out)
+
+
+def _plain(e: Evaluation) -> dict[str, Any]:
+    low, high = e.success.interval
+    return {
+        "sampler": e.variant.name,
+        "beta": e.variant.beta,
+        "candidates": e.variant.num_candidates,
+        "successes": e.success.count,
+        "episodes": e.success.total,
+        "interval": [round(low, 4), round(high, 4)],
+        "collisions": e.collisions,
+        "steps_to_goal": None if math.isnan(e.steps_to_goal) else round(e.steps_to_goal, 1),
+        "ms_per_sample": None if math.isnan(e.sample_ms) else round(e.sample_ms, 3),
+    }

@@ -1,0 +1,128 @@
+"""The verbs of `qgf` that live in training. Thin: each calls one function of another module.
+
+Heavy imports stay inside `run`, so that `qgf --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from qgf_ros.cli import Options
+from qgf_ros.console import say, table, track
+from training.config import FitConfig
+
+
+@dataclass(frozen=True)
+class Record(Options):
+    """Record scripted demonstrations in simulation as rosbag2 (MCAP)."""
+
+    out: Path
+    """Folder for the bags; it must not hold bags of the same names."""
+    world: str = "planar_arm"
+    """Simulated world."""
+    episodes: int = 1000
+    """How many demonstrations."""
+    episodes_per_bag: int = 100
+    """Episodes in each bag."""
+    seed: int = 0
+    """Same seed, same messages."""
+    workers: int = 2
+    """Processes."""
+
+    def run(self) -> Mapping[str, Any]:
+        from training.data.record import record
+
+        outcomes = record(self.out, self.world, self.episodes, self.seed, self.episodes_per_bag, self.workers, track)
+        say(f"{self.out}: " + ", ".join(f"{name} {count}" for name, count in outcomes.items()))
+        return {"out": self.out, "outcomes": outcomes}
+
+
+@dataclass(frozen=True)
+class Train(Options):
+    """Train flow policy and critic on recorded data, and export the policy."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """A bag, a folder of bags, or a LeRobot dataset."""
+    contract: Path
+    """contract.yaml: which topics and fields are state, action and outcome."""
+    out: Path
+    """Run folder: policy/, metrics.csv and tensorboard/ are written there."""
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def run(self) -> Mapping[str, Any]:
+        from training.export import export
+        from training.fit import fit
+
+        fitted = fit(self.data, self.contract, self.out, self.fit)
+        parity = export(fitted.policy)
+        table("Held-out episodes", ("figure", "value"), [(k, f"{v:.4g}") for k, v in fitted.metrics.items()])
+        say(f"export: largest error {parity.largest_error:.3f} of the tolerance, {parity.samples} samples")
+        say(f"policy: {fitted.policy}")
+        return {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
+
+
+@dataclass(frozen=True)
+class Export(Options):
+    """Write sampler.onnx into a policy folder, held to the reference sampler."""
+
+    policy: Annotated[Path, tyro.conf.Positional]
+    """Policy folder."""
+
+    def run(self) -> Mapping[str, Any]:
+        from training.export import export
+
+        parity = export(self.policy)
+        say(
+            f"{self.policy}: largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples, "
+            f"{parity.ties_left_out} ties left out"
+        )
+        return {"policy": self.policy, "parity": vars(parity)}
+
+
+@dataclass(frozen=True)
+class DataConvert(Options):
+    """Write one recording of a dataset as a bag (MCAP), by the contract."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """A bag, a folder of bags, or a LeRobot dataset."""
+    contract: Path
+    """contract.yaml; names and types of the bag's topics come from it."""
+    out: Path
+    """Bag folder to write."""
+    recording: int = 0
+    """Which one, counted from 0 in the dataset's order."""
+
+    def run(self) -> Mapping[str, Any]:
+        from training.data.convert import convert
+
+        counts = convert(self.data, self.contract, self.out, self.recording)
+        say(f"{self.out}: " + ", ".join(f"{topic} {count}" for topic, count in counts.items()))
+        return {"out": self.out, "messages": counts}
+
+
+@dataclass(frozen=True)
+class Demo(Options):
+    """The whole path on the simulated arm: record, train, export, evaluate in process and over ROS."""
+
+    out: Path = Path("demo")
+    """Folder for bags, run, picture and results; an earlier demo there is replaced."""
+    demonstrations: int = 1200
+    """Recorded episodes."""
+    episodes: int = 300
+    """Fresh episodes per sampler, in process."""
+    ros_episodes: int = 20
+    """Fresh episodes per sampler over ROS topics; 0 leaves ROS out."""
+    seed: int = 0
+    """Of the demonstrations and of training."""
+    workers: int = 2
+    """Processes."""
+
+    def run(self) -> Mapping[str, Any]:
+        from training.demo import DemoConfig, demo
+
+        return demo(DemoConfig(self.out, self.demonstrations, self.episodes, self.ros_episodes, self.seed, self.workers))
