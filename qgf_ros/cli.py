@@ -71,17 +71,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _all_verbs() -> Any:
     """The type that tyro parses into: a union of verbs, and of groups of verbs."""
-    found = {point.name: point.load() for point in sorted(entry_points(group="qgf.verbs"), key=lambda p: p.name)}
+    found = {
+        point.name: point.load()
+        for point in sorted(entry_points(group="qgf.verbs"), key=lambda p: p.name)
+    }
     if not found:
-        raise UsageError("no verbs are installed; install the package with `pip install .[train]` or colcon")
-    top, groups = [], defaultdict(list)
+        raise UsageError(
+            "no verbs are installed; install the package with `pip install .[train]` or colcon"
+        )
+    top: list[Any] = []
+    groups: dict[str, list[Any]] = defaultdict(list)
     for name, verb in found.items():
         group, _, rest = name.rpartition(" ")
         (groups[group] if group else top).append(Annotated[verb, tyro.conf.subcommand(rest)])
     for group, verbs in groups.items():
         if len(verbs) == 1:  # tyro makes a subcommand of a union only
             verbs.append(Annotated[_Help, tyro.conf.subcommand("help")])
-        kind = Union[tuple(verbs)]  # noqa: UP007
+        kind: Any = Union[tuple(verbs)]  # noqa: UP007
         top.append(Annotated[kind, tyro.conf.subcommand(group, description=GROUPS[group])])
     return Union[tuple(top)]  # noqa: UP007
 

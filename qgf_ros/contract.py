@@ -40,7 +40,9 @@ class TimeSpec:
         if not 1 <= self.horizon <= 256:
             raise ValueError(f"horizon is {self.horizon}; allowed: 1 to 256")
         if not 0 <= self.execute_steps <= self.horizon:
-            raise ValueError(f"execute_steps is {self.execute_steps}; allowed: 1 to horizon ({self.horizon})")
+            raise ValueError(
+                f"execute_steps is {self.execute_steps}; allowed: 1 to horizon ({self.horizon})"
+            )
         if self.execute_steps == 0:
             object.__setattr__(self, "execute_steps", self.horizon)
 
@@ -64,7 +66,9 @@ class Source:
     def __post_init__(self) -> None:
         kind = message_type(self.type)  # raises ValueError for a type that is not supported
         if not self.topic or self.topic.startswith("/"):
-            raise ValueError(f"topic is {self.topic!r}; give a relative name, so that namespaces work")
+            raise ValueError(
+                f"topic is {self.topic!r}; give a relative name, so that namespaces work"
+            )
         if not self.stamp:
             object.__setattr__(self, "stamp", "header" if kind.stamped else "receipt")
         if self.stamp == "header" and not kind.stamped:
@@ -97,7 +101,9 @@ class ObservationSource(Source):
         if not self.name:
             raise ValueError("name is missing")
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
-            raise ValueError("quaternion components are no input for a network; encoding rot6d will serve")
+            raise ValueError(
+                "quaternion components are no input for a network; encoding rot6d will serve"
+            )
         if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
@@ -141,13 +147,17 @@ class ActionSpec(Source):
             raise ValueError(f"{self.type} is not a command type of this version")
         missing = [n for n in self.labels_of_joints if n not in self.limits]
         if missing:
-            raise ValueError(f"limits are missing for {', '.join(missing)}: {{min, max, rate}} each")
+            raise ValueError(
+                f"limits are missing for {', '.join(missing)}: {{min, max, rate}} each"
+            )
         unknown = [n for n in self.limits if n not in self.labels_of_joints]
         if unknown:
             raise ValueError(f"limits name {', '.join(unknown)}, which this action does not have")
         safe = ON_HOLD[self.representation]
         if self.on_hold not in ("", safe):
-            raise ValueError(f"on_hold is {self.on_hold}; for representation {self.representation} it is {safe}")
+            raise ValueError(
+                f"on_hold is {self.on_hold}; for representation {self.representation} it is {safe}"
+            )
         object.__setattr__(self, "on_hold", safe)
         if self.representation == "velocity":
             stuck = [n for n, limit in self.limits.items() if not limit.min <= 0 <= limit.max]
@@ -177,13 +187,21 @@ class OutcomeSpec:
 
     def __post_init__(self) -> None:
         if self.objective == "reward" and self.reward is None:
-            raise ValueError("objective reward needs a reward source: {topic, type, fields} or column")
+            raise ValueError(
+                "objective reward needs a reward source: {topic, type, fields} or column"
+            )
         if self.objective == "time_to_success" and self.success is None and not self.assume_success:
-            raise ValueError("objective time_to_success needs a success source, or assume_success: true")
+            raise ValueError(
+                "objective time_to_success needs a success source, or assume_success: true"
+            )
 
     @property
     def sources(self) -> dict[str, Source]:
-        named = {"reward": self.reward, "success": self.success, "episode_start": self.episode_start}
+        named = {
+            "reward": self.reward,
+            "success": self.success,
+            "episode_start": self.episode_start,
+        }
         return {name: source for name, source in named.items() if source is not None}
 
 
@@ -201,7 +219,9 @@ class Contract:
 
     def __post_init__(self) -> None:
         if self.contract != VERSION:
-            raise ValueError(f"contract version is {self.contract}; this qgf_ros reads version {VERSION}")
+            raise ValueError(
+                f"contract version is {self.contract}; this qgf_ros reads version {VERSION}"
+            )
         if not self.observations or not self.actions:
             raise ValueError("observations and actions must each list at least one source")
         for what, sources in (("observations", self.observations), ("actions", self.actions)):
@@ -250,7 +270,9 @@ class Contract:
     @property
     def velocity_like(self) -> np.ndarray:
         """(A,) bool: which numbers stop at zero rather than where they are."""
-        return np.array([a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints])
+        return np.array(
+            [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
+        )
 
     def max_age(self, source: ObservationSource) -> float:
         """Oldest usable age of a source [s]."""

@@ -32,7 +32,9 @@ class MessageType:
         if self.name == "sensor_msgs/JointState":
             wrong = [f for f in fields if f not in ("position", "velocity", "effort")]
             if wrong or not fields or not names:
-                raise ValueError(f"{self.name} needs fields out of position, velocity, effort, and names")
+                raise ValueError(
+                    f"{self.name} needs fields out of position, velocity, effort, and names"
+                )
         elif self.name == "std_msgs/Float64MultiArray":
             if fields or not names:
                 raise ValueError(f"{self.name} needs names, one per number, and no fields")
@@ -58,19 +60,28 @@ class MessageType:
         return np.array([float(_attribute(msg, f)) for f in fields], dtype=np.float64)
 
     def encode(
-        self, make: Make, fields: tuple[str, ...], names: tuple[str, ...], values: np.ndarray, header: Any = None
+        self,
+        make: Make,
+        fields: tuple[str, ...],
+        names: tuple[str, ...],
+        values: np.ndarray,
+        header: Any = None,
     ) -> Any:
         """The inverse of `decode`. `header` is a std_msgs/Header for stamped types."""
         stamp = {"header": header} if self.stamped else {}
         if self.name == "sensor_msgs/JointState":
-            blocks = np.asarray(values, dtype=np.float64).reshape(len(fields), len(names))
-            arrays = {f: np.empty(0) for f in ("position", "velocity", "effort")} | dict(zip(fields, blocks))
+            blocks = np.ascontiguousarray(values, dtype=np.float64).reshape(len(fields), len(names))
+            arrays = {f: np.empty(0) for f in ("position", "velocity", "effort")} | dict(
+                zip(fields, blocks)
+            )
             return make(self.name, **stamp, name=list(names), **arrays)
         if self.name == "std_msgs/Header":
             return header
         if self.name == "std_msgs/Float64MultiArray":
             layout = make("std_msgs/MultiArrayLayout", dim=[], data_offset=0)
-            return make(self.name, layout=layout, data=np.asarray(values, dtype=np.float64))
+            return make(
+                self.name, layout=layout, data=np.ascontiguousarray(values, dtype=np.float64)
+            )
         given = dict(zip(fields, values))
         if self.name in ("std_msgs/Float64", "std_msgs/Bool"):
             cast = bool if self.name == "std_msgs/Bool" else float
@@ -120,7 +131,9 @@ def _joint_state(msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> n
         raise SchemaError(f"{len(given)} joints; at most {MAX_VALUES} are read")
     index = {name: i for i, name in enumerate(given)}
     if len(index) != len(given):
-        raise SchemaError(f"joint names appear twice: {sorted({n for n in given if given.count(n) > 1})[:8]}")
+        raise SchemaError(
+            f"joint names appear twice: {sorted({n for n in given if given.count(n) > 1})[:8]}"
+        )
     missing = [n for n in names if n not in index]
     if missing:
         raise SchemaError(f"joints {missing[:8]} are missing; the message has {list(given)[:8]}")

@@ -52,9 +52,13 @@ class Network:
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1 or not 1 <= self.members <= 10:
-            raise ValueError(f"hidden {list(self.hidden)}, members {self.members}: need widths >= 1 and 1 to 10 members")
+            raise ValueError(
+                f"hidden {list(self.hidden)}, members {self.members}: need widths >= 1 and 1 to 10 members"
+            )
         if "/" in self.file or not self.file.endswith(".safetensors"):
-            raise ValueError(f"file is {self.file!r}; it must be a .safetensors file of this folder")
+            raise ValueError(
+                f"file is {self.file!r}; it must be a .safetensors file of this folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ class Beta:
 
     def __post_init__(self) -> None:
         if not 0 < self.min <= self.default:
-            raise ValueError(f"beta min {self.min} and default {self.default}: need 0 < min <= default")
+            raise ValueError(
+                f"beta min {self.min} and default {self.default}: need 0 < min <= default"
+            )
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,9 @@ class PolicyDescription:
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
-            raise ValueError(f"schema is {self.schema}; this qgf_ros reads {SCHEMA} (a newer one needs a newer qgf_ros)")
+            raise ValueError(
+                f"schema is {self.schema}; this qgf_ros reads {SCHEMA} (a newer one needs a newer qgf_ros)"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class Policy:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.description.name
 
     @property
     def obs_dim(self) -> int:
@@ -189,7 +197,9 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     files = _verified_files(folder)
     sha256 = hashlib.sha256(files[MANIFEST]).hexdigest()
     try:
-        description = build(PolicyDescription, parse_yaml(files[DESCRIPTION], DESCRIPTION), DESCRIPTION)
+        description = build(
+            PolicyDescription, parse_yaml(files[DESCRIPTION], DESCRIPTION), DESCRIPTION
+        )
         own = Contract.from_dict(description.contract, f"{DESCRIPTION}: contract")
         normalizer = Normalizer.from_dict({k: list(v) for k, v in description.normalizer.items()})
     except (UsageError, KeyError, ValueError) as error:
@@ -219,7 +229,9 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     )
 
 
-def network_shapes(network: Network, inputs: int, outputs: int, norm_last: bool) -> dict[str, tuple[int, ...]]:
+def network_shapes(
+    network: Network, inputs: int, outputs: int, norm_last: bool
+) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of an ensemble MLP; LayerNorm on the last hidden layer or not."""
     widths = (inputs, *network.hidden, outputs)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -245,10 +257,16 @@ def write_policy(
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    contents = {name: safetensors.numpy.save(_contiguous(t)) for name, t in tensors.items()} | (extra or {})
+    contents = {name: safetensors.numpy.save(_contiguous(t)) for name, t in tensors.items()} | (
+        extra or {}
+    )
     plain = json.loads(json.dumps(dataclasses.asdict(description)))
-    contents[DESCRIPTION] = yaml.safe_dump(plain, sort_keys=False, width=100, default_flow_style=None).encode()
-    manifest = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
+    contents[DESCRIPTION] = yaml.safe_dump(
+        plain, sort_keys=False, width=100, default_flow_style=None
+    ).encode()
+    manifest = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())
+    )
     contents[MANIFEST] = manifest.encode()
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -278,7 +296,9 @@ def _contiguous(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _check_replaceable(folder: Path) -> None:
     strangers = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
     if strangers and DESCRIPTION not in strangers:
-        raise UsageError(f"{folder} exists and is not a policy folder; choose another --out or remove it")
+        raise UsageError(
+            f"{folder} exists and is not a policy folder; choose another --out or remove it"
+        )
 
 
 def _read_regular(path: Path) -> bytes:
@@ -286,13 +306,17 @@ def _read_regular(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise PolicyRefused(f"cannot read {path}: {error.strerror}; is this a policy folder?") from None
+        raise PolicyRefused(
+            f"cannot read {path}: {error.strerror}; is this a policy folder?"
+        ) from None
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise PolicyRefused(f"{path} is not a regular file; a policy holds plain files only")
         if info.st_size > MAX_FILE_BYTES:
-            raise PolicyRefused(f"{path} has {info.st_size} bytes; at most {MAX_FILE_BYTES} are read")
+            raise PolicyRefused(
+                f"{path} has {info.st_size} bytes; at most {MAX_FILE_BYTES} are read"
+            )
         try:
             return file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
@@ -307,11 +331,15 @@ def _verified_files(folder: Path) -> dict[str, bytes]:
         lines = files[MANIFEST].decode("ascii").splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except ValueError:
-        raise PolicyRefused(f"{folder / MANIFEST} is damaged: not lines of 'sha256  name'") from None
+        raise PolicyRefused(
+            f"{folder / MANIFEST} is damaged: not lines of 'sha256  name'"
+        ) from None
     present = {p.name for p in folder.iterdir()} - {MANIFEST}
     if set(listed) != present or DESCRIPTION not in listed:
         differ = sorted(set(listed) ^ present) or [DESCRIPTION]
-        raise PolicyRefused(f"{folder}: {MANIFEST} and the folder disagree about {', '.join(differ)}; restore the folder")
+        raise PolicyRefused(
+            f"{folder}: {MANIFEST} and the folder disagree about {', '.join(differ)}; restore the folder"
+        )
     for name, digest in listed.items():
         files[name] = _read_regular(folder / name)
         actual = hashlib.sha256(files[name]).hexdigest()
@@ -329,7 +357,9 @@ def _tensors(
     """Tensors of one file, checked against the shapes that the description implies."""
     count = sum(int(np.prod(shape, dtype=object)) for shape in expected.values())
     if count > MAX_PARAMETERS:
-        raise PolicyRefused(f"{folder}: {name} would have {count} parameters; at most {MAX_PARAMETERS} are loaded")
+        raise PolicyRefused(
+            f"{folder}: {name} would have {count} parameters; at most {MAX_PARAMETERS} are loaded"
+        )
     if name not in files:
         raise PolicyRefused(f"{folder}: {name} is missing")
     try:
@@ -345,7 +375,9 @@ def _tensors(
         )
     for key, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise PolicyRefused(f"{folder / name}: tensor {key} is not finite float32 ({tensor.dtype})")
+            raise PolicyRefused(
+                f"{folder / name}: tensor {key} is not finite float32 ({tensor.dtype})"
+            )
     return tensors
 
 
@@ -358,6 +390,6 @@ def _check_fits(folder: Path, own: Contract, robot: Contract) -> None:
         if a[key] != b[key]
     ]
     if differences:
-        raise PolicyRefused(f"{folder} does not fit the robot's contract: " + "; ".join(differences))
-
-
+        raise PolicyRefused(
+            f"{folder} does not fit the robot's contract: " + "; ".join(differences)
+        )

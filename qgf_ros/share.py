@@ -30,15 +30,21 @@ def find_policy(policy: str) -> Path:
         PolicyRefused: there is none, naming the shipped ones.
     """
     if not policy:
-        raise PolicyRefused(f"no policy was given; give its folder, or one of {', '.join(shipped())}")
+        raise PolicyRefused(
+            f"no policy was given; give its folder, or one of {', '.join(shipped())}"
+        )
     if "/" not in policy and policy not in (".", "..") and policy in shipped():
         return share_folder() / "config" / "policies" / policy
     path = Path(policy).expanduser()
     if not path.is_dir():
-        raise PolicyRefused(f"{policy!r} is no policy folder, nor a shipped policy ({', '.join(shipped())})")
+        raise PolicyRefused(
+            f"{policy!r} is no policy folder, nor a shipped policy ({', '.join(shipped())})"
+        )
     return path
 
 
 def shipped() -> list[str]:
     """Names of the policies that come with the package."""
-    return sorted(p.parent.name for p in (share_folder() / "config" / "policies").glob("*/policy.yaml"))
+    return sorted(
+        p.parent.name for p in (share_folder() / "config" / "policies").glob("*/policy.yaml")
+    )

@@ -59,7 +59,9 @@ def build(cls: type[T], value: Any, where: str) -> T:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, 1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"{where} has an unknown key {key!r}{meant} (allowed: {', '.join(fields)})")
+            raise UsageError(
+                f"{where} has an unknown key {key!r}{meant} (allowed: {', '.join(fields)})"
+            )
     arguments = {}
     for name, field in fields.items():
         if name in value:

@@ -21,7 +21,15 @@ from qgf_ros.report.arm_paths import draw
 from qgf_ros.sim.world import world_folder
 from training.config import FitConfig
 from training.data.record import record
-from training.evaluate import COLUMNS, REPORT_SEEDS, SELECT_SEEDS, Evaluation, Variant, evaluate
+from training.evaluate import (
+    COLUMNS,
+    LEGEND,
+    REPORT_SEEDS,
+    SELECT_SEEDS,
+    Evaluation,
+    Variant,
+    evaluate,
+)
 from training.evaluate_ros import check_ros, evaluate_ros
 from training.export import export
 from training.fit import fit
@@ -59,21 +67,33 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
     say("\n1. Record demonstrations: a teacher that picks its way without looking at the post")
     bags = config.out / "bags"
-    outcomes = record(bags, WORLD, config.demonstrations, config.seed, workers=config.workers, progress=track)
+    outcomes = record(
+        bags, WORLD, config.demonstrations, config.seed, workers=config.workers, progress=track
+    )
     say(f"{bags}: " + ", ".join(f"{n} {c}" for n, c in outcomes.items()))
 
     say("\n2. Train flow and critic on the bags, export the sampler")
-    fitted = fit(bags, contract, config.out / "run", replace(FIT, seed=config.seed, workers=config.workers))
+    fitted = fit(
+        bags, contract, config.out / "run", replace(FIT, seed=config.seed, workers=config.workers)
+    )
     parity = export(fitted.policy)
-    say(f"exported; largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples")
+    say(
+        f"exported; largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples"
+    )
 
     say("\n3. Choose beta on episodes of their own")
     beta, swept = choose_beta(fitted.policy, config.workers)
     set_default_beta(fitted.policy, beta)
 
     say("\n4. Report on fresh episodes, through the control core in process")
-    variants = [Variant("unguided", math.inf), Variant("qgf", beta), Variant("best-of-4", math.inf, 4)]
-    inside = evaluate(fitted.policy, WORLD, variants, config.episodes, REPORT_SEEDS, config.workers, track)
+    variants = [
+        Variant("unguided", math.inf),
+        Variant("qgf", beta),
+        Variant("best-of-4", math.inf, 4),
+    ]
+    inside = evaluate(
+        fitted.policy, WORLD, variants, config.episodes, REPORT_SEEDS, config.workers, track
+    )
     table(f"{config.episodes} fresh episodes each, in process", COLUMNS, [e.row for e in inside])
 
     wire: list[Evaluation] = []
@@ -82,10 +102,22 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         first = REPORT_SEEDS + config.episodes
         for variant in track(variants, len(variants), "over ROS"):
             wire.append(evaluate_ros(fitted.policy, WORLD, variant, config.ros_episodes, first))
-        table(f"{config.ros_episodes} fresh episodes each, over ROS", COLUMNS[:-1], [e.row[:-1] for e in wire])
+        table(
+            f"{config.ros_episodes} fresh episodes each, over ROS",
+            COLUMNS[:-1],
+            [e.row[:-1] for e in wire],
+        )
+
+    say(LEGEND)
 
     picture = config.out / "paths.png"
-    draw(picture, [(f"{e.variant.name}: {e.success.value:.0%} reach the goal", e.seeds, e.paths) for e in inside[:2]])
+    draw(
+        picture,
+        [
+            (f"{e.variant.name}: {e.success.value:.0%} reach the goal", e.seeds, e.paths)
+            for e in inside[:2]
+        ],
+    )
     document = {
         "beta": beta,
         "demonstrations": outcomes,
@@ -125,11 +157,15 @@ def set_default_beta(folder: Path, beta: float) -> None:
 def _judge(inside: list[Evaluation], wire: list[Evaluation], document: dict[str, Any]) -> None:
     unguided, guided = inside[0].success, inside[1].success
     if not guided.interval[0] > unguided.interval[1]:
-        raise CriterionNotMet(f"guidance does not beat the unguided policy: {guided} against {unguided}", document)
+        raise CriterionNotMet(
+            f"guidance does not beat the unguided policy: {guided} against {unguided}", document
+        )
     for a, b in zip(inside, wire):
         (low, high), (wire_low, wire_high) = a.success.interval, b.success.interval
         if wire_low > high or wire_high < low:
-            raise CriterionNotMet(f"{a.variant.name}: {b.success} over ROS, {a.success} in process", document)
+            raise CriterionNotMet(
+                f"{a.variant.name}: {b.success} over ROS, {a.success} in process", document
+            )
 
 
 def _make_room(out: Path) -> None:

@@ -81,14 +81,19 @@ class Evaluation:
             f"{v.beta:g}",
             str(v.num_candidates),
             f"{self.success.count}/{self.success.total}",
-            str(self.success),
+            f"{self.success.value:.3f}",
+            "{:.3f} to {:.3f}".format(*self.success.interval),
             str(self.collisions),
             f"{self.steps_to_goal:.0f}",
             f"{self.sample_ms:.2f}",
         ]
 
 
-COLUMNS = ("sampler", "beta", "N", "success", "rate [95 % Wilson]", "collisions", "steps to goal", "ms per sample")
+COLUMNS = ("sampler", "beta", "N", "success", "rate", "95 % interval", "hits", "steps", "ms")
+LEGEND = (
+    "N: candidates per sample; rate with its 95 % Wilson interval; hits: episodes that ended in a "
+    "collision; steps: control periods to the goal; ms: median time of one sample"
+)
 
 
 def evaluate(
@@ -108,7 +113,9 @@ def evaluate(
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         done = list(wrap(pool.map(partial(_block, policy, world), jobs), len(jobs), "evaluating"))
     period = load_policy(policy).contract.time.period
-    per_variant = [list(itertools.chain(*done[i : i + len(blocks)])) for i in range(0, len(done), len(blocks))]
+    per_variant = [
+        list(itertools.chain(*done[i : i + len(blocks)])) for i in range(0, len(done), len(blocks))
+    ]
     return [summarize(v, r, period) for v, r in zip(variants, per_variant)]
 
 
@@ -123,15 +130,21 @@ def summarize(variant: Variant, results: Sequence[EpisodeResult], period: float)
         collisions=sum(r.outcome is Outcome.COLLISION for r in results),
         seconds_to_goal=seconds,
         steps_to_goal=seconds / period,
-        sample_ms=float(np.median([s.inference_seconds for s in samples])) * 1e3 if samples else float("nan"),
+        sample_ms=float(np.median([s.inference_seconds for s in samples])) * 1e3
+        if samples
+        else float("nan"),
         gain=float(np.mean([s.q - s.q_unguided for s in samples])) if samples else float("nan"),
-        guidance_ratio=float(np.mean([s.guidance_ratio for s in samples])) if samples else float("nan"),
+        guidance_ratio=float(np.mean([s.guidance_ratio for s in samples]))
+        if samples
+        else float("nan"),
         paths=[r.path for r in results],
         seeds=[r.seed for r in results],
     )
 
 
-def _block(policy_folder: Path, world_name: str, job: tuple[Variant, list[int]]) -> list[EpisodeResult]:
+def _block(
+    policy_folder: Path, world_name: str, job: tuple[Variant, list[int]]
+) -> list[EpisodeResult]:
     variant, seeds = job
     policy = load_policy(policy_folder)
     sampler = make_sampler(policy, device="cpu")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from qgf_ros.console import say
@@ -25,7 +26,12 @@ END_PATIENCE = 5.0  # s between SIGINT and SIGKILL
 
 
 def evaluate_ros(
-    policy: Path, world: str, variant: Variant, episodes: int, first_seed: int, real_time_factor: float = 3.0
+    policy: Path,
+    world: str,
+    variant: Variant,
+    episodes: int,
+    first_seed: int,
+    real_time_factor: float = 3.0,
 ) -> Evaluation:
     """Runs qgf_sim and qgf_node on a ROS domain of their own until `episodes` have ended.
 
@@ -35,7 +41,10 @@ def evaluate_ros(
     """
     check_ros()
     # A domain of our own and no network: the user's robots must not hear this.
-    env = os.environ | {"ROS_DOMAIN_ID": str(random.randint(1, 101)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    env = os.environ | {
+        "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) / "results.jsonl"
         sim = {
@@ -62,7 +71,9 @@ def evaluate_ros(
         finally:
             _end(processes)
         lines = [json.loads(line) for line in results.read_text().splitlines()]
-    done = [EpisodeResult(line["seed"], Outcome(line["outcome"]), line["seconds"]) for line in lines]
+    done = [
+        EpisodeResult(line["seed"], Outcome(line["outcome"]), line["seconds"]) for line in lines
+    ]
     return summarize(variant, done, load_policy(policy).contract.time.period)
 
 
@@ -76,10 +87,17 @@ def check_ros() -> None:
             )
 
 
-def _start(module: str, parameters: dict[str, object], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    module: str, parameters: Mapping[str, object], env: dict[str, str], log: Path
+) -> subprocess.Popen[bytes]:
     arguments = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
     with log.open("wb") as out:
-        return subprocess.Popen([sys.executable, "-m", module, "--ros-args", *arguments], env=env, stdout=out, stderr=out)
+        return subprocess.Popen(
+            [sys.executable, "-m", module, "--ros-args", *arguments],
+            env=env,
+            stdout=out,
+            stderr=out,
+        )
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], limit: float, scratch: str) -> None:
@@ -93,7 +111,9 @@ def _wait(processes: list[subprocess.Popen[bytes]], limit: float, scratch: str) 
     if sim.returncode != 0:
         for log in sorted(Path(scratch).glob("*.log")):
             say(f"--- {log.name}\n{log.read_text()[-1500:]}")
-        raise QgfError(f"the evaluation over ROS ended early (simulator {sim.poll()}, node {node.poll()}); logs above")
+        raise QgfError(
+            f"the evaluation over ROS ended early (simulator {sim.poll()}, node {node.poll()}); logs above"
+        )
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

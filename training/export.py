@@ -34,7 +34,9 @@ def networks(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Veloci
     velocity = VelocityField(policy.obs_dim, policy.flat_dim, d.velocity.hidden)
     critic = Critic(policy.obs_dim, policy.flat_dim, d.critic.hidden, d.critic.members)
     for net, tensors in ((velocity, policy.velocity), (critic, policy.critic)):
-        net.mlp.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items() if k != "time_embedding"})
+        net.mlp.load_state_dict(
+            {k: torch.from_numpy(v) for k, v in tensors.items() if k != "time_embedding"}
+        )
         net.requires_grad_(False).to(dtype)
     return velocity, critic
 
@@ -88,8 +90,12 @@ def parity(policy: Policy, seed: int = 0) -> Export:
                     velocity, watch, rows, torch.from_numpy(noise).double(), float(np.float32(weight)),
                     steps=d.flow.denoise_steps, aggregation=d.returns.aggregation, times=times,
                 )  # fmt: skip
-                tied = watch.tied.numpy() if d.returns.aggregation == "min" else np.zeros(batch, bool)
-                error = np.abs(ours.action - reference.action.numpy()).max(axis=1) / (TOLERANCE * (1 + weight))
+                tied = (
+                    watch.tied.numpy() if d.returns.aggregation == "min" else np.zeros(batch, bool)
+                )
+                error = np.abs(ours.action - reference.action.numpy()).max(axis=1) / (
+                    TOLERANCE * (1 + weight)
+                )
                 worst = max(worst, float(error[~tied].max(initial=0.0)))
                 samples, left_out = samples + batch, left_out + int(tied.sum())
     return Export(worst, samples, left_out, onnxruntime.__version__)

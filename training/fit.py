@@ -7,10 +7,11 @@ episodes, write the policy. Knows nothing about robots that move; `training.eval
 from __future__ import annotations
 
 import csv
+import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from qgf_ros.policy import Beta, Flow, Network, PolicyDescription, Returns, Sani
 from training.config import FitConfig
 from training.critics import ChunkBatch
 from training.critics.iql import IQLConfig, Learner
-from training.data.episodes import Chunks, Episode, chunks, return_scale
+from training.data.episodes import Chunks, chunks, return_scale
 from training.data.load import data_hash, load_episodes
 from training.data.split import split
 from training.flow import flow_loss
@@ -67,15 +68,29 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
     groups = split(episodes, config.seed)
     trained = [episodes[i] for i in groups.train]
     held = [episodes[i] for i in groups.select] or trained
-    outcomes = {name: sum(e.success is v for e in episodes) for name, v in (("success", True), ("failure", False), ("unknown", None))}
-    say(f"{len(episodes)} episodes, {report.ticks} ticks: " + ", ".join(f"{n} {c}" for n, c in outcomes.items()))
+    out.mkdir(parents=True, exist_ok=True)
+    names = {
+        group: [episodes[i].name for i in getattr(groups, group)]
+        for group in ("train", "select", "report")
+    }
+    (out / "split.json").write_text(json.dumps(names, indent=1))
+    outcomes = {
+        name: sum(e.success is v for e in episodes)
+        for name, v in (("success", True), ("failure", False), ("unknown", None))
+    }
+    say(
+        f"{len(episodes)} episodes, {report.ticks} ticks: "
+        + ", ".join(f"{n} {c}" for n, c in outcomes.items())
+    )
     for reason, count in report.dropped.items():
         if count:
             say(f"  dropped: {reason}: {count}")
     scale = config.return_scale or return_scale(trained, config.discount)
     informative = scale > 1e-9
     if not informative:
-        say("the data shows no difference in return: the critic has nothing to learn, guidance will be off by default")
+        say(
+            "the data shows no difference in return: the critic has nothing to learn, guidance will be off by default"
+        )
         scale = 1.0
     parts = chunks(trained, contract.time.horizon, config.discount)
     normalizer = Normalizer.fit(parts.obs, parts.action.reshape(-1, parts.action.shape[-1]))
@@ -86,7 +101,9 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
     obs_dim, flat = batches.obs.shape[1], batches.action.shape[1]
     velocity = VelocityField(obs_dim, flat, config.hidden)
     critic = Critic(obs_dim, flat, config.hidden, config.members)
-    iql = IQLConfig(config.discount, contract.time.horizon, config.expectile, learning_rate=config.learning_rate)
+    iql = IQLConfig(
+        config.discount, contract.time.horizon, config.expectile, learning_rate=config.learning_rate
+    )
     learner = Learner(velocity, critic, Value(obs_dim, config.hidden), iql)
     began = time.monotonic()
     with Logs(out) as logs:
@@ -95,7 +112,9 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
                 values = {name: float(value) for name, value in metrics.items()}
                 bad = [name for name, value in values.items() if not math.isfinite(value)]
                 if bad:
-                    raise CriterionNotMet(f"{', '.join(bad)} became non-finite at update {step}; lower learning_rate or look at the data")
+                    raise CriterionNotMet(
+                        f"{', '.join(bad)} became non-finite at update {step}; lower learning_rate or look at the data"
+                    )
                 logs.write(step, values)
     seconds = time.monotonic() - began
 
@@ -116,17 +135,28 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
         velocity=Network("velocity.safetensors", tuple(config.hidden)),
         critic=Network("critic.safetensors", tuple(config.hidden), config.members),
         normalizer={k: tuple(v) for k, v in normalizer.to_dict().items()},
-        returns=Returns(contract.outcome.objective, config.discount, scale, informative=informative),
+        returns=Returns(
+            contract.outcome.objective, config.discount, scale, informative=informative
+        ),
         beta=betas,
         sanity=sanity,
         provenance={
-            "data": {"sha256": data_hash(episodes), "episodes": len(episodes), "ticks": report.ticks, **outcomes},
+            "data": {
+                "sha256": data_hash(episodes),
+                "episodes": len(episodes),
+                "ticks": report.ticks,
+                **outcomes,
+            },
             "contract_sha256": contract.hash,
             "config": asdict(config) | {"hidden": list(config.hidden)},
             "split": {name: len(getattr(groups, name)) for name in ("train", "select", "report")},
             "select_metrics": metrics,
             "training_seconds": round(seconds, 1),
-            "versions": {"qgf_ros": version("qgf_ros"), "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "qgf_ros": version("qgf_ros"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
         },
     )
     policy = out / "policy"
@@ -149,16 +179,23 @@ def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
     )
 
 
-def updates(learner: Learner, batches: ChunkBatch, config: FitConfig) -> Iterable[tuple[int, dict[str, Tensor]]]:
+def updates(
+    learner: Learner, batches: ChunkBatch, config: FitConfig
+) -> Iterable[tuple[int, dict[str, Tensor]]]:
     """Yields (step, metrics) after each update. All randomness comes from one seeded generator."""
     random = torch.Generator().manual_seed(config.seed)
     size, flat = len(batches.obs), batches.action.shape[1]
     for step in range(1, config.steps + 1):
         rows = torch.randint(size, (config.batch,), generator=random)
-        batch = ChunkBatch(*(getattr(batches, name)[rows] for name in ChunkBatch.__dataclass_fields__))
+        batch = ChunkBatch(
+            *(getattr(batches, name)[rows] for name in ChunkBatch.__dataclass_fields__)
+        )
         noise = torch.randn(config.batch, flat, generator=random)
         if config.grid_time:
-            t = torch.randint(config.denoise_steps + 1, (config.batch,), generator=random) / config.denoise_steps
+            t = (
+                torch.randint(config.denoise_steps + 1, (config.batch,), generator=random)
+                / config.denoise_steps
+            )
         else:
             t = torch.rand(config.batch, generator=random)
         yield step, learner.update(batch, noise, t)
@@ -166,13 +203,20 @@ def updates(learner: Learner, batches: ChunkBatch, config: FitConfig) -> Iterabl
 
 @torch.no_grad()
 def held_out(
-    velocity: VelocityField, critic: Critic, value: Value, select: ChunkBatch, iql: IQLConfig, config: FitConfig
+    velocity: VelocityField,
+    critic: Critic,
+    value: Value,
+    select: ChunkBatch,
+    iql: IQLConfig,
+    config: FitConfig,
 ) -> dict[str, float]:
     """Figures on episodes that were not trained on. Small is better for all but the correlation."""
     rows = _some(select, 4096, config.seed)
     random = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(rows.action.shape, generator=random)
-    loss, _ = flow_loss(velocity, rows.obs, rows.action, noise, torch.rand(len(noise), generator=random))
+    loss, _ = flow_loss(
+        velocity, rows.obs, rows.action, noise, torch.rand(len(noise), generator=random)
+    )
     q = aggregate(critic(rows.obs, rows.action), iql.aggregation)
     target = rows.reward + iql.discount**iql.horizon * rows.mask * value(rows.next_obs)
     drawn = sample(velocity, critic, rows.obs, noise, 0.0, steps=config.denoise_steps)
@@ -201,10 +245,14 @@ def guidance_scale(
     norms = drawn.gradient_norm
     if not ratio > 0:
         return Beta(math.inf, 1.0), Sanity(-math.inf, math.inf, math.inf)
-    betas = {rho: _two_digits(ratio / rho) for rho in (*SUGGESTED_RATIOS, DEFAULT_RATIO, LARGEST_RATIO)}
+    betas = {
+        rho: _two_digits(ratio / rho) for rho in (*SUGGESTED_RATIOS, DEFAULT_RATIO, LARGEST_RATIO)
+    }
     q = aggregate(critic(rows.obs, rows.action), "min")
     spread = max(1.0, float(q.max() - q.min()))
-    sanity = Sanity(float(q.min()) - 2 * spread, float(q.max()) + 2 * spread, 100 * float(norms.quantile(0.99)))
+    sanity = Sanity(
+        float(q.min()) - 2 * spread, float(q.max()) + 2 * spread, 100 * float(norms.quantile(0.99))
+    )
     suggested = tuple(betas[rho] for rho in SUGGESTED_RATIOS)
     return Beta(betas[DEFAULT_RATIO], betas[LARGEST_RATIO], suggested), sanity
 
@@ -218,7 +266,6 @@ class Logs:
     def __enter__(self) -> Logs:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._out.mkdir(parents=True, exist_ok=True)
         self._file = (self._out / "metrics.csv").open("w", newline="")
         self._csv: csv.DictWriter[str] | None = None
         self._board = SummaryWriter(str(self._out / "tensorboard"))

@@ -37,7 +37,15 @@ class Record(Options):
     def run(self) -> Mapping[str, Any]:
         from training.data.record import record
 
-        outcomes = record(self.out, self.world, self.episodes, self.seed, self.episodes_per_bag, self.workers, track)
+        outcomes = record(
+            self.out,
+            self.world,
+            self.episodes,
+            self.seed,
+            self.episodes_per_bag,
+            self.workers,
+            track,
+        )
         say(f"{self.out}: " + ", ".join(f"{name} {count}" for name, count in outcomes.items()))
         return {"out": self.out, "outcomes": outcomes}
 
@@ -60,8 +68,14 @@ class Train(Options):
 
         fitted = fit(self.data, self.contract, self.out, self.fit)
         parity = export(fitted.policy)
-        table("Held-out episodes", ("figure", "value"), [(k, f"{v:.4g}") for k, v in fitted.metrics.items()])
-        say(f"export: largest error {parity.largest_error:.3f} of the tolerance, {parity.samples} samples")
+        table(
+            "Held-out episodes",
+            ("figure", "value"),
+            [(k, f"{v:.4g}") for k, v in fitted.metrics.items()],
+        )
+        say(
+            f"export: largest error {parity.largest_error:.3f} of the tolerance, {parity.samples} samples"
+        )
         say(f"policy: {fitted.policy}")
         return {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
 
@@ -125,4 +139,13 @@ class Demo(Options):
     def run(self) -> Mapping[str, Any]:
         from training.demo import DemoConfig, demo
 
-        return demo(DemoConfig(self.out, self.demonstrations, self.episodes, self.ros_episodes, self.seed, self.workers))
+        return demo(
+            DemoConfig(
+                self.out,
+                self.demonstrations,
+                self.episodes,
+                self.ros_episodes,
+                self.seed,
+                self.workers,
+            )
+        )

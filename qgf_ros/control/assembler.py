@@ -60,14 +60,20 @@ class Assembler:
             stamp: when the values were true; 0 is no stamp, and then `receipt` counts.
         """
         if values.shape != (self._width[name],):
-            self.reject(name, "STATE_SCHEMA", f"{values.shape[0]} numbers where {self._width[name]} are expected")
+            self.reject(
+                name,
+                "STATE_SCHEMA",
+                f"{values.shape[0]} numbers where {self._width[name]} are expected",
+            )
             return
         if not np.isfinite(values).all():
             self.dropped += 1  # the last good one ages until it is too old
             return
         stamp = stamp or receipt
         if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
-            self.reject(name, "STATE_FUTURE", f"stamped {(stamp - receipt) * 1e-9:.3f} s in the future")
+            self.reject(
+                name, "STATE_FUTURE", f"stamped {(stamp - receipt) * 1e-9:.3f} s in the future"
+            )
             return
         held = self._latest.get(name)
         if held is not None and stamp < held.stamp:
@@ -79,7 +85,9 @@ class Assembler:
     def reject(self, name: str, code: str, detail: str) -> None:
         """Notes that a source's newest message is unusable; it stays so until a good one comes."""
         self.dropped += 1
-        self._broken[name] = Problem(f"{code}:{self._topic[name]}", f"{self._topic[name]}: {detail}")
+        self._broken[name] = Problem(
+            f"{code}:{self._topic[name]}", f"{self._topic[name]}: {detail}"
+        )
 
     def assemble(self, now: int) -> Observation | Problem:
         """The observation at tick `now`, or the first problem in the contract's order."""
@@ -87,15 +95,23 @@ class Assembler:
         if self._broken:
             return next(iter(self._broken.values()))
         if missing:
-            return Problem("STATE_MISSING:" + ",".join(missing), f"waiting for {', '.join(missing)}")
+            return Problem(
+                "STATE_MISSING:" + ",".join(missing), f"waiting for {', '.join(missing)}"
+            )
         ages = self.ages(now)
         for source in self._contract.observations:
             limit = self._contract.max_age(source)
             if ages[source.name] > limit:
                 age = ages[source.name]
-                return Problem(f"STATE_STALE:{source.topic}", f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s")
+                return Problem(
+                    f"STATE_STALE:{source.topic}",
+                    f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s",
+                )
             if ages[source.name] < -FUTURE_TOLERANCE:
-                return Problem(f"STATE_FUTURE:{source.topic}", f"{source.topic} is {-ages[source.name]:.3f} s ahead of the clock")
+                return Problem(
+                    f"STATE_FUTURE:{source.topic}",
+                    f"{source.topic} is {-ages[source.name]:.3f} s ahead of the clock",
+                )
         latest = [self._latest[n] for n in self._width]
         return Observation(
             vector=np.concatenate([m.values for m in latest]),
@@ -106,6 +122,8 @@ class Assembler:
     def ages(self, now: int) -> dict[str, float]:
         """Age of each source's newest good message [s], NaN where there is none."""
         return {
-            o.name: (now - m.stamp) * 1e-9 + o.delay if (m := self._latest.get(o.name)) else float("nan")
+            o.name: (now - m.stamp) * 1e-9 + o.delay
+            if (m := self._latest.get(o.name))
+            else float("nan")
             for o in self._contract.observations
         }

@@ -108,7 +108,9 @@ class ControlCore:
         self.assembler = Assembler(contract)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
-        self.tuning = Tuning(policy.description.beta.default if beta is None else beta, num_candidates)
+        self.tuning = Tuning(
+            policy.description.beta.default if beta is None else beta, num_candidates
+        )
         self.inference_latency = Latency()
         self.overruns = 0
         self.ticks = 0
@@ -143,7 +145,9 @@ class ControlCore:
     def clock_jumped(self) -> None:
         """The control clock went back: what was buffered belongs to another time."""
         self.assembler.clear()
-        self.supervisor.interrupt(Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state"))
+        self.supervisor.interrupt(
+            Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state")
+        )
 
     def close(self) -> None:
         """Releases the sampler's thread."""
@@ -171,7 +175,9 @@ class ControlCore:
             if problem is not None:
                 state = self.supervisor.update(now, problem)
         output = self.gate.step(now, candidate)
-        return TickResult(state, self.supervisor.reason, candidate, output, sampled, time.perf_counter() - began)
+        return TickResult(
+            state, self.supervisor.reason, candidate, output, sampled, time.perf_counter() - began
+        )
 
     def _begin_epoch(self, observation: Observation | None) -> None:
         """Everything sampled before is void; the gate starts from the measured state."""
@@ -187,7 +193,9 @@ class ControlCore:
             measured = padded[self._measured]
         self.gate.reset(self.epoch, measured)
 
-    def _act(self, now: int, observation: Observation) -> tuple[Sampled | None, Candidate | None, Problem | None]:
+    def _act(
+        self, now: int, observation: Observation
+    ) -> tuple[Sampled | None, Candidate | None, Problem | None]:
         """A candidate for this tick: from the current chunk, a new one, or the last action again."""
         sampled, problem = None, None
         if self._exhausted(now):
@@ -205,13 +213,29 @@ class ControlCore:
             if values is None and self._reused <= MAX_REUSE:
                 return sampled, None, None  # the first sample of an epoch may take a moment
             if self._reused > MAX_REUSE:
-                return sampled, None, Problem("OVERRUN", f"no action for {self._reused} ticks: sampling is slower than the period")
+                return (
+                    sampled,
+                    None,
+                    Problem(
+                        "OVERRUN",
+                        f"no action for {self._reused} ticks: sampling is slower than the period",
+                    ),
+                )
         if values is None:
             return sampled, None, problem
         self._last = values
         self.sequence += 1
         deadline = now + DEADLINE_PERIODS * self._period
-        candidate = Candidate(self._owner, self.sequence, self.epoch, observation.stamp, now, deadline, self._names, values)
+        candidate = Candidate(
+            self._owner,
+            self.sequence,
+            self.epoch,
+            observation.stamp,
+            now,
+            deadline,
+            self._names,
+            values,
+        )
         return sampled, candidate, problem
 
     def _exhausted(self, now: int) -> bool:
@@ -226,11 +250,15 @@ class ControlCore:
 
     def _request(self, now: int, observation: Observation) -> None:
         beta = self.tuning.beta
-        noise = draw_noise(self._seed, observation.stamp, self.tuning.num_candidates, self.policy.flat_dim)
+        noise = draw_noise(
+            self._seed, observation.stamp, self.tuning.num_candidates, self.policy.flat_dim
+        )
         obs = self.policy.normalizer.normalize_obs(observation.vector)
         weight = Tuning(beta).weight
         self._pending = now
-        self._inference.submit(Request(obs, noise, weight, now, observation.stamp, self.epoch, beta, observation.age))
+        self._inference.submit(
+            Request(obs, noise, weight, now, observation.stamp, self.epoch, beta, observation.age)
+        )
 
     def _receive(self, now: int) -> tuple[Sampled | None, Problem | None]:
         """Takes a finished sample, waiting a share of the period for it; a stale one is dropped."""
@@ -259,7 +287,9 @@ class ControlCore:
         self._executed = 0
         sequence = previous.sequence + 1 if previous else 1
         request = result.request
-        self._chunk = Chunk(request.start, self.policy.normalizer.unnormalize_action(flat), request.epoch, sequence)
+        self._chunk = Chunk(
+            request.start, self.policy.normalizer.unnormalize_action(flat), request.epoch, sequence
+        )
         return Sampled(
             chunk=self._chunk,
             stamp=request.stamp,
@@ -286,22 +316,32 @@ class ControlCore:
         if sane.all():
             return sample.action, sample.q, ()
         action = np.where(sane[:, None], sample.action, sample.action_unguided)
-        q = np.where(sane, sample.q, np.where(np.isfinite(sample.q_unguided), sample.q_unguided, sanity.q_low))
+        q = np.where(
+            sane,
+            sample.q,
+            np.where(np.isfinite(sample.q_unguided), sample.q_unguided, sanity.q_low),
+        )
         return action, q, ("q_invalid",)
 
 
 def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
     """(N, D) float32 ~ N(0, I), a function of (seed, observation stamp) alone, so that a replay
     samples what the robot sampled. The first rows do not depend on how many there are."""
-    return np.random.default_rng([seed, stamp]).standard_normal((candidates, size), dtype=np.float32)
+    return np.random.default_rng([seed, stamp]).standard_normal(
+        (candidates, size), dtype=np.float32
+    )
 
 
 def _measured_positions(policy: Policy) -> np.ndarray:
     """Index into [observation, NaN] of the measured position of each command, by name."""
     contract = policy.contract
     observed = {}
-    for at, (source, label) in enumerate((o, label) for o in contract.observations for label in o.labels):
+    for at, (source, label) in enumerate(
+        (o, label) for o in contract.observations for label in o.labels
+    ):
         if source.type == "sensor_msgs/JointState" and label.startswith("position."):
             observed[label.removeprefix("position.")] = at
     nowhere = len(contract.observation_names)
-    return np.array([observed.get(name.split(".", 1)[1], nowhere) for name in contract.action_names])
+    return np.array(
+        [observed.get(name.split(".", 1)[1], nowhere) for name in contract.action_names]
+    )

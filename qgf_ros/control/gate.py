@@ -63,7 +63,11 @@ class Gate:
         self._sequence = -1
         self._last_admitted: int | None = None
         self._last_sent: int | None = None
-        start = np.full(len(self._names), np.nan) if measured is None else np.asarray(measured, dtype=np.float64)
+        start = (
+            np.full(len(self._names), np.nan)
+            if measured is None
+            else np.asarray(measured, dtype=np.float64)
+        )
         self._last = np.where(self._velocity, 0.0, start)  # NaN: nothing to compare with yet
 
     def step(self, now: int, candidate: Candidate | None) -> Output:
@@ -107,7 +111,11 @@ class Gate:
 
     def _within_rate(self, now: int, values: np.ndarray) -> np.ndarray:
         """Limits the change since the last sent command; after a pause, to one period's worth."""
-        elapsed = self._period if self._last_sent is None else min((now - self._last_sent) * 1e-9, self._period)
+        elapsed = (
+            self._period
+            if self._last_sent is None
+            else min((now - self._last_sent) * 1e-9, self._period)
+        )
         step = self._rate * self.scale * max(elapsed, 0.0)
         known = np.isfinite(self._last)
         last = np.where(known, self._last, values)
@@ -120,7 +128,9 @@ class Gate:
         target = np.where(self._velocity, 0.0, self._last)
         return self._send(now, self._within_rate(now, target), admitted=False, refused=refused)
 
-    def _send(self, now: int, values: np.ndarray, admitted: bool, limited: bool = False, refused: str = "") -> Output:
+    def _send(
+        self, now: int, values: np.ndarray, admitted: bool, limited: bool = False, refused: str = ""
+    ) -> Output:
         self._last, self._last_sent = values, now
         return Output(values.copy(), admitted, limited, refused)
 

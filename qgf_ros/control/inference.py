@@ -47,7 +47,9 @@ class Inference(Protocol):
     def close(self) -> None: ...
 
 
-def run_sampler(sampler: Sampler, request: Request, clock: Callable[[], float] = time.perf_counter) -> Result:
+def run_sampler(
+    sampler: Sampler, request: Request, clock: Callable[[], float] = time.perf_counter
+) -> Result:
     """Runs the sampler; an exception becomes an error text, so that control goes on."""
     began = clock()
     try:

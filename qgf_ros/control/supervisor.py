@@ -1,7 +1,7 @@
 """Whether the robot may move: a state machine on a clock that is handed in.
 
-    WAITING --state complete--> READY --enable--> RUN --problem--> HOLD --healthy again--> RUN
-    any --estop, or three HOLDs of one reason in 10 s--> FAULT --reset--> WAITING
+WAITING --state complete--> READY --enable--> RUN --problem--> HOLD --healthy again--> RUN
+any --estop, or three HOLDs of one reason in 10 s--> FAULT --reset--> WAITING
 """
 
 from __future__ import annotations
@@ -67,9 +67,17 @@ class Supervisor:
         if self.state is State.RUN:
             self.state = State.HOLD
             self._holds.append((now, problem.code))
-            recent = sum(code == problem.code and (now - at) * 1e-9 <= ESCALATE_WITHIN for at, code in self._holds)
+            recent = sum(
+                code == problem.code and (now - at) * 1e-9 <= ESCALATE_WITHIN
+                for at, code in self._holds
+            )
             if recent >= ESCALATE_COUNT and problem is not DISABLED:
-                self.fault(Problem(problem.code, f"{problem.detail} ({recent} times in {ESCALATE_WITHIN:.0f} s)"))
+                self.fault(
+                    Problem(
+                        problem.code,
+                        f"{problem.detail} ({recent} times in {ESCALATE_WITHIN:.0f} s)",
+                    )
+                )
 
     def interrupt(self, problem: Problem) -> None:
         """Forces a HOLD from outside a tick, without counting towards escalation."""

@@ -8,10 +8,16 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from qgf_ros.sim.planar_arm.world import GOAL_RADIUS, LINKS, OBSTACLE_RADIUS, PlanarArm, forward_kinematics
+from qgf_ros.sim.planar_arm.world import (
+    GOAL_RADIUS,
+    LINKS,
+    OBSTACLE_RADIUS,
+    PlanarArm,
+    forward_kinematics,
+)
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 MOST_PATHS = 60
 GREEN, RED, GREY = "#1f8a4c", "#c62f2b", "#8a8f98"
@@ -22,7 +28,9 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndar
 
     Every scene is mirrored so that the post stands above: then one way is open and one is not.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 5.6), sharex=True, sharey=True
+    )
     world = PlanarArm()
     for axis, (title, seeds, paths) in zip(np.atleast_1d(axes), panels):
         axis.add_patch(plt.Circle((0, 0), sum(LINKS), fill=False, color="#d5d8dd"))
@@ -35,17 +43,28 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndar
             reached = np.linalg.norm(tips[-1] - goal * mirror) < GOAL_RADIUS + 0.02
             hit = not reached and _distance(points[-1], obstacle * mirror) < OBSTACLE_RADIUS + 0.06
             color = GREEN if reached else RED if hit else GREY
-            axis.add_patch(plt.Circle(obstacle * mirror, OBSTACLE_RADIUS, color="#c62f2b", alpha=0.05, lw=0))
+            axis.add_patch(
+                plt.Circle(obstacle * mirror, OBSTACLE_RADIUS, color="#c62f2b", alpha=0.05, lw=0)
+            )
             axis.add_patch(plt.Circle(goal * mirror, GOAL_RADIUS, color=GREEN, alpha=0.03, lw=0))
             axis.plot(*tips.T, color=color, lw=1.0, alpha=0.6)
-        axis.plot(*forward_kinematics(np.array([0.0, 0.8])).T, color="#33496b", lw=5, solid_capstyle="round", zorder=3)
+        axis.plot(
+            *forward_kinematics(np.array([0.0, 0.8])).T,
+            color="#33496b",
+            lw=5,
+            solid_capstyle="round",
+            zorder=3,
+        )
         axis.plot(0, 0, "o", color="#ee8c24", ms=11, zorder=4)
         axis.set(title=title, aspect="equal", xlim=(-1, 1), ylim=(-1, 1), xlabel="x [m]")
     np.atleast_1d(axes)[0].set_ylabel("y [m]")
     labels = (("reaches the goal", GREEN), ("hits the post", RED), ("runs out of time", GREY))
     handles = [plt.Line2D([], [], color=color, label=text) for text, color in labels]
     figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
-    figure.suptitle("Paths of the tip, mirrored so that the post (red) stands above; goals are green", fontsize=11)
+    figure.suptitle(
+        "Paths of the tip, mirrored so that the post (red) stands above; goals are green",
+        fontsize=11,
+    )
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)

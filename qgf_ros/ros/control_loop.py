@@ -33,9 +33,13 @@ class ControlLoop(threading.Thread):
         if clock.clock_type == ClockType.ROS_TIME:
             # Simulated time moves in jumps: each wakes the thread, which otherwise would have to poll.
             threshold = JumpThreshold(
-                min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1), on_clock_change=True
+                min_forward=Duration(nanoseconds=1),
+                min_backward=Duration(nanoseconds=-1),
+                on_clock_change=True,
             )
-            self._jump_handle = clock.create_jump_callback(threshold, post_callback=lambda jump: self._wake())
+            self._jump_handle = clock.create_jump_callback(
+                threshold, post_callback=lambda jump: self._wake()
+            )
 
     def stop(self) -> None:
         """Ends the thread after the tick in progress."""
@@ -75,7 +79,9 @@ class ControlLoop(threading.Thread):
         with self._changed:
             while not self._stopping:
                 now = self._clock.now().nanoseconds
-                if now > 0 and (now >= deadline or deadline - now > JUMPED_BACK_PERIODS * self._period):
+                if now > 0 and (
+                    now >= deadline or deadline - now > JUMPED_BACK_PERIODS * self._period
+                ):
                     return True
                 if isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active:
                     self._changed.wait()

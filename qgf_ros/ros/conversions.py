@@ -40,7 +40,9 @@ def ros_type(name: str) -> Any:
 
 def make(type_name: str, **fields: Any) -> Any:
     """Factory for `qgf_ros.messages`. rclpy wants lists or array.array where numpy has other dtypes."""
-    return ros_type(type_name)(**{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()})
+    return ros_type(type_name)(
+        **{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
+    )
 
 
 def ros_time(nanoseconds: int) -> Time:
@@ -67,7 +69,9 @@ def command_message(c: Candidate) -> Command:
 def action_message(spec: ActionSpec, values: np.ndarray, now: int) -> Any:
     """One action entry's numbers as the robot's own message."""
     kind = message_type(spec.type)
-    return kind.encode(make, spec.fields, spec.names, values, header(now, spec.frame) if kind.stamped else None)
+    return kind.encode(
+        make, spec.fields, spec.names, values, header(now, spec.frame) if kind.stamped else None
+    )
 
 
 def q_message(result: TickResult, now: int) -> QValues:
@@ -118,7 +122,9 @@ def policy_message(policy: Policy, sampler: Sampler) -> PolicyInfo:
     )
 
 
-def status_message(now: int, owner: str, state: State, reason: Problem | None, **fields: Any) -> Status:
+def status_message(
+    now: int, owner: str, state: State, reason: Problem | None, **fields: Any
+) -> Status:
     return Status(
         header=header(now),
         owner=owner,

@@ -62,7 +62,7 @@ class QgfNode(LifecycleNode):
         super().__init__("qgf")
         self.node = self
         self.done = threading.Event()
-        self.error: QgfError | None = None
+        self.error: Exception | None = None
         self.core: ControlCore | None = None
         self._loop: ControlLoop | None = None
         self._state_subscriptions: list[Any] = []
@@ -71,7 +71,9 @@ class QgfNode(LifecycleNode):
         self._statuses = 0
         self.parameters = Parameters(self, self._on_parameter)
         self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.REPORT)
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", qos.REPORT
+        )
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
@@ -79,7 +81,9 @@ class QgfNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_subscription(Bool, "~/estop", self._on_estop, qos.LATCHED)
         # Steady time: status goes on when a simulated clock stands still.
-        self.create_timer(STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(
+            STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     # Life cycle.
 
@@ -89,7 +93,9 @@ class QgfNode(LifecycleNode):
             return
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:
-                raise self.error or QgfError("the lifecycle transition failed; the log above says why")
+                raise self.error or QgfError(
+                    "the lifecycle transition failed; the log above says why"
+                )
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -117,7 +123,8 @@ class QgfNode(LifecycleNode):
         )
         self.core.gate.scale = values["limits_scale"]
         self._action_publishers = [
-            self.create_publisher(ros_type(a.type), a.topic, qos.COMMAND) for a in policy.contract.actions
+            self.create_publisher(ros_type(a.type), a.topic, qos.COMMAND)
+            for a in policy.contract.actions
         ]
         self._info_publisher.publish(policy_message(policy, sampler))
         self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
@@ -132,7 +139,9 @@ class QgfNode(LifecycleNode):
         if self.parameters.values["enable_on_start"]:
             self.core.enable(True)
         self._state_subscriptions = [
-            self.create_subscription(ros_type(o.type), o.topic, partial(self._on_state, o), qos.STATE)
+            self.create_subscription(
+                ros_type(o.type), o.topic, partial(self._on_state, o), qos.STATE
+            )
             for o in contract.observations
         ]
         period = round(contract.time.period * 1e9)
@@ -218,11 +227,16 @@ class QgfNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self.core is None or self._loop is None:
-            response.success, response.message = False, f"the node is {self._state.name}; activate it first"
+            response.success, response.message = (
+                False,
+                f"the node is {self._state.name}; activate it first",
+            )
             return response
         refusal = self.core.enable(request.data)
         response.success = not refusal
-        response.message = refusal or ("enabled" if request.data else "disabled: decelerating to a hold")
+        response.message = refusal or (
+            "enabled" if request.data else "disabled: decelerating to a hold"
+        )
         return response
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -268,7 +282,11 @@ class QgfNode(LifecycleNode):
     def _note(self, result: TickResult) -> None:
         if result.state is not self._state:
             reason = result.reason.detail if result.reason else ""
-            log = self.get_logger().info if result.state in (State.READY, State.RUN) else self.get_logger().warning
+            log = (
+                self.get_logger().info
+                if result.state in (State.READY, State.RUN)
+                else self.get_logger().warning
+            )
             log(f"{self._state.name} -> {result.state.name} {reason}".rstrip())
             self._change_state(result.state)
 
@@ -290,7 +308,9 @@ class QgfNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         owner = self.get_fully_qualified_name()
         core = self.core
-        reason = core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
+        reason = (
+            core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
+        )
         fields: dict[str, Any] = {}
         if core is not None:
             p50, p99, largest = core.inference_latency.percentiles_ms()

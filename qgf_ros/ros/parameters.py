@@ -67,7 +67,13 @@ def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
     low = spec.low if low is None else low
     wanted = type(spec.default)
     if wanted is float:
-        if isinstance(value, str) and value.strip().lower() in ("inf", ".inf", "+inf", "+.inf", "infinity"):
+        if isinstance(value, str) and value.strip().lower() in (
+            "inf",
+            ".inf",
+            "+inf",
+            "+.inf",
+            "infinity",
+        ):
             value = math.inf
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UsageError(f"{spec.name} must be a number, not {type(value).__name__} {value!r}")
@@ -75,9 +81,15 @@ def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
         if math.isnan(value):
             raise UsageError(f"{spec.name} is NaN; allowed: {low:g} to {spec.high:g}")
     elif type(value) is not wanted:
-        raise UsageError(f"{spec.name} must be a {wanted.__name__}, not {type(value).__name__} {value!r}")
+        raise UsageError(
+            f"{spec.name} must be a {wanted.__name__}, not {type(value).__name__} {value!r}"
+        )
     if wanted in (int, float) and not low <= value <= spec.high:
-        hint = " (a temperature: the guidance weight is 1/beta; inf is unguided)" if spec.name == "beta" else ""
+        hint = (
+            " (a temperature: the guidance weight is 1/beta; inf is unguided)"
+            if spec.name == "beta"
+            else ""
+        )
         raise UsageError(f"{spec.name} is {value:g}; allowed: {low:g} to {spec.high:g}{hint}")
     if spec.choices and value not in spec.choices:
         raise UsageError(f"{spec.name} is {value!r}; allowed: {', '.join(spec.choices)}")
@@ -94,14 +106,24 @@ class Parameters:
         self._low: dict[str, float] = {}
         self.values: dict[str, Any] = {}
         unknown = set(node._parameter_overrides) - set(BY_NAME) - {"use_sim_time"}
-        unknown = {n for n in unknown if not n.startswith(("qos_overrides.", "start_type_description_service"))}
+        unknown = {
+            n
+            for n in unknown
+            if not n.startswith(("qos_overrides.", "start_type_description_service"))
+        }
         if unknown:
-            raise UsageError(f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(BY_NAME)}")
+            raise UsageError(
+                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(BY_NAME)}"
+            )
         for spec in PARAMETERS:
             override = node._parameter_overrides.get(spec.name)
-            given = override is not None and override.type_ is not Parameter.Type.NOT_SET
-            value = checked(spec, override.value) if given else spec.default
-            node._parameter_overrides.pop(spec.name, None)  # the checked value is the one that counts
+            if override is not None and override.type_ is not Parameter.Type.NOT_SET:
+                value = checked(spec, override.value)
+            else:
+                value = spec.default
+            node._parameter_overrides.pop(
+                spec.name, None
+            )  # the checked value is the one that counts
             node.declare_parameter(spec.name, value, _descriptor(spec))
             self.values[spec.name] = value
         if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
@@ -129,7 +151,9 @@ class Parameters:
         if spec is None or not spec.live or type(spec.default) is not float:
             return parameter
         try:
-            return Parameter(parameter.name, Parameter.Type.DOUBLE, checked(spec, parameter.value, -math.inf))
+            return Parameter(
+                parameter.name, Parameter.Type.DOUBLE, checked(spec, parameter.value, -math.inf)
+            )
         except UsageError:
             return parameter
 

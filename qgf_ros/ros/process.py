@@ -25,9 +25,16 @@ SPIN_SLICE = 0.05  # s, how soon a signal is noticed
 class Program(Protocol):
     """A node of ours."""
 
-    node: Node
-    done: threading.Event  # set: the work is finished
-    error: Exception | None  # why it ended, if not well
+    @property
+    def node(self) -> Node: ...
+
+    @property
+    def done(self) -> threading.Event:
+        """Set: the work is finished."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it ended, if not well."""
 
     def start(self) -> None: ...
 
@@ -42,7 +49,10 @@ def run(make: Callable[[], Program], name: str) -> int:
         signal.signal(number, lambda *_: stop.set())
     with exit_codes(debug="--debug" in sys.argv):
         try:
-            rclpy.init(args=[a for a in sys.argv if a != "--debug"], signal_handler_options=SignalHandlerOptions.NO)
+            rclpy.init(
+                args=[a for a in sys.argv if a != "--debug"],
+                signal_handler_options=SignalHandlerOptions.NO,
+            )
         except Exception as error:  # rclpy raises its own types for bad --ros-args
             raise UsageError(f"ROS arguments: {' '.join(str(error).split())}") from None
         try:

@@ -62,7 +62,8 @@ class SimNode:
         sources: dict[str, Source] = {o.name: o for o in self._contract.observations}
         sources |= self._contract.outcome.sources
         self._sources = {
-            name: (s, self.node.create_publisher(ros_type(s.type), s.topic, qos.REPORT)) for name, s in sources.items()
+            name: (s, self.node.create_publisher(ros_type(s.type), s.topic, qos.REPORT))
+            for name, s in sources.items()
         }
         begin = 0
         for spec in self._contract.actions:
@@ -75,7 +76,9 @@ class SimNode:
     def _declare(self) -> dict[str, Any]:
         values = {
             name: self.node.declare_parameter(
-                name, default, ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
+                name,
+                default,
+                ParameterDescriptor(description=text, read_only=True, dynamic_typing=True),
             ).value
             for name, default, text in PARAMETERS
         }
@@ -84,7 +87,9 @@ class SimNode:
             if type(default) is float and type(given) is int:
                 given = values[name] = float(given)
             if type(given) is not type(default):
-                raise UsageError(f"{name} is {given!r}; it must be a {type(default).__name__}: {text}")
+                raise UsageError(
+                    f"{name} is {given!r}; it must be a {type(default).__name__}: {text}"
+                )
         factor = values["real_time_factor"]
         if not (math.isfinite(factor) and 0.05 <= factor <= 100):
             raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
@@ -124,7 +129,9 @@ class SimNode:
             seed = p["seed"] + number
             stream.place(seed)
             go = stream.now + round(SETTLE * NANOSECONDS)
-            while stream.now < go or (number == 0 and p["wait_for_command"] and not self._commanded.is_set()):
+            while stream.now < go or (
+                number == 0 and p["wait_for_command"] and not self._commanded.is_set()
+            ):
                 if not self._pace():
                     return
                 self._say(stream.idle())
@@ -160,7 +167,9 @@ class SimNode:
 
     def _report(self, seed: int) -> None:
         world = self._stream.world
-        self.node.get_logger().info(f"episode {seed}: {world.outcome.value} after {world.time:.2f} s")
+        self.node.get_logger().info(
+            f"episode {seed}: {world.outcome.value} after {world.time:.2f} s"
+        )
         if self._parameters["results"]:
             line = {"seed": seed, "outcome": world.outcome.value, "seconds": world.time}
             with Path(self._parameters["results"]).open("a") as file:

@@ -41,7 +41,9 @@ BACKENDS = ("auto", "onnx")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def make_sampler(policy: Policy, backend: str = "auto", device: str = "auto", threads: int = 1) -> Sampler:
+def make_sampler(
+    policy: Policy, backend: str = "auto", device: str = "auto", threads: int = 1
+) -> Sampler:
     """Builds and warms up the sampler.
 
     Raises:
@@ -50,11 +52,15 @@ def make_sampler(policy: Policy, backend: str = "auto", device: str = "auto", th
         PolicyRefused: the policy lacks what the backend needs.
     """
     if backend not in BACKENDS or device not in DEVICES:
-        raise UsageError(f"backend {backend!r}, device {device!r}; allowed: {', '.join(BACKENDS)} and {', '.join(DEVICES)}")
+        raise UsageError(
+            f"backend {backend!r}, device {device!r}; allowed: {', '.join(BACKENDS)} and {', '.join(DEVICES)}"
+        )
     try:
         from qgf_ros.sampler.ort import OnnxSampler
     except ImportError:
-        raise DeviceUnavailable("onnxruntime is not installed; pip install 'qgf_ros[onnx]'") from None
+        raise DeviceUnavailable(
+            "onnxruntime is not installed; pip install 'qgf_ros[onnx]'"
+        ) from None
     return OnnxSampler(policy, device, threads)
 
 

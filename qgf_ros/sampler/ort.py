@@ -19,7 +19,9 @@ class OnnxSampler:
 
     def __init__(self, policy: Policy, device: str = "auto", threads: int = 1) -> None:
         if policy.onnx is None:
-            raise PolicyRefused(f"{policy.folder} has no {SAMPLER}; make it with `qgf export {policy.folder}`")
+            raise PolicyRefused(
+                f"{policy.folder} has no {SAMPLER}; make it with `qgf export {policy.folder}`"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -31,7 +33,9 @@ class OnnxSampler:
         try:
             self._session = onnxruntime.InferenceSession(policy.onnx, options, providers=wanted)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise PolicyRefused(f"{policy.folder / SAMPLER}: {' '.join(str(error).split())[:300]}") from None
+            raise PolicyRefused(
+                f"{policy.folder / SAMPLER}: {' '.join(str(error).split())[:300]}"
+            ) from None
         # Without a GPU the CUDA build falls back in silence, so the session is asked.
         self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         if device == "cuda" and self.device != "cuda":
@@ -40,7 +44,9 @@ class OnnxSampler:
                 "use device auto or cpu, or install the [gpu] extra on a machine with a GPU"
             )
         if {i.name for i in self._session.get_inputs()} != INPUTS:
-            raise PolicyRefused(f"{policy.folder / SAMPLER} is not a sampler of this version; run `qgf export`")
+            raise PolicyRefused(
+                f"{policy.folder / SAMPLER} is not a sampler of this version; run `qgf export`"
+            )
         self._outputs = list(Sample.__dataclass_fields__)
         warm_up(self, policy)
 

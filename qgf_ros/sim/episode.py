@@ -21,7 +21,9 @@ class EpisodeResult:
     seconds: float
     samples: list[Sampled] = field(default_factory=list)
     held_ticks: int = 0  # ticks in HOLD or FAULT
-    path: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))  # (ticks, d) first observation
+    path: np.ndarray = field(
+        default_factory=lambda: np.empty((0, 0))
+    )  # (ticks, d) first observation
 
 
 def run_episode(core: ControlCore, stream: Stream, seed: int) -> EpisodeResult:

@@ -54,7 +54,9 @@ def align(recording: Recording, contract: Contract, report: Report) -> list[Epis
 
 def _usable(stream: Stream, name: str, report: Report) -> Stream:
     """In order of receipt, finite; what cannot be used is counted."""
-    finite = np.isfinite(stream.values).all(axis=1) if stream.values.size else np.ones(len(stream), bool)
+    finite = (
+        np.isfinite(stream.values).all(axis=1) if stream.values.size else np.ones(len(stream), bool)
+    )
     if not finite.all():
         report.dropped[f"message not finite: {name}"] += int((~finite).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
@@ -77,7 +79,9 @@ def _between(stream: Stream, begin: int, end: int) -> Stream:
     return Stream(stream.stamp[low:high], stream.receipt[low:high], stream.values[low:high])
 
 
-def _episode(name: str, streams: dict[str, Stream], contract: Contract, report: Report) -> list[Episode]:
+def _episode(
+    name: str, streams: dict[str, Stream], contract: Contract, report: Report
+) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     period = round(contract.time.period * 1e9)
     commands = [streams[a.name] for a in contract.actions]
@@ -86,8 +90,16 @@ def _episode(name: str, streams: dict[str, Stream], contract: Contract, report: 
         return []
     success = streams.get("success")
     ended = bool(contract.outcome.assume_success or (success is not None and len(success)))
-    won = (bool(success.values[0, 0]) if success is not None and len(success) else True) if ended else None
-    stop = int(success.receipt[0]) if success is not None and len(success) else max(int(s.stamp[-1]) for s in commands) + period
+    won = (
+        (bool(success.values[0, 0]) if success is not None and len(success) else True)
+        if ended
+        else None
+    )
+    stop = (
+        int(success.receipt[0])
+        if success is not None and len(success)
+        else max(int(s.stamp[-1]) for s in commands) + period // 2
+    )
     origin = _origin(commands, period)
     ticks = np.arange(origin, stop, period, dtype=np.int64)
     if len(ticks) == 0:
@@ -126,7 +138,9 @@ def _origin(commands: list[Stream], period: int) -> int:
     return begin + int(np.median(phase)) if len(stamps) else begin
 
 
-def observe(streams: dict[str, Stream], contract: Contract, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def observe(
+    streams: dict[str, Stream], contract: Contract, ticks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Observation at each tick (N, O), and whether every source was known and fresh (N,)."""
     columns, fresh = [], np.ones(len(ticks), bool)
     period = round(contract.time.period * 1e9)
@@ -143,7 +157,9 @@ def observe(streams: dict[str, Stream], contract: Contract, ticks: np.ndarray) -
     return np.concatenate(columns, axis=1), fresh
 
 
-def _act(streams: dict[str, Stream], contract: Contract, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _act(
+    streams: dict[str, Stream], contract: Contract, ticks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     period = round(contract.time.period * 1e9)
     columns, commanded = [], np.ones(len(ticks), bool)
     for spec in contract.actions:
@@ -152,7 +168,9 @@ def _act(streams: dict[str, Stream], contract: Contract, ticks: np.ndarray) -> t
         stamp, values = stream.stamp[order], stream.values[order]
         after = np.minimum(np.searchsorted(stamp, ticks), len(stamp) - 1)
         before = np.maximum(np.searchsorted(stamp, ticks, side="right") - 1, 0)
-        nearer = np.where(np.abs(stamp[after] - ticks) < np.abs(stamp[before] - ticks), after, before)
+        nearer = np.where(
+            np.abs(stamp[after] - ticks) < np.abs(stamp[before] - ticks), after, before
+        )
         pick = np.where(np.abs(stamp[nearer] - ticks) <= period // 2, nearer, before)
         lag = ticks - stamp[pick]
         commanded &= (lag >= -(period // 2)) & (lag <= HOLD_PERIODS * period)

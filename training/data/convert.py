@@ -24,9 +24,13 @@ def convert(data: Path, contract_path: Path, out: Path, number: int) -> dict[str
     reader = find_reader(data)
     names = reader.recordings(data)
     if not 0 <= number < len(names):
-        raise UsageError(f"recording {number} does not exist: {data} has {len(names)}, counted from 0")
+        raise UsageError(
+            f"recording {number} does not exist: {data} has {len(names)}, counted from 0"
+        )
     recording = reader.read(data, names[number], contract)
-    sources = {name: s for name, s in contract_sources(contract).items() if name in recording.streams}
+    sources = {
+        name: s for name, s in contract_sources(contract).items() if name in recording.streams
+    }
     first = min(int(s.receipt[0]) for s in recording.streams.values() if len(s))
     shift = EPOCH if first < EPOCH // 2 else 0
     rows = [

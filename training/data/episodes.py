@@ -28,7 +28,9 @@ class Episode:
     def __post_init__(self) -> None:
         steps = len(self.action)
         if len(self.obs) != steps + 1 or len(self.reward) != steps or steps < 1:
-            raise ValueError(f"{self.name}: obs {self.obs.shape}, action {self.action.shape}, reward {self.reward.shape}")
+            raise ValueError(
+                f"{self.name}: obs {self.obs.shape}, action {self.action.shape}, reward {self.reward.shape}"
+            )
 
     def __len__(self) -> int:
         """Control periods T."""
@@ -94,8 +96,12 @@ def chunks(episodes: Sequence[Episode], horizon: int, discount: float) -> Chunks
             )
         )
     if not rows:
-        raise DataRefused(f"no episode has {horizon} control periods, the chunk length of the contract; record longer ones")
-    return Chunks(*(np.concatenate([getattr(r, f) for r in rows]) for f in Chunks.__dataclass_fields__))
+        raise DataRefused(
+            f"no episode has {horizon} control periods, the chunk length of the contract; record longer ones"
+        )
+    return Chunks(
+        *(np.concatenate([getattr(r, f) for r in rows]) for f in Chunks.__dataclass_fields__)
+    )
 
 
 def return_scale(episodes: Sequence[Episode], discount: float) -> float:
@@ -104,6 +110,8 @@ def return_scale(episodes: Sequence[Episode], discount: float) -> float:
     Rewards are divided by it, so that Q is about one wide and one beta means about the same on
     every robot. 0.0 where the data shows no difference at all.
     """
-    ends = [e.returns(discount) for e in episodes if e.terminal] or [e.returns(discount) for e in episodes]
+    ends = [e.returns(discount) for e in episodes if e.terminal] or [
+        e.returns(discount) for e in episodes
+    ]
     values = np.concatenate(ends)
     return float(values.max() - values.min())

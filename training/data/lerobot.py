@@ -53,7 +53,9 @@ class LeRobotReader:
                     at, values = at[rows], values[rows]
                 streams[key] = Stream(at, at, values)
             elif source not in contract.outcome.sources.values():
-                raise DataRefused(f"{path}: the contract gives no column for {key!r}; columns: {', '.join(table.column_names)}")
+                raise DataRefused(
+                    f"{path}: the contract gives no column for {key!r}; columns: {', '.join(table.column_names)}"
+                )
         return Recording(Path(name).stem, streams, one_episode=True)
 
 
@@ -61,7 +63,9 @@ def _info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads((path / "meta" / "info.json").read_text())
         version = info["codebase_version"]
-        needed = {k: info[k] for k in ("fps", "features", "data_path", "chunks_size", "total_episodes")}
+        needed = {
+            k: info[k] for k in ("fps", "features", "data_path", "chunks_size", "total_episodes")
+        }
     except (OSError, ValueError, KeyError) as error:
         raise DataRefused(f"{path}/meta/info.json is damaged: {error}") from None
     if version != "v2.1":
@@ -69,11 +73,15 @@ def _info(path: Path) -> dict[str, Any]:
     return needed
 
 
-def _column(path: Path, info: dict[str, Any], table: pa.Table, key: str, source: Source) -> np.ndarray:
+def _column(
+    path: Path, info: dict[str, Any], table: pa.Table, key: str, source: Source
+) -> np.ndarray:
     """The (N, d) numbers of a source, picked by the dataset's own names."""
     column = source.column
     if column not in table.column_names or column not in info["features"]:
-        raise DataRefused(f"{path} has no column {column!r}, which the contract needs for {key!r}; columns: {', '.join(table.column_names)}")
+        raise DataRefused(
+            f"{path} has no column {column!r}, which the contract needs for {key!r}; columns: {', '.join(table.column_names)}"
+        )
     data = table[column].combine_chunks()
     if pa.types.is_list(data.type) or pa.types.is_fixed_size_list(data.type):
         values = data.flatten().to_numpy(zero_copy_only=False).reshape(len(data), -1)
@@ -84,8 +92,12 @@ def _column(path: Path, info: dict[str, Any], table: pa.Table, key: str, source:
     if names:
         missing = [n for n in wanted if n not in names]
         if missing:
-            raise DataRefused(f"{path}: column {column!r} has no {', '.join(missing)}; it has {', '.join(names)}")
+            raise DataRefused(
+                f"{path}: column {column!r} has no {', '.join(missing)}; it has {', '.join(names)}"
+            )
         values = values[:, [names.index(n) for n in wanted]]
     elif values.shape[1] != len(wanted):
-        raise DataRefused(f"{path}: column {column!r} has {values.shape[1]} numbers, the contract names {len(wanted)}")
+        raise DataRefused(
+            f"{path}: column {column!r} has {values.shape[1]} numbers, the contract names {len(wanted)}"
+        )
     return values.astype(np.float64)

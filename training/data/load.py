@@ -25,7 +25,9 @@ Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how man
 def find_reader(path: Path) -> Reader:
     """The reader for a path. Raises DataRefused where there is none, or nothing at all."""
     if not path.exists():
-        raise DataRefused(f"{path} does not exist; give a bag, a folder of bags, or a LeRobot dataset")
+        raise DataRefused(
+            f"{path} does not exist; give a bag, a folder of bags, or a LeRobot dataset"
+        )
     for reader in READERS:
         if reader.recognises(path):
             return reader

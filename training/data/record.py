@@ -57,7 +57,9 @@ def record(
     return outcomes
 
 
-def _bag(folder: Path, world_name: str, contract: Contract, part: tuple[int, Sequence[int]]) -> dict[str, int]:
+def _bag(
+    folder: Path, world_name: str, contract: Contract, part: tuple[int, Sequence[int]]
+) -> dict[str, int]:
     number, seeds = part
     world = make_world(world_name)
     stream = Stream(world, EPOCH)
@@ -74,7 +76,11 @@ def _bag(folder: Path, world_name: str, contract: Contract, part: tuple[int, Seq
 
 
 def _episode(
-    stream: Stream, contract: Contract, seed: int, rng: np.random.Generator, imperfect: Imperfections
+    stream: Stream,
+    contract: Contract,
+    seed: int,
+    rng: np.random.Generator,
+    imperfect: Imperfections,
 ) -> list[tuple[int, Event]]:
     """Everything said in one demonstration, with the time of its receipt [ns]."""
 
@@ -90,7 +96,9 @@ def _episode(
         values = teacher.act()
         stream.world.command(values)
         sent = stream.now + _milliseconds(rng, imperfect.command_latency)
-        parts = np.split(values, np.cumsum([len(a.labels_of_joints) for a in contract.actions])[:-1])
+        parts = np.split(
+            values, np.cumsum([len(a.labels_of_joints) for a in contract.actions])[:-1]
+        )
         said += [(sent, Event(a.name, sent, v)) for a, v in zip(contract.actions, parts)]
         for _ in range(per_period):
             said += received(stream.advance())

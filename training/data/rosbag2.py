@@ -36,7 +36,9 @@ class Rosbag2Reader:
         rejected: Counter[str] = Counter()
         try:
             with AnyReader([bag], default_typestore=get_typestore(STORE)) as reader:
-                connections = {c.id: s for s in sources for c in self._connections(reader, bag, sources[s], s)}
+                connections = {
+                    c.id: s for s in sources for c in self._connections(reader, bag, sources[s], s)
+                }
                 wanted = [c for c in reader.connections if c.id in connections]
                 for connection, receipt, raw in reader.messages(connections=wanted):
                     source_name = connections[connection.id]
@@ -48,12 +50,14 @@ class Rosbag2Reader:
                         rejected[f"{source.topic}: {error}"] += 1
                         continue
                     rows[source_name].append(row)
-        except AnyReaderError as error:
+        except (AnyReaderError, FileNotFoundError) as error:
             raise DataRefused(f"{bag}: {error}; is it a complete bag?") from None
         streams = {s: _stream(rows[s], len(sources[s].labels)) for s in sources}
         silent = [sources[o.name].topic for o in contract.observations if not len(streams[o.name])]
         if silent:
-            raise DataRefused(f"{bag} has no usable message on {', '.join(silent)}, which the contract observes")
+            raise DataRefused(
+                f"{bag} has no usable message on {', '.join(silent)}, which the contract observes"
+            )
         return Recording(name, streams, dict(rejected))
 
     @staticmethod
@@ -74,13 +78,19 @@ class Rosbag2Reader:
             )
         wrong = {c.msgtype.replace("/msg/", "/") for c in found} - {source.type}
         if wrong:
-            raise DataRefused(f"{bag}: {source.topic} carries {', '.join(wrong)}, the contract says {source.type}")
+            raise DataRefused(
+                f"{bag}: {source.topic} carries {', '.join(wrong)}, the contract says {source.type}"
+            )
         return found
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:
     """Every source of a contract by its name."""
-    return {o.name: o for o in contract.observations} | {a.name: a for a in contract.actions} | contract.outcome.sources
+    return (
+        {o.name: o for o in contract.observations}
+        | {a.name: a for a in contract.actions}
+        | contract.outcome.sources
+    )
 
 
 def _decode(source: Source, msg: Any, receipt: int) -> tuple[int, int, np.ndarray]:
@@ -98,7 +108,11 @@ def _stream(rows: list[tuple[int, int, np.ndarray]], width: int) -> Stream:
         empty = np.empty(0, np.int64)
         return Stream(empty, empty, np.empty((0, width)))
     stamp, receipt, values = zip(*rows)
-    return Stream(np.array(stamp, np.int64), np.array(receipt, np.int64), np.stack(values).reshape(len(rows), width))
+    return Stream(
+        np.array(stamp, np.int64),
+        np.array(receipt, np.int64),
+        np.stack(values).reshape(len(rows), width),
+    )
 
 
 class BagWriter:
@@ -133,8 +147,12 @@ class BagWriter:
             stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
             frame_id=f"{int(values[0])}" if source.type == "std_msgs/Header" else "",
         )
-        msg = message_type(source.type).encode(self.make, source.fields, source.names, values, header)
-        self._writer.write(self._connections[name], receipt, self._store.serialize_cdr(msg, _long(source.type)))
+        msg = message_type(source.type).encode(
+            self.make, source.fields, source.names, values, header
+        )
+        self._writer.write(
+            self._connections[name], receipt, self._store.serialize_cdr(msg, _long(source.type))
+        )
 
     def make(self, type_name: str, **fields: Any) -> Any:
         return self._store.types[_long(type_name)](**fields)

@@ -19,7 +19,9 @@ class Split:
     report: tuple[int, ...]
 
 
-def split(episodes: Sequence[Episode], seed: int, select: float = 0.1, report: float = 0.1) -> Split:
+def split(
+    episodes: Sequence[Episode], seed: int, select: float = 0.1, report: float = 0.1
+) -> Split:
     """Stratified by outcome, so that every group has its share of successes and failures.
 
     Args:

@@ -75,7 +75,11 @@ class PlanarArm:
         mujoco.mj_forward(self.model, self.data)
 
     def _place(self, body: str, radius: float, bearing: float) -> None:
-        self.data.mocap_pos[self._mocap[body]] = [radius * np.cos(bearing), radius * np.sin(bearing), 0]
+        self.data.mocap_pos[self._mocap[body]] = [
+            radius * np.cos(bearing),
+            radius * np.sin(bearing),
+            0,
+        ]
 
     @property
     def time(self) -> float:
