@@ -60,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         try:
             document = verb.run()
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{error.name} is not installed, which this verb needs; pip install 'qgf_ros[train,sim,onnx]'"
+            ) from None
         except CriterionNotMet as error:
             if verb.json and error.document is not None:
                 emit(error.document)

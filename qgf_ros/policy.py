@@ -346,7 +346,7 @@ def _verified_files(folder: Path) -> dict[str, bytes]:
         if actual != digest:
             raise PolicyRefused(
                 f"{folder / name} was changed: {MANIFEST} says {digest[:12]}..., the file has {actual[:12]}...; "
-                "copy the policy again, or run `qgf export` if you changed it on purpose"
+                "copy the policy again from where it was made"
             )
     return files
 

@@ -55,6 +55,14 @@ PARAMETERS = (
 BY_NAME = {spec.name: spec for spec in PARAMETERS}
 
 
+def readme_row(spec: Spec) -> tuple[str, str, str, str, str]:
+    """The parameter's row of the README's table, which a test holds to this."""
+    default = str(spec.default).lower() if isinstance(spec.default, bool) else f"{spec.default}"
+    span = spec.range_text if spec.low != TINY else "above 0, not below the policy's floor, to inf"
+    shown = "the policy's" if default == "nan" else f"`{default}`" if default else "none"
+    return f"`{spec.name}`", shown, span, "yes" if spec.live else "", spec.description
+
+
 def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
     """The value in the parameter's type.
 

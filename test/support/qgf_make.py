@@ -184,41 +184,46 @@ def constant(values: Any) -> Callable[[int, Sample], Sample]:
 
 
 class LateInference:
-    """A mailbox on virtual time: a result is there `delays[i]` polls after its request (0: at once).
-
-    Like the thread: one request at work, one waiting, the newest result wins. None: never.
+    """A mailbox on virtual time: request i is done `delays(i)` ticks after it began (0: in the same
+    tick, None: never). Like the thread: one request at work, one waiting, the newest result wins.
     """
 
     def __init__(self, sampler: FakeSampler, delays: Callable[[int], int | None]) -> None:
         self.sampler, self.delays = sampler, delays
         self.requests: list[Request] = []
+        self._ticks = 0
+        self._begun = 0
         self._waiting: Request | None = None
-        self._at_work: tuple[Request, int | None] | None = None
+        self._at_work: tuple[Request, float] | None = None
         self._done: Result | None = None
 
     def submit(self, request: Request) -> None:
         self._waiting = request
         self.requests.append(request)
-        self._start()
+        self._work()
 
     def poll(self, timeout: float) -> Result | None:
-        if self._at_work is not None:
-            request, left = self._at_work
-            if left == 0:
-                self._done, self._at_work = run_sampler(self.sampler, request), None
-            elif left is not None:
-                self._at_work = (request, left - 1)
         result, self._done = self._done, None
-        self._start()
         return result
 
     def close(self) -> None:
         pass
 
-    def _start(self) -> None:
-        if self._at_work is None and self._waiting is not None:
-            self._at_work = (self._waiting, self.delays(len(self.requests) - 1))
-            self._waiting = None
+    def advance(self) -> None:
+        """One tick has passed."""
+        self._ticks += 1
+        self._work()
+
+    def _work(self) -> None:
+        while True:
+            if self._at_work is None and self._waiting is not None:
+                delay = self.delays(self._begun)
+                self._begun += 1
+                self._at_work = (self._waiting, float("inf") if delay is None else self._ticks + delay)
+                self._waiting = None
+            if self._at_work is None or self._at_work[1] > self._ticks:
+                return
+            self._done, self._at_work = run_sampler(self.sampler, self._at_work[0]), None
 
 
 class Spy(InlineInference):
@@ -273,6 +278,8 @@ class Rig:
             if result.output.values is not None:
                 self.sent.append(Sent(self.now, result.output.values, result.output.admitted))
             self.now += self.period
+            if isinstance(self.inference, LateInference):
+                self.inference.advance()
         return self.ticks[-1]
 
     @property

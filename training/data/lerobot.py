@@ -80,7 +80,8 @@ def _column(
     column = source.column
     if column not in table.column_names or column not in info["features"]:
         raise DataRefused(
-            f"{path} has no column {column!r}, which the contract needs for {key!r}; columns: {', '.join(table.column_names)}"
+            f"{path} has no column {column!r}, which the contract needs for {key!r}; "
+            f"columns: {', '.join(table.column_names)}"
         )
     data = table[column].combine_chunks()
     if pa.types.is_list(data.type) or pa.types.is_fixed_size_list(data.type):

@@ -1,0 +1,243 @@
+"""State in: what counts as fresh, what is refused, and that nothing missing is ever filled in."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qgf_make import SCALE, SECOND, START, contract, velocity_dict
+
+from qgf_ros.control.assembler import FUTURE_TOLERANCE, Assembler, Observation, Problem
+
+MS = 1_000_000
+JOINTS, GOAL = np.array([0.1, 0.2, 0.3, 0.4]), np.array([5.0])
+
+
+@pytest.fixture
+def box():
+    return Assembler(contract())
+
+
+def fill(box, now=START, joints=JOINTS, goal=GOAL):
+    box.push("joints", now, now, joints)
+    box.push("goal", now, now, goal)
+
+
+def test_observation_is_the_sources_in_the_order_of_the_contract(box):
+    box.push("goal", START - 3 * MS, START - 2 * MS, GOAL)
+    box.push("joints", START - 5 * MS, START, JOINTS)
+    got = box.assemble(START)
+    assert isinstance(got, Observation)
+    assert got.vector.tolist() == [0.1, 0.2, 0.3, 0.4, 5.0] and got.vector.dtype == np.float64
+    assert got.stamp == START - 3 * MS, "newest stamp"
+    assert got.age == pytest.approx(0.005), "oldest age"
+
+
+def test_fault_001_nothing_ever_names_every_topic(box):
+    got = box.assemble(START)
+    assert isinstance(got, Problem)
+    assert got.code == "STATE_MISSING:joint_states,goal"
+    assert "joint_states" in got.detail and "goal" in got.detail
+
+
+def test_fault_003_one_topic_missing_is_named_alone(box):
+    box.push("joints", START, START, JOINTS)
+    assert box.assemble(START).code == "STATE_MISSING:goal"
+
+
+def test_fault_002_age_at_the_limit_and_beyond(box):
+    fill(box)
+    assert isinstance(box.assemble(START + 149 * MS), Observation), "max_age is 0.15 s"
+    late = box.assemble(START + 151 * MS)
+    assert late.code == "STATE_STALE:joint_states" and "0.151" in late.detail and "0.150" in late.detail
+
+
+def test_fault_004_the_topic_that_stopped_is_named_exactly(box):
+    for k in range(20):
+        box.push("joints", START + k * 50 * MS, START + k * 50 * MS, JOINTS)
+    box.push("goal", START, START, GOAL)
+    assert box.assemble(START + 900 * MS).code == "STATE_STALE:goal"
+
+
+def test_delay_of_a_source_counts_as_age():
+    value = velocity_dict()
+    value["observations"][0]["delay"] = 0.1
+    box = Assembler(contract(value))
+    fill(box)
+    assert isinstance(box.assemble(START + 49 * MS), Observation)
+    assert box.assemble(START + 51 * MS).code == "STATE_STALE:joint_states"
+
+
+def test_fault_005_sources_out_of_sync_are_no_state(box):
+    """faults.md: skew beyond two periods is HOLD(STATE_SKEW). The goal may be 0.5 s old here, so its
+    age alone does not save the robot from a state mixed of two moments."""
+    box.push("goal", START - 200 * MS, START, GOAL)
+    box.push("joints", START, START, JOINTS)
+    got = box.assemble(START)
+    assert isinstance(got, Problem) and got.code.startswith("STATE_SKEW")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_fault_007_non_finite_dropped_and_the_last_good_kept(box, bad):
+    fill(box)
+    spoilt = JOINTS.copy()
+    spoilt[2] = bad
+    box.push("joints", START + 50 * MS, START + 50 * MS, spoilt)
+    got = box.assemble(START + 50 * MS)
+    assert got.vector[:4].tolist() == JOINTS.tolist() and got.age == pytest.approx(0.05)
+    assert box.dropped == 1
+
+
+def test_fault_007_non_finite_for_ever_ends_in_a_problem(box):
+    fill(box)
+    for k in range(1, 5):
+        box.push("joints", START + k * 50 * MS, START + k * 50 * MS, np.full(4, np.nan))
+    assert isinstance(box.assemble(START + 149 * MS), Observation)
+    box.push("goal", START + 200 * MS, START + 200 * MS, GOAL)
+    assert isinstance(box.assemble(START + 200 * MS), Problem)
+    assert box.dropped == 4
+
+
+def test_fault_007_the_problem_says_that_numbers_were_not_finite(box):
+    fill(box)
+    for k in range(1, 5):
+        box.push("joints", START + k * 50 * MS, START + k * 50 * MS, np.full(4, np.nan))
+    assert box.assemble(START + 200 * MS).code.startswith("STATE_NONFINITE")
+
+
+def test_fault_008_denormals_accepted(box):
+    fill(box, joints=np.array([5e-324, -5e-324, 1e-310, 0.0]))
+    assert box.assemble(START).vector[0] == 5e-324
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308, 1e39])
+def test_fault_008_what_float32_cannot_hold_is_not_state(box, huge):
+    """The networks run in float32: 1e308 is finite here and infinite there."""
+    fill(box)
+    box.push("joints", START + MS, START + MS, np.array([huge, 0, 0, 0]))
+    got = box.assemble(START + MS)
+    assert isinstance(got, Observation) and got.vector[0] == JOINTS[0]
+
+
+@pytest.mark.parametrize("count", [0, 3, 5, 10**6])
+def test_fault_012_wrong_dimension_is_a_problem_until_a_good_message(box, count):
+    fill(box)
+    box.push("joints", START + MS, START + MS, np.zeros(count))
+    got = box.assemble(START + MS)
+    assert got.code == "STATE_SCHEMA:joint_states" and str(count) in got.detail
+    box.push("joints", START + 2 * MS, START + 2 * MS, JOINTS)
+    assert isinstance(box.assemble(START + 2 * MS), Observation)
+
+
+@pytest.mark.parametrize("row", [10, 11])
+def test_fault_010_011_reported_schema_error_forbids_the_state_at_once(box, row):
+    fill(box)
+    box.reject("joints", "STATE_SCHEMA", "joints ['elbow'] are missing" if row == 10 else "joint names appear twice")
+    got = box.assemble(START)
+    assert got.code == "STATE_SCHEMA:joint_states" and "joint" in got.detail
+    assert box.dropped == 1
+
+
+def test_first_problem_is_the_first_of_the_contract_not_of_arrival(box):
+    box.reject("goal", "STATE_SCHEMA", "x")
+    box.reject("joints", "STATE_SCHEMA", "x")
+    assert box.assemble(START).code == "STATE_SCHEMA:joint_states"
+
+
+def test_fault_016_no_stamp_counts_by_receipt(box):
+    box.push("joints", 0, START, JOINTS)
+    box.push("goal", 0, START, GOAL)
+    got = box.assemble(START + 10 * MS)
+    assert got.age == pytest.approx(0.01) and got.stamp == START
+
+
+def test_fault_017_future_stamp_is_never_fresh(box):
+    fill(box)
+    ahead = round((FUTURE_TOLERANCE + 0.001) * SECOND)
+    box.push("joints", START + ahead, START, np.full(4, 9.0))
+    assert box.assemble(START).code == "STATE_FUTURE:joint_states"
+    box.push("joints", START + MS, START + MS, JOINTS)
+    got = box.assemble(START + MS)
+    assert got.vector[0] == 0.1, "a future stamp must not shadow what comes after it"
+
+
+def test_fault_017_ten_seconds_ahead_is_not_fresh_ten_seconds_later(box):
+    fill(box)
+    box.push("joints", START + 10 * SECOND, START, np.full(4, 9.0))
+    box.push("goal", START + 10 * SECOND - MS, START + 10 * SECOND, GOAL)
+    assert isinstance(box.assemble(START + 10 * SECOND), Problem)
+
+
+def test_future_within_tolerance_is_used(box):
+    box.push("goal", START, START, GOAL)
+    box.push("joints", START + 90 * MS, START, JOINTS)
+    assert isinstance(box.assemble(START), Observation)
+
+
+def test_fault_018_older_stamps_dropped_and_counted(box):
+    fill(box)
+    box.push("joints", START - MS, START + MS, np.full(4, 9.0))
+    assert box.assemble(START + MS).vector[0] == 0.1 and box.dropped == 1
+
+
+def test_fault_018_equal_stamp_the_later_message_counts(box):
+    fill(box)
+    box.push("joints", START, START + MS, np.full(4, 9.0))
+    assert box.assemble(START + MS).vector[0] == 9.0
+
+
+@settings(max_examples=200 * SCALE, deadline=None)
+@given(
+    offers=st.lists(
+        st.tuples(st.integers(-50, 250), st.integers(0, 50), st.sampled_from([0.0, 1.0, np.nan, np.inf, 5e-324])),
+        min_size=1, max_size=25,
+    )
+)  # fmt: skip
+def test_fault_018_state_never_goes_back_in_time(offers):
+    """Whatever arrives in whatever order: the stamp of the state grows, and the state is finite."""
+    box, newest, now = Assembler(contract()), None, START
+    for stamp, wait, number in offers:
+        now += wait * MS
+        box.push("joints", START + stamp * MS, now, np.full(4, number))
+        box.push("goal", now, now, GOAL)
+        got = box.assemble(now)
+        held = box._latest.get("joints")
+        if held is not None:
+            assert newest is None or held.stamp >= newest
+            newest = held.stamp
+            assert (held.stamp - now) * 1e-9 <= FUTURE_TOLERANCE + 1e-9
+        if isinstance(got, Observation):
+            assert np.isfinite(got.vector).all() and got.age <= 0.5
+
+
+def test_clear_forgets_all(box):
+    fill(box)
+    box.reject("goal", "STATE_SCHEMA", "x")
+    box.clear()
+    assert box.assemble(START).code == "STATE_MISSING:joint_states,goal"
+
+
+def test_ages_by_source(box):
+    box.push("joints", START, START, JOINTS)
+    ages = box.ages(START + 70 * MS)
+    assert ages["joints"] == pytest.approx(0.07) and np.isnan(ages["goal"])
+
+
+def test_values_are_copied(box):
+    values = JOINTS.copy()
+    fill(box, joints=values)
+    values[:] = 99
+    assert box.assemble(START).vector[0] == 0.1
+
+
+def test_push_between_two_looks_of_assemble_does_no_harm(box):
+    """`push` runs in another thread: a good message may clear the note between seeing and reading it."""
+
+    class Vanishing(dict):
+        def __len__(self):
+            count = super().__len__()
+            self.clear()
+            return count
+
+    fill(box)
+    box._broken = Vanishing(joints=Problem("STATE_SCHEMA:joint_states", "x"))
+    assert isinstance(box.assemble(START), (Observation, Problem))

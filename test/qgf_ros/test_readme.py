@@ -1,0 +1,41 @@
+"""The README says what the code says: parameters, topics, message types, exit codes, links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from qgf_ros import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_parameter_table_is_the_one_in_code():
+    from qgf_ros.ros.parameters import PARAMETERS, readme_row
+
+    assert rows("Parameters") == [list(readme_row(spec)) for spec in PARAMETERS]
+
+
+def test_every_own_topic_and_service_of_the_node_is_in_the_table():
+    source = (ROOT / "qgf_ros/ros/node.py").read_text()
+    named = set(re.findall(r'"(~/\w+|/diagnostics)"', source))
+    listed = {cell.strip("`") for row in rows("Topics") for cell in row if cell.startswith("`")}
+    assert named == listed
+
+
+def test_exit_codes_are_all_named():
+    codes = {c.code for c in vars(errors).values() if isinstance(c, type) and hasattr(c, "code")}
+    text = README.split("Exit codes:")[1].split("\n")[0]
+    assert codes | {0} == {int(n) for n in re.findall(r"\b(\d) [a-z]", text)}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()

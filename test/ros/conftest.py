@@ -1,0 +1,45 @@
+"""Fixtures of the wire tests: ROS is there or the tests fail, and every test has its own domain."""
+
+import pytest
+import ros_harness as ros
+from qgf_make import resign
+
+from qgf_ros.share import share_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ros_is_there():
+    if ros.MISSING:
+        pytest.fail(ros.MISSING, pytrace=False)
+
+
+@pytest.fixture
+def domain():
+    number = ros.take_domain()
+    yield number
+    ros.free_domain(number)
+
+
+@pytest.fixture(scope="module")
+def module_domain():
+    number = ros.take_domain()
+    yield number
+    ros.free_domain(number)
+
+
+@pytest.fixture
+def slow_policy(tmp_path):
+    """The shipped policy with another limit of change, so that ramps and first steps can be seen."""
+    import shutil
+
+    def make(rate):
+        folder = tmp_path / f"rate_{rate}"
+        shutil.copytree(share_folder() / "config" / "policies" / "planar_arm", folder)
+        file = folder / "policy.yaml"
+        text = file.read_text()
+        assert text.count("rate: 80.0") == 2
+        file.write_text(text.replace("rate: 80.0", f"rate: {rate}"))
+        resign(folder)
+        return folder
+
+    return make
