@@ -71,16 +71,22 @@ def _run(file: str) -> dict[str, Any]:
 
 
 def _rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in PARTIAL.read_text().splitlines()] if PARTIAL.exists() else []
+    return (
+        [json.loads(line) for line in PARTIAL.read_text().splitlines()] if PARTIAL.exists() else []
+    )
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")
+    ]
     return names[0] if names else platform.machine()
 
 

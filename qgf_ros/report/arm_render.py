@@ -74,7 +74,9 @@ def _panel(axis: plt.Axes, title: str, result: EpisodeResult) -> None:
         frames = [_render(renderer, world, result.path[i, :2]) for i in picks]
     weights = np.linspace(0.25, 0.6, GHOSTS)
     image = frames[-1]
-    for frame, weight in zip(frames[:-1], weights):  # darker wins: postures show, the table does not
+    for frame, weight in zip(
+        frames[:-1], weights
+    ):  # darker wins: postures show, the table does not
         image = np.minimum(image, 255 - (255 - frame) * weight)
     half = CAMERA_HEIGHT * math.tan(math.radians(FIELD_OF_VIEW / 2))
     axis.imshow(image.astype(np.uint8), extent=(-half, half, -half, half))

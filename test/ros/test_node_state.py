@@ -4,6 +4,7 @@ Pinned: a policy fed with zeros for a stream that never came; joints read by pos
 that left a callback and ended the executor; a stop that was announced but not on the wire.
 """
 
+import contextlib
 import math
 import time
 
@@ -15,15 +16,25 @@ T = ros.PERIOD
 
 
 @pytest.fixture(scope="module")
-def running(module_domain):
-    """One node for the tests that only break messages; each begins with a reset."""
-    with ros.node_and_robot(module_domain) as pair:
-        yield pair
+def shared(module_domain):
+    """One node for the tests that only break messages; another one if a test ended it."""
+    with contextlib.ExitStack() as stack:
+        pair = None
+
+        def get():
+            nonlocal pair
+            if pair is None or not pair[0].running:
+                stack.close()
+                pair = stack.enter_context(ros.node_and_robot(module_domain))
+            return pair
+
+        yield get
 
 
 @pytest.fixture
-def driving(running):
-    proc, robot = running
+def driving(shared):
+    """A node and a robot in RUN; every test begins with a reset."""
+    proc, robot = shared()
     robot.speak()
     assert robot.reset().success
     robot.drive(proc)

@@ -366,7 +366,7 @@ class FakeRobot(Wire):
         with self._publishing:
             for topic in topics or STATE_TOPICS:
                 self.say[topic] = None
-            return max(self.last_said[t] for t in topics or STATE_TOPICS)
+            return max(self.last_said.get(t, 0.0) for t in topics or STATE_TOPICS)
 
     def _publish(self) -> None:
         """100 Hz, every fifth time also the two slow topics. Late is late: nothing is caught up."""
