@@ -148,7 +148,7 @@ def _block(
     variant, seeds = job
     policy = load_policy(policy_folder)
     sampler = make_sampler(policy, device="cpu")
-    stream = Stream(make_world(world_name), START)
+    world = make_world(world_name)
     results = []
     for seed in seeds:
         core = ControlCore(
@@ -159,5 +159,6 @@ def _block(
             beta=variant.beta,
             num_candidates=variant.num_candidates,
         )
-        results.append(run_episode(core, stream, int(seed)))
+        # A clock of its own: noise depends on stamps, and must not on who ran before.
+        results.append(run_episode(core, Stream(world, START), int(seed)))
     return results

@@ -1,0 +1,208 @@
+"""From recorded bags to a guided sampler, small: what `qgf demo` does at full size."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from qgf_ros.contract import Contract
+from qgf_ros.control.core import draw_noise
+from qgf_ros.policy import load_policy, write_policy
+from qgf_ros.sampler.base import make_sampler
+from qgf_ros.sim.world import world_folder
+
+from training.config import FitConfig
+from training.data.load import data_hash, load_episodes
+from training.data.record import record
+from training.evaluate import SELECT_SEEDS, Rate, Variant, evaluate
+from training.export import export, networks, parity
+from training.fit import fit
+
+SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
+CONTRACT = world_folder("planar_arm") / "contract.yaml"
+TINY = FitConfig(hidden=(32, 32), steps=300, workers=1)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "bags"
+    outcomes = record(folder, "planar_arm", 60, episodes_per_bag=30)
+    assert sum(outcomes.values()) == 60
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(bags, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    fitted = fit(bags, CONTRACT, out, TINY)
+    export(fitted.policy)
+    return out
+
+
+def test_recording_is_repeatable_and_does_not_depend_on_the_number_of_processes(bags, tmp_path):
+    record(tmp_path / "again", "planar_arm", 60, episodes_per_bag=30, workers=2)
+    contract = Contract.load(CONTRACT)
+    first, _ = load_episodes(bags, contract)
+    second, _ = load_episodes(tmp_path / "again", contract, workers=2)
+    assert data_hash(first) == data_hash(second)
+
+
+def test_about_half_of_the_teacher_s_episodes_fail_and_all_are_read(bags):
+    episodes, report = load_episodes(bags, Contract.load(CONTRACT))
+    failures = sum(e.success is False for e in episodes)
+    assert 15 <= failures <= 45
+    assert len(episodes) == 60 and all(e.terminal for e in episodes)
+    # Rewards of a failure: -0.1 per period and -10 once, on the last tick.
+    for e in episodes:
+        expected = -0.1 * round(-(e.reward.sum() + 10 * (e.success is False)) / 0.1)
+        assert e.reward.sum() == pytest.approx(expected - 10 * (e.success is False), abs=1e-6)
+        assert (e.reward[-1] < -9) == (e.success is False)
+
+
+def test_commands_lead_the_states_they_cause(bags):
+    """Paired by the time law, action k moves the joints between tick k and tick k + 1."""
+    episodes, _ = load_episodes(bags, Contract.load(CONTRACT))
+    moved = np.concatenate([np.diff(e.obs[:, :2], axis=0)[:-1] for e in episodes]) / 0.05
+    action = np.concatenate([e.action[:-1] for e in episodes])
+
+    def error(shift):
+        a, m = (action[shift:], moved[: len(moved) - shift]) if shift > 0 else (action, moved)
+        a, m = (action[:shift], moved[-shift:]) if shift < 0 else (a, m)
+        return np.abs(a - m).mean()
+
+    assert error(0) < error(1) and error(0) < error(-1)
+    assert error(0) < 0.15  # rad/s; the rest is the servo's lag and the stamps' jitter
+
+
+def test_the_policy_says_where_it_comes_from_and_logs_are_written(run):
+    policy = load_policy(run / "policy")
+    d = policy.description
+    assert d.provenance["data"]["episodes"] == 60
+    assert d.provenance["config"]["steps"] == 300
+    assert d.contract == json.loads(json.dumps(Contract.load(CONTRACT).to_dict()))
+    assert 0 < d.beta.min < min(d.beta.suggested) <= d.beta.default <= max(d.beta.suggested)
+    groups = json.loads((run / "split.json").read_text())
+    names = [n for group in groups.values() for n in group]
+    assert len(names) == len(set(names)) == 60 and min(map(len, groups.values())) >= 5
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert float(rows[-1]["flow_loss"]) < float(rows[0]["flow_loss"])
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_training_is_repeatable_to_the_bit(bags, run, tmp_path):
+    again = fit(bags, CONTRACT, tmp_path, TINY)
+    a, b = load_policy(run / "policy"), load_policy(again.policy)
+    for part in ("velocity", "critic"):
+        for name, tensor in getattr(a, part).items():
+            assert np.array_equal(tensor, getattr(b, part)[name]), name
+
+
+def test_a_wrong_export_is_refused_and_the_folder_left_alone(run, tmp_path):
+    """A sampler of other weights must not pass the parity check."""
+    policy = load_policy(run / "policy")
+    off = {k: v.copy() for k, v in policy.velocity.items()}
+    # One column: the layer norm takes out whatever all of them share.
+    off["layers.0.weight"][..., 0] += np.float32(0.01)
+    d = policy.description
+    tensors = {d.velocity.file: off, d.critic.file: policy.critic}
+    write_policy(tmp_path / "other", d, tensors, {"sampler.onnx": policy.onnx})
+    assert parity(load_policy(tmp_path / "other")).largest_error > 1
+    assert parity(policy).largest_error <= 1
+
+
+def test_the_exported_sampler_is_unguided_to_the_bit_at_infinite_beta(run):
+    policy = load_policy(run / "policy")
+    sampler = make_sampler(policy, device="cpu")
+    rng = np.random.default_rng(0)
+    for stamp in range(20 * SCALE):
+        obs = rng.standard_normal(policy.obs_dim).astype(np.float32)
+        drawn = sampler(obs, draw_noise(0, stamp, 3, policy.flat_dim), 0.0)
+        assert np.array_equal(drawn.action, drawn.action_unguided)
+        assert np.array_equal(drawn.q, drawn.q_unguided)
+        assert (drawn.guidance_ratio == 0).all()
+
+
+def test_evaluation_does_not_depend_on_the_number_of_processes(run):
+    variants = [Variant("unguided", math.inf), Variant("qgf", 0.1)]
+    one = evaluate(run / "policy", "planar_arm", variants, 6, SELECT_SEEDS)
+    two = evaluate(run / "policy", "planar_arm", variants, 6, SELECT_SEEDS, workers=2)
+    assert [e.success for e in one] == [e.success for e in two]
+    for a, b in zip(one, two):
+        assert all(np.array_equal(p, q) for p, q in zip(a.paths, b.paths))
+
+
+def test_wilson_interval_of_a_known_case():
+    """8 of 10: 0.490 to 0.943 (Wilson 1927; any statistics table)."""
+    low, high = Rate(8, 10).interval
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-3)
+
+
+def test_networks_come_back_as_they_were_trained(run):
+    policy = load_policy(run / "policy")
+    velocity, critic = networks(policy)
+    assert {k: tuple(v.shape) for k, v in velocity.mlp.state_dict().items()} == {
+        k: v.shape for k, v in policy.velocity.items() if k != "time_embedding"
+    }
+    assert len(critic.mlp.layers) == len(TINY.hidden) + 1
+
+
+# Bad input, as a user meets it: a clear last line, the exit code, no traceback.
+
+
+def qgf(*arguments):
+    done = subprocess.run(["qgf", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    "case, code, words",
+    [
+        ("missing bag", 5, "does not exist"),
+        ("missing topic", 5, "no topic 'goal'"),
+        ("unknown key", 2, "'horizont'; did you mean 'horizon'?"),
+        ("changed byte", 4, "was changed"),
+        ("no policy", 4, "not a folder"),
+    ],
+)
+def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run, tmp_path):
+    contract = CONTRACT
+    data = bags
+    if case == "missing bag":
+        data = tmp_path / "nothing"
+    if case == "missing topic":
+        from training.data.rosbag2 import BagWriter, contract_sources
+
+        sources = contract_sources(Contract.load(CONTRACT))
+        del sources["goal"]
+        data = tmp_path / "bag"
+        with BagWriter(data, sources) as bag:
+            bag.write("joints", 1, 1, np.zeros(4))
+    if case == "unknown key":
+        contract = tmp_path / "contract.yaml"
+        contract.write_text(CONTRACT.read_text().replace("horizon:", "horizont:"))
+    if case in ("changed byte", "no policy"):
+        folder = tmp_path / "policy"
+        if case == "changed byte":
+            import shutil
+
+            shutil.copytree(run / "policy", folder)
+            file = folder / "critic.safetensors"
+            raw = bytearray(file.read_bytes())
+            raw[len(raw) // 2] ^= 1
+            file.write_bytes(raw)
+        arguments = ("export", folder)
+    else:
+        arguments = ("train", data, "--contract", contract, "--out", tmp_path / "out")
+    actual, out, err = qgf(*arguments)
+    assert actual == code
+    assert err.splitlines()[-1].startswith(f"qgf: error[{code}]: ") and words in err.splitlines()[-1]
+    assert "Traceback" not in err and out == ""
+
+
+def test_json_is_one_document_on_stdout(run, tmp_path):
+    code, out, err = qgf("record", "--out", tmp_path / "bags", "--episodes", 4, "--workers", 1, "--json")
+    assert code == 0
+    assert sum(json.loads(out)["outcomes"].values()) == 4
