@@ -15,20 +15,27 @@ from launch_ros.substitutions import FindPackageShare
 
 ARGUMENTS = [
     DeclareLaunchArgument(
-        "policy", default_value="", description="Policy folder, or a shipped policy's name. Default: params_file's, else planar_arm."
+        "policy",
+        default_value="",
+        description="Policy folder, or a shipped policy's name. Default: params_file's, else planar_arm.",
     ),
     DeclareLaunchArgument(
         "params_file",
         default_value=PathJoinSubstitution([FindPackageShare("qgf_ros"), "config", "default.yaml"]),
         description="Parameters of the node, under the key /**: (another key may not fit a namespace).",
     ),
-    DeclareLaunchArgument("namespace", default_value="", description="Of both nodes and their topics; /clock is shared."),
+    DeclareLaunchArgument(
+        "namespace",
+        default_value="",
+        description="Of both nodes and their topics; /clock is shared.",
+    ),
     DeclareLaunchArgument(
         "sim",
         default_value="mujoco",
         choices=["mujoco", "gazebo", "none"],
-        description="mujoco: starts qgf_sim and enables the node, the arm moves. gazebo: the node alone, on the /clock "
-        "and topics of a Gazebo that you run; unverified; call ~/enable. none: the node alone, for a robot; call ~/enable.",
+        description="mujoco: starts qgf_sim and enables the node: the arm moves. "
+        "none: the node alone, for a robot; call ~/enable. "
+        "gazebo: as none, but on the /clock of a Gazebo that you run yourself (unverified).",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -42,7 +49,11 @@ ARGUMENTS = [
         choices=["", "true", "false"],
         description="false: a lifecycle manager configures and activates the node. Default: params_file's, else true.",
     ),
-    DeclareLaunchArgument("log_level", default_value="info", description="Of both nodes: debug, info, warn, error or fatal."),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        description="Of both nodes: debug, info, warn, error or fatal.",
+    ),
 ]
 
 
@@ -58,13 +69,15 @@ def nodes(context: LaunchContext) -> list[Node]:
     if not params_file.is_file():  # launch_ros would warn and start without it
         raise RuntimeError(f"params_file {str(params_file)!r} does not exist")
 
-    # The launch file has the last word here: of all places only it knows whether that is a robot.
+    # The launch file has the last word here: only it knows whether this is a simulation of its own.
     parameters = {
         "enable_on_start": sim == "mujoco",
-        "use_sim_time": sim != "none" if given["use_sim_time"] == "auto" else given["use_sim_time"] == "true",
+        "use_sim_time": given["use_sim_time"] == "true",
     }
-    if given["policy"]:
-        parameters["policy"] = ParameterValue(given["policy"], value_type=str)  # a folder may be named 7
+    if given["use_sim_time"] == "auto":
+        parameters["use_sim_time"] = sim != "none"
+    if given["policy"]:  # a string, also where the folder is named 7
+        parameters["policy"] = ParameterValue(given["policy"], value_type=str)
     if given["autostart"]:
         parameters["autostart"] = given["autostart"] == "true"
     # Before the file, so that the file wins.
@@ -77,7 +90,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         "on_exit": ended,
     }
     log_level = ["--log-level", given["log_level"]]
-    # Named, because launch_ros then writes `parameters` under the full name, which no file's /** outdoes.
+    # Named, because launch_ros then writes `parameters` under the full name, which beats any /**.
     node = Node(
         executable="qgf_node",
         name="qgf",
@@ -91,7 +104,7 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def ended(event: ProcessExited, context: LaunchContext) -> list[Shutdown] | None:
-    """One without the other is of no use: all end, and the launch's exit code says that something failed."""
+    """One is of no use without the other: all end, and with code 1 if it was for an error."""
     if context.is_shutdown:
         return None
     if event.returncode:

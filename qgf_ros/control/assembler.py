@@ -13,6 +13,9 @@ import numpy as np
 from qgf_ros.contract import Contract
 
 FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
+LARGEST = float(
+    np.finfo(np.float32).max
+)  # the networks' arithmetic: beyond it a number is infinite
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Assembler:
         """Forgets everything: nothing counts as seen."""
         self._latest: dict[str, _Latest] = {}
         self._broken: dict[str, Problem] = {}
+        self._nonfinite: set[str] = set()  # whose newest message was not finite
 
     def push(self, name: str, stamp: int, receipt: int, values: np.ndarray) -> None:
         """Offers a message. What cannot be used is counted, and the last good one is kept.
@@ -66,8 +70,9 @@ class Assembler:
                 f"{values.shape[0]} numbers where {self._width[name]} are expected",
             )
             return
-        if not np.isfinite(values).all():
+        if not (np.abs(values) <= LARGEST).all():  # NaN compares false
             self.dropped += 1  # the last good one ages until it is too old
+            self._nonfinite.add(name)
             return
         stamp = stamp or receipt
         if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
@@ -81,6 +86,7 @@ class Assembler:
             return
         self._latest[name] = _Latest(stamp, np.array(values, dtype=np.float64))
         self._broken.pop(name, None)
+        self._nonfinite.discard(name)
 
     def reject(self, name: str, code: str, detail: str) -> None:
         """Notes that a source's newest message is unusable; it stays so until a good one comes."""
@@ -91,9 +97,11 @@ class Assembler:
 
     def assemble(self, now: int) -> Observation | Problem:
         """The observation at tick `now`, or the first problem in the contract's order."""
+        for name in self._width:
+            broken = self._broken.get(name)  # one look: `push` may clear it meanwhile
+            if broken is not None:
+                return broken
         missing = [self._topic[n] for n in self._width if n not in self._latest]
-        if self._broken:
-            return next(iter(self._broken.values()))
         if missing:
             return Problem(
                 "STATE_MISSING:" + ",".join(missing), f"waiting for {', '.join(missing)}"
@@ -102,10 +110,11 @@ class Assembler:
         for source in self._contract.observations:
             limit = self._contract.max_age(source)
             if ages[source.name] > limit:
-                age = ages[source.name]
+                age, bad = ages[source.name], source.name in self._nonfinite
                 return Problem(
-                    f"STATE_STALE:{source.topic}",
-                    f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s",
+                    f"STATE_{'NONFINITE' if bad else 'STALE'}:{source.topic}",
+                    f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s"
+                    + ("; newer messages were not finite" if bad else ""),
                 )
             if ages[source.name] < -FUTURE_TOLERANCE:
                 return Problem(

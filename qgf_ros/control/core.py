@@ -6,22 +6,26 @@ Nothing here reads a clock, but to time itself: `now` comes in.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.chunk import Chunk, Sampled, choose, draw_noise
 from qgf_ros.control.gate import Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.latency import Latency
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import Sample
 
 MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
-SATURATED = 1 - 1e-6  # a normalised number beyond this sits at its edge
+HUNG = 1.0  # s without an answer of the sampler: it will not come
+FAILURES, FAILURES_WITHIN = 3, 10.0  # of the sampler, s: then it is a FAULT
 
 
 @dataclass
@@ -30,44 +34,6 @@ class Tuning:
 
     beta: float
     num_candidates: int = 1
-
-    @property
-    def weight(self) -> float:
-        """w = 1 / beta; 0 at infinity. The only place where beta becomes w."""
-        return 1.0 / self.beta
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """H actions; action i is executed at start + i * period (the time law)."""
-
-    start: int  # ns
-    actions: np.ndarray  # (H, A) robot units
-    epoch: int
-    sequence: int
-
-    def index(self, now: int, period: int) -> int:
-        """Which action belongs to `now`; outside 0..H-1 none does."""
-        return (now - self.start + period // 2) // period
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A new chunk and what the critic says about it; see QValues.msg."""
-
-    chunk: Chunk
-    stamp: int  # ns, of the observation
-    beta: float
-    q: float
-    q_unguided: float
-    q_std: float
-    gradient_norm: float
-    guidance_ratio: float
-    share_clipped: float
-    guards: tuple[str, ...]
-    share_executed: float  # of the chunk before
-    inference_seconds: float
-    age: float
 
 
 @dataclass(frozen=True)
@@ -83,7 +49,10 @@ class TickResult:
 
 
 class ControlCore:
-    """All control logic of one policy on one robot."""
+    """All control logic of one policy on one robot.
+
+    `tick` belongs to one thread; the other methods may be called from another.
+    """
 
     def __init__(
         self,
@@ -124,19 +93,32 @@ class ControlCore:
         self._names = contract.action_names
         self._measured = _measured_positions(policy)
         self._estop: Problem | None = None
+        self._failures: deque[tuple[int, str]] = deque(maxlen=16)
+        self._suspect = False  # the sampler failed or was late: it has to prove itself again
+        self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
         self.epoch = 0
         self._begin_epoch(None)
 
-    # What the outside does to the core. Called from other threads: each is one assignment.
+    @property
+    def beta(self) -> float:
+        """The temperature in effect: never below the policy's floor; infinite where it is none."""
+        beta = self.tuning.beta
+        return max(beta, self.policy.description.beta.min) if beta > 0 else math.inf
+
+    # What the outside does to the core.
 
     def enable(self, on: bool) -> str:
         """Answers why not, or ""."""
-        return self.supervisor.enable(on)
+        with self._lock:
+            return self.supervisor.enable(on)
 
     def reset(self) -> None:
         """Clears FAULT and HOLD; the robot has to be enabled again."""
-        self._estop = None
-        self.supervisor.reset()
+        with self._lock:
+            self._estop = None
+            self._failures.clear()
+            self._suspect = False
+            self.supervisor.reset()
 
     def estop(self) -> None:
         """Latches FAULT at the next tick. Only `reset` releases it."""
@@ -144,10 +126,27 @@ class ControlCore:
 
     def clock_jumped(self) -> None:
         """The control clock went back: what was buffered belongs to another time."""
-        self.assembler.clear()
-        self.supervisor.interrupt(
-            Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state")
-        )
+        with self._lock:
+            self.assembler.clear()
+            self.supervisor.interrupt(
+                Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state")
+            )
+
+    def clock_stopped(self, now: int) -> TickResult:
+        """Instead of a tick while the control clock stands still: brings the robot to a hold."""
+        with self._lock:
+            problem = Problem(
+                "CLOCK_STOPPED", "the control clock stands still; is /clock published?"
+            )
+            self.supervisor.interrupt(problem)
+            output = self.gate.brake(now)
+            return TickResult(self.supervisor.state, problem, None, output, None, 0.0)
+
+    def halt(self, now: int) -> Output:
+        """A hold in place of a tick, for the last words before a stop."""
+        with self._lock:
+            self.supervisor.enable(False)
+            return self.gate.brake(now)
 
     def close(self) -> None:
         """Releases the sampler's thread."""
@@ -158,29 +157,44 @@ class ControlCore:
     def tick(self, now: int) -> TickResult:
         """One control period at `now` [ns on the control clock]."""
         began = time.perf_counter()
-        self.ticks += 1
+        with self._lock:
+            self.ticks += 1
+            state, sampled, candidate = self._decide(now)
+            output = self.gate.step(now, candidate)
+            reason = self.supervisor.reason
+        return TickResult(state, reason, candidate, output, sampled, time.perf_counter() - began)
+
+    def _decide(self, now: int) -> tuple[State, Sampled | None, Candidate | None]:
+        """The supervisor's state for this tick, and a candidate if it is RUN."""
         if self._estop is not None:
             self.supervisor.fault(self._estop)
+        if self._pending is not None and (now - self._pending) * 1e-9 > HUNG:
+            hung = Problem("INFER_HUNG", f"the sampler gave no answer for {HUNG:.0f} s")
+            self.supervisor.fault(hung)
         observation = self.assembler.assemble(now)
-        problem = observation if isinstance(observation, Problem) else None
-        if problem is None and self.supervisor.state is State.RUN and not self.supervisor.enabled:
-            problem = DISABLED
         was_running = self.supervisor.state is State.RUN
+        problem: Problem | None
+        if isinstance(observation, Problem):
+            problem = observation
+        elif was_running and not self.supervisor.enabled:
+            problem = DISABLED
+        elif self._suspect and self.supervisor.state is State.HOLD:
+            problem = self._probe(now, observation)
+        else:
+            problem = None
         state = self.supervisor.update(now, problem)
-        sampled, candidate = None, None
-        if state is State.RUN and isinstance(observation, Observation):
-            if not was_running:
-                self._begin_epoch(observation)
-            sampled, candidate, problem = self._act(now, observation)
-            if problem is not None:
-                state = self.supervisor.update(now, problem)
-        output = self.gate.step(now, candidate)
-        return TickResult(
-            state, self.supervisor.reason, candidate, output, sampled, time.perf_counter() - began
-        )
+        if state is not State.RUN or isinstance(observation, Problem):
+            return state, None, None
+        if not was_running:
+            self._begin_epoch(observation)
+        sampled, values, problem = self._act(now, observation)
+        if problem is not None:
+            self._suspect = True
+            return self.supervisor.update(now, problem), sampled, None
+        return state, sampled, self._candidate(now, observation, values)
 
     def _begin_epoch(self, observation: Observation | None) -> None:
-        """Everything sampled before is void; the gate starts from the measured state."""
+        """Everything sampled before is void; the gate learns where the robot is measured."""
         self.epoch += 1
         self._chunk: Chunk | None = None
         self._pending: int | None = None  # start of the request that is being sampled
@@ -189,147 +203,140 @@ class ControlCore:
         self._last: np.ndarray | None = None
         measured = None
         if observation is not None:
-            padded = np.append(observation.vector, np.nan)
-            measured = padded[self._measured]
-        self.gate.reset(self.epoch, measured)
+            measured = np.append(observation.vector, np.nan)[self._measured]
+        self.gate.begin_epoch(self.epoch, measured)
 
     def _act(
         self, now: int, observation: Observation
-    ) -> tuple[Sampled | None, Candidate | None, Problem | None]:
-        """A candidate for this tick: from the current chunk, a new one, or the last action again."""
-        sampled, problem = None, None
+    ) -> tuple[Sampled | None, np.ndarray | None, Problem | None]:
+        """The action for this tick: from the current chunk, a new one, or the last one again."""
+        sampled = None
         if self._exhausted(now):
             if self._pending is None:
                 self._request(now, observation)
-            sampled, problem = self._receive(now)
+            answer = self._receive(self._wait)
+            if answer is not None:
+                adopted = self._adopt(answer)
+                if isinstance(adopted, Problem):
+                    return None, None, self._failed(now, adopted)
+                sampled = adopted
         values = self._scheduled(now)
         if values is not None:
             self._executed += 1
             self._reused = 0
-        elif problem is None:
-            self.overruns += 1
-            self._reused += 1
-            values = self._last
-            if values is None and self._reused <= MAX_REUSE:
-                return sampled, None, None  # the first sample of an epoch may take a moment
-            if self._reused > MAX_REUSE:
-                return (
-                    sampled,
-                    None,
-                    Problem(
-                        "OVERRUN",
-                        f"no action for {self._reused} ticks: sampling is slower than the period",
-                    ),
-                )
+            self._last = values
+            return sampled, values, None
+        self.overruns += 1
+        self._reused += 1
+        if self._reused > MAX_REUSE:
+            late = f"no action for {self._reused} ticks: sampling is slower than the period"
+            return sampled, None, Problem("OVERRUN", late)
+        return sampled, self._last, None  # None: the first sample of an epoch may take a moment
+
+    def _candidate(
+        self, now: int, observation: Observation, values: np.ndarray | None
+    ) -> Candidate | None:
         if values is None:
-            return sampled, None, problem
-        self._last = values
+            return None
         self.sequence += 1
-        deadline = now + DEADLINE_PERIODS * self._period
-        candidate = Candidate(
-            self._owner,
-            self.sequence,
-            self.epoch,
-            observation.stamp,
-            now,
-            deadline,
-            self._names,
-            values,
+        return Candidate(
+            owner=self._owner,
+            sequence=self.sequence,
+            epoch=self.epoch,
+            stamp=observation.stamp,
+            execute_at=now,
+            deadline=now + DEADLINE_PERIODS * self._period,
+            names=self._names,
+            values=values,
         )
-        return sampled, candidate, problem
 
     def _exhausted(self, now: int) -> bool:
         return self._chunk is None or self._chunk.index(now, self._period) >= self._execute_steps
 
     def _scheduled(self, now: int) -> np.ndarray | None:
-        """The chunk's action for `now`. A chunk that is late goes on to its end (H, not execute_steps)."""
+        """The chunk's action for `now`. While the next chunk is late, this one goes on to its end."""
         if self._chunk is None:
             return None
         index = self._chunk.index(now, self._period)
         return self._chunk.actions[index] if 0 <= index < len(self._chunk.actions) else None
 
     def _request(self, now: int, observation: Observation) -> None:
-        beta = self.tuning.beta
-        noise = draw_noise(
-            self._seed, observation.stamp, self.tuning.num_candidates, self.policy.flat_dim
+        beta = self.beta
+        count, size = self.tuning.num_candidates, self.policy.flat_dim
+        request = Request(
+            obs=self.policy.normalizer.normalize_obs(observation.vector),
+            noise=draw_noise(self._seed, observation.stamp, count, size),
+            weight=1.0 / beta,  # the only place where beta becomes w
+            start=now,
+            stamp=observation.stamp,
+            epoch=self.epoch,
+            beta=beta,
+            age=observation.age,
         )
-        obs = self.policy.normalizer.normalize_obs(observation.vector)
-        weight = Tuning(beta).weight
         self._pending = now
-        self._inference.submit(
-            Request(obs, noise, weight, now, observation.stamp, self.epoch, beta, observation.age)
-        )
+        self._inference.submit(request)
 
-    def _receive(self, now: int) -> tuple[Sampled | None, Problem | None]:
-        """Takes a finished sample, waiting a share of the period for it; a stale one is dropped."""
-        result = self._inference.poll(self._wait)
-        if result is None:
-            return None, None
-        self._pending = None
-        self.inference_latency.add(result.seconds)
-        if result.request.epoch != self.epoch:
-            return None, None
-        if result.sample is None:
-            return None, Problem("INFERENCE", f"the sampler failed: {result.error}")
-        return self._adopt(result, result.sample)
+    def _receive(self, timeout: float) -> Result | None:
+        """A finished sample of this epoch, waiting for it if need be; older ones are dropped."""
+        while (result := self._inference.poll(timeout)) is not None:
+            if result.request.epoch == self.epoch:
+                self._pending = None
+                self.inference_latency.add(result.seconds)
+                return result
+        return None
 
-    def _adopt(self, result: Result, sample: Sample) -> tuple[Sampled | None, Problem | None]:
-        guided, q, guards = self._trusted(sample)
-        if guided.shape != (len(sample.q), self.policy.flat_dim):
-            return None, Problem("ACTION_SCHEMA", f"the sampler gave {guided.shape}")
-        finite = np.isfinite(guided).all(axis=1) & np.isfinite(q)
-        if not finite.any():
-            return None, Problem("ACTION_NONFINITE", "the sampler gave no finite action")
-        best = int(np.argmax(np.where(finite, q, -np.inf)))
-        flat = guided[best].reshape(self.policy.horizon, self.policy.action_dim)
-        previous = self._chunk
+    def _adopt(self, result: Result) -> Sampled | Problem:
+        """Makes a result the current chunk."""
+        if result.error:
+            return Problem("INFERENCE", f"the sampler failed: {result.error}")
+        sample, request = result.sample, result.request
+        choice = choose(sample, self.policy)
+        if isinstance(choice, Problem):
+            return choice
+        assert sample is not None
+        previous, row = self._chunk, choice.row
         share = self._executed / len(previous.actions) if previous else float("nan")
         self._executed = 0
         sequence = previous.sequence + 1 if previous else 1
-        request = result.request
-        self._chunk = Chunk(
-            request.start, self.policy.normalizer.unnormalize_action(flat), request.epoch, sequence
-        )
+        self._chunk = Chunk(request.start, choice.action, request.epoch, sequence)
         return Sampled(
             chunk=self._chunk,
             stamp=request.stamp,
             beta=request.beta,
-            q=float(q[best]),
-            q_unguided=float(sample.q_unguided[best]),
-            q_std=float(sample.q_std[best]),
-            gradient_norm=float(sample.gradient_norm[best]),
-            guidance_ratio=float(sample.guidance_ratio[best]),
-            share_clipped=float(np.mean(np.abs(flat) >= SATURATED)),
-            guards=guards,
+            q=float(sample.q[row]),
+            q_unguided=float(sample.q_unguided[row]),
+            q_std=float(sample.q_std[row]),
+            gradient_norm=float(sample.gradient_norm[row]),
+            guidance_ratio=float(sample.guidance_ratio[row]),
+            share_clipped=choice.share_clipped,
+            guards=choice.guards,
             share_executed=share,
             inference_seconds=result.seconds,
             age=request.age,
-        ), None
-
-    def _trusted(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Candidates with Q or gradient beyond the policy's sanity bounds fall back to the unguided
-        action from the same noise; the critic has no say about those."""
-        sanity = self.policy.description.sanity
-        sane = np.isfinite(sample.q) & (sample.q >= sanity.q_low) & (sample.q <= sanity.q_high)
-        sane &= np.isfinite(sample.gradient_norm) & (sample.gradient_norm <= sanity.gradient_norm)
-        sane &= np.isfinite(sample.action).all(axis=-1)
-        if sane.all():
-            return sample.action, sample.q, ()
-        action = np.where(sane[:, None], sample.action, sample.action_unguided)
-        q = np.where(
-            sane,
-            sample.q,
-            np.where(np.isfinite(sample.q_unguided), sample.q_unguided, sanity.q_low),
         )
-        return action, q, ("q_invalid",)
 
+    def _probe(self, now: int, observation: Observation) -> Problem | None:
+        """In HOLD after trouble with the sampler: asks it again, without acting on the answer."""
+        if self._pending is None:
+            self._request(now, observation)
+        answer = self._receive(self._wait)
+        if answer is None:
+            return Problem("OVERRUN", "waiting for the sampler")
+        tried: object = Problem("INFERENCE", f"the sampler failed: {answer.error}")
+        if not answer.error:
+            tried = choose(answer.sample, self.policy)
+        if isinstance(tried, Problem):
+            return self._failed(now, tried)
+        self._suspect = False
+        return None
 
-def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
-    """(N, D) float32 ~ N(0, I), a function of (seed, observation stamp) alone, so that a replay
-    samples what the robot sampled. The first rows do not depend on how many there are."""
-    return np.random.default_rng([seed, stamp]).standard_normal(
-        (candidates, size), dtype=np.float32
-    )
+    def _failed(self, now: int, problem: Problem) -> Problem:
+        """Counts a failure of the sampler; a wrong form, or three failures, will not heal: FAULT."""
+        self._failures.append((now, problem.code))
+        recent = sum((now - at) * 1e-9 <= FAILURES_WITHIN for at, code in self._failures)
+        if problem.code == "ACTION_SCHEMA" or recent >= FAILURES:
+            self.supervisor.fault(problem)
+        return problem
 
 
 def _measured_positions(policy: Policy) -> np.ndarray:

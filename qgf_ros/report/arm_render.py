@@ -26,7 +26,7 @@ from qgf_ros.sim.stream import Stream
 from qgf_ros.sim.world import Outcome
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 SIZE = 900  # pixels, square
 CAMERA_HEIGHT, FIELD_OF_VIEW = 2.4, 50.0  # m and degrees, as in arm.xml

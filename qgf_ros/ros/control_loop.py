@@ -6,32 +6,52 @@ ones are skipped, never caught up in a burst.
 
 from __future__ import annotations
 
+import enum
 import threading
 from collections.abc import Callable
 
 from rclpy.clock import Clock, ClockType, JumpThreshold, ROSClock
 from rclpy.duration import Duration
 
-JUMPED_BACK_PERIODS = 2
+JUMPED_BACK_PERIODS = 2  # a deadline further ahead than this: the clock went back
+STALLED = 0.5  # s of steady time without a step of a simulated clock: it has stopped
+
+
+class _Woken(enum.Enum):
+    DUE = 1
+    JUMPED = 2
+    STALLED = 3
+    STOPPING = 4
 
 
 class ControlLoop(threading.Thread):
-    """Calls `tick(deadline)` [ns] once per period until `stop`; `jumped()` when time went back."""
+    """Calls `tick(deadline)` [ns] once per period until `stop`.
+
+    `jumped()` when the clock went back; `stalled(now)` once per period of steady time while a
+    simulated clock stands still, which can only stop the robot, never move it.
+    """
 
     def __init__(
-        self, clock: Clock, period: int, tick: Callable[[int], None], jumped: Callable[[], None]
+        self,
+        clock: Clock,
+        period: int,
+        *,
+        tick: Callable[[int], None],
+        jumped: Callable[[], None],
+        stalled: Callable[[int], None],
     ) -> None:
         super().__init__(name="qgf-control", daemon=True)
         self._clock = clock
         self._period = period
         self._tick = tick
         self._jumped = jumped
+        self._stalled = stalled
         self._changed = threading.Condition()
         self._stopping = False
         self.error: Exception | None = None
         self._jump_handle = None
         if clock.clock_type == ClockType.ROS_TIME:
-            # Simulated time moves in jumps: each wakes the thread, which otherwise would have to poll.
+            # Simulated time moves in jumps: each wakes the thread, which would have to poll else.
             threshold = JumpThreshold(
                 min_forward=Duration(nanoseconds=1),
                 min_backward=Duration(nanoseconds=-1),
@@ -54,37 +74,47 @@ class ControlLoop(threading.Thread):
 
     def run(self) -> None:
         try:
-            deadline = 0
-            while self._wait(deadline):
-                now = self._clock.now().nanoseconds
-                if deadline == 0 or deadline - now > JUMPED_BACK_PERIODS * self._period:
-                    if deadline:
-                        self._jumped()
-                    deadline = -(-now // self._period) * self._period
-                    continue
+            self._run()
+        except Exception as error:  # the owner has to stop the robot and end the process
+            self.error = error
+
+    def _run(self) -> None:
+        deadline = self._next_deadline() if self._wait(1) is not _Woken.STOPPING else 0
+        patience = STALLED
+        while (woken := self._wait(deadline, patience)) is not _Woken.STOPPING:
+            patience = STALLED
+            if woken is _Woken.STALLED:
+                self._stalled(self._clock.now().nanoseconds)
+                patience = self._period * 1e-9  # said once, the hold goes on at the control rate
+            elif woken is _Woken.JUMPED:
+                self._jumped()
+                deadline = self._next_deadline()
+            else:
                 self._tick(deadline)
                 deadline += self._period
                 behind = self._clock.now().nanoseconds - deadline
                 if behind > self._period:
                     deadline += behind // self._period * self._period
-        except Exception as error:  # the owner has to stop the robot and end the process
-            self.error = error
+
+    def _next_deadline(self) -> int:
+        """Ticks lie on whole multiples of the period."""
+        return -(-self._clock.now().nanoseconds // self._period) * self._period
 
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _wait(self, deadline: int) -> bool:
-        """True at `deadline`, or earlier when the clock jumped back; False when stopping."""
+    def _wait(self, deadline: int, patience: float = STALLED) -> _Woken:
+        """Until `deadline` of the clock. A simulated clock at 0 has not begun, and cannot stall."""
         with self._changed:
             while not self._stopping:
                 now = self._clock.now().nanoseconds
-                if now > 0 and (
-                    now >= deadline or deadline - now > JUMPED_BACK_PERIODS * self._period
-                ):
-                    return True
-                if isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active:
-                    self._changed.wait()
-                else:
+                if 0 < now < deadline - JUMPED_BACK_PERIODS * self._period:
+                    return _Woken.JUMPED
+                if now >= deadline:
+                    return _Woken.DUE
+                if not (isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active):
                     self._changed.wait((deadline - now) * 1e-9)
-            return False
+                elif not self._changed.wait(patience) and now > 0:
+                    return _Woken.STALLED
+            return _Woken.STOPPING

@@ -52,7 +52,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
 
 STATUS_PERIOD = 0.1  # s, steady time
 DIAGNOSTICS_EVERY = 10  # statuses
-MAX_LAST_WORDS = 40  # commands of the final ramp; at most two periods of patience each
+MAX_LAST_WORDS = 40  # commands of the final ramp, one per period
 
 
 class QgfNode(LifecycleNode):
@@ -69,6 +69,7 @@ class QgfNode(LifecycleNode):
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._state = State.UNCONFIGURED
         self._statuses = 0
+        self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
         self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
         self._diagnostics_publisher = self.create_publisher(
@@ -87,15 +88,16 @@ class QgfNode(LifecycleNode):
 
     # Life cycle.
 
-    def start(self) -> None:
+    def start(self) -> str:
         """With autostart: to READY, or out of the process with the error's code."""
         if not self.parameters.values["autostart"]:
-            return
+            return "UNCONFIGURED, waiting for a lifecycle manager"
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 raise self.error or QgfError(
                     "the lifecycle transition failed; the log above says why"
                 )
+        return "READY"
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -136,6 +138,7 @@ class QgfNode(LifecycleNode):
         contract = self.core.policy.contract
         self.core.reset()
         self.core.assembler.clear()
+        self._estop = False
         if self.parameters.values["enable_on_start"]:
             self.core.enable(True)
         self._state_subscriptions = [
@@ -145,7 +148,13 @@ class QgfNode(LifecycleNode):
             for o in contract.observations
         ]
         period = round(contract.time.period * 1e9)
-        self._loop = ControlLoop(self.get_clock(), period, self._tick, self._on_clock_jump)
+        self._loop = ControlLoop(
+            self.get_clock(),
+            period,
+            tick=self._tick,
+            jumped=self._on_clock_jump,
+            stalled=self._on_clock_stopped,
+        )
         self._change_state(State.WAITING)
         self._loop.start()
         return TransitionCallbackReturn.SUCCESS
@@ -182,16 +191,15 @@ class QgfNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._state_subscriptions = []
         core, period = self.core, self.core.policy.contract.time.period
-        core.enable(False)
         now = self.get_clock().now().nanoseconds
-        for count in range(1, MAX_LAST_WORDS + 1):
-            output = core.gate.step(now + round(count * period * 1e9), None)
+        for _ in range(MAX_LAST_WORDS):
+            output = core.halt(now)
             if output.values is None:
                 break
             self._send(output, now)
-            if core.gate.at_rest and count > 1:
+            if core.gate.at_rest:
                 break
-            time.sleep(min(period, 0.02))
+            time.sleep(period)
 
     def _release(self) -> None:
         if self.core is not None:
@@ -221,6 +229,7 @@ class QgfNode(LifecycleNode):
         core.assembler.push(source.name, stamp, receipt, values)
 
     def _on_estop(self, msg: Bool) -> None:
+        self._estop = msg.data
         if msg.data and self.core is not None:
             self.core.estop()
             self.get_logger().error("emergency stop")
@@ -232,7 +241,11 @@ class QgfNode(LifecycleNode):
                 f"the node is {self._state.name}; activate it first",
             )
             return response
-        refusal = self.core.enable(request.data)
+        # Not remembered for later: a robot that moves minutes after a call is a danger.
+        waiting = request.data and self._state is State.WAITING
+        reason = self.core.supervisor.reason
+        refusal = f"WAITING: {reason.detail if reason else 'no state yet'}" if waiting else ""
+        refusal = refusal or self.core.enable(request.data)
         response.success = not refusal
         response.message = refusal or (
             "enabled" if request.data else "disabled: decelerating to a hold"
@@ -240,10 +253,14 @@ class QgfNode(LifecycleNode):
         return response
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self.core is not None
-        if self.core is not None:
+        response.success = False
+        if self.core is None:
+            response.message = "not configured"
+        elif self._estop:
+            response.message = "the emergency stop is still pressed: release it first"
+        else:
             self.core.reset()
-        response.message = "reset; call ~/enable to move" if response.success else "not configured"
+            response.success, response.message = True, "reset; call ~/enable to move"
         return response
 
     def _on_parameter(self, name: str, value: Any) -> None:
@@ -260,7 +277,13 @@ class QgfNode(LifecycleNode):
 
     def _tick(self, deadline: int) -> None:
         assert self.core is not None
-        result = self.core.tick(deadline)
+        self._emit(self.core.tick(deadline), deadline)
+
+    def _on_clock_stopped(self, now: int) -> None:
+        assert self.core is not None
+        self._emit(self.core.clock_stopped(now), now)
+
+    def _emit(self, result: TickResult, deadline: int) -> None:
         if result.output.values is not None:
             self._send(result.output, deadline)
         if result.candidate is not None:
@@ -282,12 +305,12 @@ class QgfNode(LifecycleNode):
     def _note(self, result: TickResult) -> None:
         if result.state is not self._state:
             reason = result.reason.detail if result.reason else ""
-            log = (
-                self.get_logger().info
-                if result.state in (State.READY, State.RUN)
-                else self.get_logger().warning
-            )
-            log(f"{self._state.name} -> {result.state.name} {reason}".rstrip())
+            text = f"{self._state.name} -> {result.state.name} {reason}".rstrip()
+            # Two calls on two lines: rclpy refuses a call site that changes its severity.
+            if result.state in (State.READY, State.RUN):
+                self.get_logger().info(text)
+            else:
+                self.get_logger().warning(text)
             self._change_state(result.state)
 
     def _on_clock_jump(self) -> None:
@@ -321,7 +344,7 @@ class QgfNode(LifecycleNode):
                 "tick": core.ticks,
                 "sequence": core.sequence,
                 "epoch": core.epoch,
-                "beta": core.tuning.beta,
+                "beta": core.beta,
                 "policy_sha256": core.policy.sha256,
                 "topics": [o.topic for o in core.policy.contract.observations],
                 "topic_age": list(ages.values()),

@@ -90,7 +90,7 @@ def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
             raise UsageError(f"{spec.name} is NaN; allowed: {low:g} to {spec.high:g}")
     elif type(value) is not wanted:
         raise UsageError(
-            f"{spec.name} must be a {wanted.__name__}, not {type(value).__name__} {value!r}"
+            f"{spec.name} must be of type {wanted.__name__}, not {type(value).__name__} {value!r}"
         )
     if wanted in (int, float) and not low <= value <= spec.high:
         hint = (
@@ -169,6 +169,11 @@ class Parameters:
         good = {}
         for parameter in parameters:
             spec = BY_NAME.get(parameter.name)
+            if parameter.name == "use_sim_time":
+                reason = (
+                    "use_sim_time is read at start: a clock is not swapped under a moving robot"
+                )
+                return SetParametersResult(successful=False, reason=reason)
             if spec is None:
                 continue
             try:

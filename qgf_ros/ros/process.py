@@ -36,7 +36,8 @@ class Program(Protocol):
     def error(self) -> Exception | None:
         """Why it ended, if not well."""
 
-    def start(self) -> None: ...
+    def start(self) -> str:
+        """Begins to work; what to print when that is done, "READY" if nothing is left to do."""
 
     def close(self) -> None:
         """Last words, then everything is released. Called once, also after an error."""
@@ -66,8 +67,7 @@ def _spin(program: Program, stop: threading.Event, name: str) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(program.node)
     try:
-        program.start()
-        print(f"{name}: READY", flush=True)
+        print(f"{name}: {program.start()}", flush=True)
         while not (stop.is_set() or program.done.is_set()):
             executor.spin_once(timeout_sec=SPIN_SLICE)
         if program.error is not None:

@@ -95,8 +95,9 @@ class SimNode:
             raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
         return values
 
-    def start(self) -> None:
+    def start(self) -> str:
         self._thread.start()
+        return "READY"
 
     def close(self) -> None:
         self._stopping.set()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qgf_ros.control.core import ControlCore, Sampled
+from qgf_ros.control.chunk import Sampled
+from qgf_ros.control.core import ControlCore
 from qgf_ros.control.supervisor import State
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome

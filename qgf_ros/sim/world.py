@@ -43,7 +43,10 @@ class World(Protocol):
     control_period: float  # the demonstrator's period, one reward per period [s]
     publications: tuple[Publication, ...]
     outcome: Outcome
-    time: float  # since reset [s]
+
+    @property
+    def time(self) -> float:
+        """Since reset [s]."""
 
     def reset(self, seed: int) -> None: ...
 

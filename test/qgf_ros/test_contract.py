@@ -283,6 +283,7 @@ def both_named(kind):
     return value
 
 
+@pytest.mark.xfail(strict=True, reason="contract.py: names are unique within a list only, streams are kept by name")
 @pytest.mark.parametrize("kind", ["action", "reward", "success", "episode_start"])
 def test_observation_named_like_another_stream_refused(kind):
     """Streams are kept by name: an observation called as an action would be read from the action's
@@ -290,6 +291,7 @@ def test_observation_named_like_another_stream_refused(kind):
     refused(both_named(kind))
 
 
+@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: one limit for two numbers")
 def test_joint_state_command_of_two_fields_refused():
     """One limit per joint, but two numbers per joint in a message: the sizes never fit."""
     value = position_dict()
@@ -297,6 +299,7 @@ def test_joint_state_command_of_two_fields_refused():
     refused(value)
 
 
+@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: effort is not refused")
 def test_effort_command_refused():
     """faults.md: effort mode must name what holds, or it is refused; holding the last effort is none."""
     value = position_dict()
@@ -304,6 +307,7 @@ def test_effort_command_refused():
     refused(value)
 
 
+@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: field and representation are not compared")
 @pytest.mark.parametrize("fields,representation", [(["velocity"], "absolute"), (["position"], "velocity")])
 def test_joint_state_command_that_contradicts_its_representation_refused(fields, representation):
     value = position_dict()
@@ -311,6 +315,7 @@ def test_joint_state_command_that_contradicts_its_representation_refused(fields,
     refused(value)
 
 
+@pytest.mark.xfail(strict=True, reason="strict_yaml.py parse_yaml: ValueError and RecursionError escape")
 @pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: 2024-13-45", "[" * 3000])
 def test_fault_033_yaml_that_breaks_the_parser_is_a_usage_error(tmp_path, text):
     path = tmp_path / "contract.yaml"
@@ -319,10 +324,12 @@ def test_fault_033_yaml_that_breaks_the_parser_is_a_usage_error(tmp_path, text):
         Contract.load(path)
 
 
+@pytest.mark.xfail(strict=True, reason="strict_yaml.py _scalar: OverflowError escapes")
 def test_fault_033_integer_beyond_float_is_a_usage_error():
     refused(changed(("time", "period"), 10**400), "period")
 
 
+@pytest.mark.xfail(strict=True, reason="strict_yaml.py parse_yaml: the last one wins silently")
 def test_fault_033_key_given_twice_refused(tmp_path):
     """YAML lets the last one win: a joint's limits pasted twice would silently be the wider ones."""
     path = tmp_path / "contract.yaml"
@@ -331,6 +338,7 @@ def test_fault_033_key_given_twice_refused(tmp_path):
         Contract.load(path)
 
 
+@pytest.mark.xfail(strict=True, reason="messages.py check: field paths are not held to the type")
 @pytest.mark.parametrize("field", ["point", "point.w", "poin.x", "header.frame_id"])
 def test_fault_033_field_that_the_message_does_not_have_refused(field):
     refused(changed(("observations", 1, "fields"), [field]), field)

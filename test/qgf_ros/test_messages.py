@@ -174,8 +174,9 @@ def test_unknown_type_names_the_supported():
         message_type("JointState")
 
 
+@pytest.mark.xfail(strict=True, reason="messages.py _joint_state: count() for every name")
 def test_fault_012_refusing_duplicates_costs_no_tick():
-    """Counted comparisons, not time: the refusal of 4096 equal names must not be quadratic."""
+    """Counted comparisons, not time: the refusal of many equal names must not be quadratic."""
     compared = 0
 
     class Name(str):
@@ -186,12 +187,14 @@ def test_fault_012_refusing_duplicates_costs_no_tick():
             compared += 1
             return str.__eq__(self, other)
 
-    names = [Name(i // 2) for i in range(MAX_VALUES)]
+    count = MAX_VALUES // 4
+    names = [Name(i // 2) for i in range(count)]
     with pytest.raises(SchemaError, match="twice"):
-        JOINTS.decode(joint_state(names, np.zeros(MAX_VALUES)), ("position",), ("0",))
-    assert compared < 100 * MAX_VALUES, compared
+        JOINTS.decode(joint_state(names, np.zeros(count)), ("position",), ("0",))
+    assert compared < 100 * count, compared
 
 
+@pytest.mark.xfail(strict=True, reason="messages.py decode: float() raises TypeError or ValueError")
 @pytest.mark.parametrize("field", ["point", "header", "header.frame_id"])
 def test_fault_012_a_field_that_is_no_number_is_a_schema_error(field):
     msg = Msg(point=Msg(x=1.0), header=Msg(frame_id="map"))

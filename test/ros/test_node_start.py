@@ -11,13 +11,14 @@ import time
 
 import pytest
 import ros_harness as ros
+from qgf_make import resign
 
 from qgf_ros.share import share_folder
 
 POLICY = share_folder() / "config" / "policies" / "planar_arm"
 
 
-def refused(domain, *args, code, files=(), policy="planar_arm", **parameters):
+def refused(domain, *args, code, files=(), policy="planar_arm", within=20.0, **parameters):
     """The node ends by itself with `code` and the one line; nobody saw a publisher of commands."""
     watcher = ros.FakeRobot(domain)
     parameters = ({"policy": policy} if policy is not None else {}) | parameters
@@ -25,7 +26,7 @@ def refused(domain, *args, code, files=(), policy="planar_arm", **parameters):
     seen = 0
     proc = ros.Proc([*ros.node_command(), *ros.ros_args(files=files, **parameters), *args], domain)
     try:
-        while proc.running and time.monotonic() < began + 20:
+        while proc.running and time.monotonic() < began + within:
             seen = max(seen, watcher.node.count_publishers("velocity_controller/commands"))
             time.sleep(0.01)
         assert proc.wait(1.0) == code, proc.log
@@ -246,10 +247,22 @@ def test_node_runs_without_torch(domain, tmp_path):
         proc.close()
 
 
-def test_fault_083_command_topic_remapped_onto_a_state_topic_ends_with_code_2(domain):
-    refused(domain, "-r", "velocity_controller/commands:=joint_states", code=2)
+@pytest.mark.xfail(strict=True, reason="remaps are not looked at: rclpy's type error ends it with 1, or nothing does (node.py on_activate)")
+@pytest.mark.parametrize("kind", ["another type", "the same type"])
+def test_fault_083_command_topic_remapped_onto_a_state_topic_ends_with_code_2(domain, tmp_path, kind):
+    policy = POLICY
+    if kind == "the same type":
+        policy = tmp_path / "policy"
+        shutil.copytree(POLICY, policy)
+        text = (policy / "policy.yaml").read_text()
+        array = "type: std_msgs/Float64MultiArray\n    fields: []"
+        assert array in text
+        (policy / "policy.yaml").write_text(text.replace(array, "type: sensor_msgs/JointState\n    fields: [velocity]"))
+        resign(policy)
+    refused(domain, "-r", "velocity_controller/commands:=joint_states", code=2, policy=policy, within=4.0)
 
 
+@pytest.mark.xfail(strict=True, reason="a failed configure without autostart is not said in ~/status (node.py _publish_status)")
 def test_without_autostart_the_node_waits_and_says_why_configure_failed(domain, tmp_path):
     with ros.node_and_robot(domain, autostart=False, policy=tmp_path / "none") as (proc, robot):
         robot.wait_state(ros.UNCONFIGURED, 10, proc)

@@ -170,14 +170,16 @@ def test_fault_007_008_nonfinite_for_ever_is_a_hold(driving, value):
     assert robot.candidates[-1].at - good <= MAX_AGE["joint_states"] + 2 * T + 2 * ros.SLACK
 
 
-@pytest.mark.xfail(strict=True, reason="non-finite messages are dropped without a note: the reason is STATE_STALE (assembler.py:65)")
 def test_fault_007_the_reason_of_the_hold_is_nonfinite(driving):
     proc, robot = driving
     robot.say["joint_states"] = nan_state(robot, math.nan)
     robot.wait_state(ros.HOLD, 3, proc, reason="NONFINITE")
 
 
-@pytest.mark.parametrize("value", [1e308, -1e308, 1e30])
+FAR = pytest.param(1e30, marks=pytest.mark.xfail(strict=True, reason="no bound on the state: 1e30 rad is driven on (rows 14, 15)"))
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, FAR])
 def test_fault_008_a_huge_number_never_gets_onto_the_wire(driving, value):
     proc, robot = driving
     lines = len(proc.err)

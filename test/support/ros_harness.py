@@ -33,7 +33,7 @@ try:
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically
     from rclpy.context import Context
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import JointState
@@ -241,6 +241,7 @@ class Wire:
         self.node = rclpy.create_node(name, context=self.context, namespace=namespace or None, start_parameter_services=False)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
         if spin:
             self.begin()
@@ -249,8 +250,8 @@ class Wire:
         self._thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
+        while not self._ending.is_set():
+            self.executor.spin_once(timeout_sec=0.05)
 
     def record(self, kind: Any, topic: str, qos: Any, also: Callable[[Any, float], None] | None = None) -> list[Arrived]:
         """Subscribes and keeps every message."""
@@ -288,11 +289,13 @@ class Wire:
         return future.result()
 
     def close(self) -> None:
+        """The thread ends first: a context that is torn down under a wait may crash the process."""
+        self._ending.set()
+        self._thread.join(timeout=5.0)
+        assert not self._thread.is_alive(), "the fake robot's executor hangs"
         self.executor.shutdown(timeout_sec=2.0)
+        self.node.destroy_node()
         self.context.try_shutdown()
-        self._thread.join(timeout=2.0)
-        with contextlib.suppress(Exception):
-            self.node.destroy_node()
 
 
 class FakeRobot(Wire):
@@ -307,6 +310,7 @@ class FakeRobot(Wire):
         super().__init__(domain, "fake_robot", namespace, spin=False)
         self.violations: list[str] = []
         self.rate = rate
+        self.frozen = False  # commands do not move the arm: the policy goes on wanting to
         self.position = [-0.1, 0.8]
         self.velocity = [0.0, 0.0]
         self.say: dict[str, Callable[[int], Any] | None] = dict.fromkeys(STATE_TOPICS)
@@ -390,7 +394,7 @@ class FakeRobot(Wire):
 
     def _integrate(self, dt: float) -> None:
         command = self.commands[-1].values if self.commands else [0.0, 0.0]
-        if len(command) == 2 and all(map(math.isfinite, command)):
+        if not self.frozen and len(command) == 2 and all(map(math.isfinite, command)):
             self.velocity = list(command)
             self.position = [p + v * dt for p, v in zip(self.position, command)]
 
@@ -407,6 +411,11 @@ class FakeRobot(Wire):
             if change > self.rate * PERIOD + 1e-9:
                 pause = f", {at - before.at:.3f} s before" if before is not None else ""
                 self.violations.append(f"command number {len(self.commands)}: {last} -> {values}{pause}")
+
+    def freeze(self) -> None:
+        """Half way round and under way, and commands change nothing: the policy goes on wanting to
+        turn at more than 1.2 rad/s."""
+        self.frozen, self.position, self.velocity = True, [-1.2, 0.9], [-1.5, 0.0]
 
     # What a person does.
 

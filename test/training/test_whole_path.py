@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from qgf_ros.contract import Contract
-from qgf_ros.control.core import draw_noise
+from qgf_ros.control.chunk import draw_noise
 from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.sim.world import world_folder

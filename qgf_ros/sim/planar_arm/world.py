@@ -48,7 +48,7 @@ class PlanarArm:
 
     control_period = 0.05
     step_time = 0.01
-    publications = (
+    publications: tuple[Publication, ...] = (
         Publication("joints", 100.0),
         Publication("goal", 20.0),
         Publication("obstacle", 20.0),

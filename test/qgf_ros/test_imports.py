@@ -1,0 +1,177 @@
+"""Who imports what, read from the source: the robot's side carries no training code, ROS stays in
+one folder, heavy libraries stay in the file that is about them, nothing is unpickled, and one
+function alone sends commands."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p)) for p in sorted((ROOT / "qgf_ros").rglob("*.py"))}
+TRAINING = {str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p)) for p in sorted((ROOT / "training").rglob("*.py"))}
+
+# Import package -> the files or folders that may import it. Everything else is numpy, PyYAML,
+# safetensors or the standard library.
+HOMES = {
+    "rclpy": ("qgf_ros/ros/",),
+    "onnxruntime": ("qgf_ros/sampler/ort.py",),
+    "torch": ("qgf_ros/sampler/torch_cuda.py",),
+    "mujoco": ("qgf_ros/sim/planar_arm/world.py", "qgf_ros/report/arm_render.py"),
+    "rosbags": (),
+    "matplotlib": ("qgf_ros/report/",),
+    "plotly": ("qgf_ros/report/",),
+    "jinja2": ("qgf_ros/report/",),
+    "rich": ("qgf_ros/console.py",),
+    "tyro": ("qgf_ros/cli.py",),
+}
+FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
+ROS_MESSAGES = {"builtin_interfaces", "rcl_interfaces", "lifecycle_msgs", "rosgraph_msgs", "std_srvs"}
+FORBIDDEN = {"training", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def imports(tree):
+    """(top-level package, line) of every import, lazy ones and import_module("...") included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            yield node.module.split(".")[0], node.lineno
+        elif isinstance(node, ast.Call) and name_of(node.func).endswith(("import_module", "__import__")):
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value).split(".")[0], node.lineno
+
+
+def name_of(node):
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def is_ros(package):
+    return package == "rclpy" or package in ROS_MESSAGES or package.endswith(("_msgs", "_interfaces"))
+
+
+def at_home(package, file):
+    if is_ros(package):
+        return file.startswith("qgf_ros/ros/")
+    return package in FREE or any(file == home or (home.endswith("/") and file.startswith(home)) for home in HOMES.get(package, ()))
+
+
+def test_there_is_something_to_read():
+    assert len(FILES) > 20 and "qgf_ros/ros/node.py" in FILES
+    assert {p for p, _ in imports(FILES["qgf_ros/sampler/ort.py"])} >= {"numpy", "onnxruntime"}
+    assert {p for p, _ in imports(ast.parse("def f():\n    import torch.nn as nn\n    importlib.import_module('rclpy.node')"))} == {"torch", "rclpy"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_import_is_where_it_belongs(file):
+    wrong = [f"{file}:{line} imports {package}" for package, line in imports(FILES[file]) if not at_home(package, file)]
+    assert not wrong, wrong
+
+
+def test_qgf_ros_never_imports_training_nor_anything_that_unpickles():
+    found = [f"{file}:{line} {package}" for file, tree in FILES.items() for package, line in imports(tree) if package in FORBIDDEN]
+    assert not found, found
+
+
+def test_only_the_ros_folder_imports_rclpy_and_messages():
+    found = {file for file, tree in FILES.items() for package, _ in imports(tree) if is_ros(package)}
+    assert found and all(file.startswith("qgf_ros/ros/") for file in found), found
+
+
+def test_the_messages_of_our_own_are_imported_in_one_file():
+    found = set()
+    for file, tree in FILES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith(("qgf_ros.msg", "qgf_ros.srv")):
+                found.add(file)
+            if isinstance(node, ast.Import) and any(a.name.startswith(("qgf_ros.msg", "qgf_ros.srv")) for a in node.names):
+                found.add(file)
+    assert found == {"qgf_ros/ros/conversions.py"}
+
+
+def test_the_control_core_does_not_know_of_ros():
+    for file, tree in FILES.items():
+        if file.startswith(("qgf_ros/control/", "qgf_ros/sampler/")) or file in ("qgf_ros/contract.py", "qgf_ros/policy.py"):
+            ours = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith("qgf_ros.")}
+            assert not [m for m in ours if m.startswith("qgf_ros.ros")], file
+
+
+def test_fault_043_nothing_is_unpickled():
+    """numpy's allow_pickle and torch.load are pickles under another name; eval and exec are worse."""
+    found = []
+    for file, tree in {**FILES, **TRAINING}.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = name_of(node.func)
+            if name in ("torch.load", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "joblib.load"):
+                found.append(f"{file}:{node.lineno} {name}")
+            if name in ("np.load", "numpy.load") and any(
+                k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False for k in node.keywords
+            ):
+                found.append(f"{file}:{node.lineno} {name} with allow_pickle")
+    assert not found, found
+    pickles = [f"{f}:{line}" for f, tree in TRAINING.items() for p, line in imports(tree) if p in FORBIDDEN - {"training"}]
+    assert not pickles, pickles
+
+
+class Publishes(ast.NodeVisitor):
+    """publish calls as (innermost function, what it is called on)."""
+
+    def __init__(self):
+        self.stack, self.found = [], []
+
+    def visit_FunctionDef(self, node):
+        self.stack.append(node.name)
+        self.generic_visit(node)
+        self.stack.pop()
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Call(self, node):
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "publish":
+            self.found.append((self.stack[-1] if self.stack else "", ast.unparse(node.func.value)))
+        self.generic_visit(node)
+
+
+def publishes(tree):
+    visitor = Publishes()
+    visitor.visit(tree)
+    return visitor.found
+
+
+def test_one_function_sends_on_the_robots_command_topics():
+    """In the node, every publisher but those of the reports is the gate's, and only `_send` uses it."""
+    tree = FILES["qgf_ros/ros/node.py"]
+    created = {  # attribute -> what is published there; the actions' publishers are a list
+        ast.unparse(n.targets[0]): ast.unparse(n.value)
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Assign) and "create_publisher" in ast.unparse(n.value)
+    }
+    actions = [name for name, value in created.items() if "contract.actions" in value]
+    assert actions == ["self._action_publishers"]
+    reports = set(created) - set(actions)
+    found = publishes(tree)
+    assert len(found) >= 5
+    others = [(function, on) for function, on in found if on not in reports]
+    assert [function for function, _ in others] == ["_send"], others
+    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "_action_publishers" and isinstance(n.ctx, ast.Load)]
+    holders = {f.name for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if n in uses}
+    assert holders == {"_send", "_release"}, "sends, and releases; nobody else holds the robot's publishers"
+
+
+def test_no_other_file_of_the_robots_side_publishes():
+    found = {file for file, tree in FILES.items() if publishes(tree)}
+    assert found == {"qgf_ros/ros/node.py", "qgf_ros/ros/sim_node.py"}, found
+
+
+def test_what_send_is_given_comes_from_the_gate():
+    """Every call of `_send` passes an `Output`, which only gate.py makes."""
+    makers = {file for file, tree in FILES.items() for n in ast.walk(tree) if isinstance(n, ast.Call) and name_of(n.func).endswith("Output")}
+    assert makers == {"qgf_ros/control/gate.py"}
+    calls = [ast.unparse(n.args[0]) for n in ast.walk(FILES["qgf_ros/ros/node.py"]) if isinstance(n, ast.Call) and name_of(n.func) == "self._send"]
+    assert sorted(calls) == ["output", "result.output"]

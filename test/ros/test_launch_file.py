@@ -1,0 +1,278 @@
+"""The launch file and the parameter files.
+
+Pinned here: only a launch that starts the simulation enables the robot, whatever a parameter file
+says; a wrong argument starts nothing; one process dying ends the other; Ctrl-C ends both with 0.
+Where `launch` is missing, the text of the files is checked and the launches are skipped.
+"""
+
+import ast
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+import yaml
+
+pytest.importorskip(
+    "rclpy", reason="rclpy is not importable here: pip install 'qgf_ros[ros]' or source a ROS 2"
+)
+
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool
+
+from qgf_ros.ros.parameters import BY_NAME, PARAMETERS, checked
+from qgf_ros.share import share_folder
+
+CONFIG = share_folder() / "config"
+LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"
+DOMAIN = 60 + os.getpid() % 40  # of this process alone
+PATIENCE = 20  # s, for what takes about two
+needs_launch = pytest.mark.skipif(
+    find_spec("launch_ros") is None,
+    reason="launch_ros is not importable: there is no wheel of it, it comes with an apt ROS 2",
+)
+
+
+# What the files say.
+
+
+def parameters_of(name):
+    content = yaml.safe_load((CONFIG / name).read_text())
+    assert list(content) == ["/**"], "any other key is silently inert in a namespace"
+    assert list(content["/**"]) == ["ros__parameters"]
+    return content["/**"]["ros__parameters"]
+
+
+@pytest.mark.parametrize("name", ["default.yaml", "golden.yaml"])
+def test_a_parameter_file_names_known_parameters_with_allowed_values(name):
+    for key, value in parameters_of(name).items():
+        assert checked(BY_NAME[key], value) == value
+
+
+def test_default_yaml_holds_every_parameter_at_its_default():
+    given = parameters_of("default.yaml")
+    without_default = {s.name for s in PARAMETERS if s.default == "" or s.default != s.default}
+    assert given == {s.name: s.default for s in PARAMETERS if s.name not in without_default}
+    commented = [line.strip(" #") for line in (CONFIG / "default.yaml").read_text().splitlines()]
+    for name in without_default:
+        assert any(line.startswith(f"{name}: ") for line in commented), f"{name} is not explained"
+
+
+def test_default_yaml_says_the_ranges_of_the_code():
+    lines = {
+        line.split(":")[0].strip(" #"): line
+        for line in (CONFIG / "default.yaml").read_text().splitlines()
+    }
+    for spec in PARAMETERS:
+        for choice in spec.choices:
+            assert choice in lines[spec.name]
+        if math.isfinite(spec.high) and spec.high < 2**31:
+            assert f"{spec.low:g} to {spec.high:g}" in lines[spec.name]
+
+
+def test_golden_yaml_leaves_the_method_alone():
+    assert parameters_of("golden.yaml") == {"num_candidates": 1, "limits_scale": 1.0}
+
+
+def test_fault_113_the_launch_file_enables_only_with_its_own_simulation():
+    """Evaluates the launch file's own expression, since `launch` is missing on most test machines."""
+    tree = ast.parse(LAUNCH_FILE.read_text())
+    found = [
+        value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values)
+        if isinstance(key, ast.Constant) and key.value == "enable_on_start"
+    ]
+    assert len(found) == LAUNCH_FILE.read_text().count("enable_on_start") == 1
+    code = compile(ast.Expression(found[0]), LAUNCH_FILE.name, "eval")
+    assert {sim: eval(code, {"sim": sim}) for sim in ("mujoco", "gazebo", "none")} == {
+        "mujoco": True,
+        "gazebo": False,
+        "none": False,
+    }
+
+
+# Real launches.
+
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+arguments = [a.split(":=", 1) for a in sys.argv[2:]]
+service = LaunchService()
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(sys.argv[1], launch_arguments=arguments)]))
+sys.exit(service.run())
+"""
+
+
+class Launched:
+    """A process group, as a terminal makes one, with its output in a file."""
+
+    def __init__(self, log, *command):
+        env = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(log.parent)}
+        self._log = log
+        self.process = subprocess.Popen(
+            command, env=env, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    @property
+    def text(self):
+        return self._log.read_text()
+
+    def wait_for(self, text, count=1):
+        until(lambda: self.text.count(text) >= count, lambda: self.text)
+
+    def pid(self, executable):
+        line = next(x for x in self.text.splitlines() if x.startswith(f"[INFO] [{executable}-"))
+        return int(line.split("pid [")[1].rstrip("]"))
+
+    def ctrl_c(self):
+        """The exit code, and the seconds that it took."""
+        began = time.monotonic()
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(PATIENCE), time.monotonic() - began
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def until(true, what):
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, what()
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(*command):
+        started.append(Launched(tmp_path / f"{len(started)}.log", *command))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        launched.kill()
+
+
+@pytest.fixture
+def launch(start):
+    return lambda *arguments: start(sys.executable, "-c", LAUNCH, str(LAUNCH_FILE), *arguments)
+
+
+class Listener:
+    """Counts commands on the robot's topic, and enables."""
+
+    def __init__(self, namespace):
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=DOMAIN)
+        self._node = rclpy.create_node("listener", namespace=namespace, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._client = self._node.create_client(SetBool, "qgf/enable")
+        self.commands = []
+        self._node.create_subscription(
+            Float64MultiArray,
+            "velocity_controller/commands",
+            lambda m: self.commands.append(list(m.data)),
+            10,
+        )
+
+    def spin(self, seconds, enough=math.inf):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and len(self.commands) < enough:
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def enable(self):
+        assert self._client.wait_for_service(PATIENCE)
+        answer = self._client.call_async(SetBool.Request(data=True))
+        self._executor.spin_until_future_complete(answer, PATIENCE)
+        assert answer.result().success, answer.result().message
+
+    def close(self):
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+@pytest.fixture
+def listen():
+    made = []
+
+    def listen(namespace=""):
+        made.append(Listener(namespace))
+        return made[-1]
+
+    yield listen
+    for listener in made:
+        listener.close()
+
+
+@needs_launch
+def test_without_an_argument_the_arm_moves_and_ctrl_c_ends_both_processes_well(launch, listen):
+    listener, launched = listen(), launch()
+    listener.spin(PATIENCE, enough=20)
+    assert any(abs(v) > 0.05 for command in listener.commands for v in command), launched.text
+    code, seconds = launched.ctrl_c()
+    assert code == 0 and seconds < 2, (code, seconds, launched.text)
+    assert launched.text.count("process has finished cleanly") == 2
+    assert "sending signal" not in launched.text  # nothing had to be escalated
+
+
+@needs_launch
+def test_fault_113_without_simulation_nothing_moves_until_enable(launch, start, listen, tmp_path):
+    """In a namespace, on live state from a simulation, with a file that asks for the contrary."""
+    wish = {"ros__parameters": {"enable_on_start": True}}
+    file = tmp_path / "wish.yaml"
+    file.write_text(json.dumps({"/left/qgf": wish, "/**": wish}))  # is YAML, and has no aliases
+    listener = listen("left")
+    start(f"{get_package_prefix('qgf_ros')}/lib/qgf_ros/qgf_sim", "--ros-args", "-r", "__ns:=/left")
+    launched = launch("sim:=none", "use_sim_time:=true", "namespace:=left", f"params_file:={file}")
+    launched.wait_for("WAITING -> READY")
+    listener.spin(1.0)
+    assert listener.commands == []
+    listener.enable()
+    listener.spin(PATIENCE, enough=10)
+    assert len(listener.commands) >= 10, launched.text
+    assert launched.ctrl_c()[0] == 0
+
+
+@needs_launch
+@pytest.mark.parametrize("victim, survivor", [("qgf_sim", "qgf_node"), ("qgf_node", "qgf_sim")])
+def test_when_one_process_dies_the_launch_ends_and_says_so_by_its_code(launch, victim, survivor):
+    launched = launch()
+    launched.wait_for(": READY", count=2)
+    pid = launched.pid(survivor)
+    os.kill(launched.pid(victim), signal.SIGKILL)
+    assert launched.process.wait(PATIENCE) == 1
+    until(
+        lambda: not os.path.exists(f"/proc/{pid}"), lambda: f"{survivor} goes on\n{launched.text}"
+    )
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("sim:=mujocoo", "Valid options are: ['mujoco', 'gazebo', 'none']"),
+        ("params_file:=/nowhere.yaml", "'/nowhere.yaml' does not exist"),
+        ("use_sim_time:=maybe", "Valid options are: ['auto', 'true', 'false']"),
+    ],
+)
+def test_a_wrong_argument_starts_nothing(launch, argument, words):
+    launched = launch(argument)
+    assert launched.process.wait(PATIENCE) == 1
+    assert words in launched.text and "process started" not in launched.text
