@@ -21,9 +21,8 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,49 +82,63 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
     meta = {"task": task, "kind": "play", "seed": seed} | {
         name: version(name) for name in ("ogbench", "mujoco", "numpy")
     }
-    paths = [out.with_suffix(f".part{i:03d}.npz") for i in range(-(-episodes // PART))]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    say(f"{task}: {episodes} episodes in {len(paths)} parts, {len(missing)} to make")
+    if out.exists():
+        _check(out, meta | {"episodes": train})
+        say(f"{out} is there already")
+        return
+    parts = {
+        out.with_suffix(f".part{i // PART:03d}.npz"): meta
+        | {"episodes": [i, min(i + PART, episodes)]}
+        for i in range(0, episodes, PART)
+    }
+    for path in filter(Path.exists, parts):
+        _check(path, parts[path])
+    missing = [(path, m) for path, m in parts.items() if not path.exists()]
+    say(f"{task}: {episodes} episodes in {len(parts)} parts, {len(missing)} to make")
     began = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        work = partial(_make_part, meta, paths, episodes)
-        for _ in track(pool.imap_unordered(work, missing), len(missing), "parts"):
+        for _ in track(pool.imap_unordered(_make_part, missing), len(missing), "parts"):
             pass
     say(f"made in {time.monotonic() - began:.0f} s")
-    made = list(_read(paths, meta))
-    for path, chosen in ((out, made[:train]), (out.with_name(f"{out.stem}-val.npz"), made[train:])):
+    made = list(_read(parts))
+    for path, chosen in ((out.with_name(f"{out.stem}-val.npz"), made[train:]), (out, made[:train])):
         if chosen:
             arrays = {k: np.concatenate([e[k] for e in chosen]) for k in chosen[0]}
             _write(path, arrays, meta | {"episodes": len(chosen)})
             rows = len(arrays["terminals"])
             say(f"{path}: {len(chosen)} episodes, {rows - len(chosen)} transitions")
-    for path in paths:
+    for path in parts:
         path.unlink()
 
 
-def _make_part(meta: dict[str, Any], paths: list[Path], episodes: int, number: int) -> None:
-    """One part: episodes number * PART and following, one array per key, end to end."""
-    rows = _episodes(meta["task"], meta["seed"], range(episodes)[number * PART :][:PART])
-    parts = list(rows)
-    _write(paths[number], {k: np.concatenate([e[k] for e in parts]) for k in parts[0]}, meta)
+def _make_part(part: tuple[Path, dict[str, Any]]) -> None:
+    """One part: some episodes, one array per key, end to end."""
+    path, meta = part
+    rows = list(_episodes(meta["task"], meta["seed"], range(*meta["episodes"])))
+    _write(path, {k: np.concatenate([e[k] for e in rows]) for k in rows[0]}, meta)
 
 
-def _read(paths: list[Path], meta: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-    """All episodes in order. Raises UsageError where a part was made otherwise."""
+def _check(path: Path, meta: dict[str, Any]) -> None:
+    """Raises UsageError where a file was made with other settings or versions."""
+    with np.load(path) as file:
+        found = json.loads(bytes(file["meta"]))
+    if found != meta:
+        raise UsageError(
+            f"{path} was made with {found}; asked for is {meta}; remove it or choose another --out"
+        )
+
+
+def _read(paths: Iterable[Path]) -> Iterator[dict[str, np.ndarray]]:
+    """All episodes in order."""
     for path in paths:
         with np.load(path) as file:
-            found = json.loads(bytes(file["meta"]))
-            if found != meta:
-                raise UsageError(
-                    f"{path} was made with {found}, asked for is {meta}; remove it or choose another --out"
-                )
             arrays = {k: file[k] for k in file.files if k != "meta"}
         count = int(arrays["terminals"].sum())
         pieces = {k: np.split(v, count) for k, v in arrays.items()}
         yield from ({k: v[i] for k, v in pieces.items()} for i in range(count))
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+def _write(path: Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
     """All or nothing: a file that is there is whole."""
     text = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     draft = path.with_suffix(".tmp.npz")

@@ -100,14 +100,14 @@ class ObservationSource(Source):
     encoding: Literal["identity", "rot6d", "matrix_columns"] = "identity"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.name:
-            raise ValueError("name is missing")
-        _refuse_what_is_to_come(encoding=self.encoding)
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
             raise ValueError(
                 "quaternion components are no input for a network; encoding rot6d will serve"
             )
+        super().__post_init__()
+        if not self.name:
+            raise ValueError("name is missing")
+        _refuse_what_is_to_come(encoding=self.encoding)
         if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
@@ -129,6 +129,7 @@ class Limit:
 
 # What a representation does when it has to hold, and the only answer that is safe for it.
 ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
+FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,11 @@ class ActionSpec(Source):
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
         _refuse_what_is_to_come(representation=self.representation, space=self.space)
+        if self.fields not in ((), (FIELD_OF[self.representation],)):
+            raise ValueError(
+                f"fields is {list(self.fields)}; representation {self.representation} commands "
+                f"[{FIELD_OF[self.representation]}] and nothing else"
+            )
         if not message_type(self.type).command:
             raise ValueError(f"{self.type} is not a command type of this version")
         missing = [n for n in self.labels_of_joints if n not in self.limits]
@@ -240,10 +246,13 @@ class Contract:
             )
         if not self.observations or not self.actions:
             raise ValueError("observations and actions must each list at least one source")
-        for what, sources in (("observations", self.observations), ("actions", self.actions)):
-            names = [s.name for s in sources]
-            if len(set(names)) != len(names):
-                raise ValueError(f"{what} use a name twice: {names}")
+        names = [*(o.name for o in self.observations), *(a.name for a in self.actions)]
+        names += self.outcome.sources
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(
+                f"the name {', '.join(twice)} is used twice; reward, success and episode_start are taken"
+            )
         commands = {a.topic for a in self.actions}
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:

@@ -3,6 +3,7 @@ rclpy's and a bag reader's objects serve alike, and built by a factory that the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +27,7 @@ class MessageType:
     name: str
     stamped: bool  # has a std_msgs/Header
     command: bool = False  # can carry commands
+    fields: tuple[str, ...] = ()  # attribute paths of its numbers, where those are fixed
 
     def check(self, fields: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Raises ValueError when `fields` and `names` cannot be read from this type."""
@@ -41,8 +43,11 @@ class MessageType:
         elif self.name == "std_msgs/Header":
             if fields or names:
                 raise ValueError(f"{self.name} marks a moment: it has no fields and no names")
-        elif not fields or names:
-            raise ValueError(f'{self.name} needs fields such as "point.x" or "data", and no names')
+        elif not fields or names or not set(fields) <= set(self.fields):
+            raise ValueError(
+                f"{self.name} needs fields out of {', '.join(self.fields)}, and no names; "
+                f"it was given fields {list(fields)}, names {list(names)}"
+            )
 
     def decode(self, msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:
         """The numbers of a message, field by field, each in the order of `names`; float64.
@@ -57,7 +62,10 @@ class MessageType:
             if len(msg.data) != len(names):
                 raise SchemaError(f"{len(msg.data)} numbers where the contract names {len(names)}")
             return np.array(msg.data, dtype=np.float64)
-        return np.array([float(_attribute(msg, f)) for f in fields], dtype=np.float64)
+        try:
+            return np.array([float(_attribute(msg, f)) for f in fields], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"{', '.join(fields)} do not hold numbers: {error}") from None
 
     def encode(
         self,
@@ -97,10 +105,12 @@ TYPES = {
     for t in (
         MessageType("sensor_msgs/JointState", stamped=True, command=True),
         MessageType("std_msgs/Float64MultiArray", stamped=False, command=True),
-        MessageType("std_msgs/Float64", stamped=False),
-        MessageType("std_msgs/Bool", stamped=False),
+        MessageType("std_msgs/Float64", stamped=False, fields=("data",)),
+        MessageType("std_msgs/Bool", stamped=False, fields=("data",)),
         MessageType("std_msgs/Header", stamped=True),
-        MessageType("geometry_msgs/PointStamped", stamped=True),
+        MessageType(
+            "geometry_msgs/PointStamped", stamped=True, fields=("point.x", "point.y", "point.z")
+        ),
     )
 }
 
@@ -131,9 +141,8 @@ def _joint_state(msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> n
         raise SchemaError(f"{len(given)} joints; at most {MAX_VALUES} are read")
     index = {name: i for i, name in enumerate(given)}
     if len(index) != len(given):
-        raise SchemaError(
-            f"joint names appear twice: {sorted({n for n in given if given.count(n) > 1})[:8]}"
-        )
+        twice = [name for name, count in Counter(given).items() if count > 1]
+        raise SchemaError(f"joint names appear twice: {sorted(twice)[:8]}")
     missing = [n for n in names if n not in index]
     if missing:
         raise SchemaError(f"joints {missing[:8]} are missing; the message has {list(given)[:8]}")

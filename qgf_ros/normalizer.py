@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ACTION_QUANTILES = (0.001, 0.999)  # one bad row must not flatten all the others
-RELATIVE_FLOOR = 1e-3  # smallest scale, relative to the typical one of the vector
-ABSOLUTE_FLOOR = 1e-6
+QUANTILES = (0.001, 0.999)  # one bad row must not flatten all the others
+FLOOR = 1e-6  # what varied less than this, relative to its size, did not vary
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,11 @@ class Normalizer:
 
     def __post_init__(self) -> None:
         arrays = (self.obs_mean, self.obs_std, self.action_center, self.action_half_range)
+        if any(a.ndim != 1 for a in arrays) or not (
+            len(self.obs_mean) == len(self.obs_std)
+            and len(self.action_center) == len(self.action_half_range)
+        ):
+            raise ValueError(f"the normaliser's sizes do not fit: {[a.shape for a in arrays]}")
         if not all(np.isfinite(a).all() for a in arrays):
             raise ValueError("the normaliser has non-finite numbers")
         if (self.obs_std <= 0).any() or (self.action_half_range < 0).any():
@@ -37,13 +41,17 @@ class Normalizer:
     @classmethod
     def fit(cls, obs: np.ndarray, action: np.ndarray) -> Normalizer:
         """From data: obs (N, O), action (N, A)."""
-        low, high = np.quantile(action, ACTION_QUANTILES, axis=0)
+        low, high = np.quantile(action, QUANTILES, axis=0)
         half = (high - low) / 2
+        low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
+        inliers = np.clip(obs, low_obs, high_obs)
+        mean, std = inliers.mean(0), inliers.std(0)
+        # A number that did not vary must not become noise a million times as large.
         return cls(
-            obs_mean=obs.mean(0),
-            obs_std=_floored(obs.std(0)),
+            obs_mean=mean,
+            obs_std=np.where(std <= FLOOR * np.maximum(1, np.abs(mean)), 1.0, std),
             action_center=(high + low) / 2,
-            action_half_range=np.where(half < ABSOLUTE_FLOOR, 0.0, half),
+            action_half_range=np.where(half <= FLOOR * np.maximum(1, np.abs(high)), 0.0, half),
         )
 
     def normalize_obs(self, obs: np.ndarray) -> np.ndarray:
@@ -67,9 +75,3 @@ class Normalizer:
     @classmethod
     def from_dict(cls, value: dict[str, list[float]]) -> Normalizer:
         return cls(**{n: np.asarray(value[n], dtype=np.float64) for n in cls.__dataclass_fields__})
-
-
-def _floored(std: np.ndarray) -> np.ndarray:
-    """A dimension that hardly moved must not become noise a million times as large."""
-    floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(np.median(std)))
-    return np.where(std < floor, 1.0, std)

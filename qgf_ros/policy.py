@@ -12,9 +12,11 @@ used is what was hashed.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -87,6 +89,12 @@ class Returns:
     aggregation: Literal["min", "mean"] = "min"
     informative: bool = True
 
+    def __post_init__(self) -> None:
+        if not (0 < self.discount <= 1 and 0 < self.scale < math.inf):
+            raise ValueError(
+                f"discount {self.discount}, scale {self.scale}: need (0, 1] and a positive number"
+            )
+
 
 @dataclass(frozen=True)
 class Beta:
@@ -97,9 +105,12 @@ class Beta:
     suggested: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.min <= self.default:
+        if not (
+            0 < self.min < math.inf and all(self.min <= b for b in (self.default, *self.suggested))
+        ):
             raise ValueError(
-                f"beta min {self.min} and default {self.default}: need 0 < min <= default"
+                f"beta min {self.min}, default {self.default}, suggested {list(self.suggested)}: "
+                "need a finite min above 0, and the others not below it"
             )
 
 
@@ -110,6 +121,12 @@ class Sanity:
     q_low: float
     q_high: float
     gradient_norm: float
+
+    def __post_init__(self) -> None:
+        if not (self.q_low < self.q_high and self.gradient_norm > 0):
+            raise ValueError(
+                f"Q from {self.q_low} to {self.q_high}, gradient {self.gradient_norm}: no range"
+            )
 
 
 @dataclass(frozen=True)
@@ -139,12 +156,6 @@ class PolicyDescription:
     description: str = ""
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise ValueError(
-                f"schema is {self.schema}; this qgf_ros reads {SCHEMA} (a newer one needs a newer qgf_ros)"
-            )
 
 
 @dataclass(frozen=True)
@@ -197,9 +208,9 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     files = _verified_files(folder)
     sha256 = hashlib.sha256(files[MANIFEST]).hexdigest()
     try:
-        description = build(
-            PolicyDescription, parse_yaml(files[DESCRIPTION], DESCRIPTION), DESCRIPTION
-        )
+        content = parse_yaml(files[DESCRIPTION], DESCRIPTION)
+        _check_schema(content)
+        description = build(PolicyDescription, content, DESCRIPTION)
         own = Contract.from_dict(description.contract, f"{DESCRIPTION}: contract")
         normalizer = Normalizer.from_dict({k: list(v) for k, v in description.normalizer.items()})
     except (UsageError, KeyError, ValueError) as error:
@@ -207,8 +218,12 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     if contract is not None:
         _check_fits(folder, own, contract)
     obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
-    if (len(normalizer.obs_mean), len(normalizer.action_center)) != (obs, len(own.action_names)):
-        raise PolicyRefused(f"{folder}: the normaliser has other sizes than the contract")
+    sizes = (len(normalizer.obs_mean), len(normalizer.action_center))
+    if sizes != (obs, len(own.action_names)):
+        raise PolicyRefused(
+            f"{folder}: the normaliser has {sizes} numbers for observation and action, "
+            f"the contract {(obs, len(own.action_names))}"
+        )
     steps = description.flow.denoise_steps
     tensors = {}
     for part, inputs, outputs in (("velocity", obs + flat + 16, flat), ("critic", obs + flat, 1)):
@@ -227,6 +242,21 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
         critic=tensors["critic"],
         onnx=files.get(SAMPLER),
     )
+
+
+def _check_schema(content: Any) -> None:
+    """Before the rest: a newer schema may have keys that this version does not know."""
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        hint = (
+            "it was written by a newer qgf_ros: update this one"
+            if newer
+            else "train the policy again"
+        )
+        raise UsageError(
+            f"{DESCRIPTION}: schema is {schema!r}, this qgf_ros reads {SCHEMA}; {hint}"
+        )
 
 
 def network_shapes(
@@ -278,10 +308,7 @@ def write_policy(
         staging.chmod(0o755)
         if folder.exists():
             _check_replaceable(folder)
-            old = staging.with_name(staging.name + ".old")
-            folder.rename(old)
-            staging.rename(folder)
-            shutil.rmtree(old)
+            _exchange(staging, folder)  # what is deleted below is then the old one
         else:
             staging.rename(folder)
     finally:
@@ -294,11 +321,31 @@ def _contiguous(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_replaceable(folder: Path) -> None:
-    strangers = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if strangers and DESCRIPTION not in strangers:
+    """Only a policy folder is replaced, and nothing that somebody keeps in it is lost."""
+    present = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
+    ours = {DESCRIPTION, MANIFEST, SAMPLER}
+    strangers = sorted(n for n in present - ours if not n.endswith(".safetensors"))
+    if strangers or (present and DESCRIPTION not in present):
         raise UsageError(
-            f"{folder} exists and is not a policy folder; choose another --out or remove it"
+            f"{folder} is not a policy folder alone ({', '.join(strangers[:5]) or 'no ' + DESCRIPTION}); "
+            "choose another one, or move those files away"
         )
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Swaps two folders in one step (Linux renameat2, RENAME_EXCHANGE): whoever looks, and whenever
+    the power fails, there is a whole policy. Elsewhere, or on file systems without it, in two."""
+    at_cwd, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0:
+            return
+    except (AttributeError, OSError):
+        pass
+    aside = a.with_name(a.name + ".old")
+    b.rename(aside)
+    a.rename(b)
+    aside.rename(a)
 
 
 def _read_regular(path: Path) -> bytes:
@@ -309,10 +356,11 @@ def _read_regular(path: Path) -> bytes:
         raise PolicyRefused(
             f"cannot read {path}: {error.strerror}; is this a policy folder?"
         ) from None
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(descriptor)
+        raise PolicyRefused(f"{path} is not a regular file; a policy holds plain files only")
     with os.fdopen(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise PolicyRefused(f"{path} is not a regular file; a policy holds plain files only")
         if info.st_size > MAX_FILE_BYTES:
             raise PolicyRefused(
                 f"{path} has {info.st_size} bytes; at most {MAX_FILE_BYTES} are read"
@@ -328,7 +376,9 @@ def _verified_files(folder: Path) -> dict[str, bytes]:
         raise PolicyRefused(f"{folder} is not a folder; give the folder that holds {DESCRIPTION}")
     files = {MANIFEST: _read_regular(folder / MANIFEST)}
     try:
-        lines = files[MANIFEST].decode("ascii").splitlines()
+        *lines, rest = files[MANIFEST].decode("ascii").split("\n")
+        if rest or "\r" in files[MANIFEST].decode("ascii"):  # one policy, one id
+            raise ValueError
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except ValueError:
         raise PolicyRefused(
@@ -385,11 +435,23 @@ def _check_fits(folder: Path, own: Contract, robot: Contract) -> None:
     """Both sides of every difference that changes what a number means."""
     a, b = own.to_dict(), robot.to_dict()
     differences = [
-        f"{key}: policy has {json.dumps(a[key])[:160]}, robot has {json.dumps(b[key])[:160]}"
-        for key in ("time", "observations", "actions")
-        if a[key] != b[key]
+        d for key in ("time", "observations", "actions") for d in _differ(key, a[key], b[key])
     ]
     if differences:
+        more = f" (and {len(differences) - 8} more)" if len(differences) > 8 else ""
         raise PolicyRefused(
-            f"{folder} does not fit the robot's contract: " + "; ".join(differences)
+            f"{folder} does not fit the robot's contract: {'; '.join(differences[:8])}{more}"
         )
+
+
+def _differ(where: str, policy: Any, robot: Any) -> list[str]:
+    """Each place where two plain structures differ, with both sides."""
+    if isinstance(policy, dict) and isinstance(robot, dict):
+        keys = [*policy, *(k for k in robot if k not in policy)]
+        return [d for k in keys for d in _differ(f"{where}.{k}", policy.get(k), robot.get(k))]
+    if isinstance(policy, list) and isinstance(robot, list) and len(policy) == len(robot):
+        pairs = enumerate(zip(policy, robot))
+        return [d for i, (p, r) in pairs for d in _differ(f"{where}[{i}]", p, r)]
+    if policy == robot:
+        return []
+    return [f"{where}: policy has {json.dumps(policy)[:120]}, robot has {json.dumps(robot)[:120]}"]

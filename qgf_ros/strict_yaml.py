@@ -17,6 +17,7 @@ import yaml
 from qgf_ros.errors import UsageError
 
 T = TypeVar("T")
+MERGE = "tag:yaml.org,2002:merge"
 MAX_BYTES = 4 * 2**20  # no configuration of ours comes near
 
 
@@ -35,9 +36,22 @@ def load_yaml(path: Path) -> Any:
 def parse_yaml(data: bytes, where: str) -> Any:
     """Parses YAML text. Raises UsageError if it is none."""
     try:
-        return yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return _UniqueKeys(data).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win: limits that were pasted twice would be the wrong ones."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]  # type: ignore[no-untyped-call]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def build(cls: type[T], value: Any, where: str) -> T:
@@ -103,7 +117,10 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if math.isnan(value):
             raise UsageError(f"{where} is NaN")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{where} is an integer beyond what a float can hold") from None
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise UsageError(f"{where} must be a {hint.__name__}, not {_shown(value)}")

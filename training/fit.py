@@ -67,7 +67,8 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
     episodes, report = load_episodes(data, contract, config.workers, track)
     groups = split(episodes, config.seed)
     trained = [episodes[i] for i in groups.train]
-    held = [episodes[i] for i in groups.select] or trained
+    held = [episodes[i] for i in groups.select if len(episodes[i]) >= contract.time.horizon]
+    held = held or trained
     out.mkdir(parents=True, exist_ok=True)
     names = {
         group: [episodes[i].name for i in getattr(groups, group)]

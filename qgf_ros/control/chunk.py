@@ -73,12 +73,12 @@ def choose(sample: Sample | None, policy: Policy) -> Choice | Problem:
     if wrong or sample is None:
         return Problem("ACTION_SCHEMA", f"the sampler gave {wrong}")
     sanity = policy.description.sanity
-    sane: np.ndarray = _sane_q(sample.q, sanity) & np.isfinite(sample.action).all(axis=1)
+    sane = np.asarray(_sane_q(sample.q, sanity) & np.isfinite(sample.action).all(axis=1))
     sane &= np.isfinite(sample.gradient_norm) & (sample.gradient_norm <= sanity.gradient_norm)
     action = np.where(sane[:, None], sample.action, sample.action_unguided)
     fallback_q = np.where(_sane_q(sample.q_unguided, sanity), sample.q_unguided, -np.inf)
     q = np.where(sane, sample.q, fallback_q)
-    finite = np.isfinite(action).all(axis=1)
+    finite = np.asarray(np.isfinite(action).all(axis=1))
     if not finite.any():
         return Problem("ACTION_NONFINITE", "the sampler gave no finite action")
     row = int(np.argmax(np.where(finite, q, -np.inf)))

@@ -16,7 +16,7 @@ from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import TickResult
 from qgf_ros.control.gate import Candidate
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import UsageError
+from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.messages import message_type
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import Sampler
@@ -24,9 +24,10 @@ from qgf_ros.sampler.base import Sampler
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
 except ImportError as error:
-    raise UsageError(
-        f"the compiled messages are not there ({error}); run `colcon build` and source install/setup.bash"
-    ) from None
+    with exit_codes():  # only executables import this: end as they end, without a traceback
+        raise UsageError(
+            f"the compiled messages are not there ({error}); run `colcon build` and source install/setup.bash"
+        ) from None
 
 NANOSECONDS = 1_000_000_000
 

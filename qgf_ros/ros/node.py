@@ -25,7 +25,7 @@ from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Output
 from qgf_ros.control.inference import ThreadInference
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import QgfError
+from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.policy import Policy, load_policy
 from qgf_ros.ros import qos
@@ -52,7 +52,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
 
 STATUS_PERIOD = 0.1  # s, steady time
 DIAGNOSTICS_EVERY = 10  # statuses
-MAX_LAST_WORDS = 40  # commands of the final ramp, one per period
+LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
 
 class QgfNode(LifecycleNode):
@@ -80,7 +80,10 @@ class QgfNode(LifecycleNode):
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_subscription(Bool, "~/estop", self._on_estop, qos.LATCHED)
+        # Twice: a latched stop is heard by a late node only if it asks for it, and who asks for it
+        # does not hear a publisher that does not latch. Hearing a stop twice does no harm.
+        for profile in (qos.LATCHED, qos.REPORT):
+            self.create_subscription(Bool, "~/estop", self._on_estop, profile)
         # Steady time: status goes on when a simulated clock stands still.
         self.create_timer(
             STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -104,14 +107,18 @@ class QgfNode(LifecycleNode):
             self._configure()
         except QgfError as error:
             self.error = error
-            self.get_logger().error(f"error[{error.code}]: {error}")
+            if not self.parameters.values["autostart"]:  # else it is the last line of the process
+                self.get_logger().error(f"error[{error.code}]: {error}")
+            self._publish_status()
             return TransitionCallbackReturn.FAILURE
+        self.error = None
         self._change_state(State.INACTIVE)
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
+        self._check_remaps(policy)
         sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
@@ -133,12 +140,25 @@ class QgfNode(LifecycleNode):
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
 
+    def _check_remaps(self, policy: Policy) -> None:
+        """A remap must not lead a command back into the state."""
+        resolve = self.resolve_topic_name
+        observed = {resolve(o.topic) for o in policy.contract.observations}
+        commanded = [resolve(a.topic) for a in policy.contract.actions]
+        loops = sorted(observed & set(commanded))
+        if loops or len(set(commanded)) < len(commanded):
+            raise UsageError(
+                f"after remapping, {', '.join(loops or commanded)} is observed and commanded, or commanded "
+                "twice; change the remap rules"
+            )
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.core is not None
         contract = self.core.policy.contract
         self.core.reset()
         self.core.assembler.clear()
-        self._estop = False
+        if self._estop:
+            self.core.estop()
         if self.parameters.values["enable_on_start"]:
             self.core.enable(True)
         self._state_subscriptions = [
@@ -192,7 +212,8 @@ class QgfNode(LifecycleNode):
         self._state_subscriptions = []
         core, period = self.core, self.core.policy.contract.time.period
         now = self.get_clock().now().nanoseconds
-        for _ in range(MAX_LAST_WORDS):
+        give_up = time.monotonic() + LAST_WORDS
+        while time.monotonic() < give_up:
             output = core.halt(now)
             if output.values is None:
                 break

@@ -98,7 +98,6 @@ def test_fault_007_non_finite_for_ever_ends_in_a_problem(box):
     assert box.dropped == 4
 
 
-@pytest.mark.xfail(strict=True, reason="assembler.py: the code is STATE_STALE")
 def test_fault_007_the_problem_says_that_numbers_were_not_finite(box):
     fill(box)
     for k in range(1, 5):
@@ -111,7 +110,6 @@ def test_fault_008_denormals_accepted(box):
     assert box.assemble(START).vector[0] == 5e-324
 
 
-@pytest.mark.xfail(strict=True, reason="assembler.py push: finite in float64, infinite for the networks")
 @pytest.mark.parametrize("huge", [1e308, -1e308, 1e39])
 def test_fault_008_what_float32_cannot_hold_is_not_state(box, huge):
     """The networks run in float32: 1e308 is finite here and infinite there."""
@@ -140,7 +138,6 @@ def test_fault_010_011_reported_schema_error_forbids_the_state_at_once(box, row)
     assert box.dropped == 1
 
 
-@pytest.mark.xfail(strict=True, reason="assembler.py assemble: order of arrival")
 def test_first_problem_is_the_first_of_the_contract_not_of_arrival(box):
     box.reject("goal", "STATE_SCHEMA", "x")
     box.reject("joints", "STATE_SCHEMA", "x")
@@ -169,6 +166,12 @@ def test_fault_017_ten_seconds_ahead_is_not_fresh_ten_seconds_later(box):
     box.push("joints", START + 10 * SECOND, START, np.full(4, 9.0))
     box.push("goal", START + 10 * SECOND - MS, START + 10 * SECOND, GOAL)
     assert isinstance(box.assemble(START + 10 * SECOND), Problem)
+
+
+def test_fault_020_state_from_after_now_is_no_state(box):
+    """The clock went back: what was fresh then is from the future now."""
+    fill(box)
+    assert box.assemble(START - SECOND).code == "STATE_FUTURE:joint_states"
 
 
 def test_future_within_tolerance_is_used(box):
@@ -233,7 +236,6 @@ def test_values_are_copied(box):
     assert box.assemble(START).vector[0] == 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="assembler.py assemble: StopIteration when push clears the note in between")
 def test_push_between_two_looks_of_assemble_does_no_harm(box):
     """`push` runs in another thread: a good message may clear the note between seeing and reading it."""
 

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p)) for p in sorted((ROOT / "qgf_ros").rglob("*.py"))}
-TRAINING = {str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p)) for p in sorted((ROOT / "training").rglob("*.py"))}
+FILES = {
+    str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p))
+    for p in sorted((ROOT / "qgf_ros").rglob("*.py"))
+}
+TRAINING = {
+    str(p.relative_to(ROOT)): ast.parse(p.read_text(), str(p))
+    for p in sorted((ROOT / "training").rglob("*.py"))
+}
 
 # Import package -> the files or folders that may import it. Everything else is numpy, PyYAML,
 # safetensors or the standard library.
@@ -27,8 +33,24 @@ HOMES = {
     "tyro": ("qgf_ros/cli.py",),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
-ROS_MESSAGES = {"builtin_interfaces", "rcl_interfaces", "lifecycle_msgs", "rosgraph_msgs", "std_srvs"}
-FORBIDDEN = {"training", "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+ROS_MESSAGES = {
+    "builtin_interfaces",
+    "rcl_interfaces",
+    "lifecycle_msgs",
+    "rosgraph_msgs",
+    "std_srvs",
+}
+FORBIDDEN = {
+    "training",
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+}
 
 
 def imports(tree):
@@ -39,7 +61,9 @@ def imports(tree):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             yield node.module.split(".")[0], node.lineno
-        elif isinstance(node, ast.Call) and name_of(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and name_of(node.func).endswith(
+            ("import_module", "__import__")
+        ):
             if node.args and isinstance(node.args[0], ast.Constant):
                 yield str(node.args[0].value).split(".")[0], node.lineno
 
@@ -51,34 +75,57 @@ def name_of(node):
 
 
 def is_ros(package):
-    return package == "rclpy" or package in ROS_MESSAGES or package.endswith(("_msgs", "_interfaces"))
+    return (
+        package == "rclpy" or package in ROS_MESSAGES or package.endswith(("_msgs", "_interfaces"))
+    )
 
 
 def at_home(package, file):
     if is_ros(package):
         return file.startswith("qgf_ros/ros/")
-    return package in FREE or any(file == home or (home.endswith("/") and file.startswith(home)) for home in HOMES.get(package, ()))
+    return package in FREE or any(
+        file == home or (home.endswith("/") and file.startswith(home))
+        for home in HOMES.get(package, ())
+    )
 
 
 def test_there_is_something_to_read():
     assert len(FILES) > 20 and "qgf_ros/ros/node.py" in FILES
     assert {p for p, _ in imports(FILES["qgf_ros/sampler/ort.py"])} >= {"numpy", "onnxruntime"}
-    assert {p for p, _ in imports(ast.parse("def f():\n    import torch.nn as nn\n    importlib.import_module('rclpy.node')"))} == {"torch", "rclpy"}
+    assert {
+        p
+        for p, _ in imports(
+            ast.parse(
+                "def f():\n    import torch.nn as nn\n    importlib.import_module('rclpy.node')"
+            )
+        )
+    } == {"torch", "rclpy"}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_import_is_where_it_belongs(file):
-    wrong = [f"{file}:{line} imports {package}" for package, line in imports(FILES[file]) if not at_home(package, file)]
+    wrong = [
+        f"{file}:{line} imports {package}"
+        for package, line in imports(FILES[file])
+        if not at_home(package, file)
+    ]
     assert not wrong, wrong
 
 
 def test_qgf_ros_never_imports_training_nor_anything_that_unpickles():
-    found = [f"{file}:{line} {package}" for file, tree in FILES.items() for package, line in imports(tree) if package in FORBIDDEN]
+    found = [
+        f"{file}:{line} {package}"
+        for file, tree in FILES.items()
+        for package, line in imports(tree)
+        if package in FORBIDDEN
+    ]
     assert not found, found
 
 
 def test_only_the_ros_folder_imports_rclpy_and_messages():
-    found = {file for file, tree in FILES.items() for package, _ in imports(tree) if is_ros(package)}
+    found = {
+        file for file, tree in FILES.items() for package, _ in imports(tree) if is_ros(package)
+    }
     assert found and all(file.startswith("qgf_ros/ros/") for file in found), found
 
 
@@ -86,17 +133,28 @@ def test_the_messages_of_our_own_are_imported_in_one_file():
     found = set()
     for file, tree in FILES.items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith(("qgf_ros.msg", "qgf_ros.srv")):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith(
+                ("qgf_ros.msg", "qgf_ros.srv")
+            ):
                 found.add(file)
-            if isinstance(node, ast.Import) and any(a.name.startswith(("qgf_ros.msg", "qgf_ros.srv")) for a in node.names):
+            if isinstance(node, ast.Import) and any(
+                a.name.startswith(("qgf_ros.msg", "qgf_ros.srv")) for a in node.names
+            ):
                 found.add(file)
     assert found == {"qgf_ros/ros/conversions.py"}
 
 
 def test_the_control_core_does_not_know_of_ros():
     for file, tree in FILES.items():
-        if file.startswith(("qgf_ros/control/", "qgf_ros/sampler/")) or file in ("qgf_ros/contract.py", "qgf_ros/policy.py"):
-            ours = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith("qgf_ros.")}
+        if file.startswith(("qgf_ros/control/", "qgf_ros/sampler/")) or file in (
+            "qgf_ros/contract.py",
+            "qgf_ros/policy.py",
+        ):
+            ours = {
+                n.module
+                for n in ast.walk(tree)
+                if isinstance(n, ast.ImportFrom) and n.module.startswith("qgf_ros.")
+            }
             assert not [m for m in ours if m.startswith("qgf_ros.ros")], file
 
 
@@ -108,14 +166,29 @@ def test_fault_043_nothing_is_unpickled():
             if not isinstance(node, ast.Call):
                 continue
             name = name_of(node.func)
-            if name in ("torch.load", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "joblib.load"):
+            if name in (
+                "torch.load",
+                "torch.jit.load",
+                "yaml.load",
+                "yaml.unsafe_load",
+                "yaml.full_load",
+                "eval",
+                "exec",
+                "joblib.load",
+            ):
                 found.append(f"{file}:{node.lineno} {name}")
             if name in ("np.load", "numpy.load") and any(
-                k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False for k in node.keywords
+                k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False
+                for k in node.keywords
             ):
                 found.append(f"{file}:{node.lineno} {name} with allow_pickle")
     assert not found, found
-    pickles = [f"{f}:{line}" for f, tree in TRAINING.items() for p, line in imports(tree) if p in FORBIDDEN - {"training"}]
+    pickles = [
+        f"{f}:{line}"
+        for f, tree in TRAINING.items()
+        for p, line in imports(tree)
+        if p in FORBIDDEN - {"training"}
+    ]
     assert not pickles, pickles
 
 
@@ -159,9 +232,23 @@ def test_one_function_sends_on_the_robots_command_topics():
     assert len(found) >= 5
     others = [(function, on) for function, on in found if on not in reports]
     assert [function for function, _ in others] == ["_send"], others
-    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "_action_publishers" and isinstance(n.ctx, ast.Load)]
-    holders = {f.name for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if n in uses}
-    assert holders == {"_send", "_release"}, "sends, and releases; nobody else holds the robot's publishers"
+    uses = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute)
+        and n.attr == "_action_publishers"
+        and isinstance(n.ctx, ast.Load)
+    ]
+    holders = {
+        f.name
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef)
+        for n in ast.walk(f)
+        if n in uses
+    }
+    assert holders == {"_send", "_release"}, (
+        "sends, and releases; nobody else holds the robot's publishers"
+    )
 
 
 def test_no_other_file_of_the_robots_side_publishes():
@@ -171,7 +258,16 @@ def test_no_other_file_of_the_robots_side_publishes():
 
 def test_what_send_is_given_comes_from_the_gate():
     """Every call of `_send` passes an `Output`, which only gate.py makes."""
-    makers = {file for file, tree in FILES.items() for n in ast.walk(tree) if isinstance(n, ast.Call) and name_of(n.func).endswith("Output")}
+    makers = {
+        file
+        for file, tree in FILES.items()
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and name_of(n.func).endswith("Output")
+    }
     assert makers == {"qgf_ros/control/gate.py"}
-    calls = [ast.unparse(n.args[0]) for n in ast.walk(FILES["qgf_ros/ros/node.py"]) if isinstance(n, ast.Call) and name_of(n.func) == "self._send"]
+    calls = [
+        ast.unparse(n.args[0])
+        for n in ast.walk(FILES["qgf_ros/ros/node.py"])
+        if isinstance(n, ast.Call) and name_of(n.func) == "self._send"
+    ]
     assert sorted(calls) == ["output", "result.output"]

@@ -22,7 +22,14 @@ print(json.dumps({
 
 
 def look(folder):
-    done = subprocess.run([sys.executable, "-c", LOOK], cwd=folder, env=ros.environment(0), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        cwd=folder,
+        env=ros.environment(0),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     found["xml"] = re.search("<version>(.+)</version>", found["xml"]).group(1)
@@ -41,7 +48,9 @@ def test_the_repository_and_elsewhere_see_the_same_files(views):
 
 def test_the_versions_agree(views):
     for view in views:
-        source = re.search("<version>(.+)</version>", (ros.REPO / "package.xml").read_text()).group(1)
+        source = re.search("<version>(.+)</version>", (ros.REPO / "package.xml").read_text()).group(
+            1
+        )
         assert {view["version"], view["metadata"], view["xml"]} == {source}
 
 
@@ -51,26 +60,39 @@ def test_the_code_under_test_is_the_code_of_this_repository(views):
         installed = views[1][name]
         source = ros.REPO / "qgf_ros" / ("__init__.py" if name == "package" else "ros/node.py")
         with open(installed) as file:
-            assert file.read() == source.read_text(), f"{installed} is stale; build and install again"
+            assert file.read() == source.read_text(), (
+                f"{installed} is stale; build and install again"
+            )
 
 
 def test_the_messages_are_those_of_this_repository(views):
     import qgf_ros.msg
 
     for kind in ("Command", "PolicyInfo", "QValues", "Status"):
-        lines = [line.split("#")[0].strip() for line in (ros.REPO / "msg" / f"{kind}.msg").read_text().splitlines()]
+        lines = [
+            line.split("#")[0].strip()
+            for line in (ros.REPO / "msg" / f"{kind}.msg").read_text().splitlines()
+        ]
         fields = [line.split()[1] for line in lines if line and "=" not in line]
         assert list(getattr(qgf_ros.msg, kind).get_fields_and_field_types()) == fields
 
 
-@pytest.mark.xfail(strict=True, reason="conversions.py raises UsageError at import, outside exit_codes: traceback, code 1")
+@pytest.mark.xfail(
+    strict=True,
+    reason="conversions.py raises UsageError at import, outside exit_codes: traceback, code 1",
+)
 def test_without_the_compiled_messages_the_node_says_what_to_do(tmp_path):
     """The source tree alone, as after a clone: no install folder on the path."""
     env = ros.environment(0)
     env["PYTHONPATH"] = str(ros.REPO)
     env["AMENT_PREFIX_PATH"] = sys.prefix
     done = subprocess.run(
-        [sys.executable, "-m", "qgf_ros.ros.node"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "qgf_ros.ros.node"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     if "qgf_ros/msg" in done.stderr or done.returncode == 0:
         pytest.skip("qgf_ros is installed into this environment itself")

@@ -47,7 +47,15 @@ def undisturbed(robot, began, count=6):
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [(0.05, 0.05), (1, 1.0), (math.inf, math.inf), ("inf", math.inf), (".inf", math.inf), (FLOOR, FLOOR), (1e6, 1e6)],
+    [
+        (0.05, 0.05),
+        (1, 1.0),
+        (math.inf, math.inf),
+        ("inf", math.inf),
+        (".inf", math.inf),
+        (FLOOR, FLOOR),
+        (1e6, 1e6),
+    ],
 )
 def test_fault_025_a_good_beta_is_taken_and_said_in_the_next_q_and_status(robot, given, meant):
     commands, chunks = len(robot.commands), len(robot.q_values)
@@ -61,7 +69,26 @@ def test_fault_025_a_good_beta_is_taken_and_said_in_the_next_q_and_status(robot,
     undisturbed(robot, commands)
 
 
-BAD = [0.0, 0, -0.1, -1, math.nan, -math.inf, True, False, "soon", "nan", "-inf", "", FLOOR / 2, FLOOR * (1 - 1e-7), 1e-12, 5e-324, None, [0.1]]
+BAD = [
+    0.0,
+    0,
+    -0.1,
+    -1,
+    math.nan,
+    -math.inf,
+    True,
+    False,
+    "soon",
+    "nan",
+    "-inf",
+    "",
+    FLOOR / 2,
+    FLOOR * (1 - 1e-7),
+    1e-12,
+    5e-324,
+    None,
+    [0.1],
+]
 
 
 @pytest.mark.parametrize("bad", BAD, ids=repr)
@@ -108,7 +135,14 @@ def test_fault_030_beta_changed_all_the_time_is_one_of_those_that_were_set(robot
 
 @pytest.mark.parametrize(
     "bad",
-    [{"num_candidates": 0}, {"seed": 5}, {"limits_scale": math.nan}, {"policy": "other"}, {"rate": 5.0}, {"num_candidates": "two"}],
+    [
+        {"num_candidates": 0},
+        {"seed": 5},
+        {"limits_scale": math.nan},
+        {"policy": "other"},
+        {"rate": 5.0},
+        {"num_candidates": "two"},
+    ],
     ids=repr,
 )
 def test_fault_031_one_bad_value_of_an_atomic_request_changes_none(robot, bad):

@@ -58,12 +58,16 @@ def test_fault_113_node_is_still_until_enabled_then_commands_at_rate_with_q_valu
         rate = (len(at) - 1) / (at[-1] - at[0])
         gaps = [b - a for a, b in zip(at, at[1:])]
         reported = robot.statuses[-1].msg.achieved_rate
-        print(f"{rate:.2f} Hz over {at[-1] - at[0]:.2f} s, largest gap {max(gaps) * 1e3:.1f} ms, reported {reported:.0f} Hz")
+        print(
+            f"{rate:.2f} Hz over {at[-1] - at[0]:.2f} s, largest gap {max(gaps) * 1e3:.1f} ms, reported {reported:.0f} Hz"
+        )
         assert 0.95 / ros.PERIOD <= rate <= 1.02 / ros.PERIOD
         assert 18 <= reported <= 21
         plausible_candidates(robot)
         plausible_q_values(robot)
-        assert any(max(map(abs, c.values)) > 0.05 for c in robot.commands), "the policy moves the arm"
+        assert any(max(map(abs, c.values)) > 0.05 for c in robot.commands), (
+            "the policy moves the arm"
+        )
 
 
 def plausible_candidates(robot):
@@ -73,12 +77,20 @@ def plausible_candidates(robot):
     assert {tuple(m.names) for m in messages} == {("arm.shoulder", "arm.elbow")}
     assert {m.owner for m in messages} == {"/qgf"}
     grid = round(ros.PERIOD * 1e9)
-    stamps = set(robot.stamps["joint_states"]) | set(robot.stamps["goal"]) | set(robot.stamps["obstacle"])
+    stamps = (
+        set(robot.stamps["joint_states"])
+        | set(robot.stamps["goal"])
+        | set(robot.stamps["obstacle"])
+    )
     for m in messages:
         assert ros.ns(m.execute_at) % grid == 0
         assert 0 < ros.ns(m.deadline) - ros.ns(m.execute_at) <= 3 * grid
-        assert ros.ns(m.header.stamp) in stamps, "the command names an observation that was never made"
-        assert 0 <= ros.ns(m.execute_at) - ros.ns(m.header.stamp) < 0.15e9 or ros.ns(m.header.stamp) > ros.ns(m.execute_at)
+        assert ros.ns(m.header.stamp) in stamps, (
+            "the command names an observation that was never made"
+        )
+        assert 0 <= ros.ns(m.execute_at) - ros.ns(m.header.stamp) < 0.15e9 or ros.ns(
+            m.header.stamp
+        ) > ros.ns(m.execute_at)
 
 
 def plausible_q_values(robot):
@@ -115,7 +127,11 @@ def test_fault_113_a_killed_and_respawned_node_is_still_until_it_is_enabled_agai
         robot.drive(first)
         first.send(signal.SIGKILL)
         first.wait(5.0)
-        robot.wait(lambda: time.monotonic() - robot.statuses[-1].at > 0.3, 5, "the last status of the first node")
+        robot.wait(
+            lambda: time.monotonic() - robot.statuses[-1].at > 0.3,
+            5,
+            "the last status of the first node",
+        )
         before = len(robot.commands)
         second = ros.Proc(command, domain)
         second.wait_line("qgf: READY")
@@ -200,14 +216,19 @@ def test_unknown_ros_arguments_end_with_code_2(domain):
 
 
 def test_fault_036_missing_policy_ends_with_code_4(domain, tmp_path):
-    assert "planar_arm" in refused(domain, code=4, policy=tmp_path / "none"), "the shipped ones are named"
+    assert "planar_arm" in refused(domain, code=4, policy=tmp_path / "none"), (
+        "the shipped ones are named"
+    )
 
 
 def test_fault_036_no_policy_given_ends_with_code_4(domain):
     refused(domain, code=4, policy=None)
 
 
-@pytest.mark.parametrize("name", ["policy.yaml", "velocity.safetensors", "critic.safetensors", "sampler.onnx", "SHA256SUMS"])
+@pytest.mark.parametrize(
+    "name",
+    ["policy.yaml", "velocity.safetensors", "critic.safetensors", "sampler.onnx", "SHA256SUMS"],
+)
 def test_fault_036_one_changed_byte_in_the_policy_ends_with_code_4(domain, tmp_path, name):
     folder = tmp_path / "policy"
     shutil.copytree(POLICY, folder)
@@ -247,9 +268,14 @@ def test_node_runs_without_torch(domain, tmp_path):
         proc.close()
 
 
-@pytest.mark.xfail(strict=True, reason="remaps are not looked at: rclpy's type error ends it with 1, or nothing does (node.py on_activate)")
+@pytest.mark.xfail(
+    strict=True,
+    reason="remaps are not looked at: rclpy's type error ends it with 1, or nothing does (node.py on_activate)",
+)
 @pytest.mark.parametrize("kind", ["another type", "the same type"])
-def test_fault_083_command_topic_remapped_onto_a_state_topic_ends_with_code_2(domain, tmp_path, kind):
+def test_fault_083_command_topic_remapped_onto_a_state_topic_ends_with_code_2(
+    domain, tmp_path, kind
+):
     policy = POLICY
     if kind == "the same type":
         policy = tmp_path / "policy"
@@ -257,12 +283,24 @@ def test_fault_083_command_topic_remapped_onto_a_state_topic_ends_with_code_2(do
         text = (policy / "policy.yaml").read_text()
         array = "type: std_msgs/Float64MultiArray\n    fields: []"
         assert array in text
-        (policy / "policy.yaml").write_text(text.replace(array, "type: sensor_msgs/JointState\n    fields: [velocity]"))
+        (policy / "policy.yaml").write_text(
+            text.replace(array, "type: sensor_msgs/JointState\n    fields: [velocity]")
+        )
         resign(policy)
-    refused(domain, "-r", "velocity_controller/commands:=joint_states", code=2, policy=policy, within=4.0)
+    refused(
+        domain,
+        "-r",
+        "velocity_controller/commands:=joint_states",
+        code=2,
+        policy=policy,
+        within=4.0,
+    )
 
 
-@pytest.mark.xfail(strict=True, reason="a failed configure without autostart is not said in ~/status (node.py _publish_status)")
+@pytest.mark.xfail(
+    strict=True,
+    reason="a failed configure without autostart is not said in ~/status (node.py _publish_status)",
+)
 def test_without_autostart_the_node_waits_and_says_why_configure_failed(domain, tmp_path):
     with ros.node_and_robot(domain, autostart=False, policy=tmp_path / "none") as (proc, robot):
         robot.wait_state(ros.UNCONFIGURED, 10, proc)

@@ -16,7 +16,11 @@ ZERO = [0.0, 0.0]
 
 
 def moving(robot, speed=0.5):
-    robot.wait(lambda: max(map(abs, robot.commands[-1].values)) > speed, 8, f"a command beyond {speed} rad/s")
+    robot.wait(
+        lambda: max(map(abs, robot.commands[-1].values)) > speed,
+        8,
+        f"a command beyond {speed} rad/s",
+    )
 
 
 # Emergency stop.
@@ -29,14 +33,26 @@ def test_fault_114_emergency_stop_ramps_to_rest_and_latches_until_reset(domain):
         pressed = robot.estop(True)
         fault = robot.wait_state(ros.FAULT, 2, proc, reason="ESTOP")
         assert not fault.msg.enabled
-        zero = robot.wait(lambda: next((c.at for c in robot.commands if c.at > pressed and c.values == ZERO), None), 2, "zero")
-        print(f"zero {(zero - pressed) * 1e3:.0f} ms after the button, FAULT {(fault.at - pressed) * 1e3:.0f} ms")
+        zero = robot.wait(
+            lambda: next(
+                (c.at for c in robot.commands if c.at > pressed and c.values == ZERO), None
+            ),
+            2,
+            "zero",
+        )
+        print(
+            f"zero {(zero - pressed) * 1e3:.0f} ms after the button, FAULT {(fault.at - pressed) * 1e3:.0f} ms"
+        )
         assert zero - pressed <= 2 * T + ros.SLACK
         assert robot.candidates[-1].at - pressed <= T + ros.SLACK
         candidates = len(robot.candidates)
         robot.wait_silence(0.4)
         assert robot.commands[-1].values == ZERO
 
+        answer = robot.reset()
+        assert not answer.success and "pressed" in answer.message, (
+            "first the button, then the reset"
+        )
         robot.estop(False)
         robot.wait_statuses(5)
         assert robot.state == ros.FAULT, "the button's release is no permission to move"
@@ -58,7 +74,9 @@ def test_fault_114_emergency_stop_pressed_before_the_node_started_counts(domain)
     """The button's topic is latched: a node that comes later hears it."""
     watcher = ros.FakeRobot(domain)
     watcher.estop_publisher.publish(ros.Bool(data=True))
-    proc = ros.Proc([*ros.node_command(), *ros.ros_args(policy="planar_arm", enable_on_start=True)], domain)
+    proc = ros.Proc(
+        [*ros.node_command(), *ros.ros_args(policy="planar_arm", enable_on_start=True)], domain
+    )
     try:
         proc.wait_line("qgf: READY")
         watcher.wait_state(ros.FAULT, 10, proc, reason="ESTOP")
@@ -71,7 +89,10 @@ def test_fault_114_emergency_stop_pressed_before_the_node_started_counts(domain)
         watcher.close()
 
 
-@pytest.mark.xfail(strict=True, reason="a latched stop is lost: node.py _on_estop without a core, and on_activate's core.reset()")
+@pytest.mark.xfail(
+    strict=True,
+    reason="a latched stop is lost: node.py _on_estop without a core, and on_activate's core.reset()",
+)
 @pytest.mark.parametrize("when", ["unconfigured", "inactive"])
 def test_fault_114_emergency_stop_pressed_before_activation_counts(domain, when):
     with ros.node_and_robot(domain, autostart=False) as (proc, robot):
@@ -88,13 +109,24 @@ def test_fault_114_emergency_stop_pressed_before_activation_counts(domain, when)
         robot.enable()
         robot.wait_statuses(5)
         assert robot.state == ros.FAULT and not robot.candidates
-@pytest.mark.xfail(strict=True, reason="~/estop asks for transient local, so a plain publisher is never heard (node.py)")
+        assert not robot.reset().success, "it is still pressed"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="~/estop asks for transient local, so a plain publisher is never heard (node.py)",
+)
 def test_fault_114_a_volatile_publisher_stops_the_robot_too(domain):
     """`rclpy`'s default QoS, as in most joystick and button nodes."""
     with ros.node_and_robot(domain) as (proc, robot):
         robot.drive(proc)
         plain = robot.node.create_publisher(ros.Bool, "qgf/estop", 10)
-        robot.wait(lambda: plain.get_subscription_count() > 0, 5, "a listener that hears a plain publisher", proc)
+        robot.wait(
+            lambda: plain.get_subscription_count() > 0,
+            5,
+            "a listener that hears a plain publisher",
+            proc,
+        )
         plain.publish(ros.Bool(data=True))
         robot.wait_state(ros.FAULT, 2, proc, reason="ESTOP")
 
@@ -148,9 +180,19 @@ def test_a_hold_that_ends_before_the_robot_is_at_rest_goes_on_from_there(domain,
         assert not robot.violations, robot.violations
 
 
+TOO_SLOW = pytest.param(
+    0.5,
+    marks=pytest.mark.xfail(
+        strict=True, reason="MAX_LAST_WORDS = 40 ends the ramp at speed (node.py)"
+    ),
+)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_fault_072_the_last_words_reach_rest_however_slow_the_ramp(domain, slow_policy, number):
-    rate = 1.0
+@pytest.mark.parametrize("rate", [1.0, TOO_SLOW])
+def test_fault_072_the_last_words_reach_rest_however_slow_the_ramp(
+    domain, slow_policy, number, rate
+):
     with ros.node_and_robot(domain, policy=slow_policy(rate)) as (proc, robot):
         robot.freeze()
         robot.drive(proc)
@@ -160,7 +202,8 @@ def test_fault_072_the_last_words_reach_rest_however_slow_the_ramp(domain, slow_
         robot.wait_silence(0.3)
         print(f"last command {robot.commands[-1].values}")
         assert robot.commands[-1].values == ZERO
-@pytest.mark.xfail(strict=True, reason="node.py _halt sends one step per period every 20 ms")
+
+
 def test_fault_072_the_final_ramp_is_as_gentle_in_time_as_the_contract(domain, slow_policy):
     """The contract's rate is per second: steps of one period may not come faster than that."""
     rate = 10.0
@@ -175,7 +218,9 @@ def test_fault_072_the_final_ramp_is_as_gentle_in_time_as_the_contract(domain, s
         zero = next(i for i, c in enumerate(ramp) if c.values == ZERO)
         fell = max(map(abs, ramp[0].values))
         took = ramp[zero].at - ramp[0].at
-        print(f"from {fell:.2f} rad/s to rest in {took:.3f} s; the contract wants {fell / rate:.3f} s")
+        print(
+            f"from {fell:.2f} rad/s to rest in {took:.3f} s; the contract wants {fell / rate:.3f} s"
+        )
         assert took >= fell / rate - T - ros.SLACK
 
 
@@ -194,8 +239,10 @@ def test_fault_072_a_signal_in_run_sends_a_last_zero_and_ends_with_0(domain, num
         assert proc.wait(3.0) == 0, proc.log
         took = time.monotonic() - sent
         robot.wait_silence(0.2)
-        words = [c for c in robot.commands if c.at > robot.candidates[-1].at + T / 4]
-        print(f"ended after {took:.3f} s, {len(words)} last words, first {words[0].at - sent if words else -1:.3f} s after the signal")
+        words = [c for c in robot.commands if c.at > sent]
+        print(
+            f"ended after {took:.3f} s, {len(words)} last words, first {words[0].at - sent if words else -1:.3f} s after the signal"
+        )
         assert robot.commands[-1].values == ZERO
         assert words and words[-1].values == ZERO
         assert took <= 1.0
@@ -234,7 +281,9 @@ def test_life_cycle_deactivate_activate_cleanup_configure(domain):
         assert robot.transition(ros.Transition.TRANSITION_ACTIVATE)
         robot.wait_state(ros.READY, 3, proc)
         robot.wait_statuses(8)
-        assert robot.state == ros.READY and len(robot.candidates) == candidates, "not enabled, not moving"
+        assert robot.state == ros.READY and len(robot.candidates) == candidates, (
+            "not enabled, not moving"
+        )
         assert robot.enable().success
         robot.wait_candidates(6)
 
@@ -242,7 +291,11 @@ def test_life_cycle_deactivate_activate_cleanup_configure(domain):
         assert robot.transition(ros.Transition.TRANSITION_CLEANUP)
         assert robot.life_cycle() == "unconfigured"
         robot.wait_state(ros.UNCONFIGURED, 3, proc)
-        robot.wait(lambda: robot.node.count_publishers("velocity_controller/commands") == 0, 3, "no publisher of commands")
+        robot.wait(
+            lambda: robot.node.count_publishers("velocity_controller/commands") == 0,
+            3,
+            "no publisher of commands",
+        )
         assert not robot.enable().success and not robot.reset().success
 
         assert robot.transition(ros.Transition.TRANSITION_CONFIGURE)
@@ -269,6 +322,8 @@ def test_a_beta_set_while_unconfigured_or_inactive_is_the_one_that_counts(domain
         robot.drive(proc)
         robot.wait(lambda: robot.q_values, 3, "a chunk")
         assert {q.msg.beta for q in robot.q_values} == {0.1}
+
+
 @pytest.mark.xfail(strict=True, reason="node.py on_configure never clears self.error")
 def test_a_failed_configure_that_was_repaired_leaves_no_trace_in_the_exit_code(domain):
     with ros.node_and_robot(domain, autostart=False) as (proc, robot):
@@ -288,9 +343,20 @@ def test_namespace_moves_every_topic_of_the_robot(domain):
         robot.drive(proc)
         robot.wait_commands(3)
         assert robot.statuses[-1].msg.owner == robot.candidates[-1].msg.owner == "/left/qgf"
-        ours = {name for name, _ in robot.node.get_publisher_names_and_types_by_node("qgf", "/left")}
-        assert {"/left/velocity_controller/commands", "/left/qgf/command", "/left/qgf/status", "/left/qgf/q_values"} <= ours
-        outside = {n for n in ours if not n.startswith("/left/")} - {"/diagnostics", "/rosout", "/parameter_events"}
+        ours = {
+            name for name, _ in robot.node.get_publisher_names_and_types_by_node("qgf", "/left")
+        }
+        assert {
+            "/left/velocity_controller/commands",
+            "/left/qgf/command",
+            "/left/qgf/status",
+            "/left/qgf/q_values",
+        } <= ours
+        outside = {n for n in ours if not n.startswith("/left/")} - {
+            "/diagnostics",
+            "/rosout",
+            "/parameter_events",
+        }
         assert not outside
         taken = {n for n, _ in robot.node.get_subscriber_names_and_types_by_node("qgf", "/left")}
         assert {"/left/joint_states", "/left/goal", "/left/obstacle", "/left/qgf/estop"} <= taken
@@ -298,7 +364,9 @@ def test_namespace_moves_every_topic_of_the_robot(domain):
 
 def test_another_node_name_moves_its_own_topics(domain):
     robot = ros.FakeRobot(domain, node="arm_policy")
-    proc = ros.Proc([*ros.node_command(), *ros.ros_args(("__node:=arm_policy",), policy="planar_arm")], domain)
+    proc = ros.Proc(
+        [*ros.node_command(), *ros.ros_args(("__node:=arm_policy",), policy="planar_arm")], domain
+    )
     try:
         proc.wait_line("qgf: READY")
         robot.drive(proc)

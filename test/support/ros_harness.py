@@ -30,17 +30,21 @@ try:
     from geometry_msgs.msg import Point, PointStamped
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState, GetState
+    from qgf_ros.msg import Command, PolicyInfo, QValues, Status
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-    from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically
+    from rcl_interfaces.srv import (
+        DescribeParameters,
+        GetParameters,
+        SetParameters,
+        SetParametersAtomically,
+    )
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-    from rosgraph_msgs.msg import Clock
+    from rosgraph_msgs.msg import Clock  # noqa: F401  (for the tests)
     from sensor_msgs.msg import JointState
-    from std_msgs.msg import Bool, Float64, Float64MultiArray, Header
+    from std_msgs.msg import Bool, Float64, Float64MultiArray, Header  # noqa: F401
     from std_srvs.srv import SetBool, Trigger
-
-    from qgf_ros.msg import Command, PolicyInfo, QValues, Status
 except ImportError as error:  # tests fail with this, they do not skip: see conftest.py of test/ros
     MISSING = f"the wire tests need rclpy and the compiled messages ({error}); run them by `make test`, or source install/setup.bash"
 else:
@@ -105,7 +109,9 @@ def node_command(name: str = "qgf_node") -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def ros_args(remaps: tuple[str, ...] = (), files: tuple[Path, ...] = (), **parameters: Any) -> list[str]:
+def ros_args(
+    remaps: tuple[str, ...] = (), files: tuple[Path, ...] = (), **parameters: Any
+) -> list[str]:
     """--ros-args as the launch file passes them."""
     args = ["--ros-args"]
     for remap in remaps:
@@ -120,7 +126,14 @@ def ros_args(remaps: tuple[str, ...] = (), files: tuple[Path, ...] = (), **param
 class Proc:
     """A process in a group of its own. Leaving the block kills it; ignoring SIGTERM is a failure."""
 
-    def __init__(self, command: list[str], domain: int, deadline: float = 120.0, cwd: Path | None = None, **env: str) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        domain: int,
+        deadline: float = 120.0,
+        cwd: Path | None = None,
+        **env: str,
+    ) -> None:
         self.out: list[str] = []
         self.err: list[str] = []
         self._news = threading.Condition()
@@ -136,7 +149,9 @@ class Proc:
             start_new_session=True,
         )
         pairs = ((self.process.stdout, self.out), (self.process.stderr, self.err))
-        self._readers = [threading.Thread(target=self._read, args=pair, daemon=True) for pair in pairs]
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True) for pair in pairs
+        ]
         for reader in self._readers:
             reader.start()
         self._killer = threading.Timer(deadline, self.kill)  # whatever hangs, the suite goes on
@@ -157,10 +172,16 @@ class Proc:
                 for line in [*self.out, *self.err]:
                     if text in line:
                         return line
-                ended = self.process.poll() is not None and not any(r.is_alive() for r in self._readers)
+                ended = self.process.poll() is not None and not any(
+                    r.is_alive() for r in self._readers
+                )
                 left = until - time.monotonic()
                 if ended or left <= 0:
-                    what = f"ended with {self.process.returncode}" if ended else f"said nothing of it for {timeout} s"
+                    what = (
+                        f"ended with {self.process.returncode}"
+                        if ended
+                        else f"said nothing of it for {timeout} s"
+                    )
                     raise AssertionError(f"waiting for {text!r}: the process {what}\n{self.log}")
                 self._news.wait(min(left, 0.2))
 
@@ -238,7 +259,9 @@ class Wire:
         self.news = threading.Condition()
         self.context = Context()
         self.context.init(args=[], initialize_logging=False, domain_id=domain)
-        self.node = rclpy.create_node(name, context=self.context, namespace=namespace or None, start_parameter_services=False)
+        self.node = rclpy.create_node(
+            name, context=self.context, namespace=namespace or None, start_parameter_services=False
+        )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._ending = threading.Event()
@@ -253,7 +276,9 @@ class Wire:
         while not self._ending.is_set():
             self.executor.spin_once(timeout_sec=0.05)
 
-    def record(self, kind: Any, topic: str, qos: Any, also: Callable[[Any, float], None] | None = None) -> list[Arrived]:
+    def record(
+        self, kind: Any, topic: str, qos: Any, also: Callable[[Any, float], None] | None = None
+    ) -> list[Arrived]:
         """Subscribes and keeps every message."""
         arrived: list[Arrived] = []
 
@@ -268,14 +293,18 @@ class Wire:
         self.node.create_subscription(kind, topic, note, qos)
         return arrived
 
-    def wait(self, condition: Callable[[], T], timeout: float, what: str, proc: Proc | None = None) -> T:
+    def wait(
+        self, condition: Callable[[], T], timeout: float, what: str, proc: Proc | None = None
+    ) -> T:
         """The first true value of `condition`, looked at on every arrival and 100 times a second."""
         until = time.monotonic() + timeout
         with self.news:
             while not (value := condition()):
                 log = f"\n{proc.log}" if proc is not None else ""
                 assert time.monotonic() < until, f"waited {timeout} s for {what}{log}"
-                assert proc is None or proc.running, f"the process ended while waiting for {what}{log}"
+                assert proc is None or proc.running, (
+                    f"the process ended while waiting for {what}{log}"
+                )
                 self.news.wait(0.01)
         return value
 
@@ -305,7 +334,9 @@ class FakeRobot(Wire):
     violations are collected as they arrive and are never forgiven.
     """
 
-    def __init__(self, domain: int, namespace: str = "", node: str = "qgf", rate: float | None = None) -> None:
+    def __init__(
+        self, domain: int, namespace: str = "", node: str = "qgf", rate: float | None = None
+    ) -> None:
         """rate: largest change of a command per second, where the test judges it."""
         super().__init__(domain, "fake_robot", namespace, spin=False)
         self.violations: list[str] = []
@@ -324,12 +355,18 @@ class FakeRobot(Wire):
         self._publishing = threading.Lock()
 
         reliable = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
-        latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        latched = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
         create = self.node.create_publisher
         kinds = {"joint_states": JointState, "goal": PointStamped, "obstacle": PointStamped}
         self.publishers = {t: create(kinds[t], t, qos_profile_sensor_data) for t in STATE_TOPICS}
         self.estop_publisher = create(Bool, f"{node}/estop", latched)
-        self.commands = self.record(Float64MultiArray, "velocity_controller/commands", reliable, self._judge)
+        self.commands = self.record(
+            Float64MultiArray, "velocity_controller/commands", reliable, self._judge
+        )
         self.candidates = self.record(Command, f"{node}/command", reliable)
         self.statuses = self.record(Status, f"{node}/status", reliable)
         self.q_values = self.record(QValues, f"{node}/q_values", reliable)
@@ -410,7 +447,9 @@ class FakeRobot(Wire):
             change = max(abs(a - b) for a, b in zip(values, last))
             if change > self.rate * PERIOD + 1e-9:
                 pause = f", {at - before.at:.3f} s before" if before is not None else ""
-                self.violations.append(f"command number {len(self.commands)}: {last} -> {values}{pause}")
+                self.violations.append(
+                    f"command number {len(self.commands)}: {last} -> {values}{pause}"
+                )
 
     def freeze(self) -> None:
         """Half way round and under way, and commands change nothing: the policy goes on wanting to
@@ -427,7 +466,9 @@ class FakeRobot(Wire):
 
     def estop(self, pressed: bool) -> float:
         """Returns when it was said [s, steady]."""
-        self.wait(lambda: self.estop_publisher.get_subscription_count() > 0, 10, "a listener on estop")
+        self.wait(
+            lambda: self.estop_publisher.get_subscription_count() > 0, 10, "a listener on estop"
+        )
         at = time.monotonic()
         self.estop_publisher.publish(Bool(data=pressed))
         return at
@@ -439,7 +480,9 @@ class FakeRobot(Wire):
 
     def set_atomically(self, **parameters: Any) -> Any:
         values = [Parameter(name=k, value=parameter_value(v)) for k, v in parameters.items()]
-        return self.call(self._set_atomically, SetParametersAtomically.Request(parameters=values)).result
+        return self.call(
+            self._set_atomically, SetParametersAtomically.Request(parameters=values)
+        ).result
 
     def get(self, *names: str) -> list[Any]:
         values = self.call(self._get, GetParameters.Request(names=list(names))).values
@@ -462,12 +505,21 @@ class FakeRobot(Wire):
     def state(self) -> int:
         return self.statuses[-1].msg.state if self.statuses else -1
 
-    def wait_state(self, state: int, timeout: float = 5.0, proc: Proc | None = None, reason: str = "") -> Arrived:
+    def wait_state(
+        self, state: int, timeout: float = 5.0, proc: Proc | None = None, reason: str = ""
+    ) -> Arrived:
         """The first status from now on that has this state, and this reason if one is given."""
         begin = max(0, len(self.statuses) - 1)
 
         def found() -> Arrived | None:
-            return next((s for s in self.statuses[begin:] if s.msg.state == state and reason in s.msg.reason), None)
+            return next(
+                (
+                    s
+                    for s in self.statuses[begin:]
+                    if s.msg.state == state and reason in s.msg.reason
+                ),
+                None,
+            )
 
         try:
             return self.wait(found, timeout, f"state {state} {reason}", proc)
@@ -496,7 +548,10 @@ class FakeRobot(Wire):
         began = time.monotonic()
 
         def quiet() -> bool:
-            return time.monotonic() - max(began, self.commands[-1].at if self.commands else began) >= seconds
+            return (
+                time.monotonic() - max(began, self.commands[-1].at if self.commands else began)
+                >= seconds
+            )
 
         self.wait(quiet, timeout, f"{seconds} s without a command")
         return self.commands[-1].at if self.commands else math.nan
@@ -522,7 +577,11 @@ def point(stamp: int, x: float, y: float) -> Any:
 
 def parameter_value(value: Any) -> Any:
     """None is "not set", which is how `ros2 param delete` arrives."""
-    kinds = {bool: ("BOOL", "bool_value"), int: ("INTEGER", "integer_value"), float: ("DOUBLE", "double_value")}
+    kinds = {
+        bool: ("BOOL", "bool_value"),
+        int: ("INTEGER", "integer_value"),
+        float: ("DOUBLE", "double_value"),
+    }
     kinds |= {str: ("STRING", "string_value")}
     if value is None:
         return ParameterValue(type=ParameterType.PARAMETER_NOT_SET)
@@ -548,7 +607,7 @@ def node_and_robot(
     command = [*node_command(), *ros_args(remaps, policy=policy, **parameters), *args]
     proc = Proc(command, domain)
     try:
-        proc.wait_line("qgf: READY")
+        proc.wait_line("qgf: READY" if parameters.get("autostart", True) else "qgf: UNCONFIGURED")
         yield proc, robot
         proc.stop()
         assert not robot.violations, robot.violations

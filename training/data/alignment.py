@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.contract import Contract
+from qgf_ros.control.assembler import FUTURE_TOLERANCE
 from training.data.episodes import Episode
 from training.data.streams import Recording, Stream
 
@@ -53,19 +54,20 @@ def align(recording: Recording, contract: Contract, report: Report) -> list[Epis
 
 
 def _usable(stream: Stream, name: str, report: Report) -> Stream:
-    """In order of receipt, finite; what cannot be used is counted."""
-    finite = (
-        np.isfinite(stream.values).all(axis=1) if stream.values.size else np.ones(len(stream), bool)
-    )
-    if not finite.all():
-        report.dropped[f"message not finite: {name}"] += int((~finite).sum())
+    """In order of receipt; what the node would not believe either is dropped and counted."""
+    finite = np.isfinite(stream.values).all(axis=1)
+    present = stream.stamp - stream.receipt <= FUTURE_TOLERANCE * 1e9
+    report.dropped[f"message not finite: {name}"] += int((~finite).sum())
+    report.dropped[f"message stamped in the future: {name}"] += int((finite & ~present).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
-    order = order[finite[order]]
+    order = order[(finite & present)[order]]
     return Stream(stream.stamp[order], stream.receipt[order], stream.values[order])
 
 
 def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, int]]:
     """[begin, end) of each episode by receipt, in ns."""
+    if not any(len(s) for s in streams.values()):
+        return []
     last = max(int(s.receipt[-1]) for s in streams.values() if len(s)) + 1
     starts = streams.get("episode_start")
     if starts is None or not len(starts):
@@ -116,7 +118,8 @@ def _episode(
     if ended and not fresh[-1]:  # the state after the end is never used: nothing is bootstrapped
         obs[-1], fresh[-1] = obs[-2], fresh[-2]
     usable = fresh[:-1] & commanded
-    report.dropped["tick without fresh data"] += int((~usable).sum())
+    runs = _runs(usable, fresh)
+    report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
     return [
         Episode(
             name if end - begin == len(ticks) else f"{name}.{begin}",
@@ -126,16 +129,20 @@ def _episode(
             terminal=ended and end == len(ticks),
             success=won if end == len(ticks) else None,
         )
-        for begin, end in _runs(usable, fresh)
+        for begin, end in runs
     ]
 
 
 def _origin(commands: list[Stream], period: int) -> int:
     """First tick: where every action has begun, in the phase that the commands mostly have."""
     begin = max(int(s.stamp[0]) for s in commands)
-    stamps = commands[0].stamp[commands[0].stamp >= begin]
-    phase = (stamps - begin + period // 2) % period - period // 2
-    return begin + int(np.median(phase)) if len(stamps) else begin
+    beats = commands[0].stamp[commands[0].stamp >= begin] - begin
+    # A median on a circle: phases just before and just after a beat are close to each other.
+    turns = np.exp(2j * np.pi * beats / period)
+    middle = np.angle(turns.mean())
+    phase = np.median(np.angle(turns * np.exp(-1j * middle))) + middle
+    shift = round(phase / (2 * np.pi) * period)
+    return begin + (shift + period // 2) % period - period // 2
 
 
 def observe(
@@ -146,15 +153,20 @@ def observe(
     period = round(contract.time.period * 1e9)
     for source in contract.observations:
         stream = streams[source.name]
-        newest = np.maximum.accumulate(stream.stamp)  # a late message does not replace a newer one
         pick = np.searchsorted(stream.receipt, ticks + period // SLACK, side="right") - 1
         known = pick >= 0
-        pick = np.maximum(pick, 0)
-        holder = np.searchsorted(newest, newest[pick], side="left")
+        holder = _holders(stream.stamp)[np.maximum(pick, 0)]
         age = (ticks - stream.stamp[holder]) * 1e-9 + source.delay
         fresh &= known & (age <= contract.max_age(source))
         columns.append(stream.values[holder])
     return np.concatenate(columns, axis=1), fresh
+
+
+def _holders(stamp: np.ndarray) -> np.ndarray:
+    """For each message, which one counts after it: a late one does not replace a newer one, and
+    of equal stamps the last does."""
+    holds = stamp >= np.maximum.accumulate(stamp)
+    return np.maximum.accumulate(np.where(holds, np.arange(len(stamp)), 0))
 
 
 def _act(
@@ -186,7 +198,9 @@ def _rewards(stream: Stream | None, ticks: np.ndarray, period: int, end: int | N
         step = (stream.stamp - ticks[0] + period // 2) // period - 1
         if end is not None:
             step[stream.stamp >= end - period // 4] = len(ticks) - 1
-        inside = step <= len(ticks)  # what comes later belongs to nobody
+        inside = step <= len(ticks)
+        if end is not None:  # a reward topic need not stop with the episode
+            inside &= stream.stamp <= end + period // 4
         np.add.at(reward, np.clip(step[inside], 0, len(ticks) - 1), stream.values[inside, 0])
     return reward
 

@@ -108,10 +108,15 @@ def return_scale(episodes: Sequence[Episode], discount: float) -> float:
     """Spread between the best and the worst discounted return to go of episodes that ended.
 
     Rewards are divided by it, so that Q is about one wide and one beta means about the same on
-    every robot. 0.0 where the data shows no difference at all.
+    every robot. 0.0 where the data shows no difference at all. Of recordings that were all cut,
+    the return to go only says how much is left of them; there the spread of the rewards counts,
+    kept up for 1 / (1 - discount) periods, at most as long as the recordings are.
     """
-    ends = [e.returns(discount) for e in episodes if e.terminal] or [
-        e.returns(discount) for e in episodes
-    ]
-    values = np.concatenate(ends)
-    return float(values.max() - values.min())
+    ended = [e.returns(discount) for e in episodes if e.terminal]
+    if ended:
+        values = np.concatenate(ended)
+        return float(values.max() - values.min())
+    rewards = np.concatenate([e.reward for e in episodes])
+    longest = max(len(e) for e in episodes)
+    periods = longest if discount == 1 else min(longest, 1 / (1 - discount))
+    return float(rewards.max() - rewards.min()) * periods

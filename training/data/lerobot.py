@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qgf_ros.contract import Contract, Source
@@ -30,8 +31,10 @@ class LeRobotReader:
             for e in range(info["total_episodes"])
         ]
         for name in names:
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise DataRefused(f"{path}: info.json points outside the dataset: {name!r}")
+            if not (path / name).resolve().is_relative_to(path.resolve()):
+                raise DataRefused(
+                    f"{path}: info.json or a link points outside the dataset: {name!r}"
+                )
         return names
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
@@ -60,17 +63,43 @@ class LeRobotReader:
 
 
 def _info(path: Path) -> dict[str, Any]:
+    """The checked content of meta/info.json that is needed."""
     try:
         info = json.loads((path / "meta" / "info.json").read_text())
         version = info["codebase_version"]
         needed = {
             k: info[k] for k in ("fps", "features", "data_path", "chunks_size", "total_episodes")
         }
-    except (OSError, ValueError, KeyError) as error:
-        raise DataRefused(f"{path}/meta/info.json is damaged: {error}") from None
-    if version != "v2.1":
-        raise DataRefused(f"{path} is LeRobot {version}; this version reads v2.1")
+        if version != "v2.1":
+            raise DataRefused(f"{path} is LeRobot {version}; this version reads v2.1")
+        whole = all(
+            type(needed[k]) is int and needed[k] >= 0 for k in ("chunks_size", "total_episodes")
+        )
+        fps = needed["fps"]
+        sound = (
+            whole and needed["chunks_size"] > 0 and isinstance(fps, (int, float)) and 0 < fps <= 1e5
+        )
+        if not (sound and type(fps) is not bool and isinstance(needed["features"], dict)):
+            raise ValueError(
+                f"fps {fps!r}, {needed['total_episodes']!r} episodes: these make no sense"
+            )
+        needed["data_path"].format(episode_chunk=0, episode_index=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataRefused(
+            f"{path}/meta/info.json is damaged: {type(error).__name__}: {error}"
+        ) from None
     return needed
+
+
+def _names(feature: Any) -> list[str]:
+    """A feature's names: a list, a list of lists, or {"motors": [...]}, as public datasets have them."""
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if isinstance(names, dict):
+        names = list(names.values())
+    flat: list[str] = []
+    for item in names or []:
+        flat += item if isinstance(item, list) else [item]
+    return [str(n) for n in flat]
 
 
 def _column(
@@ -83,22 +112,29 @@ def _column(
             f"{path} has no column {column!r}, which the contract needs for {key!r}; "
             f"columns: {', '.join(table.column_names)}"
         )
-    data = table[column].combine_chunks()
-    if pa.types.is_list(data.type) or pa.types.is_fixed_size_list(data.type):
-        values = data.flatten().to_numpy(zero_copy_only=False).reshape(len(data), -1)
-    else:
-        values = data.to_numpy(zero_copy_only=False)[:, None]
     wanted = source.names or source.labels
-    names = np.ravel(info["features"][column].get("names") or []).tolist()
+    data = table[column].combine_chunks()
+    if not len(data):
+        return np.empty((0, len(wanted)))
+    where = f"{path}: column {column!r}"
+    width = 1
+    if pa.types.is_list(data.type) or pa.types.is_fixed_size_list(data.type):
+        widths = set(pc.list_value_length(data).to_pylist())
+        if len(widths) > 1 or None in widths:
+            raise DataRefused(f"{where} has rows of different length, or empty ones")
+        width, data = widths.pop(), data.flatten()
+    try:  # a null becomes NaN, which alignment counts
+        values = data.to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, width)
+    except (TypeError, ValueError) as error:
+        raise DataRefused(f"{where} does not hold numbers: {error}") from None
+    names = _names(info["features"][column])
+    if names and len(names) != width:
+        raise DataRefused(f"{where} has {width} numbers and {len(names)} names")
     if names:
         missing = [n for n in wanted if n not in names]
         if missing:
-            raise DataRefused(
-                f"{path}: column {column!r} has no {', '.join(missing)}; it has {', '.join(names)}"
-            )
+            raise DataRefused(f"{where} has no {', '.join(missing)}; it has {', '.join(names)}")
         values = values[:, [names.index(n) for n in wanted]]
-    elif values.shape[1] != len(wanted):
-        raise DataRefused(
-            f"{path}: column {column!r} has {values.shape[1]} numbers, the contract names {len(wanted)}"
-        )
-    return values.astype(np.float64)
+    elif width != len(wanted):
+        raise DataRefused(f"{where} has {width} numbers, the contract names {len(wanted)}")
+    return values

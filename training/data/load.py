@@ -89,6 +89,8 @@ def _without_duplicates(episodes: list[Episode], report: Report) -> list[Episode
     seen: dict[str, Episode] = {}
     for episode in episodes:
         seen.setdefault(_content(episode), episode)
-    report.dropped["duplicate episode"] += len(episodes) - len(seen)
-    report.episodes -= len(episodes) - len(seen)
-    return list(seen.values())
+    kept = list(seen.values())
+    report.dropped["duplicate episode"] += len(episodes) - len(kept)
+    report.episodes -= len(episodes) - len(kept)
+    report.ticks -= sum(map(len, episodes)) - sum(map(len, kept))
+    return kept

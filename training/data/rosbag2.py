@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from qgf_ros.contract import Contract, Source
-from qgf_ros.errors import DataRefused, UsageError
-from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.errors import DataRefused, QgfError, UsageError
+from qgf_ros.messages import message_type
 from training.data.streams import Recording, Stream
 
 STORE = Stores.ROS2_KILTED
@@ -41,17 +41,21 @@ class Rosbag2Reader:
                 }
                 wanted = [c for c in reader.connections if c.id in connections]
                 for connection, receipt, raw in reader.messages(connections=wanted):
-                    source_name = connections[connection.id]
-                    source = sources[source_name]
-                    msg = reader.deserialize(raw, connection.msgtype)
+                    name_ = connections[connection.id]
                     try:
-                        row = _decode(source, msg, receipt)
-                    except SchemaError as error:
-                        rejected[f"{source.topic}: {error}"] += 1
-                        continue
-                    rows[source_name].append(row)
-        except (AnyReaderError, FileNotFoundError) as error:
-            raise DataRefused(f"{bag}: {error}; is it a complete bag?") from None
+                        msg = reader.deserialize(raw, connection.msgtype)
+                        rows[name_].append(_decode(sources[name_], msg, receipt))
+                    except Exception as error:  # noise in a message: whatever decoding runs into
+                        rejected[
+                            f"{sources[name_].topic}: {type(error).__name__}: {error}"[:200]
+                        ] += 1
+        except QgfError:
+            raise
+        except Exception as error:  # a damaged file: rosbags raises what it runs into
+            text = " ".join(str(error).split())[:300]
+            raise DataRefused(
+                f"{bag} cannot be read ({type(error).__name__}: {text}); is it whole?"
+            ) from None
         streams = {s: _stream(rows[s], len(sources[s].labels)) for s in sources}
         silent = [sources[o.name].topic for o in contract.observations if not len(streams[o.name])]
         if silent:
