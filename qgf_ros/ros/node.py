@@ -21,6 +21,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
+from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Output
 from qgf_ros.control.inference import ThreadInference
@@ -355,6 +356,8 @@ class QgfNode(LifecycleNode):
         reason = (
             core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
         )
+        if isinstance(self.error, QgfError):
+            reason = Problem(f"ERROR_{self.error.code}", str(self.error))
         fields: dict[str, Any] = {}
         if core is not None:
             p50, p99, largest = core.inference_latency.percentiles_ms()

@@ -90,6 +90,15 @@ class SimNode:
                 raise UsageError(
                     f"{name} is {given!r}; it must be a {type(default).__name__}: {text}"
                 )
+        known = [name for name, *_ in PARAMETERS]
+        unknown = set(self.node._parameter_overrides) - {*known, "use_sim_time"}
+        unknown = {n for n in unknown if not n.startswith("qos_overrides.")}
+        if unknown:
+            raise UsageError(
+                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(known)}"
+            )
+        if min(values["seed"], values["episodes"]) < 0:
+            raise UsageError("seed and episodes must not be negative")
         factor = values["real_time_factor"]
         if not (math.isfinite(factor) and 0.05 <= factor <= 100):
             raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
