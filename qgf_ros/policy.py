@@ -354,7 +354,7 @@ def _read_regular(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise PolicyRefused(
-            f"cannot read {path}: {error.strerror}; is this a policy folder?"
+            f"cannot read {path}: {error.strerror}; a policy folder holds plain files, no links"
         ) from None
     info = os.fstat(descriptor)
     if not stat.S_ISREG(info.st_mode):

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -53,6 +54,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
 
 STATUS_PERIOD = 0.1  # s, steady time
 DIAGNOSTICS_EVERY = 10  # statuses
+DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
 LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
 
@@ -70,6 +72,7 @@ class QgfNode(LifecycleNode):
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._state = State.UNCONFIGURED
         self._statuses = 0
+        self._level: Any = None  # of the last diagnostics
         self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
         self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
@@ -200,6 +203,7 @@ class QgfNode(LifecycleNode):
         """The last command on the wire is a stop; then the state SHUTDOWN."""
         self._halt()
         self._change_state(State.SHUTDOWN)
+        self._status_publisher.wait_for_all_acked(DELIVERY)
         self._release()
 
     def _halt(self) -> None:
@@ -222,6 +226,8 @@ class QgfNode(LifecycleNode):
             if core.gate.at_rest:
                 break
             time.sleep(period)
+        for publisher in self._action_publishers:  # what is destroyed at once may never arrive
+            publisher.wait_for_all_acked(DELIVERY)
 
     def _release(self) -> None:
         if self.core is not None:
@@ -383,9 +389,12 @@ class QgfNode(LifecycleNode):
         status = status_message(now, owner, self._state, reason, **fields)
         self._status_publisher.publish(status)
         self._statuses += 1
-        if self._statuses % DIAGNOSTICS_EVERY == 1:
-            hardware = core.policy.contract.robot if core is not None else ""
-            self._diagnostics_publisher.publish(diagnostic_message(status, hardware))
+        hardware = core.policy.contract.robot if core is not None else ""
+        diagnostics = diagnostic_message(status, hardware)
+        level = diagnostics.status[0].level
+        if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
+            self._diagnostics_publisher.publish(diagnostics)
+            self._level = level
 
 
 def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:

@@ -70,7 +70,7 @@ def _spin(program: Program, stop: threading.Event, name: str) -> None:
         print(f"{name}: {program.start()}", flush=True)
         while not (stop.is_set() or program.done.is_set()):
             executor.spin_once(timeout_sec=SPIN_SLICE)
-        if program.error is not None:
+        if program.done.is_set() and program.error is not None:
             raise program.error
     finally:
         program.close()

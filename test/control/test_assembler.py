@@ -48,7 +48,11 @@ def test_fault_002_age_at_the_limit_and_beyond(box):
     fill(box)
     assert isinstance(box.assemble(START + 149 * MS), Observation), "max_age is 0.15 s"
     late = box.assemble(START + 151 * MS)
-    assert late.code == "STATE_STALE:joint_states" and "0.151" in late.detail and "0.150" in late.detail
+    assert (
+        late.code == "STATE_STALE:joint_states"
+        and "0.151" in late.detail
+        and "0.150" in late.detail
+    )
 
 
 def test_fault_004_the_topic_that_stopped_is_named_exactly(box):
@@ -132,7 +136,11 @@ def test_fault_012_wrong_dimension_is_a_problem_until_a_good_message(box, count)
 @pytest.mark.parametrize("row", [10, 11])
 def test_fault_010_011_reported_schema_error_forbids_the_state_at_once(box, row):
     fill(box)
-    box.reject("joints", "STATE_SCHEMA", "joints ['elbow'] are missing" if row == 10 else "joint names appear twice")
+    box.reject(
+        "joints",
+        "STATE_SCHEMA",
+        "joints ['elbow'] are missing" if row == 10 else "joint names appear twice",
+    )
     got = box.assemble(START)
     assert got.code == "STATE_SCHEMA:joint_states" and "joint" in got.detail
     assert box.dropped == 1

@@ -32,7 +32,12 @@ def position_gate(rate=2.0, measured=(0.0, 0.0)):
 
 def test_good_candidate_passes_unchanged():
     out = velocity_gate().step(START, candidate([1.0, -0.5]))
-    assert out.values.tolist() == [1.0, -0.5] and out.admitted and not out.limited and out.refused == ""
+    assert (
+        out.values.tolist() == [1.0, -0.5]
+        and out.admitted
+        and not out.limited
+        and out.refused == ""
+    )
 
 
 def test_range_and_rate_limit_and_say_so():
@@ -69,19 +74,27 @@ def test_each_check_refuses_and_names_itself(code):
     assert out.values.tolist() == [0, 0], "the refused tick ramps towards zero"
 
 
-@pytest.mark.parametrize("first,second", [(a, b) for i, a in enumerate(REFUSALS) for b in list(REFUSALS)[i + 1 :]])
+@pytest.mark.parametrize(
+    "first,second", [(a, b) for i, a in enumerate(REFUSALS) for b in list(REFUSALS)[i + 1 :]]
+)
 def test_order_of_the_checks(first, second):
-    assert refusable(velocity_gate(), **REFUSALS[first] | REFUSALS[second]).refused.startswith(first)
+    assert refusable(velocity_gate(), **REFUSALS[first] | REFUSALS[second]).refused.startswith(
+        first
+    )
 
 
 def test_sequence_is_judged_against_the_last_that_passed():
     gate = velocity_gate()
     gate.step(START, candidate([0.1, 0.1], sequence=7))
     for stale in (7, 6, 0, -1):
-        assert gate.step(START, candidate([0.1, 0.1], sequence=stale)).refused.startswith("SEQUENCE")
+        assert gate.step(START, candidate([0.1, 0.1], sequence=stale)).refused.startswith(
+            "SEQUENCE"
+        )
     gate.step(START, candidate([0.1, 0.1], sequence=9, epoch=1))
     gate.step(START, candidate([np.nan, 0.1], sequence=50))
-    assert gate.step(START, candidate([0.1, 0.1], sequence=8)).admitted, "a refused one does not count"
+    assert gate.step(START, candidate([0.1, 0.1], sequence=8)).admitted, (
+        "a refused one does not count"
+    )
 
 
 def test_deadline_itself_is_in_time():
@@ -118,7 +131,9 @@ def test_another_owner_is_refused():
     """The docstring's first check: two who command must not both be heard in one epoch."""
     gate = velocity_gate()
     gate.step(START, candidate([0.1, 0.1], owner="qgf", sequence=1))
-    assert not gate.step(START + T, candidate([2.0, 2.0], START + T, owner="stranger", sequence=2)).admitted
+    assert not gate.step(
+        START + T, candidate([2.0, 2.0], START + T, owner="stranger", sequence=2)
+    ).admitted
 
 
 def test_nothing_before_the_first_admitted_candidate():
@@ -153,7 +168,9 @@ def test_a_tighter_scale_does_not_lengthen_the_braking():
 def test_a_later_owner_is_heard_in_the_next_epoch():
     gate = velocity_gate()
     gate.step(START, candidate([0.1, 0.1], owner="a"))
-    assert gate.step(START, candidate([0.1, 0.1], owner="b", sequence=2)).refused.startswith("OWNER")
+    assert gate.step(START, candidate([0.1, 0.1], owner="b", sequence=2)).refused.startswith(
+        "OWNER"
+    )
     gate.begin_epoch(1, None)
     assert gate.step(START, candidate([0.1, 0.1], owner="b", epoch=1)).admitted
 
@@ -208,7 +225,9 @@ def test_hold_keeps_the_last_sent_position_and_not_the_measured():
 def test_refused_candidates_hold_and_fall_silent_too():
     gate = velocity_gate()
     gate.step(START, candidate([1.0, 1.0]))
-    outs = [gate.step(START + k * T, candidate([np.nan, 1.0], START + k * T, k)) for k in range(2, 40)]
+    outs = [
+        gate.step(START + k * T, candidate([np.nan, 1.0], START + k * T, k)) for k in range(2, 40)
+    ]
     assert all(o.refused == "NONFINITE" and not o.admitted for o in outs)
     assert outs[0].values.tolist() == [0, 0] and outs[-1].values is None
 
@@ -240,7 +259,9 @@ def test_rate_counts_the_time_that_passed_but_never_more_than_a_period():
     assert np.allclose(early, 0.1), "a fifth of a period, a fifth of the change"
     late = gate.step(START + 40 * T, candidate([2.0, 2.0], START + 40 * T, 2)).values
     assert np.allclose(late, 0.6), "after a pause one period's worth"
-    assert np.allclose(gate.step(START + 40 * T, candidate([2.0, 2.0], START + 40 * T, 3)).values, 0.6)
+    assert np.allclose(
+        gate.step(START + 40 * T, candidate([2.0, 2.0], START + 40 * T, 3)).values, 0.6
+    )
     back = gate.step(START, candidate([2.0, 2.0], START, 4)).values
     assert np.allclose(back, 0.6), "a clock that goes back allows nothing"
 
@@ -273,7 +294,9 @@ def test_fault_067_scale_that_is_no_scale_sends_nothing_mad(scale):
     with np.errstate(all="ignore"):
         for k in range(1, 4):
             out = gate.step(START + k * T, candidate([50.0, 50.0], START + k * T, k))
-            assert out.values is None or (np.isfinite(out.values).all() and (np.abs(out.values) <= 2).all()), out
+            assert out.values is None or (
+                np.isfinite(out.values).all() and (np.abs(out.values) <= 2).all()
+            ), out
 
 
 def test_fault_067_second_look_at_finite_catches_what_the_limits_made():
@@ -282,7 +305,9 @@ def test_fault_067_second_look_at_finite_catches_what_the_limits_made():
     gate.step(START, candidate([0.4, 0.4], sequence=0))
     gate._low = np.full(2, np.nan)
     out = gate.step(START + T, candidate([2.0, 2.0], START + T, 1))
-    assert not out.admitted and out.refused.startswith("NONFINITE") and out.values.tolist() == [0, 0]
+    assert (
+        not out.admitted and out.refused.startswith("NONFINITE") and out.values.tolist() == [0, 0]
+    )
 
 
 def test_fault_067_masked_and_other_subclasses():
@@ -295,7 +320,21 @@ def test_fault_067_masked_and_other_subclasses():
 
 NUMBERS = st.one_of(
     st.floats(width=64),
-    st.sampled_from([np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, -5e-324, -0.0, 2.0, -2.0, np.nextafter(2, 3)]),
+    st.sampled_from(
+        [
+            np.nan,
+            np.inf,
+            -np.inf,
+            1e308,
+            -1e308,
+            5e-324,
+            -5e-324,
+            -0.0,
+            2.0,
+            -2.0,
+            np.nextafter(2, 3),
+        ]
+    ),
 )
 
 
@@ -304,7 +343,11 @@ NUMBERS = st.one_of(
     kind=st.sampled_from(["velocity", "position"]),
     rate=st.floats(1e-3, 1e6),
     start=st.floats(-1, 1),
-    steps=st.lists(st.tuples(NUMBERS, NUMBERS, st.integers(-(10**8), 10**9), st.integers(-2, 5)), min_size=1, max_size=15),
+    steps=st.lists(
+        st.tuples(NUMBERS, NUMBERS, st.integers(-(10**8), 10**9), st.integers(-2, 5)),
+        min_size=1,
+        max_size=15,
+    ),
 )
 def test_fault_067_nothing_outside_limits_leaves_whatever_comes(kind, rate, start, steps):
     """hypothesis finds the corner; the seeded fuzz below gives the numbers."""
@@ -326,7 +369,11 @@ def check_envelope(gate, start, rate, period, steps):
         bound = rate * elapsed
         assert np.isfinite(out.values).all()
         assert (np.abs(out.values) <= 2.0).all()
-        assert (np.abs(out.values - last) <= bound * (1 + 1e-9) + 4e-16 * np.abs(last)).all(), (out.values, last, bound)
+        assert (np.abs(out.values - last) <= bound * (1 + 1e-9) + 4e-16 * np.abs(last)).all(), (
+            out.values,
+            last,
+            bound,
+        )
         last, previous = out.values, now
 
 
@@ -334,20 +381,28 @@ def test_fault_067_seeded_fuzz():
     """At least 20 000 candidates at scale 1; 10^6 at QGF_TEST_SCALE=50."""
     seed = 20260
     rng = np.random.default_rng(seed)
-    special = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, 0.0, -0.0, 2.0, -2.0, 1e-300])
+    special = np.array(
+        [np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, 0.0, -0.0, 2.0, -2.0, 1e-300]
+    )
     total, per_gate = 20_000 * SCALE, 200
     cases = 0
     for _ in range(total // per_gate):
         velocity = rng.random() < 0.5
         rate = 10 ** rng.uniform(-3, 4)
-        own = contract((velocity_dict if velocity else position_dict)(rate=rate, period=float(10 ** rng.uniform(-3, 0))))
+        own = contract(
+            (velocity_dict if velocity else position_dict)(
+                rate=rate, period=float(10 ** rng.uniform(-3, 0))
+            )
+        )
         gate = Gate(own)
         start = rng.uniform(-2, 2)
         gate.begin_epoch(0, np.array([start, start]))
         values = rng.normal(size=(per_gate, 2)) * 10 ** rng.uniform(-5, 5, (per_gate, 2))
         odd = rng.random((per_gate, 2)) < 0.15
         values[odd] = rng.choice(special, odd.sum())
-        waits = (own.time.period * SECOND * rng.choice([1.0, 0.97, 1.05, 0.0, 3.0, -1.0, 30.0], per_gate)).astype(np.int64)
+        waits = (
+            own.time.period * SECOND * rng.choice([1.0, 0.97, 1.05, 0.0, 3.0, -1.0, 30.0], per_gate)
+        ).astype(np.int64)
         ahead = rng.choice([1, 1, 1, 1, 0, -1, 5], per_gate)
         steps = [(x, y, int(w), int(a)) for (x, y), w, a in zip(values, waits, ahead)]
         check_envelope(gate, 0.0 if velocity else start, rate, own.time.period, steps)

@@ -18,7 +18,13 @@ class Rules:
     """The module's docstring and faults.md, written a second time as plainly as possible."""
 
     def __init__(self, enabled):
-        self.state, self.enabled, self.healthy, self.holds, self.reason = "WAITING", enabled, 0, [], None
+        self.state, self.enabled, self.healthy, self.holds, self.reason = (
+            "WAITING",
+            enabled,
+            0,
+            [],
+            None,
+        )
 
     def tick(self, now, problem):
         if self.state == "FAULT":
@@ -29,7 +35,9 @@ class Rules:
         elif problem:
             if self.state == "RUN":
                 self.holds.append((now, problem.code))
-                recent = [c for at, c in self.holds if c == problem.code and now - at <= 10 * SECOND]
+                recent = [
+                    c for at, c in self.holds if c == problem.code and now - at <= 10 * SECOND
+                ]
                 if len(recent) >= 3 and problem is not DISABLED:
                     self.state, self.reason, self.enabled = "FAULT", problem, False
                     return
@@ -78,7 +86,9 @@ def agree(history, enabled, step=T):
         do(real, what, now)
         rules.apply(what, now)
         assert (real.state.name, real.enabled) == (rules.state, rules.enabled), history[: k + 1]
-        assert (real.reason.code if real.reason else None) == (rules.reason.code if rules.reason else None), history[: k + 1]
+        assert (real.reason.code if real.reason else None) == (
+            rules.reason.code if rules.reason else None
+        ), history[: k + 1]
 
 
 @pytest.mark.parametrize("enabled", [False, True])
@@ -97,7 +107,12 @@ def test_every_history_of_four_of_all_inputs(enabled):
 
 @settings(max_examples=300 * SCALE, deadline=None)
 @given(
-    history=st.lists(st.sampled_from(["ok", "A", "B", "ten", "ten", "enable", "disable", "fault", "reset", "disabled"]), max_size=40),
+    history=st.lists(
+        st.sampled_from(
+            ["ok", "A", "B", "ten", "ten", "enable", "disable", "fault", "reset", "disabled"]
+        ),
+        max_size=40,
+    ),
     enabled=st.booleans(),
     step=st.sampled_from([T, SECOND, 4 * SECOND, 6 * SECOND, 11 * SECOND]),
 )

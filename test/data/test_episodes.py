@@ -14,7 +14,14 @@ from training.data.split import split
 def episode(steps, terminal, seed=0, reward=None, success=None):
     rng = np.random.default_rng([seed, steps])
     reward = rng.normal(size=steps) if reward is None else np.asarray(reward, float)
-    return Episode(f"e{seed}", rng.normal(size=(steps + 1, 3)), rng.normal(size=(steps, 2)), reward, terminal, success)
+    return Episode(
+        f"e{seed}",
+        rng.normal(size=(steps + 1, 3)),
+        rng.normal(size=(steps, 2)),
+        reward,
+        terminal,
+        success,
+    )
 
 
 def naive(episodes, horizon, gamma):
@@ -34,7 +41,17 @@ def naive(episodes, horizon, gamma):
                         alive = 0.0
                 else:
                     actions.append(e.action[-1])
-            out.append((e.obs[start], np.array(actions), total, alive, e.obs[min(start + horizon, len(e))], number, start))
+            out.append(
+                (
+                    e.obs[start],
+                    np.array(actions),
+                    total,
+                    alive,
+                    e.obs[min(start + horizon, len(e))],
+                    number,
+                    start,
+                )
+            )
     return out
 
 
@@ -53,7 +70,9 @@ def test_chunks_are_what_playing_them_out_gives(lengths, horizon, gamma):
         return
     got = chunks(episodes, horizon, gamma)
     assert len(got) == len(expected)
-    for name, column in zip(("obs", "action", "reward", "mask", "next_obs", "episode", "tick"), zip(*expected)):
+    for name, column in zip(
+        ("obs", "action", "reward", "mask", "next_obs", "episode", "tick"), zip(*expected)
+    ):
         assert np.allclose(getattr(got, name), np.array(column), rtol=1e-12, atol=1e-12), name
 
 
@@ -91,12 +110,18 @@ def test_fault_097_short_terminal_episode_is_enough():
 @given(reward=st.lists(st.floats(-10, 10), min_size=1, max_size=20), gamma=st.floats(0, 1))
 def test_returns_are_the_discounted_sums(reward, gamma):
     e = episode(len(reward), True, reward=reward)
-    expected = [sum(gamma ** (j - k) * reward[j] for j in range(k, len(reward))) for k in range(len(reward))]
+    expected = [
+        sum(gamma ** (j - k) * reward[j] for j in range(k, len(reward))) for k in range(len(reward))
+    ]
     assert np.allclose(e.returns(gamma), expected)
 
 
 def test_return_scale_is_the_spread_of_episodes_that_ended():
-    good, bad, cut = episode(3, True, reward=[0, 0, 1]), episode(2, True, 1, reward=[0, -3]), episode(9, False, 2, reward=[50] * 9)
+    good, bad, cut = (
+        episode(3, True, reward=[0, 0, 1]),
+        episode(2, True, 1, reward=[0, -3]),
+        episode(9, False, 2, reward=[50] * 9),
+    )
     assert return_scale([good, bad, cut], 1.0) == 4.0
     assert return_scale([episode(5, True, reward=[0] * 5)], 0.9) == 0.0
 
@@ -107,7 +132,6 @@ def test_success_only_has_no_spread_at_gamma_one_and_one_below():
     assert return_scale(episodes, 0.9) == pytest.approx(1 - 0.9**7)
 
 
-@pytest.mark.xfail(strict=True, reason="episodes.py return_scale: the length left is taken for information")
 def test_fault_093_constant_reward_of_cut_recordings_holds_no_information():
     """Without an end the return to go only says how much of the recording is left."""
     assert return_scale([episode(n, False, n, reward=[-0.1] * n) for n in (30, 50)], 0.99) == 0.0
@@ -120,7 +144,10 @@ def test_episode_of_sizes_that_do_not_fit_refused(obs, action, reward):
 
 
 @settings(max_examples=60 * SCALE, deadline=None)
-@given(outcomes=st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=80), seed=st.integers(0, 1000))
+@given(
+    outcomes=st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=80),
+    seed=st.integers(0, 1000),
+)
 def test_split_uses_every_episode_once_and_keeps_the_shares(outcomes, seed):
     episodes = [episode(2, o is not None, k, success=o) for k, o in enumerate(outcomes)]
     s = split(episodes, seed)

@@ -14,8 +14,8 @@ from qgf_ros.errors import DataRefused, QgfError, UsageError
 
 pytest.importorskip("rosbags")
 
-from training.data.load import load_episodes  # noqa: E402
-from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources  # noqa: E402
+from training.data.load import load_episodes
+from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 
 T = SECOND // 20
 ARM = Contract.load(ARM_FILE)
@@ -27,6 +27,7 @@ def write(path, own, ticks=30, seed=0, skip=(), sources=None):
     sources = sources or contract_sources(own)
     written = {name: [] for name in sources}
     with BagWriter(path, sources) as bag:
+
         def say(name, stamp, receipt, values):
             bag.write(name, stamp, receipt, values)
             written[name].append((stamp, receipt, values))
@@ -52,12 +53,22 @@ def write(path, own, ticks=30, seed=0, skip=(), sources=None):
 def test_what_was_written_comes_back_to_the_last_bit(tmp_path):
     written = write(tmp_path / "bag", ARM)
     got = Rosbag2Reader().read(tmp_path, "bag", ARM)
-    assert set(got.streams) == {"joints", "goal", "obstacle", "arm", "reward", "success", "episode_start"}
+    assert set(got.streams) == {
+        "joints",
+        "goal",
+        "obstacle",
+        "arm",
+        "reward",
+        "success",
+        "episode_start",
+    }
     assert got.rejected == {}
     for name, rows in written.items():
         stream = got.streams[name]
         stamp, receipt, values = zip(*sorted(rows, key=lambda r: r[1]))
-        assert stream.stamp.tolist() == list(stamp) and stream.receipt.tolist() == list(receipt), name
+        assert stream.stamp.tolist() == list(stamp) and stream.receipt.tolist() == list(receipt), (
+            name
+        )
         if name != "episode_start":
             assert np.array_equal(stream.values, np.array(values)), name
 
@@ -86,9 +97,13 @@ def test_topic_without_a_message_is_named(tmp_path):
 
 def test_wrong_type_is_named_on_both_sides(tmp_path):
     sources = contract_sources(ARM)
-    wrong = dataclasses.replace(sources["obstacle"], type="std_msgs/Float64", fields=("data",), stamp="receipt")
+    wrong = dataclasses.replace(
+        sources["obstacle"], type="std_msgs/Float64", fields=("data",), stamp="receipt"
+    )
     write(tmp_path / "bag", ARM, sources=sources | {"obstacle": wrong})
-    with pytest.raises(DataRefused, match=r"obstacle.*std_msgs/Float64.*geometry_msgs/PointStamped"):
+    with pytest.raises(
+        DataRefused, match=r"obstacle.*std_msgs/Float64.*geometry_msgs/PointStamped"
+    ):
         Rosbag2Reader().read(tmp_path, "bag", ARM)
 
 
@@ -172,7 +187,7 @@ def test_fault_098_truncated_bag_is_salvaged(tmp_path, share):
 
 @pytest.mark.parametrize("content", [
     b"", b"not yaml: [", b"rosbag2_bagfile_information: 3",
-    pytest.param(b"\xff\xfe", marks=pytest.mark.xfail(strict=True, reason="rosbag2.py read: UnicodeDecodeError escapes")),
+    b"\xff\xfe",
 ])  # fmt: skip
 def test_fault_101_damaged_metadata_never_ends_in_a_traceback(tmp_path, content):
     write(tmp_path / "bag", ARM)
@@ -239,7 +254,6 @@ def test_fault_099_flipped_bit_in_a_checked_bag_is_never_silent(tmp_path, bag_by
     assert silent == 0
 
 
-@pytest.mark.xfail(strict=True, reason="rosbag2.py read: ReaderError escapes")
 def test_fault_099_flipped_bit_is_refused_and_not_a_traceback(tmp_path, bag_bytes):
     file, data = bag_bytes
     crc, first, last = chunk_of(data)
@@ -257,7 +271,6 @@ def test_fault_099_bags_of_our_own_recorder_carry_a_crc(bag_bytes):
     assert struct.unpack_from("<I", data, crc)[0] == zlib.crc32(data[first:last])
 
 
-@pytest.mark.xfail(strict=True, reason="rosbag2.py read: ReaderError and OverflowError escape")
 def test_fault_104_junk_in_a_message_is_no_traceback(tmp_path, bag_bytes):
     """Serialised messages overwritten by noise: dropped or refused."""
     file, data = bag_bytes

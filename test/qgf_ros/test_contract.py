@@ -38,7 +38,13 @@ def changed(path, value, base=None):
 def places(value, path=()):
     """Every place of a nested value, inner ones included."""
     yield path, value
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, child in children:
         yield from places(child, (*path, key))
 
@@ -102,12 +108,24 @@ LEAVES = [(p, v) for p, v in places(ARM) if not isinstance(v, (dict, list))]
 ALIENS = (None, [], {}, "text", True, 1.5, [1], {"a": 1}, b"x")
 
 
-@pytest.mark.parametrize("path,value", LEAVES, ids=lambda p: ".".join(map(str, p)) if isinstance(p, tuple) else "")
+@pytest.mark.parametrize(
+    "path,value", LEAVES, ids=lambda p: ".".join(map(str, p)) if isinstance(p, tuple) else ""
+)
 def test_fault_033_wrong_type_refused_at_every_leaf(path, value):
     for alien in ALIENS:
-        if isinstance(alien, type(value)) and type(alien) is type(value) or isinstance(value, float) and alien == 1.5:
+        if (
+            isinstance(alien, type(value))
+            and type(alien) is type(value)
+            or isinstance(value, float)
+            and alien == 1.5
+        ):
             continue
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and alien == 1.5 and isinstance(value, float):
+        if (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and alien == 1.5
+            and isinstance(value, float)
+        ):
             continue
         refused(changed(path, alien), str(path[-1]))
 
@@ -121,7 +139,9 @@ def test_fault_033_non_finite_number_refused(path, number):
     refused(changed(path, number))
 
 
-@pytest.mark.parametrize("path", [(), ("time",), ("observations",), ("actions",), ("outcome",), ("observations", 0)])
+@pytest.mark.parametrize(
+    "path", [(), ("time",), ("observations",), ("actions",), ("outcome",), ("observations", 0)]
+)
 @pytest.mark.parametrize("alien", [None, 3, "text", []])
 def test_fault_033_wrong_container_refused(path, alien):
     refused(changed(path, alien) if path else alien)
@@ -159,9 +179,16 @@ def test_fault_034_limits_for_a_stranger_refused():
     refused(changed(("actions", 0, "limits", "wrist"), {"min": -1, "max": 1, "rate": 1}), "wrist")
 
 
-@pytest.mark.parametrize("low,high", [(2.0, -2.0), (0.0, 0.0), (1.0, 1.0), (-math.inf, 1.0), (0.0, math.inf)])
+@pytest.mark.parametrize(
+    "low,high", [(2.0, -2.0), (0.0, 0.0), (1.0, 1.0), (-math.inf, 1.0), (0.0, math.inf)]
+)
 def test_fault_034_min_not_below_max_names_the_joint(low, high):
-    refused(changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}), "elbow", "min", "max")
+    refused(
+        changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}),
+        "elbow",
+        "min",
+        "max",
+    )
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, -math.inf])
@@ -171,8 +198,14 @@ def test_fault_034_rate_must_be_positive(rate):
 
 @pytest.mark.parametrize("low,high", [(0.5, 2.0), (-2.0, -0.5)])
 def test_fault_034_velocity_that_cannot_be_zero_refused(low, high):
-    refused(changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}), "elbow", "zero")
-    position = changed(("actions", 0, "limits", "b"), {"min": low, "max": high, "rate": 1.0}, position_dict())
+    refused(
+        changed(("actions", 0, "limits", "elbow"), {"min": low, "max": high, "rate": 1.0}),
+        "elbow",
+        "zero",
+    )
+    position = changed(
+        ("actions", 0, "limits", "b"), {"min": low, "max": high, "rate": 1.0}, position_dict()
+    )
     contract(position)  # a position may well be away from zero
 
 
@@ -196,7 +229,11 @@ def test_duplicated_names_refused():
 
 
 def test_unsupported_type_names_the_supported():
-    refused(changed(("observations", 0, "type"), "sensor_msgs/Image"), "sensor_msgs/Image", "sensor_msgs/JointState")
+    refused(
+        changed(("observations", 0, "type"), "sensor_msgs/Image"),
+        "sensor_msgs/Image",
+        "sensor_msgs/JointState",
+    )
     refused(changed(("actions", 0, "type"), "std_msgs/Float64"), "std_msgs/Float64")
 
 
@@ -212,11 +249,20 @@ def test_unsupported_type_names_the_supported():
     {"type": "std_msgs/Float64", "fields": ["data"], "stamp": "header"},
 ])  # fmt: skip
 def test_fields_that_the_type_cannot_have_refused(source):
-    refused(changed(("observations", 0), {"name": "joints", "topic": "x"} | source), "observations[0]", source["type"])
+    refused(
+        changed(("observations", 0), {"name": "joints", "topic": "x"} | source),
+        "observations[0]",
+        source["type"],
+    )
 
 
 def test_quaternion_components_refused():
-    source = {"name": "pose", "topic": "pose", "type": "geometry_msgs/PointStamped", "fields": ["pose.orientation.x"]}
+    source = {
+        "name": "pose",
+        "topic": "pose",
+        "type": "geometry_msgs/PointStamped",
+        "fields": ["pose.orientation.x"],
+    }
     refused(changed(("observations", 1), source), "quaternion")
 
 
@@ -232,7 +278,10 @@ def test_on_hold_that_is_not_safe_refused():
     refused(changed(("actions", 0, "on_hold"), "ramp_to_zero", position_dict()), "hold_last_sent")
 
 
-@pytest.mark.parametrize("text", ["a: [", "\x00", "- 1\n- 2", "", "a: !!python/object/apply:os.system [true]", "\xff\xfe"])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "\x00", "- 1\n- 2", "", "a: !!python/object/apply:os.system [true]", "\xff\xfe"],
+)
 def test_fault_033_file_that_is_no_contract_refused(tmp_path, text):
     path = tmp_path / "contract.yaml"
     path.write_bytes(text.encode("latin-1"))
@@ -253,7 +302,9 @@ def test_fault_033_missing_or_huge_file_refused(tmp_path):
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 ALL = [p for p, _ in places(ARM) if p]
@@ -283,7 +334,6 @@ def both_named(kind):
     return value
 
 
-@pytest.mark.xfail(strict=True, reason="contract.py: names are unique within a list only, streams are kept by name")
 @pytest.mark.parametrize("kind", ["action", "reward", "success", "episode_start"])
 def test_observation_named_like_another_stream_refused(kind):
     """Streams are kept by name: an observation called as an action would be read from the action's
@@ -291,7 +341,6 @@ def test_observation_named_like_another_stream_refused(kind):
     refused(both_named(kind))
 
 
-@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: one limit for two numbers")
 def test_joint_state_command_of_two_fields_refused():
     """One limit per joint, but two numbers per joint in a message: the sizes never fit."""
     value = position_dict()
@@ -299,7 +348,6 @@ def test_joint_state_command_of_two_fields_refused():
     refused(value)
 
 
-@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: effort is not refused")
 def test_effort_command_refused():
     """faults.md: effort mode must name what holds, or it is refused; holding the last effort is none."""
     value = position_dict()
@@ -307,15 +355,19 @@ def test_effort_command_refused():
     refused(value)
 
 
-@pytest.mark.xfail(strict=True, reason="contract.py ActionSpec: field and representation are not compared")
-@pytest.mark.parametrize("fields,representation", [(["velocity"], "absolute"), (["position"], "velocity")])
+@pytest.mark.parametrize(
+    "fields,representation", [(["velocity"], "absolute"), (["position"], "velocity")]
+)
 def test_joint_state_command_that_contradicts_its_representation_refused(fields, representation):
     value = position_dict()
-    value["actions"][0] |= {"type": "sensor_msgs/JointState", "fields": fields, "representation": representation}
+    value["actions"][0] |= {
+        "type": "sensor_msgs/JointState",
+        "fields": fields,
+        "representation": representation,
+    }
     refused(value)
 
 
-@pytest.mark.xfail(strict=True, reason="strict_yaml.py parse_yaml: ValueError and RecursionError escape")
 @pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: 2024-13-45", "[" * 3000])
 def test_fault_033_yaml_that_breaks_the_parser_is_a_usage_error(tmp_path, text):
     path = tmp_path / "contract.yaml"
@@ -329,16 +381,18 @@ def test_fault_033_integer_beyond_float_is_a_usage_error():
     refused(changed(("time", "period"), 10**400), "period")
 
 
-@pytest.mark.xfail(strict=True, reason="strict_yaml.py parse_yaml: the last one wins silently")
 def test_fault_033_key_given_twice_refused(tmp_path):
     """YAML lets the last one win: a joint's limits pasted twice would silently be the wider ones."""
     path = tmp_path / "contract.yaml"
-    path.write_text(ARM_FILE.read_text().replace("elbow: {min", "shoulder: {min: -9, max: 9, rate: 9}\n      elbow: {min"))
+    path.write_text(
+        ARM_FILE.read_text().replace(
+            "elbow: {min", "shoulder: {min: -9, max: 9, rate: 9}\n      elbow: {min"
+        )
+    )
     with pytest.raises(UsageError, match="shoulder"):
         Contract.load(path)
 
 
-@pytest.mark.xfail(strict=True, reason="messages.py check: field paths are not held to the type")
 @pytest.mark.parametrize("field", ["point", "point.w", "poin.x", "header.frame_id"])
 def test_fault_033_field_that_the_message_does_not_have_refused(field):
     refused(changed(("observations", 1, "fields"), [field]), field)

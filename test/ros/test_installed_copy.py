@@ -77,10 +77,6 @@ def test_the_messages_are_those_of_this_repository(views):
         assert list(getattr(qgf_ros.msg, kind).get_fields_and_field_types()) == fields
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="conversions.py raises UsageError at import, outside exit_codes: traceback, code 1",
-)
 def test_without_the_compiled_messages_the_node_says_what_to_do(tmp_path):
     """The source tree alone, as after a clone: no install folder on the path."""
     env = ros.environment(0)

@@ -89,10 +89,6 @@ def test_fault_114_emergency_stop_pressed_before_the_node_started_counts(domain)
         watcher.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a latched stop is lost: node.py _on_estop without a core, and on_activate's core.reset()",
-)
 @pytest.mark.parametrize("when", ["unconfigured", "inactive"])
 def test_fault_114_emergency_stop_pressed_before_activation_counts(domain, when):
     with ros.node_and_robot(domain, autostart=False) as (proc, robot):
@@ -112,10 +108,6 @@ def test_fault_114_emergency_stop_pressed_before_activation_counts(domain, when)
         assert not robot.reset().success, "it is still pressed"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="~/estop asks for transient local, so a plain publisher is never heard (node.py)",
-)
 def test_fault_114_a_volatile_publisher_stops_the_robot_too(domain):
     """`rclpy`'s default QoS, as in most joystick and button nodes."""
     with ros.node_and_robot(domain) as (proc, robot):
@@ -180,16 +172,8 @@ def test_a_hold_that_ends_before_the_robot_is_at_rest_goes_on_from_there(domain,
         assert not robot.violations, robot.violations
 
 
-TOO_SLOW = pytest.param(
-    0.5,
-    marks=pytest.mark.xfail(
-        strict=True, reason="MAX_LAST_WORDS = 40 ends the ramp at speed (node.py)"
-    ),
-)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-@pytest.mark.parametrize("rate", [1.0, TOO_SLOW])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_fault_072_the_last_words_reach_rest_however_slow_the_ramp(
     domain, slow_policy, number, rate
 ):
@@ -324,7 +308,6 @@ def test_a_beta_set_while_unconfigured_or_inactive_is_the_one_that_counts(domain
         assert {q.msg.beta for q in robot.q_values} == {0.1}
 
 
-@pytest.mark.xfail(strict=True, reason="node.py on_configure never clears self.error")
 def test_a_failed_configure_that_was_repaired_leaves_no_trace_in_the_exit_code(domain):
     with ros.node_and_robot(domain, autostart=False) as (proc, robot):
         robot.wait_statuses(1, 10)

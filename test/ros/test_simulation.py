@@ -158,10 +158,6 @@ def test_a_bad_parameter_ends_the_simulation_with_code_2(domain, bad):
     assert "READY" not in "".join(proc.out)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="sim_node.py _declare checks neither unknown names nor negative seed and episodes",
-)
 @pytest.mark.parametrize("bad", [{"sed": 3}, {"seed": -1}, {"episodes": -1}], ids=repr)
 def test_an_unknown_or_negative_parameter_ends_the_simulation_with_code_2(domain, bad):
     proc = simulation(

@@ -40,7 +40,9 @@ START = 1_700_000_000 * SECOND
 ARM_FILE = world_folder("planar_arm") / "contract.yaml"
 
 
-def velocity_dict(period: float = 0.05, horizon: int = 5, execute: int = 5, rate: float = 80.0) -> dict[str, Any]:
+def velocity_dict(
+    period: float = 0.05, horizon: int = 5, execute: int = 5, rate: float = 80.0
+) -> dict[str, Any]:
     """Two joints driven by velocity, and a goal; small enough to reason about."""
     return {
         "contract": 1,
@@ -55,7 +57,13 @@ def velocity_dict(period: float = 0.05, horizon: int = 5, execute: int = 5, rate
                 "names": ["a", "b"],
                 "max_age": 0.15,
             },
-            {"name": "goal", "topic": "goal", "type": "geometry_msgs/PointStamped", "fields": ["point.x"], "max_age": 0.5},
+            {
+                "name": "goal",
+                "topic": "goal",
+                "type": "geometry_msgs/PointStamped",
+                "fields": ["point.x"],
+                "max_age": 0.5,
+            },
         ],
         "actions": [
             {
@@ -112,7 +120,9 @@ def tensors(own: Contract, d: PolicyDescription, seed: int = 0) -> dict[str, dic
     velocity = network_shapes(d.velocity, obs + flat + 16, flat, norm_last=False)
     velocity["time_embedding"] = (d.flow.denoise_steps, 16)
     critic = network_shapes(d.critic, obs + flat, 1, norm_last=True)
-    make = lambda shapes: {k: (0.1 * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}  # noqa: E731
+    make = lambda shapes: {
+        k: (0.1 * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()
+    }  # noqa: E731
     return {d.velocity.file: make(velocity), d.critic.file: make(critic)}
 
 
@@ -219,7 +229,10 @@ class LateInference:
             if self._at_work is None and self._waiting is not None:
                 delay = self.delays(self._begun)
                 self._begun += 1
-                self._at_work = (self._waiting, float("inf") if delay is None else self._ticks + delay)
+                self._at_work = (
+                    self._waiting,
+                    float("inf") if delay is None else self._ticks + delay,
+                )
                 self._waiting = None
             if self._at_work is None or self._at_work[1] > self._ticks:
                 return
@@ -251,7 +264,12 @@ class Rig:
     """A core on a virtual clock, fed with fresh state, and a record of all it sends."""
 
     def __init__(
-        self, own: Contract | None = None, plan: Any = None, inference: Any = None, policy: Policy | None = None, **core: Any
+        self,
+        own: Contract | None = None,
+        plan: Any = None,
+        inference: Any = None,
+        policy: Policy | None = None,
+        **core: Any,
     ) -> None:
         self.contract = own or contract()
         self.sampler = FakeSampler(plan)
