@@ -28,13 +28,15 @@ def load_yaml(path: Path) -> Any:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_BYTES} bytes; it is not a configuration file")
     return parse_yaml(data, str(path))
 
 
 def parse_yaml(data: bytes, where: str) -> Any:
     """Parses YAML text. Raises UsageError if it is none."""
+    if len(data) > MAX_BYTES:
+        raise UsageError(
+            f"{where} is larger than {MAX_BYTES} bytes; it is not a configuration file"
+        )
     try:
         return _UniqueKeys(data).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -115,12 +117,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isnan(value):
-            raise UsageError(f"{where} is NaN")
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:
             raise UsageError(f"{where} is an integer beyond what a float can hold") from None
+        if math.isnan(number):
+            raise UsageError(f"{where} is NaN")
+        return number
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise UsageError(f"{where} must be a {hint.__name__}, not {_shown(value)}")

@@ -93,6 +93,8 @@ class ControlCore:
         self._names = contract.action_names
         self._measured = _measured_positions(policy)
         self._estop: Problem | None = None
+        self._pending: int | None = None  # start of the request that is being sampled
+        self._pending_ticks = 0
         self._failures: deque[tuple[int, str]] = deque(maxlen=16)
         self._suspect = False  # the sampler failed or was late: it has to prove itself again
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
@@ -116,6 +118,7 @@ class ControlCore:
         """Clears FAULT and HOLD; the robot has to be enabled again."""
         with self._lock:
             self._estop = None
+            self._pending = None  # a sampler that still hangs is found out again
             self._failures.clear()
             self._suspect = False
             self.supervisor.reset()
@@ -168,7 +171,12 @@ class ControlCore:
         """The supervisor's state for this tick, and a candidate if it is RUN."""
         if self._estop is not None:
             self.supervisor.fault(self._estop)
-        if self._pending is not None and (now - self._pending) * 1e-9 > HUNG:
+        answer = None
+        if self._pending is not None and self.supervisor.state is not State.RUN:
+            answer = self._receive(0)  # not acted on, but a sign of life
+        # Counted in ticks: the control clock may jump while a request is open.
+        self._pending_ticks = 0 if self._pending is None else self._pending_ticks + 1
+        if self._pending_ticks * self._period * 1e-9 > HUNG:
             hung = Problem("INFER_HUNG", f"the sampler gave no answer for {HUNG:.0f} s")
             self.supervisor.fault(hung)
         observation = self.assembler.assemble(now)
@@ -179,7 +187,7 @@ class ControlCore:
         elif was_running and not self.supervisor.enabled:
             problem = DISABLED
         elif self._suspect and self.supervisor.state is State.HOLD:
-            problem = self._probe(now, observation)
+            problem = self._probe(now, observation, answer)
         else:
             problem = None
         state = self.supervisor.update(now, problem)
@@ -197,7 +205,7 @@ class ControlCore:
         """Everything sampled before is void; the gate learns where the robot is measured."""
         self.epoch += 1
         self._chunk: Chunk | None = None
-        self._pending: int | None = None  # start of the request that is being sampled
+        self._pending, self._pending_ticks = None, 0
         self._executed = 0
         self._reused = 0
         self._last: np.ndarray | None = None
@@ -315,11 +323,12 @@ class ControlCore:
             age=request.age,
         )
 
-    def _probe(self, now: int, observation: Observation) -> Problem | None:
+    def _probe(self, now: int, observation: Observation, answer: Result | None) -> Problem | None:
         """In HOLD after trouble with the sampler: asks it again, without acting on the answer."""
-        if self._pending is None:
-            self._request(now, observation)
-        answer = self._receive(self._wait)
+        if answer is None:
+            if self._pending is None:
+                self._request(now, observation)
+            answer = self._receive(self._wait)
         if answer is None:
             return Problem("OVERRUN", "waiting for the sampler")
         tried: object = Problem("INFERENCE", f"the sampler failed: {answer.error}")

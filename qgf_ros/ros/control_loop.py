@@ -90,11 +90,11 @@ class ControlLoop(threading.Thread):
                 self._jumped()
                 deadline = self._next_deadline()
             else:
+                # Missed ticks are skipped, before the tick too: the thread may have woken up late.
+                late = self._clock.now().nanoseconds - deadline
+                deadline += late // self._period * self._period
                 self._tick(deadline)
                 deadline += self._period
-                behind = self._clock.now().nanoseconds - deadline
-                if behind > self._period:
-                    deadline += behind // self._period * self._period
 
     def _next_deadline(self) -> int:
         """Ticks lie on whole multiples of the period."""

@@ -60,6 +60,10 @@ def run(make: Callable[[], Program], name: str) -> int:
             _spin(make(), stop, name)
         finally:
             rclpy.try_shutdown()
+            # All is said. A second Ctrl-C must not hit the interpreter while it is being taken
+            # down, when it would have its default handlers back: `ros2 launch` always sends one.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
     return 0
 
 

@@ -71,7 +71,7 @@ def test_delay_of_a_source_counts_as_age():
     assert box.assemble(START + 51 * MS).code == "STATE_STALE:joint_states"
 
 
-@pytest.mark.xfail(strict=True, reason="assembler.py: STATE_SKEW is not implemented")
+@pytest.mark.xfail(strict=True, reason="comes with part 4: STATE_SKEW")
 def test_fault_005_sources_out_of_sync_are_no_state(box):
     """faults.md: skew beyond two periods is HOLD(STATE_SKEW). The goal may be 0.5 s old here, so its
     age alone does not save the robot from a state mixed of two moments."""

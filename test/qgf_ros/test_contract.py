@@ -376,7 +376,6 @@ def test_fault_033_yaml_that_breaks_the_parser_is_a_usage_error(tmp_path, text):
         Contract.load(path)
 
 
-@pytest.mark.xfail(strict=True, reason="strict_yaml.py _scalar: OverflowError escapes")
 def test_fault_033_integer_beyond_float_is_a_usage_error():
     refused(changed(("time", "period"), 10**400), "period")
 

@@ -246,8 +246,8 @@ def test_one_function_sends_on_the_robots_command_topics():
         for n in ast.walk(f)
         if n in uses
     }
-    assert holders == {"_send", "_release"}, (
-        "sends, and releases; nobody else holds the robot's publishers"
+    assert holders == {"_send", "_halt", "_release"}, (
+        "sends, waits for the delivery of the last words, releases; nobody else"
     )
 
 

@@ -199,7 +199,7 @@ def test_fault_007_the_reason_of_the_hold_is_nonfinite(driving):
 FAR = pytest.param(
     1e30,
     marks=pytest.mark.xfail(
-        strict=True, reason="no bound on the state: 1e30 rad is driven on (rows 14, 15)"
+        strict=True, reason="comes with part 4: no bound on the state (rows 14, 15)"
     ),
 )
 

@@ -120,9 +120,10 @@ def tensors(own: Contract, d: PolicyDescription, seed: int = 0) -> dict[str, dic
     velocity = network_shapes(d.velocity, obs + flat + 16, flat, norm_last=False)
     velocity["time_embedding"] = (d.flow.denoise_steps, 16)
     critic = network_shapes(d.critic, obs + flat, 1, norm_last=True)
-    make = lambda shapes: {
-        k: (0.1 * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()
-    }  # noqa: E731
+
+    def make(shapes):
+        return {k: (0.1 * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}
+
     return {d.velocity.file: make(velocity), d.critic.file: make(critic)}
 
 

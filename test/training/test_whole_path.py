@@ -8,12 +8,12 @@ import subprocess
 
 import numpy as np
 import pytest
+
 from qgf_ros.contract import Contract
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.sim.world import world_folder
-
 from training.config import FitConfig
 from training.data.load import data_hash, load_episodes
 from training.data.record import record
@@ -153,7 +153,9 @@ def test_networks_come_back_as_they_were_trained(run):
 
 
 def qgf(*arguments):
-    done = subprocess.run(["qgf", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["qgf", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
     return done.returncode, done.stdout, done.stderr.strip()
 
 
@@ -198,11 +200,15 @@ def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run,
         arguments = ("train", data, "--contract", contract, "--out", tmp_path / "out")
     actual, out, err = qgf(*arguments)
     assert actual == code
-    assert err.splitlines()[-1].startswith(f"qgf: error[{code}]: ") and words in err.splitlines()[-1]
+    assert (
+        err.splitlines()[-1].startswith(f"qgf: error[{code}]: ") and words in err.splitlines()[-1]
+    )
     assert "Traceback" not in err and out == ""
 
 
 def test_json_is_one_document_on_stdout(run, tmp_path):
-    code, out, err = qgf("record", "--out", tmp_path / "bags", "--episodes", 4, "--workers", 1, "--json")
+    code, out, err = qgf(
+        "record", "--out", tmp_path / "bags", "--episodes", 4, "--workers", 1, "--json"
+    )
     assert code == 0
     assert sum(json.loads(out)["outcomes"].values()) == 4
