@@ -309,9 +309,6 @@ def test_without_autostart_the_node_waits_and_says_why_configure_failed(domain, 
         proc.wait(5.0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="process.py _spin raises an error that did not end the process: code 4"
-)
 def test_a_configure_that_failed_earlier_is_not_the_exit_code_of_a_signal(domain, tmp_path):
     with ros.node_and_robot(domain, autostart=False, policy=tmp_path / "none") as (proc, robot):
         failed_configure(robot, proc)
