@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         parameters["beta"] = arguments.beta
     options = [a for k, v in parameters.items() for a in ("-p", f"{k}:={v}")]
     node_process = subprocess.Popen(
-        [sys.executable, "-m", "qgf_ros.ros.node", "--ros-args", *options]
+        [sys.executable, "-m", "qgf_ros.ros.node", "--ros-args", *options], stdout=sys.stderr
     )
     rclpy.init()
     node = rclpy.create_node("qgf_live_bench")
@@ -103,9 +103,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         if not enable.wait_for_service(PATIENCE):
             raise QgfError("the node did not start in time")
         player.start()
-        answer = enable.call(SetBool.Request(data=True), timeout_sec=5.0)
-        if answer is None or not answer.success:
-            raise QgfError(f"enable was refused: {answer}")
+        limit = time.monotonic() + PATIENCE
+        while True:  # refused until the node has seen a complete state
+            answer = enable.call(SetBool.Request(data=True), timeout_sec=5.0)
+            if answer is not None and answer.success:
+                break
+            if time.monotonic() > limit:
+                raise QgfError(f"enable was refused: {answer}")
+            time.sleep(0.05)
         limit = time.monotonic() + PATIENCE
         while not commands and time.monotonic() < limit:
             time.sleep(0.05)

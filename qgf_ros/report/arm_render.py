@@ -53,7 +53,7 @@ def main() -> None:
         if unguided.outcome is Outcome.COLLISION and guided.outcome is Outcome.SUCCESS:
             break
     panels = (("unguided", unguided), (f"Q-guided, beta {beta:g}", guided))
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.9))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.7))
     for axis, (title, result) in zip(axes, panels):
         _panel(axis, title, result)
     figure.tight_layout()
@@ -83,7 +83,7 @@ def _panel(axis: plt.Axes, title: str, result: EpisodeResult) -> None:
     tip = forward_kinematics(result.path[:, :2])[:, 2]
     axis.plot(*tip.T, color=COLORS[result.outcome], lw=2.5)
     axis.set_title(f"{title}: {TITLES[result.outcome]}")
-    axis.set(xlim=(-0.8, 1.0), ylim=(-0.75, 0.75))
+    axis.set(xlim=(-0.8, 1.0), ylim=(-0.85, 0.9))
     axis.axis("off")
 
 
