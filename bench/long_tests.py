@@ -20,12 +20,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PARTIAL = RESULTS / "test-long.partial.jsonl"
-SCALE = "20"  # QGF_TEST_SCALE: how many times the counts of `make test`
+SCALE = os.environ.get("QGF_TEST_SCALE", "20")  # how many times the counts of `make test`
 
 
 def main() -> int:
     commit = _git("rev-parse", "HEAD")
-    done = [row for row in _rows() if row["commit"] == commit]
+    done = [row for row in _rows() if row["commit"] == commit and row["scale"] == SCALE]
     finished = {row["file"] for row in done}
     files = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test").rglob("test_*.py"))]
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def main() -> int:
         if file in finished:
             print(f"{file}: done before", flush=True)
             continue
-        row = {"commit": commit, "file": file} | _run(file)
+        row = {"commit": commit, "scale": SCALE, "file": file} | _run(file)
         done.append(row)
         with PARTIAL.open("a") as partial:
             partial.write(json.dumps(row) + "\n")
