@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PARTIAL = RESULTS / "test-long.partial.jsonl"
-SCALE = os.environ.get("QGF_TEST_SCALE", "20")  # how many times the counts of `make test`
+SCALE = os.environ.get("QGF_TEST_SCALE", "50")  # how many times the counts of `make test`
 
 
 def main() -> int:
