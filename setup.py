@@ -17,7 +17,6 @@ VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text
 PACKAGES = [
     "qgf_ros",
     "qgf_ros.control",
-    "qgf_ros.replay",
     "qgf_ros.report",
     "qgf_ros.ros",
     "qgf_ros.sampler",

@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     from std_srvs.srv import SetBool
 
     from qgf_ros.ros import qos
-    from qgf_ros.ros.conversions import Command, QValues, action_message, ros_type  # noqa: F401
+    from qgf_ros.ros.conversions import Command, QValues, ros_type
 
     policy = load_policy(arguments.policy)
     recording = Rosbag2Reader().read(arguments.bag, ".", policy.contract)

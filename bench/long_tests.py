@@ -25,7 +25,11 @@ SCALE = os.environ.get("QGF_TEST_SCALE", "50")  # how many times the counts of `
 
 def main() -> int:
     commit = _git("rev-parse", "HEAD")
-    done = [row for row in _rows() if row["commit"] == commit and row["scale"] == SCALE]
+    done = [
+        row
+        for row in _rows()
+        if row["commit"] == commit and row["scale"] == SCALE and not row["code"] % 5
+    ]
     finished = {row["file"] for row in done}
     files = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test").rglob("test_*.py"))]
     RESULTS.mkdir(parents=True, exist_ok=True)

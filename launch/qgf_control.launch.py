@@ -81,7 +81,7 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["autostart"]:
         parameters["autostart"] = given["autostart"] == "true"
     # Before the file, so that the file wins.
-    default_policy = [] if given["policy"] else ["-p", "policy:=planar_arm"]
+    default_policy = [] if given["policy"] or sim != "mujoco" else ["-p", "policy:=planar_arm"]
 
     both = {
         "package": "qgf_ros",

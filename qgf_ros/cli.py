@@ -17,7 +17,7 @@ from typing import Annotated, Any, Protocol, Union
 import tyro
 
 from qgf_ros.console import emit
-from qgf_ros.errors import CriterionNotMet, UsageError, exit_codes
+from qgf_ros.errors import QgfError, UsageError, exit_codes
 
 GROUPS = {"data": "Datasets: look, label, convert."}
 STYLE = (
@@ -62,9 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
             document = verb.run()
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"{error.name} is not installed, which this verb needs; pip install 'qgf_ros[train,sim,onnx]'"
+                f"{error.name} is not installed, which this verb needs; pip install '.[train,sim,onnx]' in the checkout"
             ) from None
-        except CriterionNotMet as error:
+        except QgfError as error:
             if verb.json and error.document is not None:
                 emit(error.document)
             raise

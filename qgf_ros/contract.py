@@ -1,6 +1,6 @@
 """The contract: what is state, what is action, what is the outcome, and when.
 
-One file, `contract.yaml`, read by the bag readers, training, the node, the simulation and replay.
+One file, `contract.yaml`, read by the bag readers, training, the node and the simulation.
 Values are matched by name, never by position; nowhere else is an order of joints written down.
 
 The time law: action i of a chunk sampled for observation time t is executed at t + i * period.
@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -68,9 +69,9 @@ class Source:
 
     def __post_init__(self) -> None:
         kind = message_type(self.type)  # raises ValueError for a type that is not supported
-        if not self.topic or self.topic.startswith("/"):
+        if not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", self.topic):
             raise ValueError(
-                f"topic is {self.topic!r}; give a relative name, so that namespaces work"
+                f"topic is {self.topic!r}; give a relative ROS name, so that namespaces work"
             )
         if not self.stamp:
             object.__setattr__(self, "stamp", "header" if kind.stamped else "receipt")
@@ -108,6 +109,8 @@ class ObservationSource(Source):
         if not self.name:
             raise ValueError("name is missing")
         _refuse_what_is_to_come(encoding=self.encoding)
+        if not self.labels:
+            raise ValueError(f"{self.type} carries no numbers to observe")
         if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
@@ -253,6 +256,19 @@ class Contract:
             raise ValueError(
                 f"the name {', '.join(twice)} is used twice; reward, success and episode_start are taken"
             )
+        measured = {
+            label.removeprefix("position.")
+            for o in self.observations
+            for label in o.labels
+            if o.type == "sensor_msgs/JointState" and label.startswith("position.")
+        }
+        for action in self.actions:
+            blind = [n for n in action.labels_of_joints if n not in measured]
+            if action.representation == "absolute" and blind:
+                raise ValueError(
+                    f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
+                    "without a measured start the first command would jump"
+                )
         commands = {a.topic for a in self.actions}
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:

@@ -16,6 +16,11 @@ class QgfError(Exception):
 
     code = 1
 
+    def __init__(self, text: str, document: Mapping[str, Any] | None = None) -> None:
+        """document: the result that --json prints all the same."""
+        super().__init__(text)
+        self.document = document
+
 
 class UsageError(QgfError):
     """Configuration or usage is wrong."""
@@ -54,13 +59,9 @@ class StorageError(QgfError):
 
 
 class CriterionNotMet(QgfError):
-    """The work was finished, but its criterion was not met. `document` is its result for --json."""
+    """The work was finished, but its criterion was not met."""
 
     code = 8
-
-    def __init__(self, text: str, document: Mapping[str, Any] | None = None) -> None:
-        super().__init__(text)
-        self.document = document
 
 
 @contextlib.contextmanager

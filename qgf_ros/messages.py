@@ -122,12 +122,6 @@ def message_type(name: str) -> MessageType:
     return TYPES[name]
 
 
-def stamp_seconds(msg: Any, kind: MessageType) -> float:
-    """Header stamp [s], 0.0 where it was not set. Only for stamped types."""
-    stamp = (msg if kind.name == "std_msgs/Header" else msg.header).stamp
-    return stamp.sec + stamp.nanosec * 1e-9
-
-
 def _attribute(msg: Any, path: str) -> Any:
     try:
         return reduce(getattr, path.split("."), msg)

@@ -37,5 +37,23 @@ class FitConfig:
     """Processes that read data."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.denoise_steps < 1 or not self.hidden:
-            raise UsageError("steps, batch, denoise_steps and hidden must be positive")
+        for name, ok, allowed in (
+            (
+                "hidden",
+                self.hidden and min(self.hidden) >= 1,
+                "one or more widths, each at least 1",
+            ),
+            ("members", 1 <= self.members <= 10, "1 to 10"),
+            ("steps", self.steps >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("discount", 0 < self.discount <= 1, "above 0, at most 1"),
+            ("expectile", 0 < self.expectile < 1, "between 0 and 1"),
+            ("learning_rate", 0 < self.learning_rate < 1, "between 0 and 1"),
+            ("denoise_steps", 1 <= self.denoise_steps <= 1000, "1 to 1000"),
+            ("return_scale", 0 <= self.return_scale < float("inf"), "0 or a positive number"),
+            ("seed", self.seed >= 0, "at least 0"),
+            ("threads", self.threads >= 1, "at least 1"),
+            ("workers", self.workers >= 1, "at least 1"),
+        ):
+            if not ok:
+                raise UsageError(f"{name} is {getattr(self, name)}; allowed: {allowed}")

@@ -37,7 +37,9 @@ from training.fit import fit
 WORLD = "planar_arm"
 FIT = FitConfig(hidden=(128, 128), steps=4000)  # small: the policy that ships weighs 0.7 MB
 SELECT_EPISODES = 60  # per beta
-MARKER = "results.json"
+RESULTS = "results.json"
+MARKER = ".qgf_demo"  # says that a folder is ours to replace
+MOST_SEEDS = 500  # demonstrations of higher ones would share seeds with the evaluation
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             the rates over ROS and in process disagree.
     """
     began = time.monotonic()
+    if not 0 <= config.seed < MOST_SEEDS:
+        raise UsageError(f"seed is {config.seed}; allowed: 0 to {MOST_SEEDS - 1}")
     if config.ros_episodes:
         check_ros()
     _make_room(config.out)
@@ -128,7 +132,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "picture": str(picture),
         "seconds": round(time.monotonic() - began, 1),
     }
-    (config.out / MARKER).write_text(json.dumps(document, indent=1).replace("Infinity", '"inf"'))
+    (config.out / RESULTS).write_text(json.dumps(document, indent=1).replace("Infinity", '"inf"'))
     say(f"\npicture: {picture}\npolicy:  {fitted.policy}\n{document['seconds']:.0f} s in all")
     _judge(inside, wire, document)
     return document
@@ -170,11 +174,12 @@ def _judge(inside: list[Evaluation], wire: list[Evaluation], document: dict[str,
 
 def _make_room(out: Path) -> None:
     """Removes an earlier demo, and nothing else."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not ((out / MARKER).is_file() or (out / "bags").is_dir()):
-        raise UsageError(f"{out} is not empty and holds no demo; choose another --out")
-    shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / MARKER).is_file():
+            raise UsageError(f"{out} is not empty and holds no demo; choose another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
 
 
 def _plain(e: Evaluation) -> dict[str, Any]:

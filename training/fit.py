@@ -50,6 +50,7 @@ class Fitted:
     policy: Path
     sha256: str
     metrics: dict[str, float]
+    messages_lost: int  # rejected or not finite
 
 
 def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted:
@@ -165,7 +166,8 @@ def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted
         "velocity.safetensors": _arrays(velocity) | {"time_embedding": time_table(config.denoise_steps).numpy()},
         "critic.safetensors": _arrays(target),
     })  # fmt: skip
-    return Fitted(policy, sha256, metrics | {"training_seconds": seconds})
+    lost = sum(count for reason, count in report.dropped.items() if reason.startswith("message"))
+    return Fitted(policy, sha256, metrics | {"training_seconds": seconds}, lost)
 
 
 def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
@@ -211,7 +213,7 @@ def held_out(
     iql: IQLConfig,
     config: FitConfig,
 ) -> dict[str, float]:
-    """Figures on episodes that were not trained on. Small is better for all but the correlation."""
+    """Figures on episodes that were not trained on. Small is better."""
     rows = _some(select, 4096, config.seed)
     random = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(rows.action.shape, generator=random)

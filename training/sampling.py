@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training import estimators
+from training.guards import Guards
 from training.models import aggregate, check_aggregation, time_table
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # (obs, a_t, time) -> (B, D)
@@ -25,7 +26,7 @@ class Sample:
 
     action: Tensor  # (B, D), within the bound
     q: Tensor  # (B,), aggregated Q of `action`, scaled return
-    gradient_norm: Tensor  # (B,), mean over the steps of |g|_2; 0 where w = 0, as none is taken
+    gradient_norm: Tensor  # (B,), mean over the steps of |g|_2, guarded; 0 where w = 0: none taken
     guidance_ratio: Tensor  # (B,), rho = w * mean|g| / mean|v|: 0 no guidance, 1 as strong as flow
 
     def __getitem__(self, rows: Tensor) -> "Sample":
@@ -46,6 +47,7 @@ def sample(
     aggregation: str = "min",
     bound: float = 1.0,
     times: Tensor | None = None,
+    guards: Guards | None = None,
 ) -> Sample:
     """One action for each row of `obs` (B, O) and `noise` (B, D) ~ N(0, I).
 
@@ -53,6 +55,7 @@ def sample(
     policy to the bit, and if all are, the critic's gradient is never taken.
     critic: the target critic. bound: actions are clipped to [-bound, bound], inf for none.
     times: (T, ...) what `velocity` is told at each step, `time_table(steps)` by default.
+    guards: limits on the gradient (`guards.py`), ours and not the paper's; None for none.
     Runs in the dtype of `noise`. Raises ValueError on an unknown name or a bad weight or shape.
     """
     gradient = estimators.get(estimator)
@@ -77,7 +80,10 @@ def sample(
         v = drift = velocity_at(a, k)
         velocity_norm += v.norm(dim=-1) / steps
         if any_guided:
-            g = gradient(estimators.Step(velocity_at, q, a, v, k, steps, bound))
+            step = estimators.Step(velocity_at, q, a, v, k, steps, bound)
+            g = gradient(step)
+            if guards is not None:
+                g = guards(g, step.denoised(a, v), v, w)
             g = torch.where(guided, g, 0)  # chosen, not multiplied: 0 * inf is not 0
             drift = torch.where(guided, v + w * g, v)
             gradient_norm += g.norm(dim=-1) / steps

@@ -14,6 +14,7 @@ import tyro
 
 from qgf_ros.cli import Options
 from qgf_ros.console import say, table, track
+from qgf_ros.errors import DataLost
 from training.config import FitConfig
 
 
@@ -77,7 +78,13 @@ class Train(Options):
             f"export: largest error {parity.largest_error:.3f} of the tolerance, {parity.samples} samples"
         )
         say(f"policy: {fitted.policy}")
-        return {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
+        document = {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
+        if fitted.messages_lost:
+            raise DataLost(
+                f"trained, but {fitted.messages_lost} recorded messages could not be used (counted above)",
+                document,
+            )
+        return document
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The control core: one tick from buffered messages to a command.
 
-The node, the simulation, replay and tests all call this one; only clock and transport differ.
+The node, the simulation and tests all call this one; only clock and transport differ.
 Nothing here reads a clock, but to time itself: `now` comes in.
 """
 
@@ -84,6 +84,7 @@ class ControlCore:
         self.overruns = 0
         self.ticks = 0
         self.sequence = 0
+        self.samples = 0
         self._inference = inference
         self._owner = owner
         self._seed = seed
@@ -113,6 +114,14 @@ class ControlCore:
         """Answers why not, or ""."""
         with self._lock:
             return self.supervisor.enable(on)
+
+    def activate(self, enabled: bool) -> None:
+        """Begins anew: nothing counts as seen or sent. `enabled`: move as soon as state is complete."""
+        with self._lock:
+            self.reset()
+            self.assembler.clear()
+            self.gate.silence()
+            self.supervisor.enabled = enabled
 
     def reset(self) -> None:
         """Clears FAULT and HOLD; the robot has to be enabled again."""
@@ -303,10 +312,10 @@ class ControlCore:
             return choice
         assert sample is not None
         previous, row = self._chunk, choice.row
+        self.samples += 1
         share = self._executed / len(previous.actions) if previous else float("nan")
         self._executed = 0
-        sequence = previous.sequence + 1 if previous else 1
-        self._chunk = Chunk(request.start, choice.action, request.epoch, sequence)
+        self._chunk = Chunk(request.start, choice.action, request.epoch, self.samples)
         return Sampled(
             chunk=self._chunk,
             stamp=request.stamp,

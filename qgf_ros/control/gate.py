@@ -50,9 +50,9 @@ class Gate:
         self._period = contract.time.period
         self._scale = 1.0
         self.limit_hits = 0
-        self._last = np.where(self._velocity, 0.0, np.nan)  # NaN: nothing to compare with yet
         self._last_sent: int | None = None
         self._hold_steps: int | None = None  # since the last admitted candidate; None: silent
+        self.silence()
         self.begin_epoch(0, None)
 
     @property
@@ -70,7 +70,8 @@ class Gate:
         """From now on only candidates of `epoch` pass, and only of the first owner that is heard.
 
         While the robot is still being sent something, limits go on from that. After a silence it
-        may have been moved by hand, and positions begin where they are measured.
+        may have been moved by hand, and positions begin where they are measured; one that is
+        measured outside its range is led back into it at the contract's rate.
 
         Args:
             measured: (A,) positions by command, NaN where unknown; velocities are ignored. None:
@@ -84,6 +85,12 @@ class Gate:
             known = unknown if measured is None else np.asarray(measured, dtype=np.float64)
             self._last = np.where(self._velocity, 0.0, known)
             self._last_sent = None
+
+    def silence(self) -> None:
+        """Nothing more is sent, and what was sent is forgotten: the robot may be moved meanwhile."""
+        self._hold_steps = None
+        self._last_sent = None
+        self._last = np.where(self._velocity, 0.0, np.nan)
 
     @property
     def silent(self) -> bool:

@@ -2,6 +2,8 @@
 
 WAITING --state complete--> READY --enable--> RUN --problem--> HOLD --healthy again--> RUN
 any --estop, or three HOLDs of one reason in 10 s--> FAULT --reset--> WAITING
+
+Enabling acts at once or is refused; it is never remembered for a later moment.
 """
 
 from __future__ import annotations
@@ -85,7 +87,11 @@ class Supervisor:
             self.state, self.reason, self._healthy = State.HOLD, problem, 0
 
     def enable(self, on: bool) -> str:
-        """Answers why not, or "". Enabling in WAITING is remembered; in FAULT it is refused."""
+        """Answers why not, or "". Never remembered for later: a robot that moves minutes after it
+        was told to is a danger."""
+        held = self.state is State.HOLD and self.reason is not DISABLED and not self.enabled
+        if on and (self.state is State.WAITING or held):
+            return f"in {self.state.name}: {self.reason.detail if self.reason else 'no state yet'}"
         if on and self.state is State.FAULT:
             return f"in FAULT ({self.reason.code if self.reason else ''}): call ~/reset first"
         self.enabled = on

@@ -109,15 +109,18 @@ class QgfNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._configure()
-        except QgfError as error:
-            self.error = error
-            if not self.parameters.values["autostart"]:  # else it is the last line of the process
-                self.get_logger().error(f"error[{error.code}]: {error}")
-            self._publish_status()
-            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # rclpy would swallow it
+            return self._failed(error)
         self.error = None
         self._change_state(State.INACTIVE)
         return TransitionCallbackReturn.SUCCESS
+
+    def _failed(self, error: Exception) -> TransitionCallbackReturn:
+        self.error = error
+        if not self.parameters.values["autostart"]:  # else it is the last line of the process
+            self.get_logger().error(f"error[{getattr(error, 'code', 1)}]: {error!r}")
+        self._publish_status()
+        return TransitionCallbackReturn.FAILURE
 
     def _configure(self) -> None:
         values = self.parameters.values
@@ -157,14 +160,24 @@ class QgfNode(LifecycleNode):
             )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._activate()
+        except Exception as error:  # rclpy would swallow it
+            return self._failed(error)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._release()
+        self._change_state(State.UNCONFIGURED)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _activate(self) -> None:
         assert self.core is not None
         contract = self.core.policy.contract
-        self.core.reset()
-        self.core.assembler.clear()
+        self.core.activate(self.parameters.values["enable_on_start"])
         if self._estop:
             self.core.estop()
-        if self.parameters.values["enable_on_start"]:
-            self.core.enable(True)
         self._state_subscriptions = [
             self.create_subscription(
                 ros_type(o.type), o.topic, partial(self._on_state, o), qos.STATE
@@ -181,7 +194,6 @@ class QgfNode(LifecycleNode):
         )
         self._change_state(State.WAITING)
         self._loop.start()
-        return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._halt()
@@ -245,15 +257,15 @@ class QgfNode(LifecycleNode):
         receipt = self.get_clock().now().nanoseconds
         try:
             values = message_type(source.type).decode(msg, source.fields, source.names)
+            stamp = 0
+            if source.stamp == "header":
+                stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
         except SchemaError as error:
             core.assembler.reject(source.name, "STATE_SCHEMA", str(error))
             return
         except Exception as error:  # nothing that arrives may end the executor
             core.assembler.reject(source.name, "STATE_SCHEMA", f"{type(error).__name__}: {error}")
             return
-        stamp = 0
-        if source.stamp == "header":
-            stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
         core.assembler.push(source.name, stamp, receipt, values)
 
     def _on_estop(self, msg: Bool) -> None:
@@ -269,11 +281,7 @@ class QgfNode(LifecycleNode):
                 f"the node is {self._state.name}; activate it first",
             )
             return response
-        # Not remembered for later: a robot that moves minutes after a call is a danger.
-        waiting = request.data and self._state is State.WAITING
-        reason = self.core.supervisor.reason
-        refusal = f"WAITING: {reason.detail if reason else 'no state yet'}" if waiting else ""
-        refusal = refusal or self.core.enable(request.data)
+        refusal = self.core.enable(request.data)
         response.success = not refusal
         response.message = refusal or (
             "enabled" if request.data else "disabled: decelerating to a hold"
@@ -362,8 +370,8 @@ class QgfNode(LifecycleNode):
         reason = (
             core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
         )
-        if isinstance(self.error, QgfError):
-            reason = Problem(f"ERROR_{self.error.code}", str(self.error))
+        if self.error is not None:
+            reason = Problem(f"ERROR_{getattr(self.error, 'code', 1)}", str(self.error))
         fields: dict[str, Any] = {}
         if core is not None:
             p50, p99, largest = core.inference_latency.percentiles_ms()

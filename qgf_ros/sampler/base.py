@@ -58,9 +58,7 @@ def make_sampler(
     try:
         from qgf_ros.sampler.ort import OnnxSampler
     except ImportError:
-        raise DeviceUnavailable(
-            "onnxruntime is not installed; pip install 'qgf_ros[onnx]'"
-        ) from None
+        raise DeviceUnavailable("onnxruntime is not installed; pip install onnxruntime") from None
     return OnnxSampler(policy, device, threads)
 
 

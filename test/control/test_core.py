@@ -247,7 +247,8 @@ def test_fault_053_a_sampler_that_came_back_runs_again_after_a_reset():
     rig.step(80)
     assert rig.ticks[-1].state is State.FAULT and rig.ticks[-1].reason.code == "INFER_HUNG"
     rig.core.reset()
-    rig.core.enable(True)
+    rig.step()
+    assert rig.core.enable(True) == ""
     rig.step(15)
     assert rig.ticks[-1].state is State.RUN and rig.sent[-1].admitted
 
@@ -257,7 +258,8 @@ def test_a_sample_asked_for_before_a_reset_is_never_executed():
     rig = Rig(plan=ramp, inference=lambda s: LateInference(s, lambda i: 2 if i == 1 else 1))
     rig.step(6)  # asked at tick 5
     rig.core.reset()
-    rig.core.enable(True)
+    rig.step()
+    assert rig.core.enable(True) == ""
     rig.step(10)
     epochs = [(t.sampled.chunk.epoch, t.candidate.epoch) for t in rig.ticks[6:] if t.sampled]
     assert epochs and all(chunk == candidate for chunk, candidate in epochs)
@@ -268,7 +270,8 @@ def test_fault_053_a_sampler_that_still_hangs_after_a_reset_moves_nothing():
     rig = Rig(inference=lambda s: LateInference(s, lambda i: 0 if i == 0 else None))
     rig.step(80)
     rig.core.reset()
-    rig.core.enable(True)
+    rig.step()
+    assert rig.core.enable(True) == ""
     before = sum(s.admitted for s in rig.sent)
     rig.step(80)
     assert rig.ticks[-1].state is State.FAULT and sum(s.admitted for s in rig.sent) == before
@@ -344,7 +347,8 @@ def test_fault_116_reset_and_enable_in_motion_do_not_jump():
     rig = Rig(contract(velocity_dict(rate=1.0)), plan=constant([1.0, 1.0]))
     rig.step(25)
     rig.core.reset()
-    rig.core.enable(True)
+    rig.step()
+    assert rig.core.enable(True) == ""
     rig.step(10)
     within_rate(rig)
 

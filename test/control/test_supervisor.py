@@ -48,8 +48,13 @@ class Rules:
                 self.state, self.reason = ("RUN" if self.enabled else "READY"), None
 
     def apply(self, what, now):
-        if what == "enable" and self.state != "FAULT":
-            self.enabled = True
+        if (
+            what == "enable"
+        ):  # never remembered for later: only where it can act, or changes nothing
+            can = self.state in ("READY", "RUN") or (
+                self.state == "HOLD" and (self.enabled or self.reason is DISABLED)
+            )
+            self.enabled = self.enabled or can
         elif what == "disable":
             self.enabled = False
         elif what == "fault":
@@ -199,7 +204,8 @@ def test_reset_forgets_the_count_of_holds():
     hold_once(s, START, A)
     hold_once(s, START, A)
     s.reset()
-    s.enable(True)
+    s.update(START, None)
+    assert s.enable(True) == ""
     s.update(START, None)
     hold_once(s, START, A)
     assert s.state is State.RUN

@@ -628,7 +628,7 @@ def test_two_actions_of_different_rate_begin_where_both_have_begun():
     value = velocity_dict()
     value["actions"].append({
         "name": "hand", "topic": "hand", "type": "std_msgs/Float64MultiArray", "names": ["g"],
-        "representation": "absolute", "limits": {"g": {"min": 0.0, "max": 1.0, "rate": 1.0}}})  # fmt: skip
+        "representation": "velocity", "limits": {"g": {"min": -1.0, "max": 1.0, "rate": 1.0}}})  # fmt: skip
     state = every(10 * MS, 400)
     rec = recording(
         joints=joints(state),

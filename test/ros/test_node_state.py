@@ -255,7 +255,9 @@ def test_fault_010_to_013_a_state_of_the_wrong_schema_is_a_hold(driving, make):
     proc, robot = driving
     memory = resident_mb(proc)
     robot.say["joint_states"] = make
-    held = robot.wait_state(ros.HOLD, 3, proc, reason="STATE_SCHEMA:joint_states")
+    held = robot.wait_state(
+        ros.HOLD, 10, proc, reason="STATE_SCHEMA:joint_states"
+    )  # 8 MB take a while
     print(held.msg.detail)
     robot.wait(lambda: robot.commands[-1].values == [0.0, 0.0], 2, "rest")
     candidates = len(robot.candidates)

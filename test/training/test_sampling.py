@@ -1,4 +1,4 @@
-"""The reference sampler: closed forms, the published 1-D testbed, and exactness at w = 0."""
+"""The reference sampler: closed forms and exactness at w = 0. Its 1-D testbed: test_testbed.py."""
 
 import math
 
@@ -7,61 +7,8 @@ import torch
 from torch import Tensor
 
 from training import estimators
-from training.models import Critic, VelocityField, aggregate, time_table
+from training.models import Critic, VelocityField, time_table
 from training.sampling import best_of_n, sample
-
-MEANS, SIGMA = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64), 0.15
-
-
-def testbed_velocity(obs: Tensor, a: Tensor, t: Tensor) -> Tensor:
-    """Closed form for three peaks of equal weight (method.md); exact posterior mean as a_hat."""
-    t = t[:, None]
-    variance = (1 - t) ** 2 + t**2 * SIGMA**2
-    share = torch.softmax(-((a - t * MEANS) ** 2) / (2 * variance), dim=1)
-    mean = (share * (MEANS + t * SIGMA**2 * (a - t * MEANS) / variance)).sum(1, keepdim=True)
-    return (mean - a) / (1 - t)
-
-
-def bumped(height: float, width: float):
-    def critic(obs: Tensor, a: Tensor) -> Tensor:
-        q = -((a - 1) ** 2) + height * torch.exp(-((a - 3) ** 2) / (2 * width**2))
-        return q.T  # (E = 1, B)
-
-    return critic
-
-
-testbed_velocity.__test__ = False  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "bump, steps, weight, estimator, near, fooled",
-    [
-        ((9, 0.5), 50, 4, "qgf", 1.00, 0.00),
-        ((9, 0.5), 10, 8, "qgf", 1.00, 0.00),
-        ((9, 0.5), 10, 8, "ood", 0.58, 0.24),
-        ((12, 0.7), 50, 1, "qgf", 0.69, 0.03),
-        ((12, 0.7), 50, 1, "ood", 0.83, 0.12),
-        ((12, 0.7), 50, 2, "qgf", 0.00, 0.97),
-        ((12, 0.7), 10, 2, "qgf", 0.00, 0.77),
-        ((12, 0.7), 10, 2, "ood", 0.08, 0.80),
-        ((12, 0.7), 50, 8, "qgf", 0.32, 0.47),
-    ],
-)
-def test_the_testbed_of_method_md(bump, steps, weight, estimator, near, fooled):
-    noise = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    a = sample(
-        testbed_velocity,
-        bumped(*bump),
-        torch.zeros(len(noise), 0),
-        noise,
-        weight,
-        steps=steps,
-        estimator=estimator,
-        bound=math.inf,
-        times=torch.arange(steps, dtype=torch.float64) / steps,
-    ).action
-    assert ((a - 1).abs() < 0.5).double().mean() == pytest.approx(near, abs=0.015)
-    assert (a > 2).double().mean() == pytest.approx(fooled, abs=0.015)
 
 
 def nets(obs_dim=5, D=4, hidden=(16, 16), members=2, seed=0):
@@ -155,41 +102,6 @@ def test_zero_weight_survives_a_gradient_that_is_not_finite(bad):
     mixed = sample(velocity, broken, obs, noise, torch.tensor([0.0, 1.0]))
     assert torch.equal(mixed.action[0], unguided.action[0])
     assert mixed.action[0].isfinite().all() and not mixed.action[1].isfinite().all()
-
-
-@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
-@pytest.mark.parametrize("aggregation", ["min", "mean"])
-def test_estimators_are_the_gradients_they_say(estimator, aggregation):
-    """Against central differences in float64; each says what is differentiated at which point."""
-    velocity, critic = (net.double() for net in nets(members=3))
-    obs = torch.randn(8, 5, dtype=torch.float64)
-    a = 0.3 * torch.randn(8, 4, dtype=torch.float64)
-    k, T = 3, 10
-    emb = time_table(T)[k].expand(8, 16)
-
-    def flow(x: Tensor, k: int) -> Tensor:
-        return velocity(obs, x, emb)
-
-    def q(x: Tensor) -> Tensor:
-        return aggregate(critic(obs, x), aggregation)
-
-    with torch.no_grad():
-        v = flow(a, k)
-        a_hat = (a + (1 - k / T) * v).clamp(-1, 1)
-    function, point = {
-        "qgf": (q, a_hat),
-        "qgf_jacobian": (lambda x: q((x + (1 - k / T) * flow(x, k)).clamp(-1, 1)), a),
-        "ood": (q, a),
-    }[estimator]
-    eps, numeric = 1e-6, torch.empty_like(a)
-    with torch.no_grad():
-        for d in range(4):
-            step = torch.zeros(4, dtype=torch.float64)
-            step[d] = eps
-            numeric[:, d] = (function(point + step) - function(point - step)) / (2 * eps)
-    ours = estimators.get(estimator)(estimators.Step(flow, q, a, v, k, T))
-    torch.testing.assert_close(ours, numeric, atol=1e-7, rtol=1e-6)
-    assert not ours.requires_grad and a.grad is None
 
 
 @pytest.mark.parametrize(

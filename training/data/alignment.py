@@ -198,7 +198,7 @@ def _rewards(stream: Stream | None, ticks: np.ndarray, period: int, end: int | N
         step = (stream.stamp - ticks[0] + period // 2) // period - 1
         if end is not None:
             step[stream.stamp >= end - period // 4] = len(ticks) - 1
-        inside = step <= len(ticks)
+        inside = (step >= -1) & (step <= len(ticks))  # what came long before belongs to nobody
         if end is not None:  # a reward topic need not stop with the episode
             inside &= stream.stamp <= end + period // 4
         np.add.at(reward, np.clip(step[inside], 0, len(ticks) - 1), stream.values[inside, 0])

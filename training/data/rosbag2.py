@@ -149,7 +149,9 @@ class BagWriter:
         header = self.make(
             "std_msgs/Header",
             stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
-            frame_id=f"{int(values[0])}" if source.type == "std_msgs/Header" else "",
+            frame_id=f"{int(values[0])}"
+            if source.type == "std_msgs/Header" and len(values)
+            else "",
         )
         msg = message_type(source.type).encode(
             self.make, source.fields, source.names, values, header

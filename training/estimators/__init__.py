@@ -4,7 +4,7 @@ An estimator maps a `Step` (where the sampler stands: a_t, v, k, T, the flow and
 gradient; `base.py` states the contract. Section and names follow arXiv 2606.11087.
 """
 
-from training.estimators import ood, qgf, qgf_jacobian
+from training.estimators import bptt, ood, qgf, qgf_chain, qgf_jacobian
 from training.estimators.base import Estimator, Step
 
 __all__ = ["ESTIMATORS", "Estimator", "Step", "get"]
@@ -12,6 +12,8 @@ __all__ = ["ESTIMATORS", "Estimator", "Step", "get"]
 ESTIMATORS: dict[str, Estimator] = {
     "qgf": qgf.gradient,
     "qgf_jacobian": qgf_jacobian.gradient,
+    "qgf_chain": qgf_chain.gradient,
+    "bptt": bptt.gradient,
     "ood": ood.gradient,
 }
 

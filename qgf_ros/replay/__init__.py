@@ -1,1 +1,0 @@
-"""Bags through the control core."""
