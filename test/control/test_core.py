@@ -962,3 +962,19 @@ def test_problem_of_the_first_tick_is_reported_with_it():
     rig = Rig()
     tick = rig.step(skip=("goal",))
     assert isinstance(tick.reason, Problem) and tick.output.values is None and tick.seconds >= 0
+
+
+def test_fault_084_nothing_of_an_earlier_activation_is_sent_or_remembered():
+    """Deactivated in motion, moved by hand, activated again: no old command goes out, and the first
+    new one begins where the robot is measured."""
+    rig = Rig(contract(position_dict(rate=2.0)), plan=constant([0.8, 0.8]))
+    rig.step(30)
+    assert rig.sent[-1].values[0] == pytest.approx(0.8)
+    rig.core.activate(False)
+    before = len(rig.sent)
+    rig.step(20)
+    assert len(rig.sent) == before and rig.ticks[-1].state is State.READY
+    assert rig.core.enable(True) == ""
+    rig.step(2)
+    measured = 0.0  # where the rig's joints stand
+    assert abs(rig.sent[before].values[0] - measured) <= 2.0 * rig.period * 1e-9 + 1e-9
