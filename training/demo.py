@@ -118,7 +118,10 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     draw(
         picture,
         [
-            (f"{e.variant.name}: {e.success.value:.0%} reach the goal", e.seeds, e.paths)
+            (
+                f"{e.variant.name}: {e.success.value:.0%} reach the goal",
+                list(zip(e.seeds, e.outcomes, e.paths)),
+            )
             for e in inside[:2]
         ],
     )

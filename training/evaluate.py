@@ -65,13 +65,13 @@ class Evaluation:
     variant: Variant
     success: Rate
     collisions: int
-    seconds_to_goal: float  # mean over successes, NaN without any
-    steps_to_goal: float
+    steps_to_goal: float  # mean control periods over successes, NaN without any
     sample_ms: float  # median time of the sampler
     gain: float  # mean of Q sampled - Q unguided
     guidance_ratio: float
     paths: list[np.ndarray] = field(default_factory=list, repr=False)
     seeds: list[int] = field(default_factory=list, repr=False)
+    outcomes: list[Outcome] = field(default_factory=list, repr=False)
 
     @property
     def row(self) -> list[str]:
@@ -128,7 +128,6 @@ def summarize(variant: Variant, results: Sequence[EpisodeResult], period: float)
         variant=variant,
         success=Rate(len(won), len(results)),
         collisions=sum(r.outcome is Outcome.COLLISION for r in results),
-        seconds_to_goal=seconds,
         steps_to_goal=seconds / period,
         sample_ms=float(np.median([s.inference_seconds for s in samples])) * 1e3
         if samples
@@ -139,6 +138,7 @@ def summarize(variant: Variant, results: Sequence[EpisodeResult], period: float)
         else float("nan"),
         paths=[r.path for r in results],
         seeds=[r.seed for r in results],
+        outcomes=[r.outcome for r in results],
     )
 
 

@@ -15,16 +15,24 @@ from qgf_ros.sim.planar_arm.world import (
     PlanarArm,
     forward_kinematics,
 )
+from qgf_ros.sim.world import Outcome
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 MOST_PATHS = 60
 GREEN, RED, GREY = "#1f8a4c", "#c62f2b", "#8a8f98"
+COLORS = {Outcome.SUCCESS: GREEN, Outcome.COLLISION: RED, Outcome.TIME_OUT: GREY}
+WORDS = {
+    Outcome.SUCCESS: "reaches the goal",
+    Outcome.COLLISION: "hits the post",
+    Outcome.TIME_OUT: "runs out of time",
+}
+Run = tuple[int, Outcome, np.ndarray]  # seed, outcome, joint path (ticks, 4)
 
 
-def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndarray]]]) -> None:
-    """One panel per sampler: (title, seeds, joint paths (ticks, 4)). Writes a PNG.
+def draw(path: Path, panels: Sequence[tuple[str, Sequence[Run]]]) -> None:
+    """One panel per sampler: (title, its episodes). Writes a PNG.
 
     Every scene is mirrored so that the post stands above: then one way is open and one is not.
     """
@@ -32,22 +40,18 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndar
         1, len(panels), figsize=(5.2 * len(panels), 5.6), sharex=True, sharey=True
     )
     world = PlanarArm()
-    for axis, (title, seeds, paths) in zip(np.atleast_1d(axes), panels):
+    for axis, (title, runs) in zip(np.atleast_1d(axes), panels):
         axis.add_patch(plt.Circle((0, 0), sum(LINKS), fill=False, color="#d5d8dd"))
-        for seed, joints in list(zip(seeds, paths))[:MOST_PATHS]:
+        for seed, outcome, joints in runs[:MOST_PATHS]:
             world.reset(seed)
             obstacle, goal = world.signal("obstacle"), world.signal("goal")
             mirror = np.array([1.0, np.sign(obstacle[1])])
-            points = forward_kinematics(joints[:, :2]) * mirror
-            tips = points[:, 2]
-            reached = np.linalg.norm(tips[-1] - goal * mirror) < GOAL_RADIUS + 0.02
-            hit = not reached and _distance(points[-1], obstacle * mirror) < OBSTACLE_RADIUS + 0.06
-            color = GREEN if reached else RED if hit else GREY
+            tips = forward_kinematics(joints[:, :2])[:, 2] * mirror
             axis.add_patch(
-                plt.Circle(obstacle * mirror, OBSTACLE_RADIUS, color="#c62f2b", alpha=0.05, lw=0)
+                plt.Circle(obstacle * mirror, OBSTACLE_RADIUS, color=RED, alpha=0.05, lw=0)
             )
             axis.add_patch(plt.Circle(goal * mirror, GOAL_RADIUS, color=GREEN, alpha=0.03, lw=0))
-            axis.plot(*tips.T, color=color, lw=1.0, alpha=0.6)
+            axis.plot(*tips.T, color=COLORS[outcome], lw=1.0, alpha=0.6)
         axis.plot(
             *forward_kinematics(np.array([0.0, 0.8])).T,
             color="#33496b",
@@ -58,8 +62,7 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndar
         axis.plot(0, 0, "o", color="#ee8c24", ms=11, zorder=4)
         axis.set(title=title, aspect="equal", xlim=(-1, 1), ylim=(-1, 1), xlabel="x [m]")
     np.atleast_1d(axes)[0].set_ylabel("y [m]")
-    labels = (("reaches the goal", GREEN), ("hits the post", RED), ("runs out of time", GREY))
-    handles = [plt.Line2D([], [], color=color, label=text) for text, color in labels]
+    handles = [plt.Line2D([], [], color=COLORS[o], label=text) for o, text in WORDS.items()]
     figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
     figure.suptitle(
         "Paths of the tip, mirrored so that the post (red) stands above; goals are green",
@@ -68,12 +71,3 @@ def draw(path: Path, panels: Sequence[tuple[str, Sequence[int], Sequence[np.ndar
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def _distance(points: np.ndarray, target: np.ndarray) -> float:
-    """Smallest distance of the polyline points (3, 2) to target (2,) [m]."""
-    best = np.inf
-    for a, b in zip(points, points[1:]):
-        along = np.clip((target - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
-        best = min(best, float(np.linalg.norm(a + along * (b - a) - target)))
-    return best

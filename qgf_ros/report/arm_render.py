@@ -18,6 +18,7 @@ import numpy as np
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.policy import Policy, load_policy
+from qgf_ros.report.arm_paths import COLORS, WORDS
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.share import find_policy
 from qgf_ros.sim.episode import EpisodeResult, run_episode
@@ -31,12 +32,6 @@ import matplotlib.pyplot as plt
 SIZE = 900  # pixels, square
 CAMERA_HEIGHT, FIELD_OF_VIEW = 2.4, 50.0  # m and degrees, as in arm.xml
 GHOSTS = 6  # earlier postures shown faintly
-TITLES = {
-    Outcome.SUCCESS: "reaches the goal",
-    Outcome.COLLISION: "hits the post",
-    Outcome.TIME_OUT: "runs out of time",
-}
-COLORS = {Outcome.SUCCESS: "#1f8a4c", Outcome.COLLISION: "#c62f2b", Outcome.TIME_OUT: "#8a8f98"}
 
 
 def main() -> None:
@@ -82,7 +77,7 @@ def _panel(axis: plt.Axes, title: str, result: EpisodeResult) -> None:
     axis.imshow(image.astype(np.uint8), extent=(-half, half, -half, half))
     tip = forward_kinematics(result.path[:, :2])[:, 2]
     axis.plot(*tip.T, color=COLORS[result.outcome], lw=2.5)
-    axis.set_title(f"{title}: {TITLES[result.outcome]}")
+    axis.set_title(f"{title}: {WORDS[result.outcome]}")
     axis.set(xlim=(-0.8, 1.0), ylim=(-0.85, 0.9))
     axis.axis("off")
 
