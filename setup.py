@@ -125,7 +125,7 @@ EXTRAS = {
         "matplotlib",
     ],
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
-    "sim": ["mujoco>=3.2"],
+    "sim": ["mujoco>=3.2", "ogbench>=1.2"],  # ogbench: the UR5e world and its tasks
     "onnx": ["onnxruntime>=1.19"],
     "gpu": [
         "onnxruntime-gpu>=1.19"

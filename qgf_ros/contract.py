@@ -22,12 +22,13 @@ from typing import Any, Literal
 import numpy as np
 
 from qgf_ros.messages import message_type
+from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
 VERSION = 1
 
 # In the format, so that contracts can be written for them, but not in this version.
-NOT_YET = {"delta_observed", "delta_last", "twist", "gripper", "rot6d", "matrix_columns"}
+NOT_YET = {"delta_observed", "delta_last"}
 
 
 @dataclass(frozen=True)
@@ -85,34 +86,79 @@ class Source:
     def labels(self) -> tuple[str, ...]:
         """A name for each value, in order: "position.elbow", "point.x", "gripper"."""
         if not self.names:
-            return self.fields
+            kind = message_type(self.type)
+            return tuple(label for f in self.fields for label in kind.labels(f))
         fields = self.fields or ("",)
         return tuple(f"{f}.{n}" if f else n for f in fields for n in self.names)
 
 
 @dataclass(frozen=True)
 class ObservationSource(Source):
-    """One input of the policy. `delay` [s] is how long ago the world was as the stamp's value says."""
+    """One input of the policy. `delay` [s] is how long ago the world was as the stamp's value says.
+
+    `encoding` says what an orientation ("pose.orientation") becomes: `rot6d` the first two columns
+    of its rotation matrix, `matrix_columns` all three, `yaw_sin_cos` the turn about the vertical of
+    what otherwise keeps upright.
+    """
 
     name: str = ""
     units: str = ""
     max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms
     delay: float = 0.0
-    encoding: Literal["identity", "rot6d", "matrix_columns"] = "identity"
+    encoding: Literal["identity", "rot6d", "matrix_columns", "yaw_sin_cos"] = "identity"
 
     def __post_init__(self) -> None:
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
             raise ValueError(
-                "quaternion components are no input for a network; encoding rot6d will serve"
+                "quaternion components are no input for a network; name the whole orientation "
+                '("pose.orientation") and give encoding: rot6d'
             )
         super().__post_init__()
         if not self.name:
             raise ValueError("name is missing")
-        _refuse_what_is_to_come(encoding=self.encoding)
         if not self.labels:
             raise ValueError(f"{self.type} carries no numbers to observe")
+        turned = any(map(self._is_orientation, self.fields))
+        if turned != (self.encoding != "identity"):
+            raise ValueError(
+                f"encoding is {self.encoding}, and fields {list(self.fields)} "
+                + ("hold" if turned else "do not hold")
+                + f" an orientation; give {', '.join(ENCODINGS)} with one, identity without"
+            )
         if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
+
+    def _is_orientation(self, field: str) -> bool:
+        return message_type(self.type).is_orientation(field)
+
+    @property
+    def feature_labels(self) -> tuple[str, ...]:
+        """A name for each number that the policy sees; `labels` names those of the message."""
+        if self.encoding == "identity":
+            return self.labels
+        suffixes = ENCODINGS[self.encoding].labels
+        return tuple(
+            label
+            for f in self.fields
+            for label in ([f"{f}.{s}" for s in suffixes] if self._is_orientation(f) else [f])
+        )
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """(..., labels) as the message has them -> (..., feature_labels) as the policy sees them.
+
+        A quaternion that is none (length 0) gives NaN.
+        """
+        if self.encoding == "identity":
+            return values
+        columns, at = [], 0
+        for field in self.fields:
+            if self._is_orientation(field):
+                columns.append(ENCODINGS[self.encoding].encode(values[..., at : at + 4]))
+                at += 4
+            else:
+                columns.append(values[..., at : at + 1])
+                at += 1
+        return np.concatenate(columns, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -133,11 +179,16 @@ class Limit:
 # What a representation does when it has to hold, and the only answer that is safe for it.
 ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
 FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState
+TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
 @dataclass(frozen=True)
 class ActionSpec(Source):
-    """One output of the policy. `representation` says what a value means to the robot."""
+    """One output of the policy. `representation` says what a value means to the robot.
+
+    space: `joint` commands joints by name; `gripper` the same, for what is told apart in reports;
+    `twist` a body's velocity, with the fields of a Twist as its numbers and `frame` as its axes.
+    """
 
     name: str = ""
     units: str = ""
@@ -151,8 +202,15 @@ class ActionSpec(Source):
         super().__post_init__()
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
-        _refuse_what_is_to_come(representation=self.representation, space=self.space)
-        if self.fields not in ((), (FIELD_OF[self.representation],)):
+        _refuse_what_is_to_come(representation=self.representation)
+        if (self.type in TWISTS) != (self.space == "twist"):
+            raise ValueError(
+                f"space is {self.space} and type {self.type}; space twist goes with {' or '.join(TWISTS)}"
+            )
+        if self.space == "twist":
+            if self.representation != "velocity":
+                raise ValueError(f"a twist is a velocity, not {self.representation}")
+        elif self.fields not in ((), (FIELD_OF[self.representation],)):
             raise ValueError(
                 f"fields is {list(self.fields)}; representation {self.representation} commands "
                 f"[{FIELD_OF[self.representation]}] and nothing else"
@@ -184,16 +242,37 @@ class ActionSpec(Source):
 
 
 @dataclass(frozen=True)
+class GoalSpec:
+    """Where a policy is told to go.
+
+    observation: the source that carries the goal. achieved: names of observed numbers
+    ("cube.pose.position.x"), one for each number of the goal, that say where things are; within
+    `radius` of the goal, in their unit, it is reached.
+    """
+
+    observation: str
+    achieved: tuple[str, ...]
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius < math.inf:
+            raise ValueError(f"radius is {self.radius}; it must be positive and finite")
+
+
+@dataclass(frozen=True)
 class OutcomeSpec:
     """Where reward and success come from.
 
     objective: `reward` sums the reward source; `time_to_success` is 1 at success, discounted, and
-        needs no failures. success: true ends an episode in success, false in failure; an episode
-        without either was cut (truncation). episode_start: each message begins an episode.
-        assume_success: every recorded episode ended in success (demonstrations without labels).
+        needs no failures; `reach_goal` is 1 on reaching `goal`, discounted, and learns from any
+        recording, because whatever was reached later could have been the goal.
+    success: true ends an episode in success, false in failure; an episode without either was cut
+        (truncation). episode_start: each message begins an episode.
+    assume_success: every recorded episode ended in success (demonstrations without labels).
     """
 
-    objective: Literal["reward", "time_to_success"]
+    objective: Literal["reward", "time_to_success", "reach_goal"]
+    goal: GoalSpec | None = None
     reward: Source | None = None
     success: Source | None = None
     episode_start: Source | None = None
@@ -210,6 +289,10 @@ class OutcomeSpec:
         if self.objective == "time_to_success" and self.success is None and not self.assume_success:
             raise ValueError(
                 "objective time_to_success needs a success source, or assume_success: true"
+            )
+        if (self.objective == "reach_goal") != (self.goal is not None):
+            raise ValueError(
+                "objective reach_goal and goal: {observation, achieved, radius} go together"
             )
 
     @property
@@ -269,10 +352,22 @@ class Contract:
                     f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
                     "without a measured start the first command would jump"
                 )
+        if self.outcome.goal is not None:
+            self._check_goal(self.outcome.goal)
         commands = {a.topic for a in self.actions}
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:
             raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
+
+    def _check_goal(self, goal: GoalSpec) -> None:
+        wanted = [n for n in self.observation_names if n.startswith(f"{goal.observation}.")]
+        seen = [n for n in self.observation_names if n not in wanted]
+        strangers = [n for n in goal.achieved if n not in seen]
+        if not wanted or strangers or len(goal.achieved) != len(wanted):
+            raise ValueError(
+                f"outcome.goal: observation {goal.observation!r} has {len(wanted)} numbers, achieved "
+                f"names {list(goal.achieved)}; give one observed number for each of {wanted}, out of {seen}"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Contract:
@@ -295,7 +390,18 @@ class Contract:
     @property
     def observation_names(self) -> tuple[str, ...]:
         """Names of the O numbers of the observation vector, in order."""
-        return tuple(f"{o.name}.{label}" for o in self.observations for label in o.labels)
+        return tuple(f"{o.name}.{label}" for o in self.observations for label in o.feature_labels)
+
+    @property
+    def observation_siblings(self) -> np.ndarray:
+        """(O,) int: numbers that share one unit because they stand in the same message and field
+        (positions of joints, axes of a point) have the same number here."""
+        stems = [
+            f"{o.name}.{label.rpartition('.')[0] or label}"
+            for o in self.observations
+            for label in o.feature_labels
+        ]
+        return np.unique(stems, return_inverse=True)[1]
 
     @property
     def action_names(self) -> tuple[str, ...]:

@@ -20,6 +20,28 @@ class SchemaError(ValueError):
     """A message does not have the shape that the contract says."""
 
 
+# Parts of the types below that are messages themselves; every other part is a number.
+PARTS: dict[str, dict[str, str]] = {
+    "geometry_msgs/Point": dict.fromkeys("xyz", "float64"),
+    "geometry_msgs/Vector3": dict.fromkeys("xyz", "float64"),
+    "geometry_msgs/Quaternion": dict.fromkeys("xyzw", "float64"),
+    "geometry_msgs/Pose": {
+        "position": "geometry_msgs/Point",
+        "orientation": "geometry_msgs/Quaternion",
+    },
+    "geometry_msgs/Twist": {
+        "linear": "geometry_msgs/Vector3",
+        "angular": "geometry_msgs/Vector3",
+    },
+    "geometry_msgs/PointStamped": {"point": "geometry_msgs/Point"},
+    "geometry_msgs/PoseStamped": {"pose": "geometry_msgs/Pose"},
+    "geometry_msgs/TwistStamped": {"twist": "geometry_msgs/Twist"},
+    "std_msgs/Float64": {"data": "float64"},
+    "std_msgs/Bool": {"data": "bool"},
+}
+QUATERNION = "geometry_msgs/Quaternion"
+
+
 @dataclass(frozen=True)
 class MessageType:
     """How one ROS message type carries numbers."""
@@ -27,7 +49,6 @@ class MessageType:
     name: str
     stamped: bool  # has a std_msgs/Header
     command: bool = False  # can carry commands
-    fields: tuple[str, ...] = ()  # attribute paths of its numbers, where those are fixed
 
     def check(self, fields: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Raises ValueError when `fields` and `names` cannot be read from this type."""
@@ -49,6 +70,19 @@ class MessageType:
                 f"it was given fields {list(fields)}, names {list(names)}"
             )
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Attribute paths that can be read: the numbers, and whole orientations."""
+        return tuple(_paths(self.name)) if self.name in PARTS else ()
+
+    def is_orientation(self, field: str) -> bool:
+        """Whether the field is a whole quaternion: four numbers x, y, z, w."""
+        return self.name in PARTS and _part(self.name, field) == QUATERNION
+
+    def labels(self, field: str) -> tuple[str, ...]:
+        """Names of the numbers behind one field: itself, or the quaternion's four."""
+        return tuple(f"{field}.{c}" for c in "xyzw") if self.is_orientation(field) else (field,)
+
     def decode(self, msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:
         """The numbers of a message, field by field, each in the order of `names`; float64.
 
@@ -62,8 +96,9 @@ class MessageType:
             if len(msg.data) != len(names):
                 raise SchemaError(f"{len(msg.data)} numbers where the contract names {len(names)}")
             return np.array(msg.data, dtype=np.float64)
+        paths = [label for f in fields for label in self.labels(f)]
         try:
-            return np.array([float(_attribute(msg, f)) for f in fields], dtype=np.float64)
+            return np.array([float(_attribute(msg, p)) for p in paths], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise SchemaError(f"{', '.join(fields)} do not hold numbers: {error}") from None
 
@@ -75,7 +110,10 @@ class MessageType:
         values: np.ndarray,
         header: Any = None,
     ) -> Any:
-        """The inverse of `decode`. `header` is a std_msgs/Header for stamped types."""
+        """The inverse of `decode`: parts that no field names are zero, orientations the identity.
+
+        `header` is a std_msgs/Header for stamped types.
+        """
         stamp = {"header": header} if self.stamped else {}
         if self.name == "sensor_msgs/JointState":
             blocks = np.ascontiguousarray(values, dtype=np.float64).reshape(len(fields), len(names))
@@ -90,14 +128,43 @@ class MessageType:
             return make(
                 self.name, layout=layout, data=np.ascontiguousarray(values, dtype=np.float64)
             )
-        given = dict(zip(fields, values))
-        if self.name in ("std_msgs/Float64", "std_msgs/Bool"):
-            cast = bool if self.name == "std_msgs/Bool" else float
-            return make(self.name, data=cast(given["data"]))
-        if self.name == "geometry_msgs/PointStamped":
-            point = {axis: float(given.get(f"point.{axis}", 0.0)) for axis in "xyz"}
-            return make(self.name, **stamp, point=make("geometry_msgs/Point", **point))
-        raise ValueError(f"{self.name} can be read but not written in this version")
+        paths = [label for f in fields for label in self.labels(f)]
+        return _built(make, self.name, "", dict(zip(paths, values)), stamp)
+
+
+def _paths(type_name: str) -> list[str]:
+    """Attribute paths below a type, depth first; an orientation stands before its components."""
+    paths = []
+    for name, part in PARTS[type_name].items():
+        if part not in PARTS:
+            paths.append(name)
+            continue
+        paths += [name] if part == QUATERNION else []
+        paths += [f"{name}.{below}" for below in _paths(part)]
+    return paths
+
+
+def _part(type_name: str, path: str) -> str:
+    """The type at the end of an attribute path; "" where the path leads nowhere."""
+    for name in path.split("."):
+        type_name = PARTS.get(type_name, {}).get(name, "")
+    return type_name
+
+
+def _built(
+    make: Make, type_name: str, prefix: str, values: dict[str, Any], extra: dict[str, Any]
+) -> Any:
+    """A message with the given numbers by path, zeros elsewhere."""
+    parts = {}
+    for name, part in PARTS[type_name].items():
+        path = f"{prefix}{name}"
+        if part in PARTS:
+            parts[name] = _built(make, part, f"{path}.", values, {})
+        else:
+            default = 1.0 if type_name == QUATERNION and name == "w" else 0.0
+            value = values.get(path, default)
+            parts[name] = bool(value) if part == "bool" else float(value)
+    return make(type_name, **extra, **parts)
 
 
 TYPES = {
@@ -105,12 +172,13 @@ TYPES = {
     for t in (
         MessageType("sensor_msgs/JointState", stamped=True, command=True),
         MessageType("std_msgs/Float64MultiArray", stamped=False, command=True),
-        MessageType("std_msgs/Float64", stamped=False, fields=("data",)),
-        MessageType("std_msgs/Bool", stamped=False, fields=("data",)),
+        MessageType("std_msgs/Float64", stamped=False),
+        MessageType("std_msgs/Bool", stamped=False),
         MessageType("std_msgs/Header", stamped=True),
-        MessageType(
-            "geometry_msgs/PointStamped", stamped=True, fields=("point.x", "point.y", "point.z")
-        ),
+        MessageType("geometry_msgs/PointStamped", stamped=True),
+        MessageType("geometry_msgs/PoseStamped", stamped=True),
+        MessageType("geometry_msgs/Twist", stamped=False, command=True),
+        MessageType("geometry_msgs/TwistStamped", stamped=True, command=True),
     )
 }
 

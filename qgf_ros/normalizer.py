@@ -12,6 +12,9 @@ import numpy as np
 
 QUANTILES = (0.001, 0.999)  # one bad row must not flatten all the others
 FLOOR = 1e-6  # what varied less than this, relative to its size, did not vary
+# Of the largest spread among its siblings (same message, field and unit): what varied less than
+# this beside them is mostly noise, which a z-score would blow up to the size of a signal.
+SIBLING_FLOOR = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,20 @@ class Normalizer:
             raise ValueError("the normaliser has a scale that is not positive")
 
     @classmethod
-    def fit(cls, obs: np.ndarray, action: np.ndarray) -> Normalizer:
-        """From data: obs (N, O), action (N, A)."""
+    def fit(
+        cls, obs: np.ndarray, action: np.ndarray, siblings: np.ndarray | None = None
+    ) -> Normalizer:
+        """From data: obs (N, O), action (N, A); siblings (O,): equal numbers share one unit
+        (`Contract.observation_siblings`), None: every number stands alone."""
         low, high = np.quantile(action, QUANTILES, axis=0)
         half = (high - low) / 2
         low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
         inliers = np.clip(obs, low_obs, high_obs)
         mean, std = inliers.mean(0), inliers.std(0)
+        if siblings is not None:
+            largest = np.zeros(len(std))
+            np.maximum.at(largest, siblings, std)
+            std = np.maximum(std, SIBLING_FLOOR * largest[siblings])
         # A number that did not vary must not become noise a million times as large.
         return cls(
             obs_mean=mean,

@@ -46,6 +46,7 @@ class Assembler:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
+        self._source = {o.name: o for o in contract.observations}
         self._width = {o.name: len(o.labels) for o in contract.observations}
         self._topic = {o.name: o.topic for o in contract.observations}
         self.dropped = 0
@@ -62,6 +63,7 @@ class Assembler:
 
         Args:
             stamp: when the values were true; 0 is no stamp, and then `receipt` counts.
+            values: the numbers of the message, in the order of the source's `labels`.
         """
         if values.shape != (self._width[name],):
             self.reject(
@@ -70,6 +72,7 @@ class Assembler:
                 f"{values.shape[0]} numbers where {self._width[name]} are expected",
             )
             return
+        values = self._source[name].features(values)
         if not (np.abs(values) <= LARGEST).all():  # NaN compares false
             self.dropped += 1  # the last good one ages until it is too old
             self._nonfinite.add(name)

@@ -362,7 +362,7 @@ def _measured_positions(policy: Policy) -> np.ndarray:
     contract = policy.contract
     observed = {}
     for at, (source, label) in enumerate(
-        (o, label) for o in contract.observations for label in o.labels
+        (o, label) for o in contract.observations for label in o.feature_labels
     ):
         if source.type == "sensor_msgs/JointState" and label.startswith("position."):
             observed[label.removeprefix("position.")] = at

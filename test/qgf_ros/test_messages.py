@@ -165,6 +165,15 @@ SHAPES = {
         (("point.z", "point.x"), ()),
         (("point.x", "point.y", "point.z"), ()),
     ],
+    "geometry_msgs/PoseStamped": [
+        (("pose.position.y",), ()),
+        (("pose.orientation",), ()),
+        (("pose.orientation", "pose.position.z", "pose.position.x"), ()),
+    ],
+    "geometry_msgs/Twist": [(("linear.x", "angular.z"), ()), (("angular.y",), ())],
+    "geometry_msgs/TwistStamped": [
+        (("twist.linear.x", "twist.linear.y", "twist.angular.z"), ()),
+    ],
 }
 
 
@@ -185,6 +194,7 @@ def test_decode_inverts_encode(type_name, maker, data):
     for fields, names in SHAPES[type_name]:
         kind.check(fields, names)
         count = max(1, len(names)) * max(1, len(fields)) if fields or names else 0
+        count += 3 * sum(map(kind.is_orientation, fields))
         numbers = (
             st.floats(allow_nan=False, width=64)
             if type_name != "std_msgs/Bool"

@@ -11,7 +11,7 @@ The rules, which are also the node's:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Report:
 
 def align(recording: Recording, contract: Contract, report: Report) -> list[Episode]:
     """Cuts a recording into episodes on the control grid; counts what was dropped in `report`."""
-    streams = {name: _usable(s, name, report) for name, s in recording.streams.items()}
+    streams = {name: _usable(s, name, report) for name, s in featured(recording, contract).items()}
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     episodes = []
@@ -51,6 +51,16 @@ def align(recording: Recording, contract: Contract, report: Report) -> list[Epis
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
+
+
+def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
+    """The streams with observations as the policy sees them: orientations encoded."""
+    encoded = {
+        o.name: replace(s, values=o.features(s.values))
+        for o in contract.observations
+        if (s := recording.streams.get(o.name)) is not None
+    }
+    return recording.streams | encoded
 
 
 def _usable(stream: Stream, name: str, report: Report) -> Stream:

@@ -1,0 +1,61 @@
+"""Orientations as numbers that a network can learn from: continuous, and unique for each rotation.
+
+A quaternion q and its opposite are the same orientation, and every angle jumps somewhere; the
+columns of the rotation matrix do neither (Zhou et al., arXiv 1812.07035).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def matrix(quaternion: np.ndarray) -> np.ndarray:
+    """(..., 4) x, y, z, w of any length above 0 -> rotation matrices (..., 3, 3); else NaN."""
+    q = np.asarray(quaternion, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        largest = np.abs(q).max(axis=-1, keepdims=True)  # first: its square may not overflow
+        q = q / largest
+        x, y, z, w = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def rot6d(quaternion: np.ndarray) -> np.ndarray:
+    """(..., 4) -> (..., 6): the first column of the matrix, then the second."""
+    return matrix_columns(quaternion)[..., :6]
+
+
+def matrix_columns(quaternion: np.ndarray) -> np.ndarray:
+    """(..., 4) -> (..., 9): the matrix column by column."""
+    m = np.swapaxes(matrix(quaternion), -1, -2)
+    return m.reshape(*m.shape[:-2], 9)
+
+
+def yaw_sin_cos(quaternion: np.ndarray) -> np.ndarray:
+    """(..., 4) -> (..., 2): sine and cosine of the turn about z, of what is upright otherwise."""
+    m = matrix(quaternion)
+    yaw = np.arctan2(m[..., 1, 0], m[..., 0, 0])
+    return np.stack([np.sin(yaw), np.cos(yaw)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A function of quaternions, and a name for each of its numbers."""
+
+    encode: Callable[[np.ndarray], np.ndarray]
+    labels: tuple[str, ...]
+
+
+_COLUMNS = tuple(f"{row}{column}" for column in "xyz" for row in "xyz")  # "xy": row x, column y
+ENCODINGS = {
+    "rot6d": Encoding(rot6d, _COLUMNS[:6]),
+    "matrix_columns": Encoding(matrix_columns, _COLUMNS),
+    "yaw_sin_cos": Encoding(yaw_sin_cos, ("yaw_sin", "yaw_cos")),
+}
