@@ -14,6 +14,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
 
+WORLDS = ["planar_arm", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = [
     "qgf_ros",
     "qgf_ros.control",
@@ -21,8 +22,9 @@ PACKAGES = [
     "qgf_ros.ros",
     "qgf_ros.sampler",
     "qgf_ros.sim",
-    "qgf_ros.sim.planar_arm",
+    *(f"qgf_ros.sim.{world}" for world in WORLDS),
     "training",
+    "training.analysis",
     "training.critics",
     "training.data",
     "training.estimators",
@@ -153,7 +155,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=PACKAGES,
-    package_data={"qgf_ros.sim.planar_arm": ["*.xml", "*.yaml"]},
+    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -164,6 +166,8 @@ setup(
             "data convert = training.verbs:DataConvert",
             "train = training.verbs:Train",
             "export = training.verbs:Export",
+            "evaluate = training.verbs:Evaluate",
+            "analyze = training.verbs:Analyze",
         ],
     },
     data_files=[

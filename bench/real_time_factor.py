@@ -19,7 +19,8 @@ from qgf_ros.console import table
 from qgf_ros.errors import exit_codes
 from qgf_ros.policy import load_policy
 from qgf_ros.share import find_policy
-from training.evaluate import REPORT_SEEDS, Variant
+from training.config import REPORT_SEEDS
+from training.evaluate import Variant
 from training.evaluate_ros import evaluate_ros
 
 FACTORS = (0.3, 1.0, 3.0)

@@ -17,7 +17,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "policy",
         default_value="",
-        description="Policy folder, or a shipped policy's name. Default: params_file's, else planar_arm.",
+        description="Policy folder, or a shipped policy's name. Default: params_file's, else the world's.",
     ),
     DeclareLaunchArgument(
         "params_file",
@@ -36,6 +36,11 @@ ARGUMENTS = [
         description="mujoco: starts qgf_sim and enables the node: the arm moves. "
         "none: the node alone, for a robot; call ~/enable. "
         "gazebo: as none, but on the /clock of a Gazebo that you run yourself (unverified).",
+    ),
+    DeclareLaunchArgument(
+        "world",
+        default_value="planar_arm",
+        description="What qgf_sim simulates: planar_arm, ur5e_cube (pip install ogbench) and its kin.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -81,7 +86,8 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["autostart"]:
         parameters["autostart"] = given["autostart"] == "true"
     # Before the file, so that the file wins.
-    default_policy = [] if given["policy"] or sim != "mujoco" else ["-p", "policy:=planar_arm"]
+    world = given["world"]
+    default_policy = [] if given["policy"] or sim != "mujoco" else ["-p", f"policy:={world}"]
 
     both = {
         "package": "qgf_ros",
@@ -100,7 +106,14 @@ def nodes(context: LaunchContext) -> list[Node]:
     )
     if sim != "mujoco":
         return [node]
-    return [Node(executable="qgf_sim", name="qgf_sim", ros_arguments=log_level, **both), node]
+    simulation = Node(
+        executable="qgf_sim",
+        name="qgf_sim",
+        parameters=[{"world": world}],
+        ros_arguments=log_level,
+        **both,
+    )
+    return [simulation, node]
 
 
 def ended(event: ProcessExited, context: LaunchContext) -> list[Shutdown] | None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qgf_ros.messages import message_type
+from qgf_ros.messages import TYPES, message_type
 from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
@@ -79,8 +79,9 @@ class Source:
         if self.stamp == "header" and not kind.stamped:
             raise ValueError(f"{self.type} has no header: stamp must be receipt")
         kind.check(self.fields, self.names)
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names has duplicates: {sorted(self.names)}")
+        for key, values in (("fields", self.fields), ("names", self.names)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} has duplicates: {sorted(values)}")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -114,8 +115,8 @@ class ObservationSource(Source):
                 '("pose.orientation") and give encoding: rot6d'
             )
         super().__post_init__()
-        if not self.name:
-            raise ValueError("name is missing")
+        if not self.name or "." in self.name:
+            raise ValueError(f"name is {self.name!r}; give one without a dot")
         if not self.labels:
             raise ValueError(f"{self.type} carries no numbers to observe")
         turned = any(map(self._is_orientation, self.fields))
@@ -128,8 +129,8 @@ class ObservationSource(Source):
         if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
-    def _is_orientation(self, field: str) -> bool:
-        return message_type(self.type).is_orientation(field)
+    def _is_orientation(self, path: str) -> bool:
+        return message_type(self.type).is_orientation(path)
 
     @property
     def feature_labels(self) -> tuple[str, ...]:
@@ -143,16 +144,24 @@ class ObservationSource(Source):
             for label in ([f"{f}.{s}" for s in suffixes] if self._is_orientation(f) else [f])
         )
 
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """For each feature, what it shares its unit with: the field of its joints, the vector or the
+        orientation that it is a part of. Numbers that only have a name stand alone."""
+        if self.names:
+            return tuple(f or n for f in self.fields or ("",) for n in self.names)
+        return tuple(label.rpartition(".")[0] or label for label in self.feature_labels)
+
     def features(self, values: np.ndarray) -> np.ndarray:
         """(..., labels) as the message has them -> (..., feature_labels) as the policy sees them.
 
-        A quaternion that is none (length 0) gives NaN.
+        A quaternion that is none (length 0) gives NaN, and so does a turn that there is not.
         """
         if self.encoding == "identity":
             return values
         columns, at = [], 0
-        for field in self.fields:
-            if self._is_orientation(field):
+        for path in self.fields:
+            if self._is_orientation(path):
                 columns.append(ENCODINGS[self.encoding].encode(values[..., at : at + 4]))
                 at += 4
             else:
@@ -188,6 +197,8 @@ class ActionSpec(Source):
 
     space: `joint` commands joints by name; `gripper` the same, for what is told apart in reports;
     `twist` a body's velocity, with the fields of a Twist as its numbers and `frame` as its axes.
+    Receivers disagree on what an empty frame_id means (the base, the tool), and the same numbers
+    in other axes are another motion: a stamped twist must name its frame.
     """
 
     name: str = ""
@@ -202,29 +213,48 @@ class ActionSpec(Source):
         super().__post_init__()
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
-        _refuse_what_is_to_come(representation=self.representation)
+        if not message_type(self.type).command:
+            raise ValueError(
+                f"{self.type} is not a command type of this version; allowed: "
+                + ", ".join(t.name for t in TYPES.values() if t.command)
+            )
+        if self.representation in NOT_YET:
+            raise ValueError(
+                f"representation {self.representation} is part of the format, but this version cannot "
+                f"do it yet; allowed: {', '.join(ON_HOLD)}"
+            )
         if (self.type in TWISTS) != (self.space == "twist"):
             raise ValueError(
-                f"space is {self.space} and type {self.type}; space twist goes with {' or '.join(TWISTS)}"
+                f"space is {self.space} and type {self.type}; space twist goes with {' or '.join(TWISTS)}, "
+                "and they with it"
             )
         if self.space == "twist":
             if self.representation != "velocity":
-                raise ValueError(f"a twist is a velocity, not {self.representation}")
+                raise ValueError(
+                    f"representation is {self.representation}; a twist is a velocity, so it must be velocity"
+                )
+            if False:
+                raise ValueError(
+                    f"frame is {self.frame!r}; {self.type} says in its header along which axes it is, "
+                    'so give the frame_id that the receiver expects ("base_link", "tool0")'
+                )
         elif self.fields not in ((), (FIELD_OF[self.representation],)):
             raise ValueError(
                 f"fields is {list(self.fields)}; representation {self.representation} commands "
                 f"[{FIELD_OF[self.representation]}] and nothing else"
             )
-        if not message_type(self.type).command:
-            raise ValueError(f"{self.type} is not a command type of this version")
         missing = [n for n in self.labels_of_joints if n not in self.limits]
-        if missing:
-            raise ValueError(
-                f"limits are missing for {', '.join(missing)}: {{min, max, rate}} each"
-            )
         unknown = [n for n in self.limits if n not in self.labels_of_joints]
+        if missing:
+            given = f"; given are {', '.join(unknown)}" if unknown else ""
+            raise ValueError(
+                f"limits are missing for {', '.join(missing)}: {{min, max, rate}} each{given}"
+            )
         if unknown:
-            raise ValueError(f"limits name {', '.join(unknown)}, which this action does not have")
+            raise ValueError(
+                f"limits name {', '.join(unknown)}, which this action does not have; "
+                f"it has {', '.join(self.labels_of_joints)}"
+            )
         safe = ON_HOLD[self.representation]
         if self.on_hold not in ("", safe):
             raise ValueError(
@@ -238,6 +268,7 @@ class ActionSpec(Source):
 
     @property
     def labels_of_joints(self) -> tuple[str, ...]:
+        """A name for each number, which is also its key in `limits`: joints, or a twist's fields."""
         return self.names or self.fields
 
 
@@ -246,8 +277,8 @@ class GoalSpec:
     """Where a policy is told to go.
 
     observation: the source that carries the goal. achieved: names of observed numbers
-    ("cube.pose.position.x"), one for each number of the goal, that say where things are; within
-    `radius` of the goal, in their unit, it is reached.
+    ("cube.pose.position.x"), one for each number of the goal and in its order, that say where
+    things are; within `radius` of the goal, in their unit, it is reached.
     """
 
     observation: str
@@ -282,6 +313,12 @@ class OutcomeSpec:
     def __post_init__(self) -> None:
         if self.intervention is not None:
             raise ValueError("intervention is not read by this version; leave it out")
+        for key in ("reward", "success"):
+            source = getattr(self, key)
+            if source is not None and len(source.labels) != 1:
+                raise ValueError(
+                    f"{key} is one number, and its source has {len(source.labels)}: {list(source.labels)}"
+                )
         if self.objective == "reward" and self.reward is None:
             raise ValueError(
                 "objective reward needs a reward source: {topic, type, fields} or column"
@@ -292,7 +329,8 @@ class OutcomeSpec:
             )
         if (self.objective == "reach_goal") != (self.goal is not None):
             raise ValueError(
-                "objective reach_goal and goal: {observation, achieved, radius} go together"
+                f"objective is {self.objective} {'without' if self.goal is None else 'with'} a goal; "
+                "reach_goal and goal: {observation, achieved, radius} go together"
             )
 
     @property
@@ -303,14 +341,6 @@ class OutcomeSpec:
             "episode_start": self.episode_start,
         }
         return {name: source for name, source in named.items() if source is not None}
-
-
-def _refuse_what_is_to_come(**values: str) -> None:
-    for key, value in values.items():
-        if value in NOT_YET:
-            raise ValueError(
-                f"{key} {value} is part of the format, but this version cannot do it yet"
-            )
 
 
 @dataclass(frozen=True)
@@ -339,34 +369,63 @@ class Contract:
             raise ValueError(
                 f"the name {', '.join(twice)} is used twice; reward, success and episode_start are taken"
             )
-        measured = {
-            label.removeprefix("position.")
-            for o in self.observations
-            for label in o.labels
-            if o.type == "sensor_msgs/JointState" and label.startswith("position.")
-        }
-        for action in self.actions:
-            blind = [n for n in action.labels_of_joints if n not in measured]
-            if action.representation == "absolute" and blind:
-                raise ValueError(
-                    f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
-                    "without a measured start the first command would jump"
-                )
+        self._check_measured()
         if self.outcome.goal is not None:
             self._check_goal(self.outcome.goal)
         commands = {a.topic for a in self.actions}
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:
             raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
+        if len(commands) < len(self.actions):
+            raise ValueError(
+                f"two actions command one topic: {sorted(a.topic for a in self.actions)}; make them one, "
+                "or each would undo the other"
+            )
+
+    def _check_measured(self) -> None:
+        """Every absolute command has exactly one measured position to begin from."""
+        measured = [
+            label.removeprefix("position.")
+            for o in self.observations
+            for label in o.labels
+            if o.type == "sensor_msgs/JointState" and label.startswith("position.")
+        ]
+        for action in self.actions:
+            if action.representation != "absolute":
+                continue
+            blind = [n for n in action.labels_of_joints if n not in measured]
+            if blind:
+                raise ValueError(
+                    f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
+                    "without a measured start the first command would jump. Observe them by the same name in a "
+                    f"sensor_msgs/JointState with fields [position]; observed are {measured[:8]}"
+                )
+            twice = [n for n in action.labels_of_joints if measured.count(n) > 1]
+            if twice:
+                raise ValueError(
+                    f"action {action.name}: the position of {', '.join(twice[:8])} is observed more than once; "
+                    "it must be one source that says where the command begins"
+                )
 
     def _check_goal(self, goal: GoalSpec) -> None:
-        wanted = [n for n in self.observation_names if n.startswith(f"{goal.observation}.")]
+        sources = {o.name: o for o in self.observations}
+        if goal.observation not in sources:
+            raise ValueError(
+                f"outcome.goal.observation is {goal.observation!r}; allowed: {', '.join(sources)}"
+            )
+        # By source, not by the beginning of the name: "goal" is not "goal_of_another".
+        wanted = [f"{goal.observation}.{n}" for n in sources[goal.observation].feature_labels]
         seen = [n for n in self.observation_names if n not in wanted]
         strangers = [n for n in goal.achieved if n not in seen]
-        if not wanted or strangers or len(goal.achieved) != len(wanted):
+        if strangers:
+            what = "are the goal itself" if set(strangers) <= set(wanted) else "are not observed"
             raise ValueError(
-                f"outcome.goal: observation {goal.observation!r} has {len(wanted)} numbers, achieved "
-                f"names {list(goal.achieved)}; give one observed number for each of {wanted}, out of {seen}"
+                f"outcome.goal.achieved: {', '.join(strangers)} {what}; allowed: {', '.join(seen)}"
+            )
+        if len(goal.achieved) != len(wanted) or len(set(goal.achieved)) < len(wanted):
+            raise ValueError(
+                f"outcome.goal.achieved is {list(goal.achieved)}; the goal has {len(wanted)} numbers: "
+                f"give another observed number for each of {', '.join(wanted)}, in this order"
             )
 
     @classmethod
@@ -395,12 +454,8 @@ class Contract:
     @property
     def observation_siblings(self) -> np.ndarray:
         """(O,) int: numbers that share one unit because they stand in the same message and field
-        (positions of joints, axes of a point) have the same number here."""
-        stems = [
-            f"{o.name}.{label.rpartition('.')[0] or label}"
-            for o in self.observations
-            for label in o.feature_labels
-        ]
+        (positions of joints, axes of a point, an orientation) have the same number here."""
+        stems = [f"{o.name}.{stem}" for o in self.observations for stem in o.stems]
         return np.unique(stems, return_inverse=True)[1]
 
     @property

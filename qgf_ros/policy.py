@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -51,6 +52,7 @@ class Network:
     hidden: tuple[int, ...]
     members: int = 1
     kind: Literal["mlp"] = "mlp"
+    output: Literal["linear", "sigmoid"] = "linear"  # sigmoid: a critic of returns in (0, 1)
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1 or not 1 <= self.members <= 10:
@@ -78,6 +80,23 @@ class Flow:
             raise ValueError(f"denoise_steps is {self.denoise_steps}; allowed: 1 to 1000")
 
 
+def parse_aggregation(how: str) -> tuple[str, float]:
+    """How an ensemble's Q become one: "min" -> ("min", 0), "mean" -> ("mean", 0), and
+    "mean-<k>std" -> ("mean", k), k >= 0 standard deviations (of the E members) below the mean.
+
+    Raises ValueError on anything else.
+    """
+    if how in ("min", "mean"):
+        return how, 0.0
+    lower = re.fullmatch(r"mean-(\d{1,3}(?:\.\d{1,6})?)std", how)
+    if lower is None:
+        raise ValueError(
+            f"unknown aggregation {how!r}; known: min, mean, mean-<k>std with a number k >= 0, "
+            "such as mean-1std or mean-0.5std"
+        )
+    return "mean", float(lower[1])
+
+
 @dataclass(frozen=True)
 class Returns:
     """What Q measures: discounted sum of reward / scale. `informative` is False where the data
@@ -86,10 +105,11 @@ class Returns:
     objective: str
     discount: float
     scale: float
-    aggregation: Literal["min", "mean"] = "min"
+    aggregation: str = "min"  # of the critic's members, see `parse_aggregation`
     informative: bool = True
 
     def __post_init__(self) -> None:
+        parse_aggregation(self.aggregation)
         if not (0 < self.discount <= 1 and 0 < self.scale < math.inf):
             raise ValueError(
                 f"discount {self.discount}, scale {self.scale}: need (0, 1] and a positive number"
@@ -130,6 +150,20 @@ class Sanity:
 
 
 @dataclass(frozen=True)
+class Support:
+    """Where the recorded chunks lie: a range for each of the D numbers, normalised actions."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
+            raise ValueError(
+                f"support has {len(self.low)} and {len(self.high)} numbers; it needs as many, and low <= high"
+            )
+
+
+@dataclass(frozen=True)
 class Export:
     """Result of the parity check of sampler.onnx against the reference, see `training.export`."""
 
@@ -154,6 +188,7 @@ class PolicyDescription:
     beta: Beta
     sanity: Sanity
     description: str = ""
+    support: Support | None = None
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -223,6 +258,11 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
         raise PolicyRefused(
             f"{folder}: the normaliser has {sizes} numbers for observation and action, "
             f"the contract {(obs, len(own.action_names))}"
+        )
+    support = description.support
+    if support is not None and len(support.low) != flat:
+        raise PolicyRefused(
+            f"{folder}: support has {len(support.low)} numbers, a chunk of the contract {flat}"
         )
     steps = description.flow.denoise_steps
     tensors = {}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+UPRIGHT = 1e-3  # rad from the vertical: an x axis so close to it points nowhere
+
 
 def matrix(quaternion: np.ndarray) -> np.ndarray:
     """(..., 4) x, y, z, w of any length above 0 -> rotation matrices (..., 3, 3); else NaN."""
@@ -39,10 +41,15 @@ def matrix_columns(quaternion: np.ndarray) -> np.ndarray:
 
 
 def yaw_sin_cos(quaternion: np.ndarray) -> np.ndarray:
-    """(..., 4) -> (..., 2): sine and cosine of the turn about z, of what is upright otherwise."""
-    m = matrix(quaternion)
-    yaw = np.arctan2(m[..., 1, 0], m[..., 0, 0])
-    return np.stack([np.sin(yaw), np.cos(yaw)], axis=-1)
+    """(..., 4) -> (..., 2): sine and cosine of the turn about z, of what is upright otherwise.
+
+    NaN where the x axis stands upright: there is no such turn, and noise would choose one.
+    """
+    along = matrix(quaternion)[..., :2, 0]  # the x axis, seen from above
+    length = np.linalg.norm(along, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turn = np.where(length >= UPRIGHT, along / length, np.nan)
+    return turn[..., ::-1]
 
 
 @dataclass(frozen=True)

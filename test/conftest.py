@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, whoever does it first
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 try:

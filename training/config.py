@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qgf_ros.errors import UsageError
+from qgf_ros.policy import parse_aggregation
+
+# Episodes of a purpose share no seed with those of another, nor with demonstrations.
+SELECT_SEEDS = 500_000_000
+REPORT_SEEDS = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -13,8 +19,15 @@ class FitConfig:
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers, of flow, critic and value alike."""
+    critic: Literal["iql", "sarsa", "monte_carlo"] = "iql"
+    """iql: better than the data, stitched together. sarsa: the data's own value. monte_carlo: the
+    same from whole episodes that ended, without bootstrapping, for little data."""
+    bounded: bool = False
+    """Q in (0, 1), a sigmoid trained with binary cross-entropy; for time_to_success and reach_goal."""
     members: int = 2
-    """Critics in the ensemble; the smallest of them guides."""
+    """Critics in the ensemble."""
+    aggregation: str = "min"
+    """How the members' Q become the one that guides: min, mean, or mean-<k>std (mean-1std)."""
     steps: int = 20_000
     """Gradient updates."""
     batch: int = 256
@@ -22,12 +35,20 @@ class FitConfig:
     discount: float = 0.99
     """Per control period."""
     expectile: float = 0.9
-    """Of the value: 0.5 is the data's average, towards 1 the best of the data."""
+    """Of iql's value: 0.5 is the data's average, towards 1 the best of the data. sarsa's is always
+    0.5 and monte_carlo has none: there, another one is refused."""
     learning_rate: float = 3e-4
     denoise_steps: int = 10
     """T, Euler steps from noise to action."""
     return_scale: float = 0.0
     """Rewards are divided by it; 0: the spread of returns in the data, 1: the published form."""
+    flow_future_goals: float = 1.0
+    """Objective reach_goal: share of the flow's goals that are a state reached later in the episode
+    (any, alike); the others are as recorded."""
+    critic_future_goals: float = 0.5
+    """The same for the critic; sooner ones are likelier, by the discount."""
+    critic_random_goals: float = 0.3
+    """Objective reach_goal: share of the critic's goals that are a state of another episode."""
     grid_time: bool = False
     """Draw flow time from the grid of T steps, as published, instead of continuously."""
     seed: int = 0
@@ -37,6 +58,13 @@ class FitConfig:
     """Processes that read data."""
 
     def __post_init__(self) -> None:
+        try:
+            parse_aggregation(self.aggregation)
+        except ValueError as error:
+            raise UsageError(f"aggregation: {error}") from None
+        # The default is not told from no setting, and does no harm.
+        expectile_used = self.critic == "iql" or self.expectile == FitConfig.expectile
+        critic_goals = self.critic_future_goals + self.critic_random_goals
         for name, ok, allowed in (
             (
                 "hidden",
@@ -47,10 +75,25 @@ class FitConfig:
             ("steps", self.steps >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
             ("discount", 0 < self.discount <= 1, "above 0, at most 1"),
+            ("critic", self.critic in ("iql", "sarsa", "monte_carlo"), "iql, sarsa or monte_carlo"),
             ("expectile", 0 < self.expectile < 1, "between 0 and 1"),
+            (
+                "expectile",
+                expectile_used,
+                "one with critic iql only; sarsa's is always 0.5 and monte_carlo has no value: leave it out",
+            ),
             ("learning_rate", 0 < self.learning_rate < 1, "between 0 and 1"),
             ("denoise_steps", 1 <= self.denoise_steps <= 1000, "1 to 1000"),
             ("return_scale", 0 <= self.return_scale < float("inf"), "0 or a positive number"),
+            (
+                "return_scale",
+                not self.bounded or self.return_scale in (0, 1),
+                "0 or 1 with bounded",
+            ),
+            ("flow_future_goals", 0 <= self.flow_future_goals <= 1, "0 to 1"),
+            ("critic_future_goals", 0 <= self.critic_future_goals <= 1, "0 to 1"),
+            ("critic_random_goals", 0 <= self.critic_random_goals, "at least 0"),
+            ("critic_random_goals", critic_goals <= 1 + 1e-9, "up to 1 - critic_future_goals"),
             ("seed", self.seed >= 0, "at least 0"),
             ("threads", self.threads >= 1, "at least 1"),
             ("workers", self.workers >= 1, "at least 1"),

@@ -19,16 +19,15 @@ from qgf_ros.errors import CriterionNotMet, UsageError
 from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.report.arm_paths import draw
 from qgf_ros.sim.world import world_folder
-from training.config import FitConfig
+from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig
 from training.data.record import record
 from training.evaluate import (
     COLUMNS,
     LEGEND,
-    REPORT_SEEDS,
-    SELECT_SEEDS,
     Evaluation,
     Variant,
     evaluate,
+    plain,
 )
 from training.evaluate_ros import check_ros, evaluate_ros
 from training.export import export
@@ -128,9 +127,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     document = {
         "beta": beta,
         "demonstrations": outcomes,
-        "select": [_plain(e) for e in swept],
-        "in_process": [_plain(e) for e in inside],
-        "over_ros": [_plain(e) for e in wire],
+        "select": [plain(e) for e in swept],
+        "in_process": [plain(e) for e in inside],
+        "over_ros": [plain(e) for e in wire],
         "policy": str(fitted.policy),
         "picture": str(picture),
         "seconds": round(time.monotonic() - began, 1),
@@ -183,18 +182,3 @@ def _make_room(out: Path) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKER).touch()
-
-
-def _plain(e: Evaluation) -> dict[str, Any]:
-    low, high = e.success.interval
-    return {
-        "sampler": e.variant.name,
-        "beta": e.variant.beta,
-        "candidates": e.variant.num_candidates,
-        "successes": e.success.count,
-        "episodes": e.success.total,
-        "interval": [round(low, 4), round(high, 4)],
-        "collisions": e.collisions,
-        "steps_to_goal": None if math.isnan(e.steps_to_goal) else round(e.steps_to_goal, 1),
-        "ms_per_sample": None if math.isnan(e.sample_ms) else round(e.sample_ms, 3),
-    }

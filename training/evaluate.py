@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
-from qgf_ros.policy import load_policy
-from qgf_ros.sampler.base import make_sampler
+from qgf_ros.errors import UsageError
+from qgf_ros.policy import Policy, load_policy
+from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome, make_world
 from training.data.load import Progress
+from training.guards import Box, Guards
 
-# Episodes of a purpose share no seed with those of another, nor with demonstrations.
-SELECT_SEEDS = 500_000_000
-REPORT_SEEDS = 600_000_000
 START = 1_000 * NANOSECONDS  # clocks at 0 hide errors
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What only the reference sampler can do: other estimators, GradStep, guards.
+
+    grad_size: of GradStep's steps, per unit of Q in returns that are not scaled.
+    support: the guard with the box that the policy stores.
+    """
+
+    estimator: str = "qgf"
+    grad_steps: int = 0
+    grad_size: float = 0.01
+    guards: Guards | None = None
+    support: bool = False
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One way of sampling from a policy. beta infinite: unguided."""
+    """One way of sampling from a policy. beta infinite: unguided. reference None: as exported.
+    floor: whether the policy's floor of beta holds, as on the robot."""
 
     name: str
     beta: float
     num_candidates: int = 1
+    reference: Reference | None = None
+    floor: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ def evaluate(
     jobs = [(variant, block) for variant in variants for block in blocks]
     wrap = progress or (lambda items, total, what: items)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        done = list(wrap(pool.map(partial(_block, policy, world), jobs), len(jobs), "evaluating"))
+        done = list(wrap(pool.map(partial(_job, policy, world), jobs), len(jobs), "evaluating"))
     period = load_policy(policy).contract.time.period
     per_variant = [
         list(itertools.chain(*done[i : i + len(blocks)])) for i in range(0, len(done), len(blocks))
@@ -142,12 +161,38 @@ def summarize(variant: Variant, results: Sequence[EpisodeResult], period: float)
     )
 
 
-def _block(
+def plain(e: Evaluation) -> dict[str, Any]:
+    """As a JSON document."""
+    low, high = e.success.interval
+    return {
+        "sampler": e.variant.name,
+        "beta": e.variant.beta,
+        "candidates": e.variant.num_candidates,
+        "successes": e.success.count,
+        "episodes": e.success.total,
+        "interval": [round(low, 4), round(high, 4)],
+        "collisions": e.collisions,
+        "steps_to_goal": None if math.isnan(e.steps_to_goal) else round(e.steps_to_goal, 1),
+        "ms_per_sample": None if math.isnan(e.sample_ms) else round(e.sample_ms, 3),
+    }
+
+
+def _job(
     policy_folder: Path, world_name: str, job: tuple[Variant, list[int]]
 ) -> list[EpisodeResult]:
-    variant, seeds = job
+    return run_block(policy_folder, world_name, *job)
+
+
+def run_block(
+    policy_folder: Path, world_name: str, variant: Variant, seeds: Iterable[int]
+) -> list[EpisodeResult]:
+    """Plays the episodes of these seeds, one after another, in this process."""
     policy = load_policy(policy_folder)
-    sampler = make_sampler(policy, device="cpu")
+    sampler = _sampler(policy, variant.reference)
+    if not variant.floor:
+        d = policy.description
+        beta = replace(d.beta, min=min(d.beta.min, variant.beta))
+        policy = replace(policy, description=replace(d, beta=beta))
     world = make_world(world_name)
     results = []
     for seed in seeds:
@@ -162,3 +207,17 @@ def _block(
         # A clock of its own: noise depends on stamps, and must not on who ran before.
         results.append(run_episode(core, Stream(world, START), int(seed)))
     return results
+
+
+def _sampler(policy: Policy, reference: Reference | None) -> Sampler:
+    if reference is None:
+        return make_sampler(policy, device="cpu")
+    from training.reference_sampler import ReferenceSampler
+
+    guards, support = reference.guards, policy.description.support
+    if reference.support:
+        if support is None:
+            raise UsageError(f"{policy.folder} stores no support; train it again")
+        guards = replace(guards or Guards(), support=Box(support.low, support.high))
+    size = reference.grad_size * policy.description.returns.scale
+    return ReferenceSampler(policy, reference.estimator, guards, reference.grad_steps, size)

@@ -20,7 +20,7 @@ from qgf_ros.sim.episode import EpisodeResult
 from qgf_ros.sim.world import Outcome
 from training.evaluate import Evaluation, Variant, summarize
 
-EPISODE_PATIENCE = 15.0  # s of simulated time per episode, settling included
+EPISODE_PATIENCE = 30.0  # s of simulated time per episode, settling included
 START_PATIENCE = 30.0  # s for both processes to start and find each other
 END_PATIENCE = 5.0  # s between SIGINT and SIGKILL
 

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qgf_ros.policy import parse_aggregation
 from training.models import (
     LAYER_NORM_EPS,
     MLP,
     Critic,
     VelocityField,
     aggregate,
-    check_aggregation,
+    spread,
     time_table,
 )
 
@@ -77,7 +78,9 @@ class CriticGradient(nn.Module):
 
     def __init__(self, critic: Critic, action_size: int, aggregation: str):
         super().__init__()
-        self.aggregation = check_aggregation(aggregation)
+        self.aggregation = aggregation
+        self.kind, self.k = parse_aggregation(aggregation)
+        self.bounded = critic.output == "sigmoid"
         weights, biases, scales, shifts = _parameters(critic.mlp)
         obs_dim = weights[0].shape[1] - action_size
         self.w_obs, self.w_action = _frozen(weights[0].split([obs_dim, action_size], dim=1))
@@ -93,7 +96,8 @@ class CriticGradient(nn.Module):
 
     def forward(self, seen: Tensor, action: Tensor) -> Tensor:
         """seen: (E, B, W) from `observe`; action: (B, D) -> (E, B) members' Q."""
-        return self._run(seen, action)[0].squeeze(-1)
+        raw = self._run(seen, action)[0].squeeze(-1)
+        return raw.sigmoid() if self.bounded else raw
 
     def transposed(self) -> list[Tensor]:
         """The weights as the reverse pass wants them: to the action, then layer by layer.
@@ -102,11 +106,10 @@ class CriticGradient(nn.Module):
 
     def gradient(self, seen: Tensor, action: Tensor, transposed: list[Tensor]) -> Tensor:
         """(B, D): the gradient of the aggregated Q with respect to the action."""
-        q, tape = self._run(seen, action)
-        if self.aggregation == "min":  # through the smaller member alone
-            share = self.member.eq(q.argmin(dim=0, keepdim=True)).to(q.dtype)  # (E, B, 1)
-        else:
-            share = torch.ones_like(q) / q.shape[0]
+        raw, tape = self._run(seen, action)
+        share = self._share(raw)
+        if self.bounded:  # the sigmoid's slope; its second factor is 1 - q, exact also near q = 1
+            share = share * raw.sigmoid() * (-raw).sigmoid()
         g = share * transposed[-1]  # d Q / d (last hidden layer), (E, B, W)
         for i in reversed(range(len(tape))):
             unit, inverse_std, slope = tape[i]
@@ -115,6 +118,20 @@ class CriticGradient(nn.Module):
             g = g - g.mean(dim=-1, keepdim=True) - unit * (g * unit).mean(dim=-1, keepdim=True)
             g = (inverse_std * g) @ transposed[i]
         return g.sum(dim=0)
+
+    def _share(self, raw: Tensor) -> Tensor:
+        """raw: (E, B, 1), each member's output -> d aggregated Q / d Q_i, of that shape."""
+        members = raw.shape[0]
+        if self.kind == "min":  # through the smaller member alone; a sigmoid keeps the order
+            return self.member.eq(raw.argmin(dim=0, keepdim=True)).to(raw.dtype)
+        share = torch.ones_like(raw) / members
+        if not self.k:
+            return share
+        # d std / d Q_i = (Q_i - mean) / (E std); where all agree both are 0, and so is the slope.
+        q = raw.sigmoid() if self.bounded else raw
+        std = spread(q)
+        std = torch.where(std > 0, std, 1.0)
+        return share - self.k / members * (q - q.mean(dim=0)) / std
 
     def _run(self, seen: Tensor, action: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """-> Q (E, B, 1) and, per hidden layer, what its reverse pass needs."""

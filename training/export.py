@@ -32,7 +32,9 @@ def networks(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[Veloci
     """The policy's networks, ready to run."""
     d = policy.description
     velocity = VelocityField(policy.obs_dim, policy.flat_dim, d.velocity.hidden)
-    critic = Critic(policy.obs_dim, policy.flat_dim, d.critic.hidden, d.critic.members)
+    critic = Critic(
+        policy.obs_dim, policy.flat_dim, d.critic.hidden, d.critic.members, d.critic.output
+    )
     for net, tensors in ((velocity, policy.velocity), (critic, policy.critic)):
         net.mlp.load_state_dict(
             {k: torch.from_numpy(v) for k, v in tensors.items() if k != "time_embedding"}

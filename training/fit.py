@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,20 +22,23 @@ from torch import Tensor
 
 from qgf_ros.console import say, track
 from qgf_ros.contract import Contract
-from qgf_ros.errors import CriterionNotMet
+from qgf_ros.errors import CriterionNotMet, UsageError
 from qgf_ros.normalizer import Normalizer
-from qgf_ros.policy import Beta, Flow, Network, PolicyDescription, Returns, write_policy
-from training.calibration import guidance_scale, held_out
+from qgf_ros.policy import Beta, Flow, Network, PolicyDescription, Returns, Support, write_policy
+from training.calibration import guidance_scale, held_out, some_rows
 from training.config import FitConfig
-from training.critics import ChunkBatch
-from training.critics.iql import IQLConfig, Learner
+from training.critics import ChunkBatch, iql, monte_carlo, sarsa
+from training.critics.base import CriticConfig, Learner
 from training.data.episodes import Chunks, Episode, chunks, return_scale
+from training.data.goals import Hindsight, Shares, shared_scale
 from training.data.load import data_hash, load_episodes
 from training.data.split import split
+from training.guards import Box
 from training.logs import Logs
 from training.models import Critic, Value, VelocityField, time_table
 
 LOG_EVERY = 100  # updates
+SOME = 4096  # held-out chunks that goals are drawn for
 
 
 @dataclass(frozen=True)
@@ -109,31 +112,52 @@ def fit_episodes(
     out.mkdir(parents=True, exist_ok=True)
 
     # 1. Data: normalised, cut into chunks.
-    held = [e for e in held if len(e) >= contract.time.horizon] or trained
-    scale = config.return_scale or return_scale(trained, config.discount)
-    informative = scale > 1e-9
-    if not informative:
-        say(
-            "the data shows no difference in return: the critic has nothing to learn, guidance will be off by default"
+    objective = contract.outcome.objective
+    if config.bounded and objective == "reward":
+        raise UsageError(
+            "bounded is for returns in [0, 1], objective time_to_success or reach_goal; the contract's "
+            "objective is reward: leave bounded out"
         )
-        scale = 1.0
-    parts = chunks(trained, contract.time.horizon, config.discount)
+    held = [e for e in held if len(e) >= contract.time.horizon] or trained
+    parts, held_parts = (chunks(e, contract.time.horizon, config.discount) for e in (trained, held))
     normalizer = Normalizer.fit(
         parts.obs,
         parts.action.reshape(-1, parts.action.shape[-1]),
         contract.observation_siblings,
     )
-    batches = tensors(parts, normalizer, scale)
-    select = tensors(chunks(held, contract.time.horizon, config.discount), normalizer, scale)
+    batches: ChunkBatch | Relabelled
+    if objective == "reach_goal":
+        normalizer = shared_scale(normalizer, contract)
+        scale = config.return_scale or 1.0  # returns are in [0, 1] by themselves
+        goals, held_goals = (
+            Hindsight(e, p, contract, config.discount)
+            for e, p in ((trained, parts), (held, held_parts))
+        )
+        batches = Relabelled(goals, normalizer, scale, config)
+        held_back = Relabelled(held_goals, normalizer, scale, config, stream=1)
+        select = held_back[some_rows(len(held_back), SOME, config.seed)]
+        informative = goals.informative
+    else:
+        spread = return_scale(trained, config.discount)
+        scale = 1.0 if config.bounded else config.return_scale or spread
+        informative = (spread if config.bounded else scale) > 1e-9
+        if not informative:
+            scale = 1.0
+        batches = tensors(seen_by_critic(parts, config), normalizer, scale)
+        select = tensors(seen_by_critic(held_parts, config), normalizer, scale)
+        if config.critic == "monte_carlo":
+            monte_carlo.check(parts)
+    if not informative:
+        say(
+            "the data shows no difference in return: the critic has nothing to learn, guidance will be off by default"
+        )
 
     # 2. Networks and their training.
-    obs_dim, flat = batches.obs.shape[1], batches.action.shape[1]
+    obs_dim, flat = select.obs.shape[1], select.action.shape[1]
+    output: Literal["linear", "sigmoid"] = "sigmoid" if config.bounded else "linear"
     velocity = VelocityField(obs_dim, flat, config.hidden)
-    critic = Critic(obs_dim, flat, config.hidden, config.members)
-    iql = IQLConfig(
-        config.discount, contract.time.horizon, config.expectile, learning_rate=config.learning_rate
-    )
-    learner = Learner(velocity, critic, Value(obs_dim, config.hidden), iql)
+    critic = Critic(obs_dim, flat, config.hidden, config.members, output)
+    learner = make_learner(velocity, critic, config, obs_dim, contract.time.horizon)
     began = time.monotonic()
     with Logs(out) as logs:
         for step, metrics in track(updates(learner, batches, config), config.steps, "training"):
@@ -149,12 +173,13 @@ def fit_episodes(
 
     # 3. What held-out episodes say, and with it the scale of beta.
     target = learner.target_critic
-    metrics = held_out(velocity, target, learner.value, select, iql, config)
+    metrics = held_out(learner, select, config)
     betas, sanity = guidance_scale(velocity, target, select, config)
     if not informative:
         betas = Beta(default=math.inf, min=betas.min)
 
     # 4. The policy folder.
+    box = Box.of(tensors(parts, normalizer, 1.0).action)
     description = PolicyDescription(
         schema=1,
         name=contract.robot,
@@ -162,13 +187,12 @@ def fit_episodes(
         contract=contract.to_dict(),
         flow=Flow(config.denoise_steps),
         velocity=Network("velocity.safetensors", tuple(config.hidden)),
-        critic=Network("critic.safetensors", tuple(config.hidden), config.members),
+        critic=Network("critic.safetensors", tuple(config.hidden), config.members, output=output),
         normalizer={k: tuple(v) for k, v in normalizer.to_dict().items()},
-        returns=Returns(
-            contract.outcome.objective, config.discount, scale, informative=informative
-        ),
+        returns=Returns(objective, config.discount, scale, config.aggregation, informative),
         beta=betas,
         sanity=sanity,
+        support=Support(box.low, box.high),
         provenance=dict(provenance)
         | {
             "contract_sha256": contract.hash,
@@ -206,22 +230,77 @@ def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
         reward=torch.from_numpy((parts.reward / scale).astype(np.float32)),
         mask=torch.from_numpy(parts.mask.astype(np.float32)),
         next_obs=torch.from_numpy(normalizer.normalize_obs(parts.next_obs)),
-        valid=torch.ones(len(parts)),
+        valid=torch.from_numpy(parts.valid.astype(np.float32)),
     )
 
 
+def seen_by_critic(parts: Chunks, config: FitConfig) -> Chunks:
+    """The chunks with the return that this kind of critic learns from."""
+    return monte_carlo.whole_returns(parts) if config.critic == "monte_carlo" else parts
+
+
+class Relabelled:
+    """Batches of chunks with goals drawn afresh for each: `self[rows]`."""
+
+    def __init__(
+        self,
+        goals: Hindsight,
+        normalizer: Normalizer,
+        scale: float,
+        config: FitConfig,
+        stream: int = 0,
+    ) -> None:
+        """stream: another one draws other goals."""
+        self.goals = goals
+        self._normalizer, self._scale, self._config = normalizer, scale, config
+        self._of_critic = Shares(
+            config.critic_future_goals, config.critic_random_goals, config.discount
+        )
+        self._of_flow = Shares(config.flow_future_goals, 0.0, discount=1.0)
+        self._rng = np.random.default_rng([20267, config.seed, stream])
+
+    def __len__(self) -> int:
+        return len(self.goals)
+
+    def __getitem__(self, rows: Tensor) -> ChunkBatch:
+        """(B,) -> a batch of B."""
+        index, config = rows.numpy(), self._config
+        to_go = config.critic == "monte_carlo"
+        parts = self.goals.for_critic(index, self._of_critic, self._rng, to_go)
+        batch = tensors(seen_by_critic(parts, config), self._normalizer, self._scale)
+        seen = self.goals.for_flow(index, self._of_flow, self._rng)
+        return replace(batch, flow_obs=torch.from_numpy(self._normalizer.normalize_obs(seen)))
+
+
+def make_learner(
+    velocity: VelocityField, critic: Critic, config: FitConfig, obs_dim: int, horizon: int
+) -> Learner:
+    """The learner of the configured kind of critic."""
+    common: dict[str, Any] = {
+        "discount": config.discount,
+        "horizon": horizon,
+        "learning_rate": config.learning_rate,
+        "aggregation": config.aggregation,
+    }
+    if config.critic == "monte_carlo":
+        return monte_carlo.Learner(velocity, critic, CriticConfig(**common))
+    value = Value(obs_dim, config.hidden, critic.output)
+    if config.critic == "sarsa":
+        return sarsa.Learner(velocity, critic, value, CriticConfig(**common))
+    own = iql.IQLConfig(**common, expectile=config.expectile)
+    return iql.Learner(velocity, critic, value, own)
+
+
 def updates(
-    learner: Learner, batches: ChunkBatch, config: FitConfig
+    learner: Learner, batches: ChunkBatch | Relabelled, config: FitConfig
 ) -> Iterable[tuple[int, dict[str, Tensor]]]:
     """Yields (step, metrics) after each update. All randomness comes from one seeded generator."""
     random = torch.Generator().manual_seed(config.seed)
-    size, flat = len(batches.obs), batches.action.shape[1]
+    size = len(batches)
     for step in range(1, config.steps + 1):
         rows = torch.randint(size, (config.batch,), generator=random)
-        batch = ChunkBatch(
-            *(getattr(batches, name)[rows] for name in ChunkBatch.__dataclass_fields__)
-        )
-        noise = torch.randn(config.batch, flat, generator=random)
+        batch = batches[rows]
+        noise = torch.randn(batch.action.shape, generator=random)
         if config.grid_time:
             t = (
                 torch.randint(config.denoise_steps + 1, (config.batch,), generator=random)

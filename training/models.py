@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qgf_ros.policy import parse_aggregation
+
 LAYER_NORM_EPS = 1e-6
 TIME_FEATURES = 16
 TIME_SCALE = 10_000.0  # both the factor on t and the longest period of the embedding
@@ -133,47 +135,85 @@ class VelocityField(nn.Module):
         return self.mlp(torch.cat([obs, a_t, embedding.to(a_t.dtype)], dim=-1))[0]
 
 
-class Critic(nn.Module):
-    """An ensemble of E action values Q_i(s, a)."""
+OUTPUTS = ("linear", "sigmoid")
 
-    def __init__(self, obs_dim: int, action_size: int, hidden: Sequence[int], members: int = 2):
+
+class Critic(nn.Module):
+    """An ensemble of E action values Q_i(s, a).
+
+    output: `linear`, or `sigmoid` for returns in [0, 1]: Q is then in (0, 1) for every input.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_size: int,
+        hidden: Sequence[int],
+        members: int = 2,
+        output: str = "linear",
+    ):
         super().__init__()
         self.mlp = MLP(obs_dim + action_size, hidden, 1, members, layer_norm_last=True)
+        self.output = _check_output(output)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """obs: (B, O), action: (B, D) in [-1, 1] -> (E, B): each member's Q, in scaled return."""
+        q = self.logits(obs, action)
+        return q.sigmoid() if self.output == "sigmoid" else q
+
+    def logits(self, obs: Tensor, action: Tensor) -> Tensor:
+        """As `forward`, before the sigmoid where there is one."""
         return self.mlp(torch.cat([obs, action], dim=-1)).squeeze(-1)
 
 
 class Value(nn.Module):
-    """The state value V(s)."""
+    """The state value V(s); output as in `Critic`."""
 
-    def __init__(self, obs_dim: int, hidden: Sequence[int]):
+    def __init__(self, obs_dim: int, hidden: Sequence[int], output: str = "linear"):
         super().__init__()
         self.mlp = MLP(obs_dim, hidden, 1, layer_norm_last=True)
+        self.output = _check_output(output)
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs: (B, O) -> (B,), in scaled return."""
-        return self.mlp(obs)[0, :, 0]
+        v = self.mlp(obs)[0, :, 0]
+        return v.sigmoid() if self.output == "sigmoid" else v
 
 
-# The gradient of min flows through the smaller member only; of equal ones, through the first.
-AGGREGATIONS = {
-    "min": lambda q: q.min(dim=0).values,
-    "mean": lambda q: q.mean(dim=0),
-}
+def _check_output(output: str) -> str:
+    if output not in OUTPUTS:
+        raise ValueError(f"output is {output!r}; known: {', '.join(OUTPUTS)}")
+    return output
 
 
 def check_aggregation(how: str) -> str:
     """Returns `how`; raises ValueError where no such aggregation is known."""
-    if how not in AGGREGATIONS:
-        raise ValueError(f"unknown aggregation {how!r}; known: {', '.join(AGGREGATIONS)}")
+    parse_aggregation(how)
     return how
 
 
 def aggregate(q: Tensor, how: str) -> Tensor:
-    """q: (E, B) of the members -> (B,), the one Q that guides and is reported."""
-    return AGGREGATIONS[check_aggregation(how)](q)
+    """q: (E, B) of the members -> (B,), the one Q that guides and is reported.
+
+    min: its gradient flows through the smaller member only; of equal ones, through the first.
+    mean-<k>std: the mean less k standard deviations of the members, a lower bound that does not
+    hang on one member alone.
+    """
+    kind, k = parse_aggregation(how)
+    if kind == "min":
+        return q.min(dim=0).values
+    mean = q.mean(dim=0)
+    return mean - k * spread(q) if k else mean
+
+
+def spread(q: Tensor) -> Tensor:
+    """(E, B) -> (B,): standard deviation of the E members (not an estimate of more of them).
+
+    Where all agree a square root has no slope; the gradient is 0 there, and never infinite.
+    """
+    variance = (q - q.mean(dim=0)).square().mean(dim=0)
+    some = variance > 0
+    return torch.where(some, torch.where(some, variance, 1.0).sqrt(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -186,6 +226,7 @@ class Architecture:
     action_dim: int  # A
     hidden: tuple[int, ...]
     members: int = 1  # E; more than one for a critic only
+    output: str = "linear"  # of a critic or value: linear | sigmoid
 
     KINDS = ("velocity", "critic", "value")
 
@@ -201,6 +242,8 @@ class Architecture:
                 raise ValueError(f"{self.kind}: {name} is {given!r}; needs whole numbers above 0")
         if self.kind != "critic" and self.members != 1:
             raise ValueError(f"{self.kind}: members is {self.members}; only a critic has several")
+        if _check_output(self.output) != "linear" and self.kind == "velocity":
+            raise ValueError(f"velocity: output is {self.output}; a velocity's is linear")
 
     @property
     def action_size(self) -> int:
@@ -212,8 +255,9 @@ class Architecture:
         if self.kind == "velocity":
             return VelocityField(self.obs_dim, self.action_size, self.hidden)
         if self.kind == "critic":
-            return Critic(self.obs_dim, self.action_size, self.hidden, self.members)
-        return Value(self.obs_dim, self.hidden)
+            sizes = self.obs_dim, self.action_size, self.hidden, self.members
+            return Critic(*sizes, self.output)
+        return Value(self.obs_dim, self.hidden, self.output)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, fit for YAML and JSON."""

@@ -7,13 +7,14 @@ along the gradient of Q. Shapes: B batch, D = H * A, N candidates; actions are n
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from training import estimators
-from training.guards import Guards
+from training.guards import Guards, Place
 from training.models import aggregate, check_aggregation, time_table
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # (obs, a_t, time) -> (B, D)
@@ -32,6 +33,16 @@ class Sample:
     def __getitem__(self, rows: Tensor) -> "Sample":
         """The rows of that index."""
         return Sample(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def better(self, other: "Sample") -> "Sample":
+        """Row by row this one where its Q is larger, else (equal, or not a number) the other."""
+        mine = self.q > other.q
+        return Sample(
+            torch.where(mine[:, None], self.action, other.action),
+            torch.where(mine, self.q, other.q),
+            torch.where(mine, self.gradient_norm, other.gradient_norm),
+            torch.where(mine, self.guidance_ratio, other.guidance_ratio),
+        )
 
 
 @torch.no_grad()
@@ -55,8 +66,10 @@ def sample(
     policy to the bit, and if all are, the critic's gradient is never taken.
     critic: the target critic. bound: actions are clipped to [-bound, bound], inf for none.
     times: (T, ...) what `velocity` is told at each step, `time_table(steps)` by default.
-    guards: limits on the gradient (`guards.py`), ours and not the paper's; None for none.
-    Runs in the dtype of `noise`. Raises ValueError on an unknown name or a bad weight or shape.
+    guards: limits on the gradient (`guards.py`), ours and not the paper's; None for none. With
+    `keep_best`, a row that falls back to the unguided sample reports that one's q and no gradient.
+    Runs in the dtype of `noise`. Raises ValueError on an unknown name, a bad weight or shape, or
+    guards that do not fit.
     """
     gradient = estimators.get(estimator)
     check_aggregation(aggregation)
@@ -64,6 +77,8 @@ def sample(
     times = (time_table(steps) if times is None else times).to(noise)
     if len(times) != steps or steps < 1:
         raise ValueError(f"times has {len(times)} rows for {steps} steps")
+    guards = Guards() if guards is None else guards
+    window = guards.window(steps)
 
     def velocity_at(a: Tensor, k: int) -> Tensor:
         return velocity(obs, a, times[k].expand(len(a), *times.shape[1:]))
@@ -73,24 +88,28 @@ def sample(
 
     guided = w > 0
     any_guided = bool(guided.any())
+    candidates = guards.candidates(obs) if any_guided else None
     gradient_norm = noise.new_zeros(len(noise))
     velocity_norm = noise.new_zeros(len(noise))
     a = noise
     for k in range(steps):
         v = drift = velocity_at(a, k)
         velocity_norm += v.norm(dim=-1) / steps
-        if any_guided:
+        if any_guided and k in window:
             step = estimators.Step(velocity_at, q, a, v, k, steps, bound)
-            g = gradient(step)
-            if guards is not None:
-                g = guards(g, step.denoised(a, v), v, w)
+            a_hat = step.denoised(a, v)
+            g = guards(gradient(step), Place(a_hat, v, w, partial(critic, obs, a_hat), candidates))
             g = torch.where(guided, g, 0)  # chosen, not multiplied: 0 * inf is not 0
             drift = torch.where(guided, v + w * g, v)
             gradient_norm += g.norm(dim=-1) / steps
         a = a + drift / steps
     action = a.clamp(-bound, bound)
     ratio = w[:, 0] * gradient_norm / velocity_norm.clamp_min(torch.finfo(a.dtype).tiny)
-    return Sample(action, q(action), gradient_norm, ratio)
+    drawn = Sample(action, q(action), gradient_norm, ratio)
+    if not (guards.keep_best and any_guided):
+        return drawn
+    how: dict[str, Any] = dict(steps=steps, aggregation=aggregation, bound=bound, times=times)
+    return drawn.better(sample(velocity, critic, obs, noise, 0.0, **how))
 
 
 def best_of_n(

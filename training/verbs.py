@@ -15,7 +15,7 @@ import tyro
 from qgf_ros.cli import Options
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
-from training.config import FitConfig
+from training.config import REPORT_SEEDS, FitConfig
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,78 @@ class Export(Options):
             f"{parity.ties_left_out} ties left out"
         )
         return {"policy": self.policy, "parity": vars(parity)}
+
+
+@dataclass(frozen=True)
+class Evaluate(Options):
+    """Success in simulation on fresh episodes, with intervals: unguided, guided, best-of-N."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """Policy folder, or the name of a shipped one."""
+    world: str = "planar_arm"
+    """Simulated world."""
+    beta: tuple[float, ...] = ()
+    """Temperatures to try; the policy's default where none is given. `inf` is unguided, and is
+    always there."""
+    candidates: tuple[int, ...] = (4,)
+    """N of best-of-N, unguided."""
+    episodes: int = 100
+    """Per sampler."""
+    seed: int = REPORT_SEEDS
+    """Of the first episode. Choose beta on other episodes than those you report."""
+    ros: bool = False
+    """Over ROS topics, simulator and node as two processes, instead of in process."""
+    workers: int = 2
+    """Processes, without --ros."""
+
+    def run(self) -> Mapping[str, Any]:
+        from qgf_ros.share import find_policy
+        from training.compare import compare
+
+        return compare(
+            find_policy(self.policy),
+            self.world,
+            self.beta,
+            self.candidates,
+            self.episodes,
+            self.seed,
+            self.ros,
+            self.workers,
+        )
+
+
+@dataclass(frozen=True)
+class Analyze(Options):
+    """How far a policy's flow and critic can be trusted: noise, distance to the data, stability."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """Policy folder, or the name of a shipped one."""
+    data: Path
+    """A bag, a folder of bags, or a LeRobot dataset; best what the policy was trained on."""
+    contract: Path | None = None
+    """contract.yaml; the policy's own by default."""
+    out: Path = Path("analysis")
+    """Folder for analysis.json and analysis.png."""
+    states: int = 256
+    """Held-out states to look at; fewer where there are not as many."""
+    seed: int = 0
+    """Same seed, same figures."""
+    workers: int = 1
+    """Processes that read data."""
+
+    def run(self) -> Mapping[str, Any]:
+        from qgf_ros.share import find_policy
+        from training.analysis.run import analyze
+
+        return analyze(
+            find_policy(self.policy),
+            self.data,
+            self.out,
+            self.contract,
+            self.states,
+            self.seed,
+            self.workers,
+        )
 
 
 @dataclass(frozen=True)

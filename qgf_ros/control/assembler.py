@@ -16,6 +16,7 @@ FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
 LARGEST = float(
     np.finfo(np.float32).max
 )  # the networks' arithmetic: beyond it a number is infinite
+NO_STATE = "not finite, or held a quaternion of zeros"
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,21 @@ class Assembler:
                 return broken
         missing = [self._topic[n] for n in self._width if n not in self._latest]
         if missing:
+            bad = [self._topic[n] for n in self._width if n in self._nonfinite - set(self._latest)]
             return Problem(
-                "STATE_MISSING:" + ",".join(missing), f"waiting for {', '.join(missing)}"
+                "STATE_MISSING:" + ",".join(missing),
+                f"waiting for {', '.join(missing)}"
+                + (f"; on {', '.join(bad)} came only messages that were {NO_STATE}" if bad else ""),
             )
         ages = self.ages(now)
         for source in self._contract.observations:
             limit = self._contract.max_age(source)
             if ages[source.name] > limit:
-                age, bad = ages[source.name], source.name in self._nonfinite
+                age, spoilt = ages[source.name], source.name in self._nonfinite
                 return Problem(
-                    f"STATE_{'NONFINITE' if bad else 'STALE'}:{source.topic}",
+                    f"STATE_{'NONFINITE' if spoilt else 'STALE'}:{source.topic}",
                     f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s"
-                    + ("; newer messages were not finite" if bad else ""),
+                    + (f"; newer messages were {NO_STATE}" if spoilt else ""),
                 )
             if ages[source.name] < -FUTURE_TOLERANCE:
                 return Problem(

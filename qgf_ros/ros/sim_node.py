@@ -28,14 +28,14 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
 from qgf_ros.ros.process import run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
-from qgf_ros.sim.world import Outcome, make_world, world_folder
+from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
 
 SETTLE = 0.5  # s of simulated time between episodes
 START = 1_000 * NANOSECONDS  # simulated clocks at 0 mean "not set" to ROS
 
 # name, default, description
 PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("world", "planar_arm", "Simulated world: planar_arm."),
+    ("world", "planar_arm", f"Simulated world: {', '.join(WORLDS)}."),
     ("real_time_factor", 1.0, "Simulated seconds per second, 0.05 to 100."),
     ("seed", 0, "Seed of the first episode; each one after it takes the next."),
     ("episodes", 0, "End after so many episodes; 0: go on."),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract, velocity_dict
+from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.control.assembler import FUTURE_TOLERANCE, Assembler, Observation, Problem
 
@@ -256,3 +256,83 @@ def test_push_between_two_looks_of_assemble_does_no_harm(box):
     fill(box)
     box._broken = Vanishing(joints=Problem("STATE_SCHEMA:joint_states", "x"))
     assert isinstance(box.assemble(START), (Observation, Problem))
+
+
+# Orientations.
+
+POSE = np.array([0.4, 0.0, 0.0, 0.0, 2.0, 0.3])  # x, a quaternion of length 2, z
+NO_ROTATION = POSE * [1, 0, 0, 0, 0, 1]
+
+
+def twist_box(at=START, pose=POSE):
+    box = Assembler(contract(twist_dict()))
+    box.push("joints", at, at, np.zeros(2))
+    box.push("gripper", at, at, np.zeros(1))
+    if pose is not None:
+        box.push("tool", at, at, pose)
+    return box
+
+
+def test_orientation_becomes_features_at_its_place_in_the_vector():
+    got = twist_box().assemble(START).vector
+    assert got.tolist() == [0, 0, 0.4, 1, 0, 0, 0, 1, 0, 0.3, 0]
+
+
+def test_opposite_quaternions_are_one_state():
+    turned = np.array([0.4, 0.1, -0.2, 0.3, 0.9, 0.3])
+    flipped = turned * [1, -1, -1, -1, -1, 1]
+    one, other = (twist_box(pose=p).assemble(START).vector for p in (turned, flipped))
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("quaternion", [[0.0] * 4, [np.nan, 0, 0, 1], [0, 0, np.inf, 1]])
+def test_fault_007_what_is_no_rotation_is_dropped_and_ends_in_a_problem(quaternion):
+    box = twist_box()
+    bad = np.array([9.0, *quaternion, 9.0])
+    for k in range(1, 5):
+        at = START + k * 45 * MS
+        box.push("tool", at, at, bad)
+        box.push("joints", at, at, np.zeros(2))
+        assert box.dropped == k
+        got = box.assemble(at)
+        if k <= 3:
+            assert got.vector[2] == 0.4, "the last good one, all of it, until it is too old"
+        else:
+            assert got.code == "STATE_NONFINITE:tool/pose" and "quaternion of zeros" in got.detail
+    box.push("tool", at + MS, at + MS, POSE)
+    assert isinstance(box.assemble(at + MS), Observation)
+
+
+def test_fault_007_zero_quaternions_from_the_start_are_never_a_state_and_are_named():
+    box = twist_box(pose=NO_ROTATION)
+    got = box.assemble(START)
+    assert got.code == "STATE_MISSING:tool/pose" and box.dropped == 1
+    assert "waiting for tool/pose; " in got.detail and "quaternion of zeros" in got.detail
+    silent = twist_box(pose=None).assemble(START)
+    assert silent.detail == "waiting for tool/pose", "nothing came, nothing is said of it"
+
+
+def test_fault_007_last_good_pose_that_ages_after_silence_is_stale_and_not_nonfinite():
+    box = twist_box()
+    box.push("tool", START + MS, START + MS, NO_ROTATION)
+    box.push("tool", START + 2 * MS, START + 2 * MS, POSE)
+    box.push("joints", START + 200 * MS, START + 200 * MS, np.zeros(2))
+    assert box.assemble(START + 200 * MS).code == "STATE_STALE:tool/pose"
+
+
+@pytest.mark.parametrize("count", [5, 7, 8])
+def test_fault_012_pose_of_another_width_is_a_schema_problem_and_no_exception(count):
+    box = twist_box()
+    box.push("tool", START + MS, START + MS, np.zeros(count))
+    got = box.assemble(START + MS)
+    assert got.code == "STATE_SCHEMA:tool/pose" and "where 6 are expected" in got.detail
+
+
+@settings(max_examples=200 * SCALE, deadline=None)
+@given(numbers=st.lists(st.floats(width=64) | st.just(0.0), min_size=6, max_size=6))
+def test_whatever_pose_comes_the_state_is_a_rotation_or_there_is_none(numbers):
+    got = twist_box(pose=np.array(numbers)).assemble(START)
+    if isinstance(got, Observation):
+        x, y = got.vector[3:6], got.vector[6:9]
+        assert np.abs(got.vector).max() <= np.finfo(np.float32).max
+        assert abs(x @ y) < 1e-9 and abs(x @ x - 1) < 1e-9 and abs(y @ y - 1) < 1e-9

@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract, position_dict, velocity_dict
+from qgf_make import (
+    SCALE,
+    SECOND,
+    START,
+    Rig,
+    constant,
+    contract,
+    position_dict,
+    twist_dict,
+    velocity_dict,
+)
 
 from qgf_ros.control.gate import STOP_STREAM, Candidate, Gate
+from qgf_ros.control.supervisor import State
 
 T = 50_000_000  # ns
 NAMES = ("arm.a", "arm.b")
@@ -408,3 +419,108 @@ def test_fault_067_seeded_fuzz():
         check_envelope(gate, 0.0 if velocity else start, rate, own.time.period, steps)
         cases += per_gate
     assert cases >= 20_000, f"seed {seed}"
+
+
+# A twist and a gripper: two actions, one gate.
+
+TWIST_NAMES = contract(twist_dict()).action_names
+MEASURED = np.array([np.nan, np.nan, np.nan, 0.2])  # as the core says it: twists are not measured
+
+
+def twist_gate(rate=2.0):
+    gate = Gate(contract(twist_dict(rate)))
+    gate.begin_epoch(0, MEASURED)
+    return gate
+
+
+def test_gripper_begins_where_it_is_measured_and_the_twist_at_rest():
+    out = twist_gate().step(START, candidate([0.5, -0.5, 1.0, 1.0], names=TWIST_NAMES))
+    assert out.values == pytest.approx([0.1, -0.1, 0.1, 0.3]) and out.limited
+
+
+def test_hold_ramps_the_twist_to_zero_and_keeps_the_gripper_where_it_was_sent():
+    gate = twist_gate()
+    for k in range(4):
+        now = START + k * T
+        out = gate.step(now, candidate([0.3, 0.0, -1.0, 0.9], now, k + 1, names=TWIST_NAMES))
+    assert out.values == pytest.approx([0.3, 0, -0.4, 0.6]), "the gripper is on its way"
+    rows = [gate.step(START + k * T, None).values for k in range(4, 9)]
+    assert np.array(rows)[:, :3] == pytest.approx(
+        np.array([[0.2, 0, -0.3], [0.1, 0, -0.2], [0, 0, -0.1], [0, 0, 0], [0, 0, 0]]), abs=1e-12
+    )
+    assert [r[3] for r in rows] == pytest.approx([0.6] * 5), "neither opened nor closed any further"
+    stream = 5
+    while gate.step(START + (stream + 4) * T, None).values is not None:
+        stream += 1
+    assert stream == pytest.approx(STOP_STREAM * SECOND / T)
+
+
+def test_a_refused_twist_holds_the_gripper_too():
+    gate = twist_gate()
+    gate.step(START, candidate([0.1, 0, 0, 0.2], names=TWIST_NAMES))
+    out = gate.step(START + T, candidate([np.nan, 0, 0, 1.0], START + T, 2, names=TWIST_NAMES))
+    assert out.refused == "NONFINITE" and out.values == pytest.approx([0, 0, 0, 0.2])
+
+
+def test_scale_tightens_the_twist_but_not_where_the_gripper_may_go():
+    gate = twist_gate(rate=80.0)
+    gate.scale = 0.5
+    out = gate.step(START, candidate([0.5, -0.5, 1.0, 1.0], names=TWIST_NAMES))
+    assert out.values == pytest.approx([0.25, -0.25, 0.5, 1.0])
+
+
+def running_rig(wish=(0.4, -0.4, 0.8, 0.9)):
+    """A core that commands a twist at full tilt and a gripper that closes, seven periods on."""
+    rig = Rig(contract(twist_dict()), constant(wish))
+    rig.state["gripper"] = np.array([0.1])
+    rig.step(7)
+    assert rig.ticks[-1].state is State.RUN
+    assert rig.sent[0].values == pytest.approx([0.1, -0.1, 0.1, 0.2])
+    assert rig.sent[-1].values == pytest.approx([0.4, -0.4, 0.7, 0.8]), "and closing"
+    return rig
+
+
+STOPS = {
+    "disable": (lambda rig: rig.core.enable(False), "DISABLED"),
+    "estop": (lambda rig: rig.core.estop(), "ESTOP"),
+    "stale": (lambda rig: None, "STATE_STALE:tool/pose"),
+    "zero quaternion": (
+        lambda rig: rig.state.update(tool=np.zeros(6)),
+        "STATE_NONFINITE:tool/pose",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_every_stop_ramps_the_twist_and_keeps_the_gripper(how):
+    rig = running_rig()
+    stop, code = STOPS[how]
+    stop(rig)
+    skip = ("tool",) if how == "stale" else ()
+    for _ in range(5):
+        rig.step(1, skip)
+        if rig.ticks[-1].state in (State.HOLD, State.FAULT):
+            break
+    assert rig.ticks[-1].reason.code == code
+    first = next(i for i, s in enumerate(rig.sent) if not s.admitted)
+    before = rig.sent[first - 1].values
+    rig.step(30, skip)
+    held = np.array([s.values for s in rig.sent[first:]])
+    assert not any(s.admitted for s in rig.sent[first:])
+    change = np.abs(np.diff(np.vstack([before, held]), axis=0))
+    assert change[:, :3].max() <= 2.0 * 0.05 + 1e-12, "within the rate"
+    assert (np.diff(np.abs(np.vstack([before, held])[:, :3]), axis=0) <= 1e-12).all(), "only slower"
+    assert held[-1, :3].tolist() == [0, 0, 0] and (held[:, 3] == before[3]).all()
+    assert len(held) == round(STOP_STREAM * SECOND / T), "then silence"
+
+
+def test_after_a_silence_the_gripper_begins_where_it_is_now():
+    rig = running_rig()
+    rig.core.enable(False)
+    rig.step(40)
+    count = len(rig.sent)
+    rig.state["gripper"] = np.array([0.5])  # opened by hand meanwhile
+    rig.step(1)
+    assert rig.core.enable(True) == ""
+    rig.step(1)
+    assert rig.sent[count].values == pytest.approx([0.1, -0.1, 0.1, 0.6])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract, velocity_dict
+from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.control.assembler import Assembler, Observation
-from training.data.alignment import HOLD_PERIODS, Report, align, observe
+from training.data.alignment import HOLD_PERIODS, Report, _usable, align, featured, observe
 from training.data.load import _without_duplicates, data_hash
 from training.data.streams import Recording, Stream
 
@@ -641,3 +641,84 @@ def test_two_actions_of_different_rate_begin_where_both_have_begun():
     assert episode.action[:6, 2].tolist() == [0, 0, 1, 1, 2, 2], (
         "the last one stays in force between"
     )
+
+
+# Orientations.
+
+
+def twist_recording(pose=None, count=40):
+    """Poses every 50 ms that turn about z by 0.1 rad each, stamped as the ticks."""
+    at = every(T, count + 1)
+    if pose is None:
+        half = 0.05 * np.arange(count + 1)
+        pose = np.stack(
+            [millis(at), 0 * half, 0 * half, np.sin(half), np.cos(half), 7 + 0 * half], 1
+        )
+    number = np.arange(count)
+    return recording(
+        joints=stream(at, at, np.zeros((count + 1, 2))), tool=stream(at, at, pose),
+        gripper=stream(at, at, np.zeros(count + 1)), arm=stream(at[:-1], at[:-1], np.stack([number] * 3, 1)),
+        grip=stream(at[:-1], at[:-1], -number),
+    )  # fmt: skip
+
+
+def test_orientations_are_encoded_and_every_action_entry_has_its_columns():
+    own = contract(twist_dict())
+    (episode,), _ = run(twist_recording(), own)
+    assert episode.obs.shape == (41, len(own.observation_names)) == (41, 11)
+    turn = 0.1 * np.arange(41)
+    zero = np.zeros(41)
+    rot6d = np.stack([np.cos(turn), np.sin(turn), zero, -np.sin(turn), np.cos(turn), zero], 1)
+    assert np.allclose(episode.obs[:, 3:9], rot6d, atol=1e-12)
+    assert np.array_equal(episode.obs[:, 2], 50 * np.arange(41)) and (episode.obs[:, 9] == 7).all()
+    assert np.array_equal(episode.action, np.arange(40)[:, None] * [1, 1, 1, -1])
+
+
+def test_fault_096_zero_quaternions_are_dropped_and_counted_and_never_trained_on():
+    rec = twist_recording()
+    rec.streams["tool"].values[[10, 20, 21, 22, 23, 24]] *= [1, 0, 0, 0, 0, 1]
+    value = twist_dict()
+    value["observations"][1]["max_age"] = 0.16
+    episodes, report = run(rec, contract(value))
+    assert report.dropped["message not finite: tool"] == 6
+    assert report.dropped["tick without fresh data"] > 0, "the last good one grew too old"
+    assert [len(e) for e in episodes] == [22, 15]
+    for e in episodes:
+        assert np.allclose(np.linalg.norm(e.obs[:, 3:6], axis=1), 1)
+        assert np.allclose(np.linalg.norm(e.obs[:, 6:9], axis=1), 1)
+    assert episodes[0].obs[10, 2] == 450, "the pose before it, whole"
+
+
+def test_fault_096_nothing_but_zero_quaternions_is_no_episode():
+    rec = twist_recording()
+    rec.streams["tool"].values[:, 1:5] = 0
+    assert run(rec, contract(twist_dict()))[0] == []
+
+
+def test_recording_is_left_as_it_was():
+    """Conversion writes the recording after it was aligned: messages, not features."""
+    rec = twist_recording()
+    raw = rec.streams["tool"].values.copy()
+    run(rec, contract(twist_dict()))
+    assert np.array_equal(rec.streams["tool"].values, raw)
+
+
+@settings(max_examples=30 * SCALE, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_offline_and_online_see_the_same_poses(seed):
+    """Random poses, a third of them no rotation: the assembler's state at each tick is the episode's."""
+    rng, own = np.random.default_rng(seed), contract(twist_dict())
+    at = every(T, 31)
+    pose = rng.normal(size=(31, 6))
+    pose[1:][rng.random(30) < 0.3, 1:5] = rng.choice([0.0, np.nan])
+    rec = twist_recording(pose, 30)
+    streams = {n: _usable(s, n, Report()) for n, s in featured(rec, own).items()}
+    obs, fresh = observe(streams, own, at)
+    box = Assembler(own)
+    for k, now in enumerate(at):
+        for o in own.observations:
+            box.push(o.name, int(now), int(now), rec.streams[o.name].values[k])
+        got = box.assemble(int(now))
+        assert isinstance(got, Observation) == fresh[k]
+        if fresh[k]:
+            assert np.array_equal(got.vector, obs[k])

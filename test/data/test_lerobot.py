@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qgf_make import contract, velocity_dict
+from qgf_make import contract, twist_dict, velocity_dict
 
 from qgf_ros.errors import DataRefused
 
@@ -327,3 +327,89 @@ def test_80_real_recordings_of_a_humanoid():
         action = np.array(raw["action"].to_pylist())[:, order]
         assert np.array_equal(episode.obs[:-1], state) and np.array_equal(episode.action, action)
         assert episode.terminal and episode.success and 221 <= len(episode) <= 583
+
+
+# Poses.
+
+POSE = ["pose.position.x", *(f"pose.orientation.{c}" for c in "xyzw"), "pose.position.z"]
+
+
+def pose_set(folder, names, change=None):
+    """A table with a pose, twists and a gripper; returns its columns and its contract."""
+    value = twist_dict()
+    value["time"]["period"] = 1 / FPS
+    for source, column in zip(
+        value["observations"] + value["actions"], ("joints", "pose", "finger", "twist", "grip")
+    ):
+        source["column"] = column
+    widths = {"joints": 2, "pose": len(names or POSE), "finger": 1, "twist": 3, "grip": 1}
+    features = {c: {"dtype": "float64", "shape": [w], "names": None} for c, w in widths.items()}
+    features["pose"]["names"] = names
+    (data,) = write(
+        folder, (30,), info={"features": features}, change=lambda d: replace(d, widths, change)
+    )
+    return data, value
+
+
+def replace(data, widths, change):
+    rng = np.random.default_rng(7)
+    data.clear()
+    data |= {c: rng.normal(size=(30, w)) for c, w in widths.items()}
+    if change:
+        change(data)
+
+
+def rot6d_of(quaternions):
+    from scipy.spatial.transform import Rotation
+
+    m = Rotation.from_quat(quaternions).as_matrix()
+    return np.concatenate([m[:, :, 0], m[:, :, 1]], 1)
+
+
+@pytest.mark.parametrize("names", [None, POSE, [*reversed(POSE), "pose.position.y"]], ids=["none", "same", "other"])  # fmt: skip
+def test_pose_of_a_table_by_name_or_by_the_contracts_order(tmp_path, names):
+    data, value = pose_set(tmp_path / "set", names)
+    (episode,), report = load_episodes(tmp_path / "set", contract(value))
+    pose = data["pose"][:, [(names or POSE).index(n) for n in POSE]]
+    assert len(episode) == 30 and report.dropped["message not finite: tool"] == 0
+    assert np.array_equal(episode.obs[:-1, 2], pose[:, 0])
+    assert np.allclose(episode.obs[:-1, 3:9], rot6d_of(pose[:, 1:5]), atol=1e-12)
+    assert np.array_equal(episode.obs[:-1, 9], pose[:, 5])
+    assert np.array_equal(episode.action, np.concatenate([data["twist"], data["grip"]], 1))
+
+
+def test_pose_under_other_names_is_refused_and_says_which_are_needed(tmp_path):
+    """x, y, z, w or w, x, y, z: whoever guesses is wrong for half of the data sets."""
+    _, value = pose_set(tmp_path / "set", ["x", "qw", "qx", "qy", "qz", "z"])
+    with pytest.raises(DataRefused, match=r"has no pose.position.x.*it has x, qw.*meta/info.json"):
+        load_episodes(tmp_path / "set", contract(value))
+
+
+def test_pose_without_its_orientation_refused(tmp_path):
+    _, value = pose_set(tmp_path / "set", None, lambda d: d.update(pose=d["pose"][:, :3]))
+    with pytest.raises(
+        DataRefused, match=r"3 numbers, the contract names 6: pose.position.x, pose.o"
+    ):
+        load_episodes(tmp_path / "set", contract(value))
+
+
+def test_fault_096_zero_quaternion_of_a_table_is_dropped_and_counted(tmp_path):
+    def change(d):
+        d["pose"][5, 1:5] = 0
+
+    _, value = pose_set(tmp_path / "set", None, change)
+    episodes, report = load_episodes(tmp_path / "set", contract(value))
+    assert report.dropped["message not finite: tool"] == 1
+    assert all(np.isfinite(e.obs).all() for e in episodes)
+
+
+def test_a_table_of_poses_becomes_a_bag_and_the_same_episode(tmp_path):
+    import yaml
+
+    convert = pytest.importorskip("training.data.convert").convert
+    _, value = pose_set(tmp_path / "set", POSE)
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(value))
+    convert(tmp_path / "set", tmp_path / "contract.yaml", tmp_path / "bag", 0)
+    (a,), _ = load_episodes(tmp_path / "set", contract(value))
+    (b,), _ = load_episodes(tmp_path / "bag", contract(value))
+    assert np.array_equal(a.obs[:-1], b.obs[: len(a)]) and np.array_equal(a.action, b.action)

@@ -7,13 +7,15 @@ import zlib
 
 import numpy as np
 import pytest
-from qgf_make import ARM_FILE, SECOND, START, contract, velocity_dict
+import yaml
+from qgf_make import ARM_FILE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, QgfError, UsageError
 
 pytest.importorskip("rosbags")
 
+from training.data.convert import convert
 from training.data.load import load_episodes
 from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 
@@ -293,3 +295,101 @@ def test_fault_104_junk_in_a_message_is_no_traceback(tmp_path, bag_bytes):
         except Exception as error:
             crashed.add(type(error).__name__)
     assert not crashed
+
+
+# Poses, twists, grippers.
+
+TWIST = contract(twist_dict())
+
+
+def frames(bag):
+    """Every frame_id by topic."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_KILTED)) as reader:
+        found = {}
+        for connection, _, raw in reader.messages():
+            msg = reader.deserialize(raw, connection.msgtype)
+            if hasattr(msg, "header"):
+                found.setdefault(connection.topic, set()).add(msg.header.frame_id)
+    return found
+
+
+def test_poses_and_twists_come_back_to_the_last_bit_and_say_their_frame(tmp_path):
+    written = write(tmp_path / "bag", TWIST)
+    got = Rosbag2Reader().read(tmp_path, "bag", TWIST)
+    assert got.rejected == {}
+    for name, rows in written.items():
+        assert np.array_equal(got.streams[name].values, np.array([v for _, _, v in rows])), name
+        assert got.streams[name].stamp.tolist() == [s for s, _, _ in rows], name
+    assert got.streams["tool"].values.shape == (30, 6), "as the message has it: a quaternion"
+    assert frames(tmp_path / "bag") == {
+        "/joint_states": {""}, "/tool/pose": {""}, "/gripper/joint_states": {""}, "/servo/twist": {"base_link"},
+    }  # fmt: skip
+
+
+def test_unstamped_twists_come_back_too(tmp_path):
+    value = twist_dict()
+    value["actions"][0] |= {"type": "geometry_msgs/Twist", "fields": ["linear.x", "angular.z"], "frame": ""}  # fmt: skip
+    value["actions"][0]["limits"] = {
+        n: {"min": -1.0, "max": 1.0, "rate": 1.0} for n in ("linear.x", "angular.z")
+    }
+    own = contract(value)
+    written = write(tmp_path / "bag", own)
+    stream = Rosbag2Reader().read(tmp_path, "bag", own).streams["arm"]
+    assert np.array_equal(stream.values, np.array([v for _, _, v in written["arm"]]))
+    assert np.array_equal(stream.stamp, stream.receipt)
+
+
+def test_a_converted_bag_is_the_bag_it_came_from(tmp_path):
+    """Message for message, and also what alignment would drop."""
+    write(tmp_path / "bag", TWIST)
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(twist_dict()))
+    counts = convert(tmp_path / "bag", tmp_path / "contract.yaml", tmp_path / "out", 0)
+    assert counts["servo/twist"] == counts["tool/pose"] == 30
+    one, other = (Rosbag2Reader().read(tmp_path, n, TWIST) for n in ("bag", "out"))
+    for name, stream in one.streams.items():
+        for part in ("stamp", "receipt", "values"):
+            assert np.array_equal(getattr(stream, part), getattr(other.streams[name], part)), name
+    a, b = (load_episodes(tmp_path / n, TWIST)[0][0] for n in ("bag", "out"))
+    assert np.array_equal(a.obs, b.obs) and np.array_equal(a.action, b.action)
+
+
+def framed(path, frame):
+    """A bag whose twists are along the axes of `frame`."""
+    arm = dataclasses.replace(TWIST.actions[0], frame=frame)
+    write(path, TWIST, sources=contract_sources(TWIST) | {"arm": arm})
+
+
+@pytest.mark.parametrize("frame", ["base_link", "/base_link"])
+def test_twists_in_the_frame_of_the_contract_are_read(tmp_path, frame):
+    framed(tmp_path / "bag", frame)
+    assert len(Rosbag2Reader().read(tmp_path, "bag", TWIST).streams["arm"]) == 30
+
+
+def test_twists_along_other_axes_are_rejected_and_counted(tmp_path):
+    """Forward of the tool is not forward of the base: the policy would learn another motion."""
+    framed(tmp_path / "bag", "tool0")
+    got = Rosbag2Reader().read(tmp_path, "bag", TWIST)
+    ((reason, count),) = got.rejected.items()
+    assert count == 30 and all(t in reason for t in ("servo/twist", "'tool0'", "'base_link'"))
+    assert len(got.streams["arm"]) == 0
+    with pytest.raises(DataRefused):
+        load_episodes(tmp_path / "bag", TWIST)
+
+
+def test_two_sources_may_read_one_topic(tmp_path):
+    """Arm and gripper in one joint_states, as most drivers have it."""
+    both, value = velocity_dict(), velocity_dict()
+    value["observations"][0]["names"] = ["a"]
+    extra = value["observations"][0] | {"name": "other", "names": ["b"], "fields": ["position"]}
+    value["observations"].append(extra)
+    written = write(tmp_path / "bag", contract(both))
+    got = Rosbag2Reader().read(tmp_path, "bag", contract(value))
+    raw = np.array([v for _, _, v in written["joints"]])  # position a, b, velocity a, b
+    assert np.array_equal(got.streams["joints"].values, raw[:, [0, 2]])
+    assert np.array_equal(got.streams["other"].values, raw[:, [1]])
+    with pytest.raises(UsageError, match=r"joints \(joint_states\), other \(joint_states\) share"):
+        BagWriter(tmp_path / "out", contract_sources(contract(value)))
+    assert not (tmp_path / "out").exists()

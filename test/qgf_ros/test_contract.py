@@ -2,15 +2,19 @@
 
 import copy
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qgf_make import ARM_FILE, SCALE, contract, position_dict, velocity_dict
+from qgf_make import ARM_FILE, SCALE, contract, position_dict, twist_dict, velocity_dict
 
-from qgf_ros.contract import Contract
+from qgf_ros.contract import NOT_YET, Contract
 from qgf_ros.errors import UsageError
+from qgf_ros.messages import TYPES
+from qgf_ros.rotation import ENCODINGS
 
 ARM = yaml.safe_load(ARM_FILE.read_text())
 
@@ -395,3 +399,272 @@ def test_fault_033_key_given_twice_refused(tmp_path):
 @pytest.mark.parametrize("field", ["point", "point.w", "poin.x", "header.frame_id"])
 def test_fault_033_field_that_the_message_does_not_have_refused(field):
     refused(changed(("observations", 1, "fields"), [field]), field)
+
+
+# Poses, twists, grippers, goals.
+
+TWIST = twist_dict()
+TOOL, ARM_ACTION, GRIP = ("observations", 1), ("actions", 0), ("actions", 1)
+
+
+def twist_changed(place, **changes):
+    """The twist contract with keys of one entry changed; None removes a key."""
+    value = copy.deepcopy(TWIST)
+    entry = value
+    for key in place:
+        entry = entry[key]
+    entry |= changes
+    for key in [k for k, v in changes.items() if v is None]:
+        del entry[key]
+    return value
+
+
+def test_twist_contract_loads_and_names_its_numbers():
+    own = contract(TWIST)
+    assert Contract.from_dict(own.to_dict()) == own
+    assert own.observation_names == (
+        "joints.position.a", "joints.position.b", "tool.pose.position.x",
+        *(f"tool.pose.orientation.{n}" for n in ("xx", "yx", "zx", "xy", "yy", "zy")),
+        "tool.pose.position.z", "gripper.position.finger.left",
+    )  # fmt: skip
+    assert own.action_names == (
+        "arm.twist.linear.x", "arm.twist.linear.z", "arm.twist.angular.z", "grip.finger.left",
+    )  # fmt: skip
+    assert own.velocity_like.tolist() == [True, True, True, False]
+    assert [a.on_hold for a in own.actions] == ["ramp_to_zero", "hold_last_sent"]
+    assert own.limits[0].tolist() == [-0.5, -0.5, -1, 0]
+
+
+def test_features_are_as_many_as_their_names_and_in_their_order():
+    tool = contract(TWIST).observations[1]
+    assert len(tool.labels) == 6 and len(tool.feature_labels) == len(tool.stems) == 8
+    half = math.sqrt(0.5)
+    got = tool.features(np.array([[5.0, 0, 0, half, half, 7.0]]))  # a quarter turn about z
+    assert got[0] == pytest.approx([5, 0, 1, 0, -1, 0, 0, 7])
+
+
+@pytest.mark.parametrize("encoding,width", [("rot6d", 6), ("matrix_columns", 9), ("yaw_sin_cos", 2)])  # fmt: skip
+def test_every_encoding_has_its_width(encoding, width):
+    own = contract(twist_changed(TOOL, encoding=encoding))
+    assert len(own.observations[1].feature_labels) == width + 2
+    assert len(set(own.observation_names)) == len(own.observation_names)
+
+
+@pytest.mark.parametrize("changes,parts", [
+    ({"encoding": None}, ("identity", "pose.orientation", "rot6d", "yaw_sin_cos")),
+    ({"fields": ["pose.position.x"]}, ("rot6d", "pose.position.x", "do not hold", "identity without")),
+    ({"encoding": "euler"}, ("euler", "rot6d")),
+    ({"fields": ["pose.orientation.w"]}, ("quaternion components", "pose.orientation", "rot6d")),
+    ({"fields": ["pose.orientation", "pose.orientation.x"]}, ("quaternion components",)),
+    ({"fields": ["pose.orientation", "pose.orientation"]}, ("fields", "duplicates")),
+    ({"fields": ["pose"]}, ("pose.position.x", "pose.orientation", "given fields ['pose']")),
+    ({"type": "sensor_msgs/JointState", "fields": ["position"], "names": ["x"]}, ("rot6d", "do not hold")),
+    ({"name": "tool.pose"}, ("'tool.pose'", "without a dot")),
+])  # fmt: skip
+def test_observed_orientation_that_makes_no_sense_says_what_is_allowed(changes, parts):
+    refused(twist_changed(TOOL, **changes), "observations[1]", *parts)
+
+
+@pytest.mark.parametrize("changes,parts", [
+    ({"type": "std_msgs/Float64MultiArray", "fields": [], "names": ["a"]}, ("space is twist", "geometry_msgs/TwistStamped")),
+    ({"space": None}, ("space is joint", "geometry_msgs/TwistStamped")),
+    ({"space": "gripper"}, ("space is gripper", "geometry_msgs/Twist")),
+    ({"space": "pose"}, ("pose", "joint, twist, gripper")),
+    ({"representation": "absolute"}, ("absolute", "must be velocity")),
+    ({"representation": "delta_observed"}, ("delta_observed", "absolute, velocity")),
+    ({"representation": "delta_last"}, ("delta_last", "cannot do it yet", "absolute, velocity")),
+    ({"fields": ["linear.x"]}, ("['linear.x']", "twist.linear.x")),
+    ({"fields": []}, ("twist.linear.x",)),
+    ({"names": ["x"]}, ("no names", "['x']")),
+    ({"fields": ["twist.linear.x", "twist.linear.x"]}, ("fields", "duplicates")),
+    ({"frame": None}, ("frame is ''", "base_link")),
+    ({"frame": "  "}, ("frame", "header")),
+    ({"limits": {"linear.x": {"min": -1, "max": 1, "rate": 1}}}, ("missing for twist.linear.x", "given are linear.x")),
+    ({"fields": ["twist.linear.x"]}, ("limits name twist.linear.z", "it has twist.linear.x")),
+    ({"on_hold": "hold_last_sent"}, ("ramp_to_zero",)),
+    ({"type": "geometry_msgs/PoseStamped"}, ("geometry_msgs/PoseStamped",)),
+    ({"type": "geometry_msgs/PoseStamped", "fields": ["pose.position.x"]}, ("not a command type", "geometry_msgs/TwistStamped")),
+    ({"encoding": "rot6d"}, ("encoding",)),
+])  # fmt: skip
+def test_twist_action_that_makes_no_sense_says_what_is_allowed(changes, parts):
+    refused(twist_changed(ARM_ACTION, **changes), "actions[0]", *parts)
+
+
+def test_twist_that_cannot_stop_refused():
+    limits = TWIST["actions"][0]["limits"] | {"twist.linear.z": {"min": 0.1, "max": 1, "rate": 1}}
+    refused(twist_changed(ARM_ACTION, limits=limits), "twist.linear.z", "zero")
+
+
+def test_unstamped_twist_needs_no_frame():
+    """It has no header to put it into; the receiver's axes are its own."""
+    fields = [f.removeprefix("twist.") for f in TWIST["actions"][0]["fields"]]
+    limits = {f: {"min": -1.0, "max": 1.0, "rate": 1.0} for f in fields}
+    own = contract(
+        twist_changed(
+            ARM_ACTION, type="geometry_msgs/Twist", fields=fields, limits=limits, frame=None
+        )
+    )
+    assert own.action_names[:3] == ("arm.linear.x", "arm.linear.z", "arm.angular.z")
+    assert own.actions[0].stamp == "receipt"
+
+
+def test_gripper_by_velocity_needs_no_measured_position():
+    value = twist_changed(GRIP, representation="velocity", names=["roller"],
+                          limits={"roller": {"min": -1.0, "max": 1.0, "rate": 5.0}})  # fmt: skip
+    own = contract(value)
+    assert own.velocity_like.all() and own.actions[1].on_hold == "ramp_to_zero"
+
+
+@pytest.mark.parametrize("observed", [
+    {"names": ["finger.right"]}, {"fields": ["velocity"]},
+    {"type": "std_msgs/Float64MultiArray", "fields": [], "names": ["finger.left"]},
+])  # fmt: skip
+def test_absolute_gripper_that_is_not_measured_by_name_refused(observed):
+    refused(
+        twist_changed(("observations", 2), **observed),
+        "action grip", "finger.left", "not observed", "sensor_msgs/JointState", "observed are ['a', 'b'",
+    )  # fmt: skip
+
+
+def test_absolute_command_measured_in_two_places_refused():
+    """Two arms with the same joint names: the first command would begin where the other one is."""
+    value = twist_changed(("observations", 0), names=["a", "finger.left"])
+    refused(value, "action grip", "finger.left", "more than once")
+    velocity = copy.deepcopy(value)
+    velocity["actions"][1] |= {
+        "representation": "velocity",
+        "limits": {"finger.left": {"min": -1.0, "max": 1.0, "rate": 1.0}},
+    }
+    contract(velocity)  # begins at zero, wherever it is
+
+
+def test_two_actions_on_one_topic_refused():
+    refused(twist_changed(GRIP, topic="servo/twist"), "two actions", "servo/twist")
+
+
+@pytest.mark.parametrize("source", [
+    {"type": "geometry_msgs/PointStamped", "fields": ["point.x", "point.y"]}, {"type": "std_msgs/Header"},
+    {"type": "geometry_msgs/PoseStamped", "fields": ["pose.orientation"]},
+])  # fmt: skip
+@pytest.mark.parametrize("kind", ["reward", "success"])
+def test_outcome_of_more_or_less_than_one_number_refused(kind, source):
+    outcome = {
+        "objective": "reward",
+        "reward": ARM["outcome"]["reward"],
+        kind: {"topic": "x"} | source,
+    }
+    refused(changed(("outcome",), outcome), "outcome", f"{kind} is one number")
+
+
+ACHIEVED = ["cube.pose.position.x", "cube.pose.position.y"]
+
+
+def goal_dict(**goal):
+    """Two poses of which one is a goal in the plane, and a source whose name begins like the goal's."""
+    value = twist_dict()
+    pose = {"type": "geometry_msgs/PoseStamped", "fields": ["pose.position.x", "pose.position.y"]}
+    value["observations"] += [{"name": n, "topic": n} | pose for n in ("cube", "goal", "goal_b")]
+    goal = {"observation": "goal", "achieved": ACHIEVED, "radius": 0.04} | goal
+    value["outcome"] = {"objective": "reach_goal", "goal": goal}
+    return value
+
+
+def test_goal_contract_loads_and_round_trips():
+    own = contract(goal_dict())
+    assert own.outcome.goal.achieved == tuple(ACHIEVED) and own.outcome.goal.radius == 0.04
+    assert Contract.from_dict(yaml.safe_load(yaml.safe_dump(own.to_dict()))) == own
+    assert contract(goal_dict(radius=0.05)).hash != own.hash
+    contract(goal_dict(achieved=["goal_b.pose.position.x", "goal_b.pose.position.y"]))
+
+
+@pytest.mark.parametrize("goal,parts", [
+    ({"observation": "gaol"}, ("observation is 'gaol'", "joints, tool, gripper, cube, goal")),
+    ({"observation": "goal.pose"}, ("observation is 'goal.pose'", "cube")),
+    ({"achieved": []}, ("achieved is []", "2 numbers", "goal.pose.position.x")),
+    ({"achieved": ACHIEVED[:1]}, (ACHIEVED[0], "2 numbers", "goal.pose.position.y")),
+    ({"achieved": [*ACHIEVED, "tool.pose.position.x"]}, ("2 numbers", "tool.pose.position.x")),
+    ({"achieved": ACHIEVED[:1] * 2}, ("another observed number",)),
+    ({"achieved": ["cube.pose.position.x", "cube.pose.position.z"]}, ("cube.pose.position.z are not observed", ACHIEVED[1])),
+    ({"achieved": ["tool.pose.orientation.x", ACHIEVED[0]]}, ("tool.pose.orientation.x", "tool.pose.orientation.xx")),
+    ({"achieved": ["goal.pose.position.x", "goal.pose.position.y"]}, ("goal.pose.position.x", "the goal itself", ACHIEVED[0])),
+    ({"radius": 0.0}, ("radius is 0.0", "positive")),
+    ({"radius": -1.0}, ("radius is -1.0", "positive")),
+    ({"radius": math.inf}, ("radius is inf", "finite")),
+    ({"radius": math.nan}, ("radius",)),
+    ({"tolerance": 1}, ("tolerance", "radius")),
+])  # fmt: skip
+def test_goal_that_makes_no_sense_says_what_is_allowed(goal, parts):
+    refused(goal_dict(**goal), *parts)
+
+
+def test_goal_and_reach_goal_go_together():
+    without = goal_dict()
+    del without["outcome"]["goal"]
+    refused(without, "outcome", "objective is reach_goal without a goal", "radius")
+    refused(
+        changed(("outcome",), goal_dict()["outcome"] | {"objective": "time_to_success", "assume_success": True},
+                goal_dict()),
+        "outcome", "objective is time_to_success with a goal", "reach_goal",
+    )  # fmt: skip
+
+
+def groups(own):
+    """Names of numbers that share a scale."""
+    found = {}
+    for name, number in zip(own.observation_names, own.observation_siblings, strict=True):
+        found.setdefault(int(number), []).append(name)
+    return sorted(found.values())
+
+
+def test_siblings_stand_in_one_source_and_one_field():
+    own = contract(TWIST)
+    orientation = [f"tool.pose.orientation.{n}" for n in ("xx", "yx", "zx", "xy", "yy", "zy")]
+    assert groups(own) == sorted([
+        ["joints.position.a", "joints.position.b"], ["tool.pose.position.x", "tool.pose.position.z"],
+        orientation, ["gripper.position.finger.left"],
+    ])  # fmt: skip
+    arm = contract(velocity_dict())
+    assert groups(arm) == [
+        ["goal.point.x"],
+        ["joints.position.a", "joints.position.b"],
+        ["joints.velocity.a", "joints.velocity.b"],
+    ]
+
+
+def test_dots_in_names_neither_part_joints_nor_join_what_has_no_unit():
+    """Joints share a field whatever they are called; the numbers of an array share nothing."""
+    value = velocity_dict()
+    value["observations"][0]["names"] = ["left.a", "right.a"]
+    value["observations"].append({
+        "name": "raw", "topic": "raw", "type": "std_msgs/Float64MultiArray", "names": ["t.x", "t.y", "z"],
+    })  # fmt: skip
+    assert groups(contract(value)) == [
+        ["goal.point.x"],
+        ["joints.position.left.a", "joints.position.right.a"],
+        ["joints.velocity.left.a", "joints.velocity.right.a"],
+        ["raw.t.x"], ["raw.t.y"], ["raw.z"],
+    ]  # fmt: skip
+
+
+def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encoding():
+    text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
+    whole, twist = (yaml.safe_load(b.split("```")[0]) for b in text.split("```yaml\n")[1:])
+    contract(whole)
+    own = contract(twist_dict() | twist)
+    assert own.outcome.goal is not None and own.actions[0].frame == "base_link"
+    for name in (*TYPES, *ENCODINGS, *NOT_YET):
+        assert name in text, name
+
+
+TWIST_PLACES = [p for p, _ in places(goal_dict()) if p]
+
+
+@settings(max_examples=300 * SCALE, deadline=None)
+@given(path=st.sampled_from(TWIST_PLACES), value=JUNK)
+def test_fault_033_any_junk_in_a_twist_contract_gives_usage_error_or_a_contract(path, value):
+    try:
+        loaded = Contract.from_dict(changed(path, value, goal_dict()))
+    except UsageError as error:
+        assert str(error)
+    else:
+        assert Contract.from_dict(loaded.to_dict()) == loaded

@@ -24,7 +24,12 @@ HOMES = {
     "rclpy": ("qgf_ros/ros/",),
     "onnxruntime": ("qgf_ros/sampler/ort.py",),
     "torch": ("qgf_ros/sampler/torch_cuda.py",),
-    "mujoco": ("qgf_ros/sim/planar_arm/world.py", "qgf_ros/report/arm_render.py"),
+    "mujoco": (
+        "qgf_ros/sim/planar_arm/world.py",
+        "qgf_ros/sim/ur5e_cube/world.py",
+        "qgf_ros/report/arm_render.py",
+    ),
+    "ogbench": ("qgf_ros/sim/ur5e_cube/world.py",),
     "rosbags": (),
     "matplotlib": ("qgf_ros/report/",),
     "plotly": ("qgf_ros/report/",),

@@ -237,3 +237,40 @@ def test_fault_012_a_field_that_is_no_number_is_a_schema_error(field):
     msg = Msg(point=Msg(x=1.0), header=Msg(frame_id="map"))
     with pytest.raises(SchemaError):
         message_type("geometry_msgs/PointStamped").decode(msg, (field,), ())
+
+
+POSE = message_type("geometry_msgs/PoseStamped")
+
+
+@pytest.mark.parametrize("maker", ["fake", "rosbags"])
+def test_parts_that_no_field_names_are_zero_and_upright(maker):
+    make = fake if maker == "fake" else rosbags_make()
+    header = make("std_msgs/Header", stamp=make("builtin_interfaces/Time", sec=1, nanosec=2), frame_id="map")  # fmt: skip
+    msg = POSE.encode(make, ("pose.position.y",), (), np.array([3.0]), header)
+    p, q = msg.pose.position, msg.pose.orientation
+    assert [p.x, p.y, p.z, q.x, q.y, q.z, q.w] == [0, 3, 0, 0, 0, 0, 1]
+    assert msg.header.frame_id == "map"
+    twist = message_type("geometry_msgs/TwistStamped")
+    msg = twist.encode(make, ("twist.angular.z",), (), np.array([4.0]), header).twist
+    assert [msg.linear.x, msg.linear.y, msg.linear.z, msg.angular.x, msg.angular.y, msg.angular.z] == [0, 0, 0, 0, 0, 4]  # fmt: skip
+
+
+def test_orientation_is_read_as_x_y_z_w():
+    msg = Msg(pose=Msg(orientation=Msg(w=4.0, z=3.0, y=2.0, x=1.0)))
+    assert POSE.decode(msg, ("pose.orientation",), ()).tolist() == [1, 2, 3, 4]
+
+
+def test_pose_without_an_orientation_names_what_is_missing():
+    with pytest.raises(SchemaError, match="pose.orientation.x"):
+        POSE.decode(Msg(pose=Msg(position=Msg(x=1.0))), ("pose.orientation",), ())
+
+
+@pytest.mark.parametrize("type_name,fields", [
+    ("geometry_msgs/PoseStamped", ("pose.position",)), ("geometry_msgs/PoseStamped", ("pose.orientation.a",)),
+    ("geometry_msgs/PoseStamped", ("header.stamp.sec",)), ("geometry_msgs/Twist", ("twist.linear.x",)),
+    ("geometry_msgs/Twist", ("linear",)), ("geometry_msgs/TwistStamped", ("linear.x",)),
+    ("geometry_msgs/TwistStamped", ("twist.linear.x.",)), ("geometry_msgs/Twist", ("",)),
+])  # fmt: skip
+def test_paths_that_lead_nowhere_or_to_no_number_refused(type_name, fields):
+    with pytest.raises(ValueError, match="needs fields out of"):
+        message_type(type_name).check(fields, ())

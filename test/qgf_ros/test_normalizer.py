@@ -161,3 +161,49 @@ def test_to_dict_round_trips_exactly():
     again = Normalizer.from_dict(n.to_dict())
     for name in n.to_dict():
         assert np.array_equal(getattr(n, name), getattr(again, name))
+
+
+# Siblings: numbers of one unit.
+
+
+def spread(*stds, rows=20_000):
+    """Columns of these standard deviations; uniform, so that no quantile cuts them."""
+    rng = np.random.default_rng(3)
+    return rng.uniform(-np.sqrt(3), np.sqrt(3), size=(rows, len(stds))) * stds
+
+
+def fit_siblings(obs, siblings):
+    return Normalizer.fit(obs, obs[:, :1], np.array(siblings)).obs_std
+
+
+def test_a_joint_that_hardly_moved_is_scaled_by_its_siblings():
+    std = fit_siblings(spread(0.5, 2e-4, 0.5), [0, 0, 0])
+    assert std == pytest.approx([0.5, 0.05, 0.5], rel=0.02)
+    assert fit_siblings(spread(0.5, 2e-4, 0.5), [0, 1, 0])[1] == pytest.approx(2e-4, rel=0.02)
+
+
+def test_what_moved_a_tenth_of_its_siblings_keeps_its_own_scale():
+    std = fit_siblings(spread(0.5, 0.06, 0.3), [0, 0, 0])
+    assert std == pytest.approx([0.5, 0.06, 0.3], rel=0.02)
+
+
+def test_numbers_without_siblings_are_as_they_were():
+    obs = spread(0.5, 2e-4, 1e5)
+    alone = fit_siblings(obs, [2, 0, 1])
+    assert np.array_equal(alone, Normalizer.fit(obs, obs[:, :1]).obs_std)
+
+
+def test_groups_do_not_mix_even_where_they_alternate():
+    std = fit_siblings(spread(100.0, 1e-3, 1e-3, 1e-5), [0, 1, 0, 1])
+    assert std == pytest.approx([100, 1e-3, 10, 1e-4], rel=0.02)
+
+
+def test_siblings_that_all_stood_still_are_constants():
+    assert fit_siblings(np.full((10, 2), 0.7), [0, 0]).tolist() == [1, 1]
+
+
+def test_a_joint_that_stood_still_beside_moving_ones_has_their_scale():
+    """As one that moved by 1e-12: where it stands says the same in both."""
+    obs = spread(0.5, 1.0)
+    obs[:, 1] = 0.7
+    assert fit_siblings(obs, [0, 0])[1] == pytest.approx(0.05, rel=0.02)

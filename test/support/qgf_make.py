@@ -86,6 +86,67 @@ def position_dict(rate: float = 2.0, **time: Any) -> dict[str, Any]:
     return value
 
 
+def twist_dict(rate: float = 2.0) -> dict[str, Any]:
+    """A tool driven by twists, with a gripper: two actions, a pose, joints in two sources."""
+    return {
+        "contract": 1,
+        "robot": "test_tool",
+        "time": {"period": 0.05, "horizon": 5},
+        "observations": [
+            {
+                "name": "joints",
+                "topic": "joint_states",
+                "type": "sensor_msgs/JointState",
+                "fields": ["position"],
+                "names": ["a", "b"],
+                "max_age": 0.15,
+            },
+            {
+                "name": "tool",
+                "topic": "tool/pose",
+                "type": "geometry_msgs/PoseStamped",
+                "fields": ["pose.position.x", "pose.orientation", "pose.position.z"],
+                "encoding": "rot6d",
+                "max_age": 0.15,
+            },
+            {
+                "name": "gripper",
+                "topic": "gripper/joint_states",
+                "type": "sensor_msgs/JointState",
+                "fields": ["position"],
+                "names": ["finger.left"],
+                "max_age": 0.5,
+            },
+        ],
+        "actions": [
+            {
+                "name": "arm",
+                "topic": "servo/twist",
+                "type": "geometry_msgs/TwistStamped",
+                "fields": ["twist.linear.x", "twist.linear.z", "twist.angular.z"],
+                "representation": "velocity",
+                "space": "twist",
+                "frame": "base_link",
+                "limits": {
+                    "twist.linear.x": {"min": -0.5, "max": 0.5, "rate": rate},
+                    "twist.linear.z": {"min": -0.5, "max": 0.5, "rate": rate},
+                    "twist.angular.z": {"min": -1.0, "max": 1.0, "rate": rate},
+                },
+            },
+            {
+                "name": "grip",
+                "topic": "gripper/commands",
+                "type": "std_msgs/Float64MultiArray",
+                "names": ["finger.left"],
+                "representation": "absolute",
+                "space": "gripper",
+                "limits": {"finger.left": {"min": 0.0, "max": 1.0, "rate": rate}},
+            },
+        ],
+        "outcome": {"objective": "time_to_success", "assume_success": True},
+    }
+
+
 def contract(value: dict[str, Any] | None = None, **changes: Any) -> Contract:
     return Contract.from_dict(copy.deepcopy(value or velocity_dict(**changes)))
 
@@ -281,7 +342,10 @@ class Rig:
         self.now = START
         self.sent: list[Sent] = []
         self.ticks: list[TickResult] = []
-        self.state = {o.name: np.zeros(len(o.labels)) for o in self.contract.observations}
+        self.state = {  # zeros, and upright
+            o.name: np.array([float(n.endswith("orientation.w")) for n in o.labels])
+            for o in self.contract.observations
+        }
 
     def feed(self, skip: tuple[str, ...] = ()) -> None:
         for name, values in self.state.items():

@@ -18,10 +18,13 @@ from training.explicit import (
 from training.models import Critic, VelocityField, aggregate
 from training.sampling import sample
 
+AGGREGATIONS = ["min", "mean", "mean-0std", "mean-1std", "mean-0.5std"]
 
-def nets(obs_dim=5, D=4, hidden=(16, 12), members=2, seed=0, dtype=torch.float32):
+
+def nets(obs_dim=5, D=4, hidden=(16, 12), members=2, seed=0, dtype=torch.float32, output="linear"):
     torch.manual_seed(seed)
-    velocity, critic = VelocityField(obs_dim, D, hidden), Critic(obs_dim, D, hidden, members)
+    velocity = VelocityField(obs_dim, D, hidden)
+    critic = Critic(obs_dim, D, hidden, members, output)
     for p in (*velocity.parameters(), *critic.parameters()):
         p.data.add_(0.1 * torch.randn_like(p))
     return velocity.to(dtype).requires_grad_(False), critic.to(dtype).requires_grad_(False)
@@ -44,11 +47,12 @@ def test_gelu_and_its_slope():
     torch.testing.assert_close(slope, gradient, atol=1e-14, rtol=1e-12)
 
 
-@pytest.mark.parametrize("members", [1, 2, 3])
-@pytest.mark.parametrize("aggregation", ["min", "mean"])
+@pytest.mark.parametrize("output", ["linear", "sigmoid"])
+@pytest.mark.parametrize("members", [1, 2, 5])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("hidden", [(8,), (16, 12), (6, 7, 8, 9)])
-def test_reverse_pass_is_the_gradient(members, aggregation, hidden):
-    _, critic = nets(hidden=hidden, members=members, dtype=torch.float64)
+def test_reverse_pass_is_the_gradient(members, aggregation, hidden, output):
+    _, critic = nets(hidden=hidden, members=members, dtype=torch.float64, output=output)
     obs, action = inputs(50, dtype=torch.float64)
     explicit = CriticGradient(critic, 4, aggregation)
     seen = explicit.observe(obs)
@@ -60,12 +64,13 @@ def test_reverse_pass_is_the_gradient(members, aggregation, hidden):
     )
 
 
+@pytest.mark.parametrize("output", ["linear", "sigmoid"])
 @pytest.mark.parametrize("steps", [1, 7, 10])
-@pytest.mark.parametrize("aggregation", ["min", "mean"])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("sizes", [(1, 1, (8,), 1), (5, 4, (16, 12), 2), (3, 10, (8, 8, 8, 8), 5)])
-def test_agrees_with_the_reference_sampler(sizes, aggregation, steps):
+def test_agrees_with_the_reference_sampler(sizes, aggregation, steps, output):
     obs_dim, D, hidden, members = sizes
-    velocity, critic = nets(obs_dim, D, hidden, members, dtype=torch.float64)
+    velocity, critic = nets(obs_dim, D, hidden, members, dtype=torch.float64, output=output)
     obs, noise = inputs(9, obs_dim, D, dtype=torch.float64)
     w = torch.tensor([0, 0.1, 1, 5, 0, 2, 3, 0.5, 0], dtype=torch.float64)
     out = named(GuidedSampler(velocity, critic, steps, aggregation)(obs, noise, w))
@@ -115,6 +120,30 @@ def test_halves_are_bit_equal_at_zero_weight(rows):
     assert torch.all(out["gradient_norm"][off] == 0) and torch.all(out["guidance_ratio"][off] == 0)
     assert torch.all(out["gradient_norm"][~off] > 0)
     assert not torch.any((out["action"] == out["action_unguided"])[~off].all(dim=-1))
+
+
+def test_members_that_agree_guide_as_one():
+    """Without spread there is no slope of it: mean-1std is the mean, and nothing is NaN."""
+    _, critic = nets(members=3, dtype=torch.float64)
+    for p in critic.parameters():
+        p.data.copy_(p.data[:1].expand_as(p))
+    seen, action = (
+        CriticGradient(critic, 4, "mean").observe(torch.ones(6, 5).double()),
+        inputs(6)[1],
+    )
+    both = [CriticGradient(critic, 4, how) for how in ("mean", "mean-1std")]
+    mean, lower = (c.gradient(seen, action.double(), c.transposed()) for c in both)
+    torch.testing.assert_close(mean, lower)
+
+
+def test_a_saturated_critic_has_a_finite_gradient():
+    _, critic = nets(output="sigmoid")
+    critic.mlp.layers[-1].bias.fill_(200.0)
+    explicit = CriticGradient(critic, 4, "mean-1std")
+    obs, action = inputs(8)
+    seen = explicit.observe(obs)
+    assert torch.all(explicit(seen, action) == 1)
+    assert torch.all(explicit.gradient(seen, action, explicit.transposed()) == 0)
 
 
 def test_an_infinite_gradient_does_not_reach_unguided_rows():

@@ -37,6 +37,8 @@ def learner(config=CONFIG, members=2, seed=0) -> Learner:
 class Fixed(nn.Module):
     """A network that says the same for every input."""
 
+    output = "linear"
+
     def __init__(self, *values: list[float]):
         super().__init__()
         self.out = nn.Parameter(torch.tensor(values if len(values) > 1 else values[0]))

@@ -142,9 +142,71 @@ def test_min_sends_its_gradient_through_the_smaller_member_only():
         aggregate(q, "max")
 
 
+@pytest.mark.parametrize("k", [0, 0.5, 1, 2.75])
+@pytest.mark.parametrize("members", [1, 2, 5])
+def test_mean_less_k_std_is_numpy_s_and_its_gradient_the_difference_quotient(k, members):
+    rng = np.random.default_rng(members)
+    numbers, how, step = rng.normal(size=(members, 7)), f"mean-{k}std", 1e-6
+
+    def formula(x):
+        return x.mean(axis=0) - k * x.std(axis=0)
+
+    q = torch.tensor(numbers, requires_grad=True)
+    low = aggregate(q, how)
+    np.testing.assert_allclose(low.detach(), formula(numbers), rtol=1e-12)
+    (gradient,) = torch.autograd.grad(low.sum(), q)
+    for e in range(members):
+        moved = np.zeros_like(numbers)
+        moved[e] = step
+        quotient = (formula(numbers + moved) - formula(numbers - moved)) / (2 * step)
+        np.testing.assert_allclose(gradient[e], quotient, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_members_that_agree_have_no_spread_and_a_finite_gradient(dtype):
+    """The slope of a square root at 0 is infinite, and 0 times it is not a number."""
+    for q in (torch.full((4, 3), 0.3), torch.tensor([[2.0]]), torch.tensor([[1e-30], [0.0]])):
+        q = q.to(dtype).requires_grad_()
+        low = aggregate(q, "mean-2std")
+        torch.testing.assert_close(low, q.mean(dim=0))
+        (gradient,) = torch.autograd.grad(low.sum(), q)
+        assert gradient.isfinite().all()
+    q = torch.full((5, 1), 0.7, dtype=dtype, requires_grad=True)
+    (gradient,) = torch.autograd.grad(aggregate(q, "mean-1std").sum(), q)
+    torch.testing.assert_close(gradient, torch.full_like(q, 0.2))
+
+
+def test_no_std_below_the_mean_is_the_mean_to_the_bit():
+    q = torch.randn(5, 100)
+    assert torch.equal(aggregate(q, "mean-0std"), aggregate(q, "mean"))
+    assert torch.equal(aggregate(q, "mean"), q.mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    "how", ["", "max", "mean-std", "mean--1std", "mean-1", "mean-1 std", "mean-1e3std", "Min"]
+)
+def test_an_unknown_aggregation_is_refused_and_all_known_are_named(how):
+    with pytest.raises(ValueError, match="known: min, mean, mean-<k>std .* such as mean-1std"):
+        aggregate(torch.zeros(2, 1), how)
+
+
+def test_a_sigmoid_output_is_the_sigmoid_of_the_same_network():
+    torch.manual_seed(0)
+    obs, action = torch.randn(9, 3), torch.randn(9, 4)
+    critic, value = Critic(3, 4, (8,), 3, "sigmoid"), Value(3, (8,), "sigmoid")
+    torch.testing.assert_close(critic(obs, action), critic.logits(obs, action).sigmoid())
+    linear = Critic(3, 4, (8,), 3)
+    linear.load_state_dict(critic.state_dict())
+    assert torch.equal(linear(obs, action), critic.logits(obs, action))
+    torch.testing.assert_close(value(obs), value.mlp(obs)[0, :, 0].sigmoid())
+    with pytest.raises(ValueError, match="output is 'tanh'; known: linear, sigmoid"):
+        Critic(3, 4, (8,), 3, "tanh")
+
+
 @pytest.mark.parametrize("kind, members", [("velocity", 1), ("critic", 3), ("value", 1)])
 def test_architecture_rebuilds_its_network(kind, members):
-    arch = Architecture(kind, 5, 2, 3, (8, 6), members)
+    output = "linear" if kind == "velocity" else "sigmoid"
+    arch = Architecture(kind, 5, 2, 3, (8, 6), members, output)
     again = Architecture.from_dict(arch.to_dict())
     assert again == arch and again.action_size == 6
     net = arch.build()
@@ -160,6 +222,7 @@ def test_architecture_rebuilds_its_network(kind, members):
         ({"hidden": 8}, "hidden"),
         ({"obs_dim": 2.5}, "obs_dim is 2.5"),
         ({"members": 2}, "only a critic"),
+        ({"output": "sigmoid"}, "a velocity's is linear"),
         ({"activation": "relu"}, r"unknown \['activation'\]"),
     ],
 )

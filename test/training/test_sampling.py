@@ -1,12 +1,15 @@
 """The reference sampler: closed forms and exactness at w = 0. Its 1-D testbed: test_testbed.py."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from training import estimators
+from training import estimators, testbed
+from training.grad_step import grad_step
+from training.guards import Box, Guards
 from training.models import Critic, VelocityField, time_table
 from training.sampling import best_of_n, sample
 
@@ -145,6 +148,78 @@ def test_best_of_n_takes_a_weight_per_observation():
     assert torch.equal(mixed.action[0], best_of_n(velocity, critic, obs, noise, 3).action[0])
     guided = best_of_n(velocity, critic, obs, noise, 3, 2.0)
     torch.testing.assert_close(mixed.action[1], guided.action[1])
+
+
+@pytest.mark.parametrize(
+    "guards",
+    [Guards(support=Box((-0.1,), (0.1,)), ratio_cap=0.5), Guards(last=2), Guards(keep_best=True)],
+)
+def test_best_of_n_is_the_best_of_guarded_samples(guards):
+    velocity, critic = nets()
+    obs, noise, w = torch.randn(5, 5), torch.randn(20, 4), torch.tensor([0.0, 1.0, 4.0, 20.0, 40.0])
+    best = best_of_n(velocity, critic, obs, noise, 4, w, guards=guards)
+    for b in range(5):
+        rows = noise[4 * b : 4 * b + 4]
+        each = sample(velocity, critic, obs[b].expand(4, -1), rows, float(w[b]), guards=guards)
+        torch.testing.assert_close(best.action[b], each.action[each.q.argmax()], atol=1e-5, rtol=0)
+    plain = best_of_n(velocity, critic, obs, noise, 4, w)
+    assert torch.equal(best.action[0], plain.action[0])
+    if guards.keep_best:  # the best of the kept is never below the best of the unguided
+        assert torch.all(best.q >= best_of_n(velocity, critic, obs, noise, 4).q - 1e-6)
+    else:
+        assert not torch.equal(best.action[1:], plain.action[1:])
+
+
+def test_grad_step_on_a_quadratic_critic_has_a_closed_form():
+    """Flow of constant c, then a <- a - size (a - m): m is approached by 1 - size each step."""
+    c, m = 0.3, -0.2
+    noise = torch.linspace(-0.6, 0.6, 7, dtype=torch.float64)[:, None]
+    got = grad_step(
+        lambda obs, a, t: torch.full_like(a, c),
+        lambda obs, a: -((a - m) ** 2).sum(-1)[None] / 2,
+        noise,
+        noise,
+        grad_steps=3,
+        size=0.25,
+    )
+    start = noise + c - m
+    torch.testing.assert_close(got.action, m + 0.75**3 * start)
+    torch.testing.assert_close(got.q, -((got.action[:, 0] - m) ** 2) / 2)
+    norm = start.abs()[:, 0] * (1 + 0.75 + 0.75**2) / 3
+    torch.testing.assert_close(got.gradient_norm, norm)
+    torch.testing.assert_close(got.guidance_ratio, 0.25 * 3 * norm / c)
+
+
+def test_grad_step_is_three_clipped_steps_of_a_hundredth_from_the_unguided_sample():
+    velocity, critic = nets()
+    obs, noise = torch.randn(64, 5), 3 * torch.randn(64, 4)
+    a = unguided = sample(velocity, critic, obs, noise, 0.0).action
+    for _ in range(3):
+        a = a.detach().requires_grad_()
+        q = critic(obs, a).min(dim=0).values
+        a = (a + 0.01 * torch.autograd.grad(q.sum(), a)[0]).clamp(-1, 1)
+    got = grad_step(velocity, critic, obs, noise)
+    assert torch.equal(got.action, a.detach())
+    assert not torch.equal(a, unguided) and (unguided.abs() == 1).any()
+    assert torch.equal(grad_step(velocity, critic, obs, noise, grad_steps=0).action, unguided)
+    assert torch.equal(grad_step(velocity, critic, obs, noise, size=0.0).action, unguided)
+
+
+def test_grad_step_follows_the_critic_out_of_the_data():
+    """Wide bump: whoever takes as long a way as QGF does ends on the false peak, all of them."""
+    noise = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times = torch.arange(10).double() / 10
+    options = {"steps": 10, "times": times, "bound": math.inf}
+    call = partial(grad_step, testbed.velocity, testbed.WIDE, noise[:, :0], noise, **options)
+    assert ((call().action - 1).abs() < 0.5).double().mean() == pytest.approx(1 / 3, abs=0.03)
+    assert (call(grad_steps=30, size=0.1).action > 2).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("bad", [{"grad_steps": -1}, {"size": -0.1}, {"size": math.nan}])
+def test_grad_step_refuses(bad):
+    velocity, critic = nets()
+    with pytest.raises(ValueError, match="needed: at least 0"):
+        grad_step(velocity, critic, torch.zeros(2, 5), torch.zeros(2, 4), **bad)
 
 
 @pytest.mark.parametrize(

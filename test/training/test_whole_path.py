@@ -14,10 +14,10 @@ from qgf_ros.control.chunk import draw_noise
 from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.sim.world import world_folder
-from training.config import FitConfig
+from training.config import SELECT_SEEDS, FitConfig
 from training.data.load import data_hash, load_episodes
 from training.data.record import record
-from training.evaluate import SELECT_SEEDS, Rate, Variant, evaluate
+from training.evaluate import Rate, Variant, evaluate
 from training.export import export, networks, parity
 from training.fit import fit
 

@@ -62,6 +62,8 @@ class Chunks:
     next_obs: np.ndarray  # (N, O) H ticks later
     episode: np.ndarray  # (N,) index of the episode
     tick: np.ndarray  # (N,) tick within it
+    to_go: np.ndarray  # (N,) discounted return of the whole rest; NaN where the episode was cut
+    valid: np.ndarray  # (N,) 0: nothing is known of its value, only the flow learns from it
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -93,6 +95,10 @@ def chunks(episodes: Sequence[Episode], horizon: int, discount: float) -> Chunks
                 next_obs=episode.obs[np.minimum(end, steps)],
                 episode=np.full(len(starts), number),
                 tick=starts,
+                to_go=episode.returns(discount)[starts]
+                if episode.terminal
+                else np.full(len(starts), np.nan),
+                valid=np.ones(len(starts), np.float32),
             )
         )
     if not rows:

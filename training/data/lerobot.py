@@ -16,6 +16,10 @@ from qgf_ros.errors import DataRefused
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording, Stream
 
+RENAME = (  # a message's fields have fixed names; guessing who is who would mix x, y, z, w with w, x, y, z
+    "; name them in meta/info.json as the message's fields are named"
+)
+
 
 class LeRobotReader:
     """One recording per episode. A row is one tick: its values are known at its time, its reward
@@ -133,8 +137,13 @@ def _column(
     if names:
         missing = [n for n in wanted if n not in names]
         if missing:
-            raise DataRefused(f"{where} has no {', '.join(missing)}; it has {', '.join(names)}")
+            raise DataRefused(
+                f"{where} has no {', '.join(missing)}; it has {', '.join(names)}"
+                + ("" if source.names else RENAME)
+            )
         values = values[:, [names.index(n) for n in wanted]]
     elif width != len(wanted):
-        raise DataRefused(f"{where} has {width} numbers, the contract names {len(wanted)}")
+        raise DataRefused(
+            f"{where} has {width} numbers, the contract names {len(wanted)}: {', '.join(wanted)}"
+        )
     return values

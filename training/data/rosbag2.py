@@ -12,9 +12,9 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from qgf_ros.contract import Contract, Source
+from qgf_ros.contract import ActionSpec, Contract, Source
 from qgf_ros.errors import DataRefused, QgfError, UsageError
-from qgf_ros.messages import message_type
+from qgf_ros.messages import SchemaError, message_type
 from training.data.streams import Recording, Stream
 
 STORE = Stores.ROS2_KILTED
@@ -36,19 +36,22 @@ class Rosbag2Reader:
         rejected: Counter[str] = Counter()
         try:
             with AnyReader([bag], default_typestore=get_typestore(STORE)) as reader:
-                connections = {
-                    c.id: s for s in sources for c in self._connections(reader, bag, sources[s], s)
-                }
+                connections: dict[int, list[str]] = defaultdict(list)  # sources may share a topic
+                for s in sources:
+                    for c in self._connections(reader, bag, sources[s], s):
+                        connections[c.id].append(s)
                 wanted = [c for c in reader.connections if c.id in connections]
                 for connection, receipt, raw in reader.messages(connections=wanted):
-                    name_ = connections[connection.id]
-                    try:
-                        msg = reader.deserialize(raw, connection.msgtype)
-                        rows[name_].append(_decode(sources[name_], msg, receipt))
-                    except Exception as error:  # noise in a message: whatever decoding runs into
-                        rejected[
-                            f"{sources[name_].topic}: {type(error).__name__}: {error}"[:200]
-                        ] += 1
+                    for s in connections[connection.id]:
+                        try:
+                            msg = reader.deserialize(raw, connection.msgtype)
+                            rows[s].append(_decode(sources[s], msg, receipt))
+                        except (
+                            Exception
+                        ) as error:  # noise in a message: whatever decoding runs into
+                            rejected[
+                                f"{sources[s].topic}: {type(error).__name__}: {error}"[:200]
+                            ] += 1
         except QgfError:
             raise
         except Exception as error:  # a damaged file: rosbags raises what it runs into
@@ -100,11 +103,20 @@ def contract_sources(contract: Contract) -> dict[str, Source]:
 def _decode(source: Source, msg: Any, receipt: int) -> tuple[int, int, np.ndarray]:
     kind = message_type(source.type)
     values = kind.decode(msg, source.fields, source.names)
+    frame = _frame(source)
+    if frame and msg.header.frame_id.strip("/") not in ("", frame.strip("/")):
+        raise SchemaError(f"frame_id is {msg.header.frame_id!r}, the contract says {frame!r}")
     stamp = receipt
     if source.stamp == "header":
         header = (msg if source.type == "std_msgs/Header" else msg.header).stamp
         stamp = header.sec * 1_000_000_000 + header.nanosec or receipt  # an unset stamp is no stamp
     return stamp, receipt, values
+
+
+def _frame(source: Source) -> str:
+    """The axes of a stamped command. The same numbers in other axes are another command."""
+    stamped = isinstance(source, ActionSpec) and message_type(source.type).stamped
+    return source.frame if isinstance(source, ActionSpec) and stamped else ""
 
 
 def _stream(rows: list[tuple[int, int, np.ndarray]], width: int) -> Stream:
@@ -122,12 +134,19 @@ def _stream(rows: list[tuple[int, int, np.ndarray]], width: int) -> Stream:
 class BagWriter:
     """Writes numbers as the messages that a contract names. MCAP.
 
-    Use as a context manager. Raises UsageError if the bag exists already.
+    Use as a context manager. Raises UsageError if the bag exists already, or if sources share a
+    topic: each would write messages that lack the other's numbers.
     """
 
     def __init__(self, path: Path, sources: dict[str, Source]) -> None:
         if path.exists():
             raise UsageError(f"{path} exists already; choose another folder or remove it")
+        topics = Counter(s.topic for s in sources.values())
+        shared = [f"{n} ({s.topic})" for n, s in sources.items() if topics[s.topic] > 1]
+        if shared:
+            raise UsageError(
+                f"{', '.join(shared)} share a topic; such messages can be read, not written"
+            )
         self._sources = sources
         self._store = get_typestore(STORE)
         self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -151,7 +170,7 @@ class BagWriter:
             stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
             frame_id=f"{int(values[0])}"
             if source.type == "std_msgs/Header" and len(values)
-            else "",
+            else _frame(source),
         )
         msg = message_type(source.type).encode(
             self.make, source.fields, source.names, values, header

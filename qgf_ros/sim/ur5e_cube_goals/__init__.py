@@ -1,0 +1,1 @@
+"""ur5e_cube_goals: the same robot, told by a topic where to take the cube."""

@@ -1,0 +1,95 @@
+"""Every kind of critic output and aggregation, from a policy folder through ONNX to a sample."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from qgf_make import contract, resign, write_tiny
+
+from qgf_ros.errors import PolicyRefused
+from qgf_ros.policy import Network, Returns, load_policy
+from qgf_ros.sampler.base import make_sampler
+from training.export import export, networks, parity
+from training.models import aggregate
+
+COMBINATIONS = [("sigmoid", "min", 2), ("linear", "mean-1std", 3), ("sigmoid", "mean-0.5std", 5)]
+
+
+def make(folder, output, aggregation, members):
+    write_tiny(
+        folder,
+        critic=Network("critic.safetensors", (32, 32), members, output=output),
+        returns=Returns("time_to_success", 0.99, 1.0, aggregation),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module", params=COMBINATIONS, ids=str)
+def exported(request, tmp_path_factory):
+    folder = make(tmp_path_factory.mktemp("policy") / "p", *request.param)
+    return request.param, export(folder), load_policy(folder)
+
+
+def test_the_exported_sampler_passes_parity(exported):
+    _, result, policy = exported
+    assert result.largest_error <= 1 and result.samples > 500
+    assert result.ties_left_out < 0.1 * result.samples
+    assert policy.description.export == result
+
+
+def test_parity_tells_other_aggregations_and_outputs_apart(exported):
+    _, _, policy = exported
+    d = policy.description
+    other = "mean" if d.returns.aggregation != "mean" else "min"
+    wrong = replace(d, returns=replace(d.returns, aggregation=other))
+    assert parity(replace(policy, description=wrong)).largest_error > 1
+    flat = "linear" if d.critic.output == "sigmoid" else "sigmoid"
+    wrong = replace(d, critic=replace(d.critic, output=flat))
+    assert parity(replace(policy, description=wrong)).largest_error > 1
+
+
+def test_q_and_its_spread_are_those_of_the_members(exported):
+    (output, aggregation, _), _, policy = exported
+    rng = np.random.default_rng(3)
+    obs = rng.standard_normal(policy.obs_dim).astype(np.float32)
+    noise = rng.standard_normal((6, policy.flat_dim)).astype(np.float32)
+    drawn = make_sampler(policy, device="cpu")(obs, noise, 2.0)
+    _, critic = networks(policy, torch.float64)
+    rows = torch.from_numpy(obs).double().expand(6, -1)
+    q = critic(rows, torch.from_numpy(drawn.action).double())
+    np.testing.assert_allclose(drawn.q, aggregate(q, aggregation), atol=2e-6)
+    np.testing.assert_allclose(drawn.q_std, q.numpy().std(axis=0), atol=2e-6)
+    if output == "sigmoid":
+        assert ((0 < q) & (q < 1)).all()
+
+
+def test_a_policy_from_before_these_settings_is_linear_with_min(tmp_path):
+    write_tiny(tmp_path / "p")
+    file = tmp_path / "p" / "policy.yaml"
+    content = yaml.safe_load(file.read_text())
+    del content["critic"]["output"], content["velocity"]["output"]
+    del content["returns"]["aggregation"]
+    file.write_text(yaml.safe_dump(content))
+    resign(tmp_path / "p")
+    d = load_policy(tmp_path / "p", contract()).description
+    assert (d.critic.output, d.returns.aggregation) == ("linear", "min")
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        (("critic", "output"), "tanh", "linear, sigmoid"),
+        (("returns", "aggregation"), "mean-xstd", "mean-<k>std"),
+    ],
+)
+def test_an_unknown_output_or_aggregation_is_refused(tmp_path, key, value, words):
+    write_tiny(tmp_path / "p")
+    file = tmp_path / "p" / "policy.yaml"
+    content = yaml.safe_load(file.read_text())
+    content[key[0]][key[1]] = value
+    file.write_text(yaml.safe_dump(content))
+    resign(tmp_path / "p")
+    with pytest.raises(PolicyRefused, match=words):
+        load_policy(tmp_path / "p")
