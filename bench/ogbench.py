@@ -7,7 +7,7 @@ Makes the play data (`ogbench_data.py`), trains one flow and critic per training
 contract of the `ur5e_cube` world, chooses each sampler's weight on some episodes and reports
 others, all through the control core as on the robot. The weight is the published one, of rewards
 in their own unit: w = 1 / (beta * return_scale). What is done is kept in DIR: the same command
-goes on where it stopped. Results: DIR/results.json and a table.
+goes on where it stopped. Results: a JSON file in DIR and a table.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ class Bench:
     """The same for the others."""
     transitions: int = 200_000
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=30_000))
+    analyze: bool = False
+    """`qgf analyze` on the first seed's policy, at states of the held-out play."""
     workers: int = 2
     """Processes."""
 
@@ -161,15 +163,20 @@ def run(bench: Bench) -> list[dict[str, Any]]:
         entries = MAIN | (OTHERS if bench.other_episodes else {})
         chosen = choose(bench, task, policies, entries, cache)
         rows = report(bench, task, policies, entries, chosen, cache)
-    (bench.out / "results.json").write_text(json.dumps(rows, indent=0))
+    (bench.out / f"{label(bench)}.json").write_text(json.dumps(rows, indent=0))
     show(rows)
+    if bench.analyze:
+        _analyze(bench, data, policies[bench.seeds[0]])
     return rows
 
 
+def label(bench: Bench) -> str:
+    """Tells what was trained, so that no run takes another one's policy."""
+    return f"{bench.task}-{'x'.join(map(str, bench.fit.hidden))}-{bench.fit.steps}"
+
+
 def policy_folder(bench: Bench, seed: int) -> Path:
-    """Its name tells what was trained, so that no run takes another one's policy."""
-    width = "x".join(map(str, bench.fit.hidden))
-    return bench.out / f"{bench.task}-{width}-{bench.fit.steps}-seed{seed}"
+    return bench.out / f"{label(bench)}-seed{seed}"
 
 
 def _train(job: tuple[Bench, Path, int]) -> Path:
@@ -193,6 +200,21 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
     fitted = fit_episodes(trained, held, contract, out, config, {"data": meta})
     export(fitted.policy)
     return fitted.policy
+
+
+def _analyze(bench: Bench, data: Path, folder: Path) -> None:
+    from training.analysis.run import chosen, examine
+    from training.data.ogbench import play_episodes
+
+    policy = load_policy(folder)
+    goals = make_world(TASKS[bench.task].world).goals  # type: ignore[attr-defined]
+    trained, _ = play_episodes(data, policy.contract, goals)
+    held, _ = play_episodes(data.with_name(f"{data.stem}-val.npz"), policy.contract, goals)
+    held = [e for e in held if len(e) >= policy.horizon]
+    of_held, of_trained = range(len(held)), range(len(held), len(held) + len(trained))
+    why = "held-out play of the same kind"
+    pool = chosen(policy, [*held, *trained], of_held, of_trained, "select", why)
+    examine(policy, [*held, *trained], pool, bench.out / f"{label(bench)}-analysis", 256, 0)
 
 
 class Cache:

@@ -233,7 +233,7 @@ class ActionSpec(Source):
                 raise ValueError(
                     f"representation is {self.representation}; a twist is a velocity, so it must be velocity"
                 )
-            if False:
+            if message_type(self.type).stamped and not self.frame.strip():
                 raise ValueError(
                     f"frame is {self.frame!r}; {self.type} says in its header along which axes it is, "
                     'so give the frame_id that the receiver expects ("base_link", "tool0")'

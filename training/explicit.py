@@ -131,7 +131,10 @@ class CriticGradient(nn.Module):
         q = raw.sigmoid() if self.bounded else raw
         std = spread(q)
         std = torch.where(std > 0, std, 1.0)
-        return share - self.k / members * (q - q.mean(dim=0)) / std
+        centred = q - q.mean(dim=0)
+        # Twice: a mean that was rounded leaves a common rest, as large as std where all agree.
+        centred = centred - centred.mean(dim=0)
+        return share - self.k / members * centred / std
 
     def _run(self, seen: Tensor, action: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """-> Q (E, B, 1) and, per hidden layer, what its reverse pass needs."""

@@ -228,9 +228,11 @@ class QgfNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._state_subscriptions = []
         core, period = self.core, self.core.policy.contract.time.period
-        now = self.get_clock().now().nanoseconds
         give_up = time.monotonic() + LAST_WORDS
         while time.monotonic() < give_up:
+            now = (
+                self.get_clock().now().nanoseconds
+            )  # a stale stamp may be ignored at the other end
             output = core.halt(now)
             if output.values is None:
                 break

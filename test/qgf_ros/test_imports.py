@@ -32,6 +32,7 @@ HOMES = {
     "ogbench": ("qgf_ros/sim/ur5e_cube/world.py",),
     "rosbags": (),
     "matplotlib": ("qgf_ros/report/",),
+    "PIL": ("qgf_ros/report/",),
     "plotly": ("qgf_ros/report/",),
     "jinja2": ("qgf_ros/report/",),
     "rich": ("qgf_ros/console.py",),

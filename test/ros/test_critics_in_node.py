@@ -21,7 +21,7 @@ from training.data.record import record
 from training.export import export
 from training.fit import fit_episodes
 
-TINY = FitConfig(hidden=(32, 32), steps=150, denoise_steps=3, workers=1)
+TINY = FitConfig(hidden=(32, 32), steps=150, denoise_steps=2, workers=1)
 FIVE = {"bounded": True, "members": 5, "aggregation": "mean-1std"}
 CASES = {
     "iql": ("reward", {}),
@@ -85,16 +85,22 @@ def test_the_node_drives_the_arm_with_it(case, bags, domain, tmp_path):
         moved = listener.wait_commands(20)
         assert any(max(map(abs, c.values)) > 0.01 for c in moved)
         for said in (v.msg for v in listener.q_values):
-            numbers = (said.q, said.q_unguided, said.q_std, said.gradient_norm, said.guidance_ratio)
+            numbers = (
+                said.q_sampled,
+                said.q_unguided,
+                said.ensemble_spread,
+                said.gradient_norm,
+                said.guidance_ratio,
+            )
             assert all(map(math.isfinite, numbers)) and 0 < said.beta < math.inf
-            assert said.gradient_norm > 0 and said.q_std >= 0
+            assert said.gradient_norm > 0 and said.ensemble_spread >= 0
             if config.bounded:
-                assert -1 < said.q < 1 and said.q_std <= 0.5
+                assert -1 < said.q_sampled < 1 and said.ensemble_spread <= 0.5
         assert not listener.violations, listener.violations
         print(
             f"{case}: {trained - began:.1f} s to train and export, "
             f"{time.monotonic() - trained:.1f} s in the node; "
-            + json.dumps({"q": round(listener.q_values[-1].msg.q, 3)})
+            + json.dumps({"q": round(listener.q_values[-1].msg.q_sampled, 3)})
         )
         node.stop()
     finally:

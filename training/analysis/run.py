@@ -64,12 +64,18 @@ def analyze(
     """
     if count < 2 or seed < 0:
         raise UsageError(f"states is {count}, seed {seed}; allowed: at least 2 and at least 0")
-    began = time.monotonic()
-    torch.set_num_threads(1)  # the same sums in the same order, and no slower on small networks
     contract = Contract.load(contract_path) if contract_path else None
     policy = load_policy(policy_folder, contract)
     episodes, _ = load_episodes(data, contract or policy.contract, workers, track)
-    held = held_out(policy, episodes, seed)
+    return examine(policy, episodes, held_out(policy, episodes, seed), out, count, seed)
+
+
+def examine(
+    policy: Policy, episodes: Sequence[Episode], held: Held, out: Path, count: int, seed: int
+) -> dict[str, Any]:
+    """As `analyze`, from episodes and a choice among them that was made elsewhere."""
+    began = time.monotonic()
+    torch.set_num_threads(1)  # the same sums in the same order, and no slower on small networks
     states = held.pool[:count]
     used = len(states.episode.unique())
     say(f"{len(states)} states of {used} episodes: {held.why}")
@@ -146,6 +152,19 @@ def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held
         why = f"the {group} split of the policy's own data"
         if group == "train":
             why += "; there are too few episodes to hold some out, so figures are optimistic"
+    return chosen(policy, episodes, looked_at, compared, group, why, seed)
+
+
+def chosen(
+    policy: Policy,
+    episodes: Sequence[Episode],
+    looked_at: Sequence[int],
+    compared: Sequence[int],
+    group: str,
+    why: str,
+    seed: int = 0,
+) -> Held:
+    """The chunks of the episodes `looked_at`, in random order, and of those `compared` with."""
     pool = _states(policy, episodes, looked_at)
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     recorded = pool if looked_at == compared else _states(policy, episodes, compared)

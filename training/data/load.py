@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -67,7 +67,7 @@ def load_episodes(
     return episodes, report
 
 
-def data_hash(episodes: list[Episode]) -> str:
+def data_hash(episodes: Sequence[Episode]) -> str:
     """SHA-256 over the content of all episodes, in order; names do not matter."""
     return hashlib.sha256("".join(map(_content, episodes)).encode()).hexdigest()
 
