@@ -39,39 +39,41 @@ from training.evaluate import Rate, Reference, Variant, run_block  # noqa: E402
 from training.guards import Guards  # noqa: E402
 
 BLOCK = 10  # episodes per job
-WEIGHTS = (0.01, 0.03, 0.1, 0.3)  # as published for unscaled rewards
 
 
 @dataclass(frozen=True)
 class Task:
-    """Where a task's data comes from and in which world it is played."""
+    """Where a task's data comes from, in which world it is played, and the weights to try."""
 
     data: str
     world: str
+    weights: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)  # as published, for rewards of -1 and 0
 
 
 TASKS = {
     "cube-single": Task("cube-single", "ur5e_cube"),
-    "cube-single-goals": Task("cube-single", "ur5e_cube_goals"),
+    # Returns in [0, 1] instead of (-100, 0]: the same push needs a hundred times the weight.
+    "cube-single-goals": Task("cube-single", "ur5e_cube_goals", (1.0, 3.0, 10.0, 30.0)),
     "cube-double": Task("cube-double", "ur5e_cube_double"),
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sampler. `like`: takes the weight that was chosen for another one."""
+    """One sampler. weight None: the task's weights are tried, or, with `like`, the one taken that
+    was chosen for another sampler."""
 
-    weights: tuple[float, ...] = WEIGHTS
+    weight: float | None = None
     candidates: int = 1
     reference: Reference | None = None
     like: str = ""
 
 
 MAIN = {
-    "bc": Entry((0.0,)),
+    "bc": Entry(0.0),
     "qgf": Entry(),
-    "best_of_4": Entry((0.0,), 4),
-    "best_of_16": Entry((0.0,), 16),
+    "best_of_4": Entry(0.0, 4),
+    "best_of_16": Entry(0.0, 16),
     "qgf_best_of_4": Entry(candidates=4, like="qgf"),
 }
 OTHERS = {
@@ -79,7 +81,7 @@ OTHERS = {
     "qgf_chain": Entry(reference=Reference("qgf_chain")),
     "bptt": Entry(reference=Reference("bptt")),
     "ood": Entry(reference=Reference("ood")),
-    "grad_step": Entry((1.0,), reference=Reference(grad_steps=3)),  # the weight switches it on
+    "grad_step": Entry(1.0, reference=Reference(grad_steps=3)),  # the weight switches it on
     "qgf_ratio_cap": Entry(like="qgf", reference=Reference(guards=Guards(ratio_cap=1.0))),
     "qgf_skip_first": Entry(like="qgf", reference=Reference(guards=Guards(skip_first=1))),
     "qgf_keep_best": Entry(like="qgf", reference=Reference(guards=Guards(keep_best=True))),
@@ -195,7 +197,8 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
     contract = Contract.load(world_folder(task.world) / "contract.yaml")
     goals = make_world(task.world).goals  # type: ignore[attr-defined]
     trained, meta = play_episodes(data, contract, goals)
-    held, _ = play_episodes(data.with_name(f"{data.stem}-val.npz"), contract, goals)
+    validation = data.with_name(f"{data.stem}-val.npz")  # a tenth more; none of very little
+    held = play_episodes(validation, contract, goals)[0] if validation.exists() else []
     config = replace(bench.fit, seed=seed)
     fitted = fit_episodes(trained, held, contract, out, config, {"data": meta})
     export(fitted.policy)
@@ -288,8 +291,8 @@ def choose(
             for job in jobs_for(task, policy, name, weight, SELECT_SEEDS, episodes[name])
         ]
         for name, entry in entries.items()
-        if len(entry.weights) > 1 and not entry.like
-        for weight in entry.weights
+        if entry.weight is None and not entry.like
+        for weight in task.weights
     }
     done = cache.play([j for jobs in tried.values() for j in jobs], "choosing weights")
     won = {k: sum(done[j.key]["successes"] for j in jobs) for k, jobs in tried.items()}
@@ -298,12 +301,14 @@ def choose(
         ("sampler", "weight", "success"),
         [(n, f"{w:g}", f"{count}/{episodes[n] * len(policies)}") for (n, w), count in won.items()],
     )
-    chosen = {}
-    for name, entry in entries.items():
-        source = entry.like or name
-        weights = ENTRIES[source].weights
-        chosen[name] = max(weights, key=lambda w: (won.get((source, w), 0), -w))
-    return chosen
+
+    def best(name: str) -> float:
+        return max(task.weights, key=lambda w: (won[name, w], -w))
+
+    return {
+        name: best(entry.like or name) if entry.weight is None else entry.weight
+        for name, entry in entries.items()
+    }
 
 
 def report(

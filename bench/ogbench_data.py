@@ -27,10 +27,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+# A script's folder comes first on the path, where ogbench.py would hide the package of its name.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
 
-from qgf_ros.console import say, track
-from qgf_ros.errors import UsageError, exit_codes
+import numpy as np  # noqa: E402
+
+from qgf_ros.console import say, track  # noqa: E402
+from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
 
 EPISODE_STEPS = 1001  # rows per episode; the last gives a state only, so 1000 transitions
 PLAN_NOISE = 0.1  # share of the largest action, added to the plan (the script's default)

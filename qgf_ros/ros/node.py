@@ -178,11 +178,12 @@ class QgfNode(LifecycleNode):
         self.core.activate(self.parameters.values["enable_on_start"])
         if self._estop:
             self.core.estop()
+        goal = contract.outcome.goal.observation if contract.outcome.goal else ""
         self._state_subscriptions = [
-            self.create_subscription(
-                ros_type(o.type), o.topic, partial(self._on_state, o), qos.STATE
-            )
+            self.create_subscription(ros_type(o.type), o.topic, partial(self._on_state, o), profile)
             for o in contract.observations
+            # A goal is often said once and latched; see ~/estop.
+            for profile in ((qos.STATE, qos.LATCHED) if o.name == goal else (qos.STATE,))
         ]
         period = round(contract.time.period * 1e9)
         self._loop = ControlLoop(

@@ -50,13 +50,13 @@ def played_out(e, tick, goal, recorded, horizon):
             at = tick + i + 1
             if at > len(e):
                 return "unknown", 0.0
+            if at == len(e) and e.terminal and not e.success:
+                return "lost", 0.0
             achieved = e.obs[at, [1, 0]]
             if np.hypot(*(achieved - goal)) <= RADIUS:
                 return "reached", GAMMA**i
             if at == len(e) and e.terminal and e.success and recorded:
                 return "reached", GAMMA**i
-            if at == len(e) and e.terminal and not e.success:
-                return "lost", 0.0
         return "on", 0.0
 
     said, reward = look(horizon)
@@ -133,6 +133,45 @@ def test_a_success_ends_the_episode_for_its_own_goal_only():
     other = ours.relabelled(last, nowhere, np.array([False]))
     assert (own.reward, own.mask, own.valid) == (1, 0, 1)
     assert (other.reward, other.valid) == (0, 0), "what would have come after it is not known"
+
+
+def test_a_failure_reaches_nothing_wherever_it_was():
+    e = play(np.random.default_rng(0), 2)[1]
+    ours, last = hindsight([e]), np.array([len(e) - 1])
+    there = e.obs[-1:, [1, 0]]
+    got = ours.relabelled(last, there, np.array([False]), to_go=True)
+    assert (got.reward, got.mask, got.valid, got.to_go) == (0, 0, 1, 0)
+
+
+def test_recordings_without_any_outcome_are_cut_and_a_success_earns_one():
+    from training.data.alignment import Report, align
+    from training.data.streams import Recording, Stream
+
+    own = velocity_dict()
+    spec = {"observation": "goal", "achieved": ["joints.position.a"], "radius": 0.1}
+    own["outcome"] = {"objective": "reach_goal", "goal": spec}
+    heard = {"topic": "success", "type": "std_msgs/Bool", "fields": ["data"]}
+    labelled = own | {"outcome": own["outcome"] | {"success": heard}}
+    at = 10**18 + np.arange(60, dtype=np.int64) * 50_000_000
+    streams = {
+        name: Stream(at, at, np.ones((60, width)))
+        for name, width in (("joints", 4), ("goal", 1), ("arm", 2))
+    }
+
+    def read(value, **more):
+        return align(Recording("bag", streams | more, one_episode=True), contract(value), Report())
+
+    def said(what):
+        return Stream(at[50:51], at[50:51], np.array([[what]]))
+
+    (play_,) = read(own)
+    assert not play_.terminal and play_.success is None and not play_.reward.any()
+    (unsaid,) = read(labelled, success=Stream(at[:0], at[:0], np.zeros((0, 1))))
+    assert not unsaid.terminal and not unsaid.reward.any()
+    (won,) = read(labelled, success=said(1.0))
+    assert won.terminal and won.success and won.reward.tolist() == [0] * (len(won) - 1) + [1]
+    (lost,) = read(labelled, success=said(0.0))
+    assert lost.terminal and lost.success is False and not lost.reward.any()
 
 
 def identified(rng, count=6):

@@ -1,5 +1,6 @@
 """The README says what the code says: parameters, topics, message types, exit codes, links."""
 
+import json
 import re
 from pathlib import Path
 
@@ -39,3 +40,18 @@ def test_exit_codes_are_all_named():
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_the_benchmark_table_is_what_was_measured():
+    """Pooled over the training seeds, with the interval that `Rate` gives."""
+    from training.evaluate import Rate
+
+    results = json.loads((ROOT / "bench/results/ogbench-cube-single.json").read_text())
+    for cells in rows("A task that nobody here designed"):
+        name = cells[0].strip("`")
+        mine = [r for r in results if r["sampler"] == name]
+        assert mine, f"{name} is not in the results"
+        rate = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
+        assert cells[2] == f"{rate.count}/{rate.total}"
+        assert cells[3] == str(rate)
+        assert float(cells[1] or 0) == mine[0]["weight"]

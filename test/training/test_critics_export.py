@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from qgf_make import contract, resign, write_tiny
+from qgf_make import contract, description, resign, tensors, write_tiny
 
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy import Network, Returns, load_policy
+from qgf_ros.policy import Beta, Network, Returns, load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
+from training import export as export_module
 from training.export import export, networks, parity
 from training.models import aggregate
 
@@ -93,3 +94,27 @@ def test_an_unknown_output_or_aggregation_is_refused(tmp_path, key, value, words
     resign(tmp_path / "p")
     with pytest.raises(PolicyRefused, match=words):
         load_policy(tmp_path / "p")
+
+
+def test_what_float32_cannot_decide_is_left_out_and_too_much_of_it_refused(tmp_path, monkeypatch):
+    """A critic so steep that a last digit grows to a whole action: the reference does not agree
+    with itself there, so the export cannot be held to it."""
+    own = contract()
+    d = description(
+        own,
+        critic=Network("critic.safetensors", (32, 32), 5),
+        returns=Returns("reward", 0.99, 1.0, "mean-1std"),
+        beta=Beta(0.05, 0.05, (0.05,)),
+    )
+    weights = tensors(own, d)
+    weights["critic.safetensors"]["layers.2.weight"] *= 20_000
+    write_policy(tmp_path / "p", d, weights)
+    monkeypatch.setattr(export_module, "LARGEST_SHARE", 1.0)
+    result = export(tmp_path / "p")
+    assert result.largest_error <= 1 and result.ties_left_out > 0
+    policy = load_policy(tmp_path / "p")
+    monkeypatch.setattr(export_module, "UNDECIDED", float("inf"))
+    assert parity(policy).largest_error > 1, "else this test shows nothing"
+    monkeypatch.undo()
+    monkeypatch.setattr(export_module, "LARGEST_SHARE", 0.0)
+    assert parity(policy).largest_error == float("inf")

@@ -212,3 +212,23 @@ def test_json_is_one_document_on_stdout(run, tmp_path):
     )
     assert code == 0
     assert sum(json.loads(out)["outcomes"].values()) == 4
+
+
+def test_samplers_are_compared_side_by_side(tmp_path):
+    code, out, err = qgf(
+        "evaluate", "planar_arm", "--episodes", 3, "--candidates", 2, "--workers", 1, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    document = json.loads(out)
+    assert [(s["sampler"], s["episodes"]) for s in document["samplers"]] == [
+        ("unguided", 3),
+        ("qgf", 3),
+        ("best-of-2", 3),
+    ]
+    low, high = document["samplers"][1]["interval"]
+    assert 0 <= low < high <= 1
+
+
+def test_a_beta_below_the_floor_is_not_compared(tmp_path):
+    code, out, err = qgf("evaluate", "planar_arm", "--beta", 1e-6, "--episodes", 1)
+    assert code == 2 and "floor" in err.splitlines()[-1]

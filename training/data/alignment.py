@@ -122,7 +122,7 @@ def _episode(
     action, commanded = _act(streams, contract, ticks)
     if contract.outcome.objective == "reward":
         reward = _rewards(streams.get("reward"), ticks, period, stop if ended else None)
-    else:  # time to success: 1 when it comes, worth less the later it does
+    else:  # 1 when success comes, worth less the later it does; none where nobody said so
         reward = np.zeros(len(ticks))
         reward[-1] = float(bool(won))
     if ended and not fresh[-1]:  # the state after the end is never used: nothing is bootstrapped

@@ -88,7 +88,7 @@ class Hindsight:
         bootstrapped. What was done after it is kept as it was: it no longer matters, and actions
         that were made up would tell the critic which goals are reached. A chunk that runs past the
         end of the data without reaching its goal is not valid: nobody knows what would have
-        followed.
+        followed. What ends in failure reaches nothing.
         """
         part = Chunks(*(getattr(self.parts, f)[rows] for f in Chunks.__dataclass_fields__))
         steps, lost = self.steps[part.episode], self.lost[part.episode]
@@ -120,8 +120,10 @@ class Hindsight:
         tick = part.tick[:, None] + np.arange(1, ahead + 1)  # (B, ahead), of what the action led to
         achieved = self.achieved[self.begin[part.episode, None] + np.minimum(tick, steps)]
         distance = np.linalg.norm(achieved - goal[:, None], axis=-1)
-        won = (recorded & self.won[part.episode])[:, None] & (tick == steps)
-        there = ((distance <= self.radius) | won) & (tick <= steps)
+        last = tick == steps
+        won = last & (recorded & self.won[part.episode])[:, None]
+        failed = last & self.lost[part.episode, None]  # wherever that was, it is no success
+        there = ((distance <= self.radius) | won) & (tick <= steps) & ~failed
         return np.where(there.any(axis=1), there.argmax(axis=1), ahead)
 
     def _draw(

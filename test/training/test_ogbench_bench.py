@@ -1,0 +1,45 @@
+"""bench/ogbench.py end to end, very small: data, training, choice of weights, report, resumption."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+if not BENCH.is_dir():
+    pytest.skip("bench/ is not part of an installed package", allow_module_level=True)
+
+
+def bench(out, *more):
+    command = [sys.executable, BENCH / "ogbench.py", "--out", out, "--seeds", "0", "--workers", "1"]
+    command += ["--transitions", "1000", "--episodes", "2", "--select-episodes", "1"]
+    command += ["--other-episodes", "0", "--fit.steps", "20", "--fit.hidden", "16", "16", *more]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=240, env=env
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((out / "cube-single-16x16-20.json").read_text()), done.stderr
+
+
+def test_the_benchmark_runs_and_goes_on_where_it_stopped(tmp_path):
+    rows, _ = bench(tmp_path)
+    assert {r["sampler"] for r in rows} == {
+        "bc",
+        "qgf",
+        "best_of_4",
+        "best_of_16",
+        "qgf_best_of_4",
+    }
+    assert all(r["episodes"] == 2 and 0 <= r["successes"] <= 2 for r in rows)
+    assert all(r["task"] == "cube-single" and r["seed"] == 0 for r in rows)
+    bc = next(r for r in rows if r["sampler"] == "bc")
+    assert bc["weight"] == 0 and bc["beta"] is None
+    played = (tmp_path / "episodes.jsonl").read_text()
+    again, said = bench(tmp_path)
+    assert again == rows
+    assert (tmp_path / "episodes.jsonl").read_text() == played  # nothing was played twice
+    assert "training:" not in said
