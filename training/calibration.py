@@ -7,17 +7,20 @@ import math
 import torch
 
 from qgf_ros.policy import Beta, Sanity
+from training.analysis.base import Model
+from training.analysis.stability import curvatures
 from training.config import FitConfig
 from training.critics import ChunkBatch
 from training.critics.base import Learner
 from training.flow import flow_loss
-from training.models import Critic, VelocityField, aggregate
+from training.models import Critic, VelocityField, aggregate, time_table
 from training.sampling import sample
 
-# Guidance as strong as these shares of the flow (the ratio rho of method: w |g| / |v|).
-SUGGESTED_RATIOS = (1.0, 0.5, 0.25)
-DEFAULT_RATIO = 0.5
-LARGEST_RATIO = 4.0  # the floor of beta: beyond it the critic, not the data, makes the action
+LARGEST_RATIO = 4.0  # of guidance to flow: beyond it the critic, not the data, makes the action
+# Shares of states in which the Euler steps must stay stable, w * lambda / T < 2 (analysis.stability):
+# from the floor of beta on, and from the smallest suggestion on.
+FLOOR_STABLE, SUGGESTED_STABLE = 0.90, 0.99
+CURVED_STATES = 128  # that is looked at; Hessians take a moment
 
 
 @torch.no_grad()
@@ -47,10 +50,13 @@ def held_out(learner: Learner, select: ChunkBatch, config: FitConfig) -> dict[st
 def guidance_scale(
     velocity: VelocityField, critic: Critic, select: ChunkBatch, config: FitConfig
 ) -> tuple[Beta, Sanity]:
-    """Betas at which guidance is a given share of the flow, and the bounds of a sane Q and gradient.
+    """The scale of beta, and the bounds of a sane Q and gradient.
 
-    The ratio rho = w |g| / |v| has no units, so the suggestions mean the same on every robot. The
-    gradient is taken along gently guided paths (w = 0 would never ask for it).
+    Two things bound the weight from above: guidance as strong as the flow (the ratio rho =
+    w |g| / |v| has no units, so it means the same on every robot; the gradient is taken along
+    gently guided paths, for w = 0 would never ask for it), and the critic's curvature, beyond
+    which the steps overshoot. The smallest suggested beta keeps to both; the others are twice
+    (the default) and four times as gentle.
     """
     rows = _some(select, 1024, config.seed)
     random = torch.Generator().manual_seed(config.seed + 1)
@@ -64,16 +70,19 @@ def guidance_scale(
     norms = drawn.gradient_norm
     if not ratio > 0:
         return Beta(math.inf, 1.0), Sanity(-math.inf, math.inf, math.inf)
-    betas = {
-        rho: _two_digits(ratio / rho) for rho in (*SUGGESTED_RATIOS, DEFAULT_RATIO, LARGEST_RATIO)
-    }
+    model = Model(velocity, critic, time_table(config.denoise_steps), config.aggregation)
+    # lambda / (2 T): the smallest stable beta of each state.
+    curved = curvatures(model, rows.seen_by_flow[:CURVED_STATES], noise[:CURVED_STATES])
+    stable = curved.amax(0) / (2 * model.steps)
+    floor = max(ratio / LARGEST_RATIO, float(stable.quantile(FLOOR_STABLE)))
+    strong = max(ratio, float(stable.quantile(SUGGESTED_STABLE)))
+    suggested = tuple(_two_digits(k * strong) for k in (1, 2, 4))
     q = aggregate(critic(rows.obs, rows.action), config.aggregation)
     spread = max(1.0, float(q.max() - q.min()))
     sanity = Sanity(
         float(q.min()) - 2 * spread, float(q.max()) + 2 * spread, 100 * float(norms.quantile(0.99))
     )
-    suggested = tuple(betas[rho] for rho in SUGGESTED_RATIOS)
-    return Beta(betas[DEFAULT_RATIO], betas[LARGEST_RATIO], suggested), sanity
+    return Beta(suggested[1], min(_two_digits(floor), suggested[0]), suggested), sanity
 
 
 def _some(batch: ChunkBatch, count: int, seed: int) -> ChunkBatch:

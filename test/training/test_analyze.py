@@ -14,10 +14,11 @@ from qgf_ros.errors import DataRefused
 from qgf_ros.policy import Beta, load_policy
 from qgf_ros.report.analysis_plot import draw
 from qgf_ros.sim.world import world_folder
-from training.analysis import Model, States, curvature, interval, reach, sensitivity, stability
-from training.analysis.base import share
-from training.analysis.reach import distance, nearest, nested
+from training.analysis.base import Model, States, interval, share
+from training.analysis.reach import distance, nearest, nested, reach
 from training.analysis.run import analyze, held_out, plain
+from training.analysis.sensitivity import sensitivity
+from training.analysis.stability import curvature, stability
 from training.config import FitConfig
 from training.data.load import load_episodes
 from training.data.record import record

@@ -7,24 +7,3 @@
 Plain functions from a `Model` and `States` to frozen dataclasses; `analyze` does all three for a
 policy folder. None of them knows whether an episode succeeds: `training.evaluate` does.
 """
-
-from training.analysis.base import Interval, Model, States, interval
-from training.analysis.reach import Reach, reach
-from training.analysis.run import analyze
-from training.analysis.sensitivity import Sensitivity, sensitivity
-from training.analysis.stability import Stability, curvature, stability
-
-__all__ = [
-    "Interval",
-    "Model",
-    "Reach",
-    "Sensitivity",
-    "Stability",
-    "States",
-    "analyze",
-    "curvature",
-    "interval",
-    "reach",
-    "sensitivity",
-    "stability",
-]

@@ -63,9 +63,7 @@ class Stability:
 
 def stability(model: Model, states: States, beta: Beta, seed: int = 0) -> Stability:
     """Curvature at a_hat of every step of the unguided path of each state."""
-    path = model.path(states.obs, states.noise(seed))
-    hat = [model.step(states.obs, a, v, k).denoised(a, v) for k, (a, v) in enumerate(path)]
-    every = curvature(model, states.obs.repeat(len(hat), 1), torch.cat(hat)).view(len(hat), -1)
+    every = curvatures(model, states.obs, states.noise(seed))
     worst, T = every.amax(0), model.steps
     limits = tuple(_limit(q, float(worst.quantile(q)), T) for q in QUANTILES)
     stable = _limit(STABLE_SHARE, float(worst.quantile(STABLE_SHARE)), T)
@@ -84,6 +82,13 @@ def stability(model: Model, states: States, beta: Beta, seed: int = 0) -> Stabil
         beta_sorted=tuple(smallest.sort().values.tolist()),
         floor_is_stable=beta.min >= stable.beta,
     )
+
+
+def curvatures(model: Model, obs: Tensor, noise: Tensor) -> Tensor:
+    """(T, B): the curvature at a_hat of every step of the unguided path from noise (B, D)."""
+    path = model.path(obs, noise)
+    hat = [model.step(obs, a, v, k).denoised(a, v) for k, (a, v) in enumerate(path)]
+    return curvature(model, obs.repeat(len(hat), 1), torch.cat(hat)).view(len(hat), -1)
 
 
 def curvature(model: Model, obs: Tensor, action: Tensor, steps: int = LANCZOS_STEPS) -> Tensor:
