@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import warnings
@@ -35,6 +36,7 @@ from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
 from qgf_ros.policy import load_policy  # noqa: E402
 from qgf_ros.sim.world import Outcome, make_world, world_folder  # noqa: E402
 from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
+from training.demo import set_default_beta  # noqa: E402
 from training.evaluate import Rate, Reference, Variant, run_block  # noqa: E402
 from training.guards import Guards  # noqa: E402
 
@@ -111,6 +113,8 @@ class Bench:
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=30_000))
     analyze: bool = False
     """`qgf analyze` on the first seed's policy, at states of the held-out play."""
+    ship: Path | None = None
+    """Folder for a copy of the first seed's policy, with the chosen weight of qgf as its beta."""
     workers: int = 2
     """Processes."""
 
@@ -167,8 +171,13 @@ def run(bench: Bench) -> list[dict[str, Any]]:
         rows = report(bench, task, policies, entries, chosen, cache)
     (bench.out / f"{label(bench)}.json").write_text(json.dumps(rows, indent=0))
     show(rows)
+    first = policies[bench.seeds[0]]
     if bench.analyze:
-        _analyze(bench, data, policies[bench.seeds[0]])
+        _analyze(bench, data, first)
+    if bench.ship is not None:
+        beta = jobs_for(task, first, "qgf", chosen["qgf"], 0, 1)[0].variant.beta
+        shutil.copytree(first, bench.ship)
+        set_default_beta(bench.ship, beta)
     return rows
 
 

@@ -192,6 +192,13 @@ class PolicyDescription:
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.velocity.output != "linear" or self.velocity.members != 1:
+            raise ValueError(
+                f"velocity has output {self.velocity.output} and {self.velocity.members} members; "
+                "a flow is one network with a linear output"
+            )
+
 
 @dataclass(frozen=True)
 class Policy:

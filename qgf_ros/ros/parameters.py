@@ -40,7 +40,7 @@ class Spec:
 TINY = 5e-324  # beta: anything above zero, until the policy's floor is known
 
 PARAMETERS = (
-    Spec("policy", "", "Policy folder, or the name of a shipped policy (planar_arm)."),
+    Spec("policy", "", "Policy folder, or the name of a shipped policy (planar_arm, ur5e_cube)."),
     Spec("autostart", True, "Configure and activate at start; otherwise a lifecycle manager does."),
     Spec("enable_on_start", False, "Move without waiting for ~/enable. Only for simulation."),
     Spec("backend", "auto", "What runs the sampler.", choices=("auto", "onnx")),

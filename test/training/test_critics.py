@@ -18,12 +18,13 @@ from qgf_make import contract, velocity_dict
 
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.policy import load_policy
+from training.batches import tensors
 from training.config import FitConfig
 from training.critics import ChunkBatch, iql, monte_carlo, sarsa
 from training.critics.base import CriticConfig, regression
 from training.critics.iql import IQLConfig
 from training.data.episodes import Episode, chunks
-from training.fit import fit_episodes, tensors
+from training.fit import fit_episodes
 from training.models import Critic, Value, VelocityField
 
 DECAY = 0.9  # gamma^H

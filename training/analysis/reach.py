@@ -21,7 +21,7 @@ from training.analysis.base import Interval, Model, States, interval, share
 from training.estimators import ESTIMATORS
 from training.sampling import Sample
 
-# 1, 1/2, 1/4 are what a policy suggests, 4 is its floor (`training.fit`).
+# See `training.calibration` for what a policy suggests of these.
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CANDIDATES = (1, 2, 4, 8, 16, 32)
 NEIGHBOURS = 32  # recorded states; few enough to be alike, enough to show what was done there
