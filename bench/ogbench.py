@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -50,12 +51,19 @@ class Task:
     data: str
     world: str
     weights: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)  # as published, for rewards of -1 and 0
+    fit: Mapping[str, Any] = field(default_factory=dict)  # what training does otherwise
 
 
 TASKS = {
     "cube-single": Task("cube-single", "ur5e_cube"),
     # Returns in [0, 1] instead of (-100, 0]: the same push needs a hundred times the weight.
-    "cube-single-goals": Task("cube-single", "ur5e_cube_goals", (1.0, 3.0, 10.0, 30.0)),
+    # Play was recorded with no goal: none of the critic's may be the "recorded" one.
+    "cube-single-goals": Task(
+        "cube-single",
+        "ur5e_cube_goals",
+        (1.0, 3.0, 10.0, 30.0),
+        {"critic_future_goals": 0.5, "critic_random_goals": 0.5},
+    ),
     "cube-double": Task("cube-double", "ur5e_cube_double"),
 }
 
@@ -131,7 +139,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What decides its result."""
+        """What decides its result, but for the code: after an edit, remove episodes.jsonl."""
         v = asdict(self.variant)
         return json.dumps([load_policy(self.policy).sha256, self.world, v, self.first, self.count])
 
@@ -150,6 +158,8 @@ def run(bench: Bench) -> list[dict[str, Any]]:
         < 1
     ):
         raise UsageError("episodes, select_episodes and seeds must each be at least one")
+    if bench.ship is not None and bench.ship.exists():
+        raise UsageError(f"{bench.ship} exists; give a folder that does not")
     bench.out.mkdir(parents=True, exist_ok=True)
     task = TASKS[bench.task]
     data = bench.out / f"{task.data}-play.npz"
@@ -197,18 +207,26 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
     from training.fit import fit_episodes
 
     bench, data, seed = job
+    task = TASKS[bench.task]
+    config = replace(bench.fit, seed=seed, **task.fit)
     out = policy_folder(bench, seed)
     policy = out / "policy"
-    if policy.exists() and load_policy(policy).onnx is not None:
+    if policy.exists() and (made := load_policy(policy)).onnx is not None:
+        was = made.description.provenance["config"]
+        differ = {
+            k: v for k, v in json.loads(json.dumps(asdict(config))).items() if was.get(k, v) != v
+        }
+        if differ:
+            raise UsageError(
+                f"{policy} was trained with other settings ({', '.join(differ)}); choose another --out"
+            )
         return policy
     warnings.filterwarnings("ignore")
-    task = TASKS[bench.task]
     contract = Contract.load(world_folder(task.world) / "contract.yaml")
     goals = make_world(task.world).goals  # type: ignore[attr-defined]
     trained, meta = play_episodes(data, contract, goals)
     validation = data.with_name(f"{data.stem}-val.npz")  # a tenth more; none of very little
     held = play_episodes(validation, contract, goals)[0] if validation.exists() else []
-    config = replace(bench.fit, seed=seed)
     fitted = fit_episodes(trained, held, contract, out, config, {"data": meta})
     export(fitted.policy)
     return fitted.policy
@@ -234,8 +252,11 @@ class Cache:
 
     def __init__(self, path: Path, pool: ProcessPoolExecutor) -> None:
         self._path, self._pool = path, pool
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._done = {row["key"]: row for row in map(json.loads, lines)}
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
+        if whole != lines:
+            path.write_text("".join(whole))
+        self._done = {row["key"]: row for row in map(json.loads, whole)}
 
     def play(self, jobs: list[Job], what: str) -> dict[str, dict[str, Any]]:
         """Plays what is missing; key -> row."""

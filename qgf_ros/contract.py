@@ -26,6 +26,7 @@ from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
 VERSION = 1
+MAX_AGE = 3600.0  # s, the longest that can be asked for
 
 # In the format, so that contracts can be written for them, but not in this version.
 NOT_YET = {"delta_observed", "delta_last"}
@@ -104,7 +105,7 @@ class ObservationSource(Source):
 
     name: str = ""
     units: str = ""
-    max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms
+    max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms; of a goal, an hour
     delay: float = 0.0
     encoding: Literal["identity", "rot6d", "matrix_columns", "yaw_sin_cos"] = "identity"
 
@@ -126,7 +127,7 @@ class ObservationSource(Source):
                 + ("hold" if turned else "do not hold")
                 + f" an orientation; give {', '.join(ENCODINGS)} with one, identity without"
             )
-        if not 0 <= self.max_age <= 3600 or not 0 <= self.delay <= 10:
+        if not 0 <= self.max_age <= MAX_AGE or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
     def _is_orientation(self, path: str) -> bool:
@@ -477,5 +478,7 @@ class Contract:
         )
 
     def max_age(self, source: ObservationSource) -> float:
-        """Oldest usable age of a source [s]."""
+        """Oldest usable age of a source [s]. A goal that was said once stays the goal."""
+        if self.outcome.goal is not None and source.name == self.outcome.goal.observation:
+            return source.max_age or MAX_AGE
         return source.max_age or max(3 * self.time.period, 0.05)

@@ -157,9 +157,11 @@ class Support:
     high: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
+        finite = all(map(math.isfinite, (*self.low, *self.high)))
+        ordered = all(a <= b for a, b in zip(self.low, self.high))
+        if len(self.low) != len(self.high) or not finite or not ordered:
             raise ValueError(
-                f"support has {len(self.low)} and {len(self.high)} numbers; it needs as many, and low <= high"
+                f"support has {len(self.low)} and {len(self.high)} numbers; it needs as many, finite, low <= high"
             )
 
 

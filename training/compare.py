@@ -9,8 +9,8 @@ from typing import Any
 
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import UsageError
-from qgf_ros.policy import load_policy
-from training.evaluate import COLUMNS, LEGEND, Variant, evaluate, plain
+from training.config import REPORT_SEEDS, SELECT_SEEDS
+from training.evaluate import COLUMNS, LEGEND, Variant, evaluate, plain, policy_for
 from training.evaluate_ros import evaluate_ros
 
 
@@ -20,17 +20,25 @@ def compare(
     betas: Sequence[float],
     candidates: Sequence[int],
     episodes: int,
-    seed: int,
+    seed: int | None,
     ros: bool,
     workers: int,
 ) -> dict[str, Any]:
     """Unguided, guided at each of `betas` (the policy's default where empty) and best-of-N.
 
+    seed: of the first episode; None: where there is one beta the seeds of reports, else those to
+    choose on, so that nobody reports the episodes that a beta was chosen on without noticing.
     Raises UsageError for numbers that make no sense, and for a beta below the policy's floor: the
     node would hold the floor, and the figure would stand beside a beta that was not in effect.
     """
-    beta = load_policy(policy).description.beta
+    beta = policy_for(policy, world).description.beta
     tried = [b for b in betas or (beta.default,) if b != math.inf]
+    if seed is None:
+        seed = REPORT_SEEDS if len(tried) <= 1 else SELECT_SEEDS
+        if seed == SELECT_SEEDS:
+            say(
+                "several betas: on episodes to choose on; report the chosen one in a run of its own"
+            )
     low = [b for b in tried if not b >= beta.min]
     if low:
         raise UsageError(f"beta is {low[0]:g}; this policy's floor is {beta.min:g}")

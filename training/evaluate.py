@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
-from qgf_ros.errors import UsageError
+from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.policy import Policy, load_policy
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
-from qgf_ros.sim.world import Outcome, make_world
+from qgf_ros.sim.world import Outcome, make_world, world_folder
 from training.data.load import Progress
 from training.guards import Box, Guards
 
@@ -183,11 +184,26 @@ def _job(
     return run_block(policy_folder, world_name, *job)
 
 
+def policy_for(folder: Path, world: str) -> Policy:
+    """The policy, if its contract is the world's. Raises PolicyRefused with what differs."""
+    contract = Contract.load(world_folder(world) / "contract.yaml")
+    policy = load_policy(folder, contract)
+    ours, theirs = policy.contract.outcome, contract.outcome
+    if (ours.objective, ours.goal) != (theirs.objective, theirs.goal):
+        raise PolicyRefused(
+            f"{folder} was trained for objective {ours.objective}, world {world} asks for {theirs.objective}"
+        )
+    return policy
+
+
 def run_block(
     policy_folder: Path, world_name: str, variant: Variant, seeds: Iterable[int]
 ) -> list[EpisodeResult]:
-    """Plays the episodes of these seeds, one after another, in this process."""
-    policy = load_policy(policy_folder)
+    """Plays the episodes of these seeds, one after another, in this process.
+
+    Raises PolicyRefused where the policy was made for another robot or task.
+    """
+    policy = policy_for(policy_folder, world_name)
     sampler = _sampler(policy, variant.reference)
     if not variant.floor:
         d = policy.description

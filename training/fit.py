@@ -119,7 +119,10 @@ def fit_episodes(
             "bounded is for returns in [0, 1], objective time_to_success or reach_goal; the contract's "
             "objective is reward: leave bounded out"
         )
-    held = [e for e in held if len(e) >= contract.time.horizon] or trained
+    held = [e for e in held if e.terminal or len(e) >= contract.time.horizon]
+    if not held:
+        say("nothing is held out: the figures and the scale of beta are from the training data")
+        held = trained
     parts, held_parts = (chunks(e, contract.time.horizon, config.discount) for e in (trained, held))
     normalizer = Normalizer.fit(
         parts.obs,

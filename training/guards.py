@@ -255,8 +255,9 @@ def masked(gradient: Tensor, mask: tuple[int, ...]) -> Tensor:
 def within_support(gradient: Tensor, a_hat: Tensor, box: Box) -> Tensor:
     """Without the part that pushes a_hat (B, D) further out where it already lies outside.
 
-    Dimension by dimension: g_d = 0 where a_hat_d > high_d and g_d > 0, or a_hat_d < low_d and
-    g_d < 0. What points back in, or along, stays; inside the box nothing changes.
+    Dimension by dimension: g_d = 0 where a_hat_d >= high_d and g_d > 0, or a_hat_d <= low_d and
+    g_d < 0. What points back in, or along, stays; inside the box nothing changes. The edge counts
+    as outside: where the data fills its range the box ends where a_hat is clipped.
     """
     low, high = a_hat.new_tensor(box.low), a_hat.new_tensor(box.high)
     if len(low) not in (1, a_hat.shape[-1]):
@@ -264,7 +265,7 @@ def within_support(gradient: Tensor, a_hat: Tensor, box: Box) -> Tensor:
             f"support box of {len(low)} dimensions for actions of {a_hat.shape[-1]}; "
             "give one range for all, or one for each of the flattened chunk"
         )
-    outward = ((a_hat > high) & (gradient > 0)) | ((a_hat < low) & (gradient < 0))
+    outward = ((a_hat >= high) & (gradient > 0)) | ((a_hat <= low) & (gradient < 0))
     return torch.where(outward, 0, gradient)
 
 

@@ -15,7 +15,7 @@ import tyro
 from qgf_ros.cli import Options
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
-from training.config import REPORT_SEEDS, FitConfig
+from training.config import FitConfig
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ class Evaluate(Options):
     """N of best-of-N, unguided."""
     episodes: int = 100
     """Per sampler."""
-    seed: int = REPORT_SEEDS
-    """Of the first episode. Choose beta on other episodes than those you report."""
+    seed: int | None = None
+    """Of the first episode. By default several betas are tried on other episodes than one is
+    reported on."""
     ros: bool = False
     """Over ROS topics, simulator and node as two processes, instead of in process."""
     workers: int = 2

@@ -668,3 +668,16 @@ def test_fault_033_any_junk_in_a_twist_contract_gives_usage_error_or_a_contract(
         assert str(error)
     else:
         assert Contract.from_dict(loaded.to_dict()) == loaded
+
+
+def test_a_goal_that_was_said_once_stays_the_goal():
+    from qgf_ros.sim.world import world_folder
+
+    own = Contract.load(world_folder("ur5e_cube_goals") / "contract.yaml").to_dict()
+    goal = next(o for o in own["observations"] if o["name"] == "goal")
+    cube = next(o for o in own["observations"] if o["name"] == "cube")
+    goal["max_age"] = cube["max_age"] = 0.0
+    contract = Contract.from_dict(own)
+    ages = {o.name: contract.max_age(o) for o in contract.observations}
+    assert ages["goal"] == 3600
+    assert ages["cube"] == pytest.approx(0.15)

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from qgf_ros.errors import UsageError
 from training import estimators, testbed
-from training.guards import Box, Guards, Neighbours, Place, agreed, masked, near_data
+from training.guards import (
+    Box,
+    Guards,
+    Neighbours,
+    Place,
+    agreed,
+    masked,
+    near_data,
+    within_support,
+)
 from training.models import Critic, VelocityField
 from training.sampling import sample
 from training.testbed import WIDE, BumpCritic
@@ -52,7 +61,7 @@ IDLE = {
     "disagreement": Guards(disagreement=1e30),
     "mask, A": Guards(mask=(1, 1)),
     "mask, D": Guards(mask=(1, 1, 1, 1)),
-    "support": Guards(support=Box((-1.0,), (1.0,))),
+    "support": Guards(support=Box((-1.1,), (1.1,))),
     "neighbours": Guards(neighbours=anchors(math.inf)),
     "ratio_cap": Guards(ratio_cap=1e30),
 }
@@ -496,3 +505,13 @@ def test_guards_that_do_not_fit_are_refused_by_the_sampler(guards, critic, messa
 def test_guards_refuse(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_box_that_ends_where_actions_are_clipped_still_takes_hold():
+    """Data that fills its range has its quantiles at -1 and 1, and a_hat never lies beyond."""
+    box = Box.of(torch.sign(torch.randn(500, 2, generator=torch.Generator().manual_seed(0))))
+    assert box == Box((-1.0, -1.0), (1.0, 1.0))
+    a_hat = torch.tensor([[1.0, -1.0], [0.999, 0.0]])
+    gradient = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    guarded = within_support(gradient, a_hat, box)
+    assert guarded.tolist() == [[0.0, 1.0], [1.0, -1.0]]

@@ -232,3 +232,8 @@ def test_samplers_are_compared_side_by_side(tmp_path):
 def test_a_beta_below_the_floor_is_not_compared(tmp_path):
     code, out, err = qgf("evaluate", "planar_arm", "--beta", 1e-6, "--episodes", 1)
     assert code == 2 and "floor" in err.splitlines()[-1]
+
+
+def test_a_policy_of_another_robot_or_task_is_not_evaluated():
+    code, out, err = qgf("evaluate", "planar_arm", "--world", "ur5e_cube", "--episodes", 1)
+    assert code == 4 and "does not fit" in err.splitlines()[-1]

@@ -44,8 +44,10 @@ def align(recording: Recording, contract: Contract, report: Report) -> list[Epis
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     episodes = []
+    goal = contract.outcome.goal.observation if contract.outcome.goal else ""
     for number, (begin, end) in enumerate(_spans(recording, streams)):
-        window = {name: _between(s, begin, end) for name, s in streams.items()}
+        # A goal that was said before the episode still holds in it.
+        window = {name: _between(s, begin, end, name == goal) for name, s in streams.items()}
         name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
         episodes += _episode(name, window, contract, report)
     report.episodes += len(episodes)
@@ -86,8 +88,9 @@ def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, 
     return list(zip(begins, [*begins[1:], last]))
 
 
-def _between(stream: Stream, begin: int, end: int) -> Stream:
+def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> Stream:
     low, high = np.searchsorted(stream.receipt, [begin, end])
+    low = max(low - and_before, 0)
     return Stream(stream.stamp[low:high], stream.receipt[low:high], stream.values[low:high])
 
 

@@ -3,7 +3,8 @@
 For contracts with objective `reach_goal`. A chunk is given another goal, and with it another
 reward: 1 for the action that first brings what the contract calls `achieved` within `radius` of
 the goal, which ends the episode. Where the goals come from (Andrychowicz et al., arXiv
-1707.01495; the shares and the two laws are OGBench's defaults, Park et al., arXiv 2410.20092):
+1707.01495; the two laws are those of OGBench, Park et al., arXiv 2410.20092, whose shares have the
+present state where the recorded goal stands here):
 
     flow     a state reached later in the episode, all of them alike: these actions lead there
     critic   a state reached later, sooner ones likelier: k ticks ahead with probability ~ gamma^k,

@@ -134,7 +134,8 @@ class Ur5eCube:
         return np.roll(quaternion, -1)
 
     def reward(self) -> float:
-        """-1 for each cube that is not at its goal, as the package's single tasks have it."""
+        """-1 for each cube that is not at its goal now. The package's relabelling looks at the
+        moment before the action; a period of delay, the same for all."""
         return float(sum(self.env._compute_successes()) - self._cubes)
 
     def render(self) -> np.ndarray:
