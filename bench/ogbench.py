@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ import tyro  # noqa: E402
 from qgf_ros.console import say, table, track  # noqa: E402
 from qgf_ros.contract import Contract  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
-from qgf_ros.policy import load_policy  # noqa: E402
+from qgf_ros.policy import Policy, load_policy  # noqa: E402
 from qgf_ros.sim.world import Outcome, make_world, world_folder  # noqa: E402
 from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
 from training.demo import set_default_beta  # noqa: E402
@@ -141,7 +142,13 @@ class Job:
     def key(self) -> str:
         """What decides its result, but for the code: after an edit, remove episodes.jsonl."""
         v = asdict(self.variant)
-        return json.dumps([load_policy(self.policy).sha256, self.world, v, self.first, self.count])
+        return json.dumps([loaded(self.policy).sha256, self.world, v, self.first, self.count])
+
+
+@cache
+def loaded(policy: Path) -> Policy:
+    """A policy that is done does not change any more."""
+    return load_policy(policy)
 
 
 def main() -> int:
@@ -292,7 +299,7 @@ def jobs_for(
     task: Task, policy: Path, name: str, weight: float, first: int, episodes: int
 ) -> list[Job]:
     """The blocks of one sampler at one weight."""
-    entry, scale = ENTRIES[name], load_policy(policy).description.returns.scale
+    entry, scale = ENTRIES[name], loaded(policy).description.returns.scale
     beta = 1 / (weight * scale) if weight else math.inf
     variant = Variant(name, beta, entry.candidates, entry.reference, floor=False)
     return [
@@ -375,6 +382,7 @@ def report(
                 "beta": None if math.isinf(beta) else round(beta, 5),
                 "hidden": list(bench.fit.hidden),
                 "updates": bench.fit.steps,
+                "policy": loaded(jobs[0].policy).sha256,
                 "seconds_to_success": round(sum(seconds) / len(seconds), 2) if seconds else None,
             }
         )
