@@ -112,11 +112,11 @@ class Bench:
     """Training seeds."""
     episodes: int = 200
     """Fresh episodes per training seed, for the main samplers."""
-    other_episodes: int = 50
+    other_episodes: int = 30
     """The same for the other estimators and the guards; 0 leaves them out."""
     select_episodes: int = 30
     """Per weight and training seed, to choose the weight of a main sampler on."""
-    other_select_episodes: int = 10
+    other_select_episodes: int = 5
     """The same for the others."""
     transitions: int = 200_000
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=30_000))
