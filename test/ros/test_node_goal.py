@@ -1,0 +1,89 @@
+"""A policy that is told where to go: the goal comes from a topic, once is enough, latched or not."""
+
+import time
+
+import pytest
+import ros_harness as ros
+from geometry_msgs.msg import PointStamped
+from qgf_make import ARM_FILE, contract, write_tiny
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from qgf_ros.strict_yaml import load_yaml
+
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+LONGER = 1.0  # s: any other source would be stale by then
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    pytest.importorskip("torch", reason="the tiny policy is exported here")
+    from training import export
+
+    own = load_yaml(ARM_FILE)
+    for source in own["observations"]:
+        if source["name"] == "goal":
+            del source["max_age"]
+    own["outcome"] = {
+        "objective": "reach_goal",
+        "goal": {
+            "observation": "goal",
+            "achieved": ["joints.position.shoulder", "joints.position.elbow"],
+            "radius": 0.1,
+        },
+    }
+    folder = tmp_path_factory.mktemp("policy") / "tiny"
+    write_tiny(folder, contract(own))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "ROUNDS", 1)  # its parity has tests of its own
+        export.export(folder)
+    return folder
+
+
+@pytest.fixture
+def pair(domain, tiny):
+    with ros.node_and_robot(domain, policy=tiny) as both:
+        yield both
+
+
+def age_of_goal(status):
+    return dict(zip(status.topics, status.topic_age))["goal"]
+
+
+def drive_on_one_goal(proc, robot):
+    robot.wait_state(ros.READY, 10)
+    answer = robot.enable()
+    assert answer.success, answer.message
+    robot.wait_state(ros.RUN, 5)
+    count, began = len(robot.commands), time.monotonic()
+    robot.wait(lambda: time.monotonic() - began > LONGER, LONGER + 2, "a while", proc)
+    assert robot.state == ros.RUN
+    assert len(robot.commands) >= count + 10
+    assert age_of_goal(robot.statuses[-1].msg) > LONGER
+
+
+def test_a_goal_that_was_latched_before_the_node_listened_is_its_goal(domain, tiny):
+    early = ros.Wire(domain, "early_goal")
+    publisher = early.node.create_publisher(PointStamped, "goal", LATCHED)
+    publisher.publish(ros.point(time.time_ns(), 0.3, 0.9))
+    try:
+        with ros.node_and_robot(domain, policy=tiny) as (proc, robot):
+            robot.speak("joint_states", "obstacle")
+            drive_on_one_goal(proc, robot)
+    finally:
+        early.close()
+
+
+def test_without_a_goal_nothing_moves_and_one_plain_message_is_enough(pair):
+    proc, robot = pair
+    robot.speak("joint_states", "obstacle")
+    robot.wait(
+        lambda: robot.statuses and robot.statuses[-1].msg.reason == "STATE_MISSING:goal",
+        10, "a state without a goal", proc,
+    )  # fmt: skip
+    assert not robot.enable().success
+    robot.publishers["goal"].publish(ros.point(time.time_ns(), 0.3, 0.9))
+    drive_on_one_goal(proc, robot)
