@@ -155,7 +155,7 @@ def test_all_agree_with_qgf_as_t_goes_to_1(estimator, left):
 
 # The guards.
 
-WHOLE = Guards(support=Box(low=(-1.0,), high=(1.0,)), ratio_cap=1e30)  # on, but never taking hold
+WHOLE = Guards(support=Box(low=(-1.1,), high=(1.1,)), ratio_cap=1e30)  # on, but never taking hold
 
 
 def published(velocity, critic, obs, a, w, steps):
@@ -197,7 +197,7 @@ def test_guards_leave_the_unguided_rows_alone():
 
 def test_the_support_guard_drops_what_points_outward_outside_the_box_only():
     box = Box(low=(-2.0, 0.0), high=(1.0, 0.5))
-    a_hat = torch.tensor([[1.1, 0.2], [1.1, -0.1], [-2.1, 0.6], [1.0, 0.5], [-3.0, -3.0]])
+    a_hat = torch.tensor([[1.1, 0.2], [1.1, -0.1], [-2.1, 0.6], [0.9, 0.4], [-3.0, -3.0]])
     g = torch.tensor([[5.0, 5.0], [-5.0, -5.0], [-5.0, 5.0], [5.0, 5.0], [5.0, 5.0]])
     expected = torch.tensor([[0.0, 5.0], [-5.0, 0.0], [0.0, 0.0], [5.0, 5.0], [5.0, 5.0]])
     assert torch.equal(within_support(g, a_hat, box), expected)
