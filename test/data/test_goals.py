@@ -253,24 +253,3 @@ def test_whether_goals_differ_is_seen():
     rng = np.random.default_rng(5)
     assert hindsight(play(rng)).informative
     assert not hindsight(play(rng), radius=1e3).informative
-
-
-def test_a_batch_is_relabelled_in_little_time():
-    """256 chunks out of 200 000, beside an update of several ms."""
-    import time
-
-    rng = np.random.default_rng(6)
-    episodes = []
-    for k in range(200):
-        obs = rng.normal(size=(1001, 6))
-        episodes.append(Episode(f"e{k}", obs, np.zeros((1000, 2)), np.zeros(1000), False))
-    ours, shares = hindsight(episodes), Shares(0.5, 0.3, 0.99)
-    took = []
-    for _ in range(20):
-        rows = rng.integers(len(ours), size=256)
-        began = time.perf_counter()
-        ours.for_critic(rows, shares, rng)
-        ours.for_flow(rows, shares, rng)
-        took.append(time.perf_counter() - began)
-    print(f"{1e3 * np.median(took):.2f} ms per batch")
-    assert np.median(took) < 0.02

@@ -20,6 +20,11 @@ def domain():
     ros.free_domain(number)
 
 
+@pytest.fixture(autouse=True)
+def stalls():
+    ros.watch_stalls()
+
+
 @pytest.fixture(scope="module")
 def module_domain():
     number = ros.take_domain()

@@ -183,7 +183,7 @@ def test_zero_quaternion_holds_the_robot_and_a_rotation_moves_it_again(pair):
     print(
         f"last candidate {last_wish - spoilt:.3f} s after the last pose, allowed {0.15 + 2 * T:.3f} s"
     )
-    assert last_wish - spoilt <= 0.15 + 2 * T + 2 * ros.SLACK
+    assert last_wish - spoilt <= 0.15 + 2 * T + 2 * ros.slack()
     count = len(robot.candidates)
 
     def kept():

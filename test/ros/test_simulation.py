@@ -137,12 +137,21 @@ def test_the_same_seed_gives_the_same_first_states(domain):
 def test_real_time_factor_3_is_three_times_as_fast(domain):
     with heard(domain, real_time_factor=3.0, wait_for_command=False) as (proc, hear):
         hear.wait(lambda: len(hear.clock) > 20, 10, "the clock", proc)
-        a = hear.clock[-1]
-        hear.wait(lambda: hear.clock[-1].at - a.at >= 1.5, 5, "1.5 s", proc)
-        b = hear.clock[-1]
-        factor = (ros.ns(b.msg.clock) - ros.ns(a.msg.clock)) * 1e-9 / (b.at - a.at)
-        print(f"factor {factor:.3f}")
-        assert 2.5 <= factor <= 3.3
+        begin = hear.clock[-1]
+
+        def factor(since):
+            now = hear.clock[-1]
+            span = now.at - since.at
+            return (ros.ns(now.msg.clock) - ros.ns(since.msg.clock)) * 1e-9 / span if span else 0.0
+
+        def some_second_at_full_pace():
+            now = hear.clock[-1]
+            since = next(c for c in reversed(hear.clock) if now.at - c.at >= 1.0 or c is begin)
+            return now.at - since.at >= 1.0 and 2.7 <= factor(since) <= 3.3
+
+        # A busy machine is slower than asked for, and then says so by the clock; never faster.
+        hear.wait(some_second_at_full_pace, 30, "a second at three times real time", proc)
+        assert factor(begin) <= 3.3
 
 
 @pytest.mark.parametrize(
