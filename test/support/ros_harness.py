@@ -57,6 +57,7 @@ WAITING, READY, RUN, HOLD, FAULT = 2, 3, 4, 5, 6
 INACTIVE, UNCONFIGURED, SHUTDOWN = 1, 0, 7
 REPO = Path(__file__).resolve().parents[2]
 
+
 class _Stalls(threading.Thread):
     """How long this machine lets a thread wait for its turn: a busy one is no fault of the node's."""
 
