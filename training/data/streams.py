@@ -34,8 +34,38 @@ class Recording:
     one_episode: bool = False  # the whole recording is one episode
 
 
+@dataclass(frozen=True)
+class Signal:
+    """One topic or column of a recording as it is, without a contract: all its numbers."""
+
+    topic: str  # or the column
+    type: str  # of its messages, "sensor_msgs/JointState"; "" in tables
+    labels: tuple[str, ...]  # a name per number, as a contract would: "position.elbow"
+    stream: Stream  # values (N, labels); NaN where a message has not that number
+    units: str = ""  # where the recording says so
+
+    def __post_init__(self) -> None:
+        if self.stream.values.shape != (len(self.stream), len(self.labels)):
+            raise ValueError(
+                f"{self.topic}: values {self.stream.values.shape}, {len(self.labels)} labels"
+            )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in one recording, for those who have no contract yet."""
+
+    name: str
+    signals: dict[str, Signal]  # by topic or column, those with numbers
+    others: dict[str, str] = field(default_factory=dict)  # topic or column -> type, without numbers
+    rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
+    rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
+    one_episode: bool = False  # the whole recording is one episode
+
+
 class Reader(Protocol):
-    """One file per format implements this."""
+    """One file per format implements this. Whatever cannot be read is counted in `rejected` or
+    refused; a file is never written to, and nothing outside of `path` is read."""
 
     def recognises(self, path: Path) -> bool: ...
 
@@ -44,3 +74,9 @@ class Reader(Protocol):
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         """Raises DataRefused when the recording does not have what the contract names."""
+
+    def survey(self, path: Path, name: str) -> Survey:
+        """Everything that has numbers, without a contract."""
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        """The files that `read` of this recording depends on, in a fixed order: the cache's key."""
