@@ -49,7 +49,7 @@ def align(recording: Recording, contract: Contract, report: Report) -> list[Epis
         # A goal that was said before the episode still holds in it.
         window = {name: _between(s, begin, end, name == goal) for name, s in streams.items()}
         name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
-        episodes += _episode(name, window, contract, report)
+        episodes += _episode(name, window, contract, report, recording.cut)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -95,7 +95,7 @@ def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> 
 
 
 def _episode(
-    name: str, streams: dict[str, Stream], contract: Contract, report: Report
+    name: str, streams: dict[str, Stream], contract: Contract, report: Report, cut: bool = False
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     period = round(contract.time.period * 1e9)
@@ -104,7 +104,8 @@ def _episode(
         report.dropped["episode without commands or observations"] += 1
         return []
     success = streams.get("success")
-    ended = bool(contract.outcome.assume_success or (success is not None and len(success)))
+    told = success is not None and len(success) > 0
+    ended = told or (contract.outcome.assume_success and not cut)
     won = (
         (bool(success.values[0, 0]) if success is not None and len(success) else True)
         if ended
