@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,17 @@ from numpy.lib import format as npy
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.streams import Recording, Survey
+from training.data.table_writer import TableEpisode
 from training.data.tables import Column, Rows, inside, recording, survey, wanted
 
 BOOKKEEPING = ("terminals", "masks", "names", "fps")
 BUDGET = 2**31  # bytes of all that is read of one file
 MAX_TEXT = 2**24  # bytes of names
-DAMAGE = (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, RuntimeError, NotImplementedError, SyntaxError)  # fmt: skip
+MAX_ARRAYS = 4096
+DAMAGE = (
+    OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError,
+    zlib.error,
+)  # fmt: skip
 
 
 class NpzReader:
@@ -109,17 +115,25 @@ class Archive:
         self._arrays: dict[str, np.ndarray] = {}
         try:
             with zipfile.ZipFile(file) as source:
-                if len({i.filename for i in source.infolist()}) < len(source.infolist()):
-                    raise ValueError("it has two arrays of one name")
+                members = source.infolist()
+                if len(members) > MAX_ARRAYS or len(set(source.namelist())) < len(members):
+                    raise ValueError("it has too many arrays, or two of one name")
                 self._headers = {
                     i.filename.removesuffix(".npy"): _header(source, i)
-                    for i in source.infolist()
+                    for i in members
                     if i.filename.endswith(".npy")
                 }
         except DAMAGE as error:
             raise self._refused(error) from None
         self._rows = self._length()
-        self.columns, self.others = [], {}
+        for name in ("terminals", "masks"):
+            if name in self._headers and self._headers[name][0] not in (
+                (self._rows,),
+                (self._rows, 1),
+            ):
+                raise self._refused(ValueError(f"{name} must have one number for each row"))
+        self.columns: list[str] = []
+        self.others: dict[str, str] = {}
         for name, (shape, dtype) in self._headers.items():
             if name in BOOKKEEPING:
                 continue
@@ -137,7 +151,7 @@ class Archive:
         last = "terminals" in self._headers and not following
         ended = None
         if "masks" in self._headers and count > last:
-            ended = not float(self._array("masks")[episode.stop - 1 - last])
+            ended = not self._array("masks").reshape(-1)[episode.stop - 1 - last]
         stamp = np.arange(count + following, dtype=np.int64) * period
 
         def column(name: str) -> Column:
@@ -146,7 +160,9 @@ class Archive:
                 after = self._array("next_observations") if name == "observations" else values
                 end = episode.stop if name == "observations" else len(values)
                 values = np.concatenate([values, after[end - 1 : end]])
-            return Column(values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ()))
+            return Column(
+                values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ())
+            )
 
         return Rows(stamp, period, column, last or following, ended)
 
@@ -167,19 +183,25 @@ class Archive:
     def _rate(self) -> float:
         if "fps" not in self._headers:
             return 0.0
-        fps = self._array("fps")
-        if fps.size != 1 or fps.dtype.kind not in "fiu" or not 0 < float(fps.reshape(-1)[0]) <= 1e5:
+        shape, dtype = self._headers["fps"]
+        fps = (
+            float(self._array("fps").reshape(-1)[0])
+            if shape in ((), (1,)) and dtype.kind in "fiu"
+            else 0
+        )
+        if not 0 < fps <= 1e5:
             raise self._refused(ValueError("fps must be one number above 0, at most 100000"))
-        return float(fps.reshape(-1)[0])
+        return fps
 
     def _named(self) -> dict[str, tuple[str, ...]]:
         if "names" not in self._headers:
             return {}
         try:
-            text = self._array("names")
-            if text.dtype.kind not in "US" or text.size != 1 or text.nbytes > MAX_TEXT:
-                raise ValueError("it is no text")
-            named = {k: tuple(map(str, v)) for k, v in json.loads(str(text.reshape(-1)[0])).items()}
+            shape, dtype = self._headers["names"]
+            if dtype.kind != "U" or shape not in ((), (1,)) or dtype.itemsize > MAX_TEXT:
+                raise ValueError(f"it is {dtype}{list(shape)}")
+            text = str(self._array("names").reshape(-1)[0])
+            named = {k: tuple(map(str, v)) for k, v in json.loads(text).items()}
             for name in self.columns:
                 width = int(np.prod(self._headers[name][0][1:]))
                 if name in named and len(named[name]) != width:
@@ -206,6 +228,40 @@ class Archive:
     def _refused(self, error: Exception) -> DataRefused:
         text = " ".join(str(error).split())[:300]
         return DataRefused(f"{self.file} cannot be read ({type(error).__name__}: {text})")
+
+
+def write_npz(
+    file: Path, episodes: list[TableEpisode], names: dict[str, tuple[str, ...]], fps: float
+) -> None:
+    """All of `episodes` as one file, which this reader reads back. names: by column."""
+    ends = np.cumsum([len(e) for e in episodes], dtype=int) - 1
+    terminals, masks = np.zeros((2, sum(map(len, episodes))), bool)
+    terminals[ends] = True
+    masks[:] = True
+    for end, episode in zip(ends, episodes):
+        masks[end - 1 : end + 1] = not episode.terminal
+    arrays = {
+        column: np.concatenate([e.columns[column] for e in episodes])
+        for column in (episodes[0].columns if episodes else ())
+    }
+    arrays |= {"terminals": terminals, "masks": masks}
+    arrays |= {"fps": np.array(float(fps)), "names": np.array(json.dumps(names))}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, array in arrays.items():
+            with target.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+
+def stored(file: Path) -> list[TableEpisode]:
+    """What `write_npz` wrote."""
+    with np.load(file) as source:
+        ends = np.flatnonzero(source["terminals"]) + 1
+        masks = source["masks"]
+        columns = {n: source[n] for n in source.files if n not in BOOKKEEPING}
+    return [
+        TableEpisode({n: v[b:e] for n, v in columns.items()}, not masks[e - 1])
+        for b, e in zip([0, *ends[:-1]], ends)
+    ]
 
 
 def _header(source: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
