@@ -21,7 +21,9 @@ from training.data.episodes import Episode
 from training.data.streams import Recording, Stream
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
-SLACK = 100  # what is received within period / SLACK of a tick counts as there: rounded stamps
+SLACK = (
+    100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
+)
 
 
 @dataclass
@@ -117,7 +119,7 @@ def _episode(
         else max(int(s.stamp[-1]) for s in commands) + period // 2
     )
     origin = _origin(commands, period)
-    ticks = np.arange(origin, stop, period, dtype=np.int64)
+    ticks = np.arange(origin, stop - period // SLACK, period, dtype=np.int64)
     if len(ticks) == 0:
         report.dropped["episode of zero length"] += 1
         return []
