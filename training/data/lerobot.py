@@ -23,7 +23,7 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state
 EPISODES = "meta/episodes/*/*.parquet"
-INDEX = ("episode_index", "data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")  # fmt: skip
+INDEX = ["episode_index", "data/chunk_index", "data/file_index"]
 # What a data_path may be made of: a width of ten thousand digits would be a bomb.
 TEMPLATE = r"(?:[^{}]|\{(?:%s)(?::0?\d?d)?\})+"
 MAX_EPISODES = 1_000_000
@@ -58,7 +58,7 @@ class LeRobotReader:
     def survey(self, path: Path, name: str) -> Survey:
         info = _info(path)
         columns, others = [], {}
-        kinds = _schema(path, _place(path, info, name)[0])
+        kinds = _schema(_place(path, info, name)[0])
         for column in dict.fromkeys([*kinds, *info["features"]]):
             if column in (*BOOKKEEPING, LAST, TERMINAL):
                 continue
@@ -87,7 +87,7 @@ def _info(path: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_INFO:
             raise ValueError(f"{file.stat().st_size} bytes")
-        info = json.loads(file.read_text())
+        info = json.loads(file.read_text(encoding="utf-8"))
         version = info["codebase_version"]
         if version not in VERSIONS:
             raise DataRefused(
@@ -136,19 +136,24 @@ def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int
     index: dict[int, tuple[int, int, int]] = {}
     for file, *_ in files:
         try:
-            with pq.ParquetFile(file) as source:
+            with pq.ParquetFile(file, page_checksum_verification=True) as source:
                 if source.metadata.num_rows > MAX_EPISODES:
                     raise ValueError(f"{source.metadata.num_rows} episodes")
-                table = source.read(list(INDEX))
+                # The two indices do not go on from file to file in some converted datasets (#2057).
+                named = "length" in source.schema_arrow.names
+                span = ["length"] if named else ["dataset_from_index", "dataset_to_index"]
+                table = source.read(INDEX + span)
             columns = [table[c].to_numpy().astype(np.int64).tolist() for c in INDEX]
+            spans = [table[c].to_numpy().astype(np.int64) for c in span]
+            lengths = (spans[-1] if named else spans[1] - spans[0]).tolist()
         except DAMAGE as error:
             raise DataRefused(f"{file} is damaged: {_text(error)}") from None
-        for episode, chunk, number, begin, end in zip(*columns):
-            if episode in index or min(episode, chunk, number) < 0 or end < begin:
+        for episode, chunk, number, length in zip(*columns, lengths):
+            if episode in index or min(episode, chunk, number, length) < 0:
                 raise DataRefused(
                     f"{file} is damaged: episode {episode} is there twice, or nonsense"
                 )
-            index[episode] = (chunk, number, end - begin)
+            index[episode] = (chunk, number, length)
     return dict(sorted(index.items()))
 
 
@@ -167,13 +172,38 @@ def _place(path: Path, info: dict[str, Any], name: str) -> tuple[Path, int | Non
         return inside(path, name), None, 0
     episode = int(name.removeprefix("episode_"))
     chunk, number, length = _index(path, info)[episode]
-    file = info["data_path"].format(chunk_index=chunk, file_index=number)
-    return inside(path, file), episode, length
+    # LeRobot's converter long named the file before the one that an episode begins (#2401).
+    after = divmod(chunk * info["chunks_size"] + number + 1, info["chunks_size"])
+    said, following = (
+        inside(path, info["data_path"].format(chunk_index=c, file_index=n))
+        for c, n in ((chunk, number), after)
+    )
+    if _groups(said, episode) or not following.is_file() or not _groups(following, episode):
+        return said, episode, length
+    return following, episode, length
 
 
-def _schema(path: Path, file: Path) -> dict[str, pa.DataType]:
+def _metadata(file: Path) -> pq.FileMetaData:
     try:
-        schema = pq.read_schema(file)
+        return _read_metadata(file, *_state(file))
+    except DAMAGE as error:
+        raise DataRefused(f"{file}: {_text(error)}") from None
+
+
+@lru_cache(maxsize=4)
+def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
+    return pq.read_metadata(file)
+
+
+def _groups(file: Path, episode: int | None) -> list[int]:
+    """Row groups that can hold an episode, by their statistics; all of them for None."""
+    metadata = _metadata(file)
+    return [g for g in range(metadata.num_row_groups) if _can_hold(metadata, g, episode)]
+
+
+def _schema(file: Path) -> dict[str, pa.DataType]:
+    try:
+        schema = _metadata(file).schema.to_arrow_schema()
     except DAMAGE as error:
         raise DataRefused(f"{file}: {_text(error)}") from None
     return dict(zip(schema.names, schema.types))
@@ -181,7 +211,7 @@ def _schema(path: Path, file: Path) -> dict[str, pa.DataType]:
 
 def _available(path: Path, info: dict[str, Any], name: str) -> list[str]:
     """Columns that are both in the file and described."""
-    return [c for c in _schema(path, _place(path, info, name)[0]) if c in info["features"]]
+    return [c for c in _schema(_place(path, info, name)[0]) if c in info["features"]]
 
 
 def _rows(
@@ -189,7 +219,7 @@ def _rows(
 ) -> tuple[Rows, dict[str, int]]:
     """The episode, and how many of its rows have something about them."""
     file, episode, length = _place(path, info, name)
-    there = _schema(path, file)
+    there = _schema(file)
     extra = [c for c in ("timestamp", LAST, TERMINAL) if c in there]
     table = _table(file, tuple(sorted({*columns, *extra})), episode)
     if episode is not None and table.num_rows != length:
@@ -224,23 +254,17 @@ def _rows(
 def _table(file: Path, columns: tuple[str, ...], episode: int | None) -> pa.Table:
     """Columns of one episode, or of a whole file. Only those parts of the file are read that can
     hold the episode."""
+    columns = columns or ("episode_index",)  # the number of rows is asked for all the same
     try:
-        with pq.ParquetFile(file) as source:
-            if not columns:  # nothing to read, and yet the number of rows is asked for
-                columns = ("episode_index",)
-            groups = [
-                g for g in range(source.num_row_groups) if _can_hold(source.metadata, g, episode)
-            ]
         parts = []
-        for group in groups:
+        for group in _groups(file, episode):
             part = _group(file, *_state(file), group, columns, episode is not None)
             if episode is not None:
                 part = part.filter(pc.equal(part["episode_index"], episode))
             parts.append(part)
         if parts:
             return pa.concat_tables(parts)
-        with pq.ParquetFile(file) as source:
-            return source.schema_arrow.empty_table()
+        return _metadata(file).schema.to_arrow_schema().empty_table()
     except DAMAGE as error:
         raise DataRefused(f"{file}: {_text(error)}") from None
 
@@ -254,7 +278,7 @@ def _can_hold(metadata: pq.FileMetaData, group: int, episode: int | None) -> boo
         if column.path_in_schema == "episode_index":
             said = column.statistics
             return said is None or not said.has_min_max or said.min <= episode <= said.max
-    raise ValueError("it has no column episode_index")
+    return False
 
 
 @lru_cache(maxsize=2)  # in version 3.0 one of these holds many episodes, which are read in order
