@@ -137,7 +137,7 @@ def metadata_of(file: Path) -> pq.FileMetaData:
 
 @lru_cache(maxsize=4)
 def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
-    return pq.readmetadata_of(file)
+    return pq.read_metadata(file)
 
 
 def groups(file: Path, episode: int | None) -> list[int]:
