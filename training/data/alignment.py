@@ -32,6 +32,12 @@ class Report:
     ticks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def without_duplicates(self, episodes: int, ticks: int) -> None:
+        """An episode that is there twice would leak from training into the report."""
+        self.dropped["duplicate episode"] += episodes
+        self.episodes -= episodes
+        self.ticks -= ticks
+
     def merge(self, other: Report) -> None:
         self.episodes += other.episodes
         self.ticks += other.ticks
