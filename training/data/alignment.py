@@ -25,7 +25,7 @@ from qgf_ros.errors import UsageError
 from training.data.episodes import Episode
 from training.data.labels import Label
 from training.data.resample import between, hold
-from training.data.rewards import ending, rewards
+from training.data.rewards import End, ending, rewards
 from training.data.streams import Recording, Stream
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
@@ -70,11 +70,7 @@ def align(
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     labels, spans = labels or {}, _spans(recording, streams)
-    strangers = sorted(set(labels) - {"", *(f"#{n}" for n in range(len(spans)))})
-    if strangers:
-        raise UsageError(
-            f"{recording.name} has {len(spans)} episodes, counted from #0; labelled is {', '.join(strangers)}"
-        )
+    check_numbers(recording.name, labels, len(spans))
     episodes = []
     for number, (begin, end) in enumerate(spans):
         name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
@@ -86,6 +82,30 @@ def align(
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
+
+
+def check_numbers(name: str, labels: Mapping[str, Label], count: int) -> None:
+    """Raises UsageError where a label of a recording names an episode that there is not."""
+    strangers = sorted(set(labels) - {"", *(f"#{n}" for n in range(count))})
+    if strangers:
+        raise UsageError(
+            f"{name} has {count} episodes, counted from #0; labelled is {', '.join(strangers)}"
+        )
+
+
+def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, End]]:
+    """Number ("#2", "" where the recording is one episode), seconds, and end of each episode, as the
+    topics say, without labels."""
+    streams = {
+        name: _usable(s, name, Report()) for name, s in featured(recording, contract).items()
+    }
+    found = []
+    for number, (begin, last) in enumerate(_spans(recording, streams)):
+        window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
+        end = ending(window, contract, None, Counter())
+        seconds = ((last if end.at is None else end.at) - begin) * 1e-9
+        found.append(("" if recording.one_episode else f"#{number}", seconds, end))
+    return found
 
 
 def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:

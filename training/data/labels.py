@@ -49,6 +49,11 @@ class Label:
                 f"from is {self.begin} s and to is {self.end} s; from 0 on, and from before to"
             )
 
+    def __str__(self) -> str:
+        part = [f"from {self.begin:g} s"] if self.begin else []
+        part += [f"to {self.end:g} s"] if self.end < math.inf else []
+        return " ".join([self.outcome, *part]).strip()
+
     def to_value(self) -> Any:
         """As the file has it."""
         if (self.begin, self.end) == (0.0, math.inf):
@@ -105,7 +110,9 @@ class Labels:
             "version": VERSION,
             "episodes": {name: label.to_value() for name, label in self.entries.items()},
         }
-        text = HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = HEADER + yaml.safe_dump(
+            content, sort_keys=False
+        )  # ASCII: others do not all come back
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             with part.open("x", encoding="utf-8") as file:
@@ -165,7 +172,7 @@ def read_labels(path: Path) -> Labels:
 
 
 def parse_label(value: Any, where: str) -> Label:
-    """"success", or {outcome: success, from: 1.5, to: 8.0}. Raises UsageError naming `where`."""
+    """ "success", or {outcome: success, from: 1.5, to: 8.0}. Raises UsageError naming `where`."""
     if not isinstance(value, Mapping):
         value = {"outcome": value}
     unknown = [key for key in value if key not in ("outcome", "from", "to")]
@@ -201,7 +208,9 @@ def short_names(dataset: Path, recordings: Sequence[str]) -> dict[str, str]:
     """A name for people for each recording: its file without folders and ending where that tells
     them apart, the dataset's own where it is the only one."""
     stems = {
-        name: dataset.resolve().name if name == "." else PurePosixPath(name).name.removesuffix(".parquet")
+        name: dataset.resolve().name
+        if name == "."
+        else PurePosixPath(name).name.removesuffix(".parquet")
         for name in recordings
     }
     count = Counter(stems.values())

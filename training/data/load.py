@@ -14,6 +14,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.labels import Label, load_labels
 from training.data.lerobot import LeRobotReader
 from training.data.rosbag2 import Rosbag2Reader
 from training.data.streams import Reader
@@ -44,11 +45,14 @@ def load_episodes(
 
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
+        UsageError: its label file is broken, or names what it does not have.
     """
     path = Path(path)
     reader = find_reader(path)
     names = reader.recordings(path)
-    work = partial(_one, reader, path, contract)
+    labels = load_labels(path, contract)
+    mine = labels.by_recording(path, names) if labels is not None else {}
+    work = partial(_one, reader, path, contract, mine)
     report, episodes = Report(), []
     wrap = progress or (lambda items, total, what: items)
     if workers > 1 and len(names) > 1:
@@ -72,9 +76,12 @@ def data_hash(episodes: Sequence[Episode]) -> str:
     return hashlib.sha256("".join(map(_content, episodes)).encode()).hexdigest()
 
 
-def _one(reader: Reader, path: Path, contract: Contract, name: str) -> tuple[list[Episode], Report]:
+def _one(
+    reader: Reader, path: Path, contract: Contract, labels: dict[str, dict[str, Label]], name: str
+) -> tuple[list[Episode], Report]:
     report = Report()
-    return align(reader.read(path, name, contract), contract, report), report
+    recording = reader.read(path, name, contract)
+    return align(recording, contract, report, labels.get(name)), report
 
 
 def _content(episode: Episode) -> str:

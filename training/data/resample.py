@@ -78,7 +78,9 @@ def _slerp(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
     scipy's Slerp is the same between keys of one list, and asks for these to be ever later.
     """
     # By the largest first: scipy takes a quaternion for zero where its squares vanish.
-    first, last = (Rotation.from_quat(q / np.abs(q).max(axis=1, keepdims=True)) for q in (begin, end))
+    first, last = (
+        Rotation.from_quat(q / np.abs(q).max(axis=1, keepdims=True)) for q in (begin, end)
+    )
     turn = (first.inv() * last).as_rotvec()
     return (first * Rotation.from_rotvec(share * turn)).as_quat()
 

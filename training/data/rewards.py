@@ -14,6 +14,8 @@ from training.data.goals import goal_columns
 from training.data.labels import Label
 from training.data.streams import Stream
 
+ROUNDING = 1000  # ns, of stamps at 30 Hz and the like
+
 
 @dataclass(frozen=True)
 class End:
@@ -67,7 +69,7 @@ def _first(
     # Each message is counted from the first one of its unbroken run.
     begins = holds & ~np.concatenate([[False], holds[:-1] & ~gap])
     since = stamp[np.maximum.accumulate(np.where(begins, np.arange(len(stamp)), 0))]
-    done = holds & (stamp - since >= round(source.condition.seconds * 1e9))
+    done = holds & (stamp - since >= source.condition.seconds * 1e9 - ROUNDING)
     if not done.any():
         return None
     known = np.maximum.accumulate(stream.receipt[order])  # with all that it is concluded from
@@ -95,7 +97,9 @@ def rewards(stream: Stream | None, ticks: np.ndarray, period: int, end: int | No
 
 
 LABEL = "label recordings (`qgf data label`), or name a success topic, column or field test in outcome.success"
-FAILURES = "record and label unguided rollouts of the trained policy, whose failures it can learn from"
+FAILURES = (
+    "record and label unguided rollouts of the trained policy, whose failures it can learn from"
+)
 GOALS = (
     "objective reach_goal, which needs no outcome: whatever was reached could have been the goal"
 )
