@@ -164,6 +164,7 @@ setup(
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
             "data convert = training.verbs:DataConvert",
+            "data label = training.data.label_verbs:DataLabel",
             "train = training.verbs:Train",
             "export = training.verbs:Export",
             "evaluate = training.verbs:Evaluate",

@@ -1,7 +1,7 @@
 """Recordings prepared once: memory-mapped arrays of episodes, keyed by what is in them.
 
-    pieces/<key>.npz     one recording's episodes; the key is the hash of its files, the contract
-                         and this code's version, so an interrupted preparation goes on where it was
+    pieces/<key>.npz     one recording's episodes; the key is the hash of its files, the contract,
+                         the labels and this code's version, so an interrupted preparation goes on where it was
     episodes/<key>/      the arrays of a whole dataset and index.json; then its pieces are removed
 
 Nothing here is precious: the folder may be deleted at any time but during training.
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from qgf_ros.contract import Contract
 from training.data.alignment import Report
 from training.data.atomic import replaced_file, replaced_folder
 from training.data.episodes import Episode, EpisodeArrays
-from training.data.load import Progress, each, find_reader, read_episodes, refuse_nothing
+from training.data.labels import Label
+from training.data.load import Progress, contents, each, read_episodes, refuse_nothing
 from training.data.streams import Reader
 
 VERSION = 1  # counts up when the same recording and contract give other episodes
@@ -51,19 +52,20 @@ def prepare(
 
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
-        StorageError (OSError): the cache cannot be written.
+        UsageError: its label file is broken, or names what it does not have.
+        OSError: the cache cannot be written.
     """
     path, folder = Path(path), folder or cache_folder()
-    reader = find_reader(path)
-    names = reader.recordings(path)
-    pieces = [folder / "pieces" / f"{_key(reader, path, n, contract)}.npz" for n in names]
+    reader, names, labels = contents(path, contract)
+    keys = [_key(reader, path, n, contract, labels.get(n)) for n in names]
+    pieces = [folder / "pieces" / f"{key}.npz" for key in keys]
     whole = hashlib.sha256("".join(p.name for p in pieces).encode()).hexdigest()
     out = folder / "episodes" / whole
     if not (out / "index.json").is_file():
         (folder / "pieces").mkdir(parents=True, exist_ok=True)
         where = {name: piece for name, piece in zip(names, pieces)}
         missing = [name for name, piece in where.items() if not piece.is_file()]
-        work = partial(_piece, reader, path, contract, where)
+        work = partial(_piece, reader, path, contract, labels, where)
         for _ in each(work, missing, workers, progress) if missing else ():
             pass
         _assemble(path, pieces, out)
@@ -72,9 +74,13 @@ def prepare(
     return _open(out)
 
 
-def _key(reader: Reader, path: Path, name: str, contract: Contract) -> str:
+def _key(
+    reader: Reader, path: Path, name: str, contract: Contract, labels: Mapping[str, Label] | None
+) -> str:
     """What decides a recording's episodes."""
-    hashed = hashlib.sha256(f"{VERSION} {contract.hash} {type(reader).__name__} {name}".encode())
+    said = sorted((labels or {}).items())
+    about = f"{VERSION} {contract.hash} {type(reader).__name__} {name} {said}"
+    hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     for file in reader.files(path, name):
         status = file.stat()
         hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())
@@ -91,10 +97,15 @@ def _content(file: Path, size: int, changed: int) -> str:
 
 
 def _piece(
-    reader: Reader, path: Path, contract: Contract, where: dict[str, Path], name: str
+    reader: Reader,
+    path: Path,
+    contract: Contract,
+    labels: dict[str, dict[str, Label]],
+    where: dict[str, Path],
+    name: str,
 ) -> None:
     """Reads one recording and writes its piece."""
-    episodes, report = read_episodes(reader, path, contract, name)
+    episodes, report = read_episodes(reader, path, contract, labels, name)
     index = {"episodes": [_entry(e) for e in episodes], "report": _plain(report)}
     arrays: dict[str, np.ndarray] = {}
     if episodes:

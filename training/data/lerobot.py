@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qgf_ros.contract import Contract, Source
+from qgf_ros.contract import Contract, EndSource, Source
 from qgf_ros.errors import DataRefused
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording, Stream
@@ -54,8 +54,10 @@ class LeRobotReader:
         for key, source in contract_sources(contract).items():
             if source.column:
                 values = _column(path, info, table, key, source)
-                at = stamp + round(period) if key in ("reward", "success") else stamp
-                if key == "success":  # told once, where it becomes true
+                tested = isinstance(source, EndSource) and source.test  # a state, as any other
+                told = isinstance(source, EndSource) and not tested
+                at = stamp + round(period) if key == "reward" or told else stamp
+                if told:  # once, where it becomes true
                     rows = np.flatnonzero(values[:, 0])[:1]
                     at, values = at[rows], values[rows]
                 streams[key] = Stream(at, at, values)

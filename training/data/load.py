@@ -13,6 +13,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.labels import Label, load_labels
 from training.data.lerobot import LeRobotReader
 from training.data.rosbag2 import Rosbag2Reader
 from training.data.streams import Reader
@@ -44,12 +45,12 @@ def load_episodes(
 
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
+        UsageError: its label file is broken, or names what it does not have.
     """
     path = Path(path)
-    reader = find_reader(path)
+    reader, names, labels = contents(path, contract)
     report, episodes = Report(), []
-    work = partial(read_episodes, reader, path, contract)
-    names = reader.recordings(path)
+    work = partial(read_episodes, reader, path, contract, labels)
     for found, partial_report in each(work, names, workers, progress):
         episodes += found
         report.merge(partial_report)
@@ -58,12 +59,28 @@ def load_episodes(
     return kept, report
 
 
+def contents(
+    path: Path, contract: Contract
+) -> tuple[Reader, list[str], dict[str, dict[str, Label]]]:
+    """What reads a dataset, its recordings in order, and what people said of each and its episodes.
+
+    Raises:
+        DataRefused: there is nothing that can be read.
+        UsageError: its label file is broken, or names what it does not have.
+    """
+    reader = find_reader(path)
+    names = reader.recordings(path)
+    labels = load_labels(path, contract)
+    return reader, names, labels.by_recording(path, names) if labels is not None else {}
+
+
 def read_episodes(
-    reader: Reader, path: Path, contract: Contract, name: str
+    reader: Reader, path: Path, contract: Contract, labels: dict[str, dict[str, Label]], name: str
 ) -> tuple[list[Episode], Report]:
     """The episodes of one recording, and what became of it."""
     report = Report()
-    return align(reader.read(path, name, contract), contract, report), report
+    recording = reader.read(path, name, contract)
+    return align(recording, contract, report, labels.get(name)), report
 
 
 def each(
