@@ -84,7 +84,7 @@ def align(
         if label is not None and label.outcome == "exclude":
             report.dropped["episode excluded by its label"] += 1
             continue
-        episodes += _episode(name, streams, contract, report, (begin, end), label)
+        episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -108,7 +108,7 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     found = []
     for number, (begin, last) in enumerate(_spans(recording, streams)):
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
-        end = ending(window, contract, None, Counter())
+        end = ending(window, contract, None, recording.cut, Counter())
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
         found.append(("" if recording.one_episode else f"#{number}", seconds, end))
     return found
@@ -189,6 +189,7 @@ def _episode(
     report: Report,
     span: tuple[int, int],
     label: Label | None,
+    cut: bool,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams, latest = _windows(streams, contract, span, label)
@@ -197,7 +198,7 @@ def _episode(
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    end = ending(streams, contract, label, report.dropped)
+    end = ending(streams, contract, label, cut, report.dropped)
     ended = end.won is not None
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
     stop = min(stop, latest) if latest < span[1] else stop

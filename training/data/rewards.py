@@ -26,7 +26,11 @@ class End:
 
 
 def ending(
-    streams: dict[str, Stream], contract: Contract, label: Label | None, dropped: Counter[str]
+    streams: dict[str, Stream],
+    contract: Contract,
+    label: Label | None,
+    cut: bool,
+    dropped: Counter[str],
 ) -> End:
     """How an episode ended. What comes first ends it; at one time, failure does.
 
@@ -34,6 +38,7 @@ def ending(
 
     Args:
         streams: `success` and `failure` within the episode, in order of receipt, where there are.
+        cut: the recording says that it ended before its outcome.
         dropped: counts where a field test was broken off by missing messages.
     """
     outcome, told = contract.outcome, []
@@ -48,7 +53,7 @@ def ending(
         return End({"success": True, "failure": False}.get(label.outcome), at)
     if first is not None:
         return first
-    return End(True if outcome.assume_success else None)
+    return End(True if outcome.assume_success and not cut else None)
 
 
 def _first(

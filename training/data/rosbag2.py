@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rosbags.highlevel import AnyReader
@@ -66,6 +66,9 @@ class Rosbag2Reader:
                 f"{bag} has no usable message on {', '.join(silent)}, which the contract observes"
             )
         return Recording(name, streams, dict(rejected))
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        return sorted(p for p in (path / name).iterdir() if p.is_file())
 
     @staticmethod
     def _bags(path: Path) -> list[Path]:
@@ -132,13 +135,15 @@ def _stream(rows: list[tuple[int, int, np.ndarray]], width: int) -> Stream:
 
 
 class BagWriter:
-    """Writes numbers as the messages that a contract names. MCAP.
+    """Writes numbers as the messages that a contract names.
 
     Use as a context manager. Raises UsageError if the bag exists already, or if sources share a
     topic: each would write messages that lack the other's numbers.
     """
 
-    def __init__(self, path: Path, sources: dict[str, Source]) -> None:
+    def __init__(
+        self, path: Path, sources: dict[str, Source], storage: Literal["mcap", "sqlite3"] = "mcap"
+    ) -> None:
         if path.exists():
             raise UsageError(f"{path} exists already; choose another folder or remove it")
         topics = Counter(s.topic for s in sources.values())
@@ -149,7 +154,7 @@ class BagWriter:
             )
         self._sources = sources
         self._store = get_typestore(STORE)
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
 
     def __enter__(self) -> BagWriter:
         self._writer.open()
