@@ -35,6 +35,7 @@ from training.data.cache import prepare
 from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays, data_hash, outcomes, return_scale
 from training.data.goals import Hindsight, shared_scale
+from training.data.rewards import diagnose_outcomes
 from training.data.split import split
 from training.distributed import World
 from training.guards import Box
@@ -82,6 +83,8 @@ def fit(
             raise UsageError(
                 f"{out} holds a run that was interrupted; go on with --resume, or choose another --out"
             )
+        if resume and not begun and (out / "policy").exists():
+            raise UsageError(f"{out} holds a run that is finished; there is nothing to resume")
         if not world.first:
             world.wait()
         arrays, report = prepare(data, contract, config.workers, track if world.first else None)
@@ -91,6 +94,8 @@ def fit(
         lost = sum(n for reason, n in report.dropped.items() if reason.startswith("message"))
         if world.first:
             _describe(arrays, report.ticks, report.dropped)
+            for line in diagnose_outcomes(arrays, contract):
+                say(line)
         if strict and lost:
             raise DataRefused(f"{lost} recorded messages cannot be used, and --strict was given")
         names = {
