@@ -477,6 +477,20 @@ class Contract:
             [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
         )
 
+    @property
+    def measured_positions(self) -> np.ndarray:
+        """(A,) int: which observed number is the measured position of what is commanded, found by
+        the joint's name; -1 where there is none. Every absolute command has one."""
+        observed = {
+            label.removeprefix("position."): at
+            for at, (source, label) in enumerate(
+                (o, label) for o in self.observations for label in o.feature_labels
+            )
+            if source.type == "sensor_msgs/JointState" and label.startswith("position.")
+        }
+        joints = [n for a in self.actions for n in a.labels_of_joints]
+        return np.array([observed.get(n, -1) for n in joints])
+
     def max_age(self, source: ObservationSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""
         if self.outcome.goal is not None and source.name == self.outcome.goal.observation:
