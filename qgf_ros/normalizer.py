@@ -66,16 +66,17 @@ class Normalizer:
 
         Args:
             obs: (N, O).
-            action: (N, A), or the chunks (N, H, A) that begin at these observations, which
-                relative actions need: what a chunk does last is furthest from where it began.
+            action: (M, A); of relative actions the chunks (N, H, A) that begin at these
+                observations: what a chunk does last is furthest from where it began.
             siblings: (O,), equal numbers share one unit (`Contract.observation_siblings`); None:
                 every number stands alone.
             reference: (A,), the `action_reference`; None: all actions are as commanded.
         """
         count = action.shape[-1]
         reference = np.full(count, -1) if reference is None else reference
-        chunks = action.reshape(len(action), -1, count) - _from(reference, obs)
-        low, high = np.quantile(chunks.reshape(-1, count), QUANTILES, axis=0)
+        if (reference >= 0).any():
+            action = action.reshape(len(obs), -1, count) - _from(reference, obs)
+        low, high = np.quantile(action.reshape(-1, count), QUANTILES, axis=0)
         half = (high - low) / 2
         low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
         inliers = np.clip(obs, low_obs, high_obs)

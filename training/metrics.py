@@ -17,26 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qgf_ros.console import table
+from qgf_ros.console import say, table
 from qgf_ros.contract import Contract
 from qgf_ros.normalizer import Normalizer
-from training import baselines, critic_metrics, prediction
+from training import critic_metrics, prediction
 from training.analysis.base import Interval, Model, interval
 from training.batches import tensors
 from training.config import FitConfig
-from training.critics import ChunkBatch, monte_carlo
+from training.critics import ChunkBatch
 from training.data.chunks import Chunks, ChunkTable
-from training.data.episodes import Episode, EpisodeArrays
-from training.data.goals import Hindsight, Shares
+from training.data.episodes import Episode
 from training.flow import flow_error
 from training.models import Critic, VelocityField, aggregate, time_table
-from training.prediction import Errors, Scale
+from training.seen import Seen
 
 CHUNKS = 1024  # held-out ones that are looked at
-SAMPLES = 16  # per chunk, of which the mean is compared
-LEARNT_FROM = 65_536  # training chunks that the linear model is fitted to
-BLOCK = 2048  # chunks at a time
 OUTCOMES = 1000  # ended episodes whose outcomes are compared
+FEW = 20  # episodes, below which a bootstrap over them is rough
 PATHS = 256  # chunks along whose flow the gradient is taken
 
 MEANING = {
@@ -93,6 +90,10 @@ class Judgement:
             ],
         )
         table("", ("figure", "value"), list(_lines(self.document)))
+        if found["episodes"] < FEW:
+            say(
+                f"only {found['episodes']} held-out episodes: the intervals are rough, and rather too narrow"
+            )
 
 
 def judge(
@@ -114,13 +115,13 @@ def judge(
     Raises:
         DataRefused: no episode is long enough for a chunk.
     """
-    seen = _Seen(held, normalizer, scale, contract, config, seed)
-    known = _Seen(trained, normalizer, scale, contract, config, seed)
+    seen = Seen(held, normalizer, scale, contract, config, seed)
+    known = Seen(trained, normalizer, scale, contract, config, seed)
     parts, batch = seen.cut(seen.some(CHUNKS))
     model = Model(nets.velocity, nets.critic, time_table(config.denoise_steps), config.aggregation)
     found: dict[str, Any] = {
-        "prediction": _prediction(model, seen, known, parts, batch, seed),
-        "beyond_range": _beyond_range(normalizer, parts),
+        "prediction": prediction.predict(model, seen, known, parts, batch, seed),
+        "beyond_range": prediction.beyond_range(normalizer, parts),
         "flow_loss": _flow_loss(nets.velocity, batch, parts.episode, config, seed),
         "td_error": _td_error(nets, batch, parts.episode, config),
         "calibration": _calibration(model, batch, parts, scale),
@@ -130,117 +131,6 @@ def judge(
     }
     document = {name: {**value, "meaning": MEANING[name]} for name, value in found.items()}
     return Judgement(_plain(document))
-
-
-class _Seen:
-    """Chunks of some episodes as policy and critic see them."""
-
-    def __init__(
-        self,
-        episodes: Sequence[Episode],
-        normalizer: Normalizer,
-        scale: float,
-        contract: Contract,
-        config: FitConfig,
-        seed: int,
-    ) -> None:
-        self.episodes = EpisodeArrays.of(episodes)
-        self.table = ChunkTable(self.episodes, contract.time.horizon, config.discount)
-        self.normalizer, self.scale, self.contract, self.config = (
-            normalizer,
-            scale,
-            contract,
-            config,
-        )
-        self._goals = Hindsight(self.table, contract) if contract.outcome.goal else None
-        self._rng = np.random.default_rng([20271, seed])
-
-    def some(self, count: int) -> np.ndarray:
-        """At most `count` chunks, in random order."""
-        return self._rng.choice(len(self.table), min(count, len(self.table)), replace=False)
-
-    def cut(self, rows: np.ndarray) -> tuple[Chunks, ChunkBatch]:
-        """In robot units, and as tensors; with goals drawn as in training where there are goals."""
-        config, flow_obs = self.config, None
-        if self._goals is None:
-            parts = self.table.cut(rows)
-        else:
-            of_critic = Shares(
-                config.critic_future_goals, config.critic_random_goals, config.discount
-            )
-            parts = self._goals.for_critic(rows, of_critic, self._rng, to_go=True)
-            told = self._goals.for_flow(rows, Shares(config.flow_future_goals, 0.0, 1.0), self._rng)
-            flow_obs = torch.from_numpy(self.normalizer.normalize_obs(told))
-        learnt = monte_carlo.whole_returns(parts) if config.critic == "monte_carlo" else parts
-        batch = tensors(learnt, self.normalizer, self.scale)
-        columns = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-        return parts, ChunkBatch(**columns | {"flow_obs": flow_obs})
-
-    def previous(self, parts: Chunks) -> np.ndarray:
-        """(N, A) the command before each chunk; 0 where the episode begins."""
-        before = self.episodes.begin[parts.episode] + np.maximum(parts.tick - 1, 0)
-        return np.where((parts.tick > 0)[:, None], self.episodes.action[before], 0.0)
-
-
-def _prediction(
-    model: Model, seen: _Seen, known: _Seen, parts: Chunks, batch: ChunkBatch, seed: int
-) -> dict[str, Any]:
-    count, horizon, width = parts.action.shape
-    scale = Scale.of(known.episodes.some_ticks(LEARNT_FROM)[1])
-    unit = np.where(scale.std > 0, scale.std, 1.0)
-
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        rows = known.some(LEARNT_FROM)
-        for some in np.array_split(rows, math.ceil(len(rows) / BLOCK)):
-            part, tensor = known.cut(some)
-            target = (part.action / unit).reshape(len(some), -1)
-            yield tensor.seen_by_flow.numpy(), target, part.episode
-
-    linear = baselines.ridge(blocks())
-    line = linear(batch.seen_by_flow.numpy()).reshape(parts.action.shape) * unit
-    random = torch.Generator().manual_seed(seed)
-    total: np.ndarray | float = 0.0
-    for _ in range(SAMPLES):
-        noise = torch.randn(batch.action.shape, generator=random)
-        drawn = model.sample(batch.seen_by_flow, noise, 0.0).action.numpy()
-        single = seen.normalizer.unnormalize_action(drawn.reshape(count, horizon, width), parts.obs)
-        total = total + single
-    still = baselines.repeat(parts.obs, seen.previous(parts), seen.contract)
-    predictors = {"policy": total / SAMPLES, "single": single, "repeat": still, "linear": line}
-    errors = {
-        name: Errors.of(np.asarray(predicted), parts.action, parts.episode)
-        for name, predicted in predictors.items()
-    }
-    found = prediction.compare(errors, scale, seen.contract.action_names)
-    return {
-        "chunks": count,
-        "episodes": len(errors["policy"].count),
-        "samples": SAMPLES,
-        "linear_penalty": linear.penalty,
-        "never_varied": [n for n, s in zip(seen.contract.action_names, scale.std) if s == 0],
-        "worst_episodes": _worst(errors["policy"], errors["repeat"], scale, parts, seen),
-        **found,
-    }
-
-
-def _worst(
-    policy: Errors, still: Errors, scale: Scale, parts: Chunks, seen: _Seen
-) -> list[dict[str, Any]]:
-    """The three episodes that the policy predicts worst: a mean may be that of a few."""
-    each, same = (np.sqrt(scale.unit(e.squared).mean(axis=1) / e.count) for e in (policy, still))
-    names = [seen.episodes.names[i] for i in np.unique(parts.episode)]
-    return [
-        {"name": names[i], "policy": float(each[i]), "repeat": float(same[i])}
-        for i in np.argsort(-each)[:3]
-    ]
-
-
-def _beyond_range(normalizer: Normalizer, parts: Chunks) -> dict[str, Any]:
-    unit = normalizer.normalize_action(parts.action, parts.obs)
-    reached = normalizer.unnormalize_action(unit, parts.obs)
-    tolerance = 1e-6 * (normalizer.action_half_range + np.abs(parts.action))
-    beyond = np.abs(reached - parts.action) > tolerance
-    return asdict(interval(beyond.mean(axis=(1, 2)), parts.episode))
 
 
 @torch.no_grad()
@@ -281,7 +171,7 @@ def _calibration(model: Model, batch: ChunkBatch, parts: Chunks, scale: float) -
 
 
 @torch.no_grad()
-def _separation(model: Model, seen: _Seen) -> dict[str, Any]:
+def _separation(model: Model, seen: Seen) -> dict[str, Any]:
     """From the first state and from half-way, with what was done there."""
     episodes = seen.episodes
     succeeded, failed = (
@@ -331,7 +221,7 @@ def _guidance(model: Model, batch: ChunkBatch, seed: int) -> dict[str, Any]:
 def _row(name: str, step: Mapping[str, Any]) -> tuple[str, ...]:
     values = (f"{step[k]['mean']:.3f}" for k in ("policy", "single", "repeat", "linear"))
     against = (step[f"policy_less_{k}"] for k in ("repeat", "linear"))
-    return (name, *values, *(f"{d['policy_is']}: {_text(d)}" for d in against))
+    return (name, *values, *(f"{d['policy_is']} {_ends(d)}" for d in against))
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -350,8 +240,13 @@ def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    numbers = [math.nan if value[k] is None else value[k] for k in ("mean", "low", "high")]
-    return "{:.3g} [{:.3g}, {:.3g}]".format(*numbers)
+    mean = math.nan if value["mean"] is None else value["mean"]
+    return f"{mean:.3g} {_ends(value)}"
+
+
+def _ends(value: Mapping[str, Any]) -> str:
+    low, high = (math.nan if value[k] is None else value[k] for k in ("low", "high"))
+    return f"[{low:.3g}, {high:.3g}]"
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,24 @@ of many: it also carries the spread of the data, which is no fault.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from training.analysis.base import Interval, resamples
+from qgf_ros.normalizer import Normalizer
+from training import baselines
+from training.analysis.base import Interval, Model, interval, resamples
+from training.critics import ChunkBatch
+from training.data.chunks import Chunks
+from training.seen import Seen
+
+SAMPLES = 16  # per chunk, of which the mean is compared
+LEARNT_FROM = 65_536  # training chunks that the linear model is fitted to
+BLOCK = 2048  # chunks at a time
 
 
 @dataclass(frozen=True)
@@ -125,3 +136,64 @@ def _compared(rmse: Mapping[str, np.ndarray], policy: str, others: Sequence[str]
         difference = between(rmse[policy] - rmse[name])
         out[f"{policy}_less_{name}"] = asdict(difference) | {"policy_is": verdict(difference)}
     return out
+
+
+def predict(
+    model: Model, seen: Seen, known: Seen, parts: Chunks, batch: ChunkBatch, seed: int
+) -> dict[str, Any]:
+    count, horizon, width = parts.action.shape
+    scale = Scale.of(known.episodes.some_ticks(LEARNT_FROM)[1])
+    unit = np.where(scale.std > 0, scale.std, 1.0)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        rows = known.some(LEARNT_FROM)
+        for some in np.array_split(rows, math.ceil(len(rows) / BLOCK)):
+            part, tensor = known.cut(some)
+            target = (part.action / unit).reshape(len(some), -1)
+            yield tensor.seen_by_flow.numpy(), target, part.episode
+
+    linear = baselines.ridge(blocks())
+    line = linear(batch.seen_by_flow.numpy()).reshape(parts.action.shape) * unit
+    random = torch.Generator().manual_seed(seed)
+    total: np.ndarray | float = 0.0
+    for _ in range(SAMPLES):
+        noise = torch.randn(batch.action.shape, generator=random)
+        drawn = model.sample(batch.seen_by_flow, noise, 0.0).action.numpy()
+        single = seen.normalizer.unnormalize_action(drawn.reshape(count, horizon, width), parts.obs)
+        total = total + single
+    still = baselines.repeat(parts.obs, seen.previous(parts), seen.contract)
+    predictors = {"policy": total / SAMPLES, "single": single, "repeat": still, "linear": line}
+    errors = {
+        name: Errors.of(np.asarray(predicted), parts.action, parts.episode)
+        for name, predicted in predictors.items()
+    }
+    found = compare(errors, scale, seen.contract.action_names)
+    return {
+        "chunks": count,
+        "episodes": len(errors["policy"].count),
+        "samples": SAMPLES,
+        "linear_penalty": linear.penalty,
+        "never_varied": [n for n, s in zip(seen.contract.action_names, scale.std) if s == 0],
+        "worst_episodes": _worst(errors["policy"], errors["repeat"], scale, parts, seen),
+        **found,
+    }
+
+
+def _worst(
+    policy: Errors, still: Errors, scale: Scale, parts: Chunks, seen: Seen
+) -> list[dict[str, Any]]:
+    """The three episodes that the policy predicts worst: a mean may be that of a few."""
+    each, same = (np.sqrt(scale.unit(e.squared).mean(axis=1) / e.count) for e in (policy, still))
+    names = [seen.episodes.names[i] for i in np.unique(parts.episode)]
+    return [
+        {"name": names[i], "policy": float(each[i]), "repeat": float(same[i])}
+        for i in np.argsort(-each)[:3]
+    ]
+
+
+def beyond_range(normalizer: Normalizer, parts: Chunks) -> dict[str, Any]:
+    unit = normalizer.normalize_action(parts.action, parts.obs)
+    reached = normalizer.unnormalize_action(unit, parts.obs)
+    tolerance = 1e-6 * (normalizer.action_half_range + np.abs(parts.action))
+    beyond = np.abs(reached - parts.action) > tolerance
+    return asdict(interval(beyond.mean(axis=(1, 2)), parts.episode))

@@ -195,8 +195,8 @@ def test_tables_for_a_person(perfect, capsys):
 
     Judgement(perfect).show()
     shown = capsys.readouterr().err
-    assert "beats repeat" in shown and "better: -" in shown and "calibration: slope" in shown
-    assert shown.count("better: -") >= 5
+    assert "beats repeat" in shown and "better [-" in shown and "calibration: slope" in shown
+    assert shown.count("better [-") >= 5
 
 
 def test_goals_are_drawn_as_in_training(perfect):
