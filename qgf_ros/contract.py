@@ -479,8 +479,8 @@ class Contract:
 
     @property
     def measured_positions(self) -> np.ndarray:
-        """(A,) int: which observed number is the measured position of what is commanded, found by
-        the joint's name; -1 where there is none. Every absolute command has one."""
+        """(A,) int: which observed number is the measured position of each absolute command, found
+        by the joint's name; -1 of velocities."""
         observed = {
             label.removeprefix("position."): at
             for at, (source, label) in enumerate(
@@ -488,8 +488,11 @@ class Contract:
             )
             if source.type == "sensor_msgs/JointState" and label.startswith("position.")
         }
-        joints = [n for a in self.actions for n in a.labels_of_joints]
-        return np.array([observed.get(n, -1) for n in joints])
+        return np.array([
+            observed[n] if a.representation == "absolute" else -1
+            for a in self.actions
+            for n in a.labels_of_joints
+        ])  # fmt: skip
 
     def max_age(self, source: ObservationSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""

@@ -269,7 +269,7 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
             f"the contract {(obs, len(own.action_names))}"
         )
     reference = normalizer.action_reference
-    measured = np.where(own.velocity_like, -1, own.measured_positions)
+    measured = own.measured_positions
     if not ((reference == -1) | (reference == measured)).all():
         raise PolicyRefused(
             f"{folder}: normalizer.action_reference is {reference.tolist()}; relative actions are to the "

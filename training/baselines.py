@@ -20,7 +20,7 @@ def repeat(obs: np.ndarray, previous: np.ndarray, contract: Contract) -> np.ndar
 
     obs: (N, O); previous: (N, A), the command before the chunk, 0 where there was none.
     """
-    measured = np.where(contract.velocity_like, -1, contract.measured_positions)
+    measured = contract.measured_positions
     now = np.where(measured < 0, previous, obs[:, measured])
     return np.repeat(now[:, None], contract.time.horizon, axis=1)
 

@@ -37,7 +37,7 @@ class Scale:
     @classmethod
     def of(cls, action: np.ndarray) -> Scale:
         """action: (N, A)."""
-        std = action.std(axis=0)
+        std = action.std(axis=0, dtype=np.float64)
         return cls(np.where(std > 1e-6 * np.maximum(1, np.abs(action).max(axis=0)), std, 0.0))
 
     def unit(self, error: np.ndarray) -> np.ndarray:
