@@ -542,6 +542,23 @@ class Contract:
             [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
         )
 
+    @property
+    def measured_positions(self) -> np.ndarray:
+        """(A,) int: which observed number is the measured position of each absolute command, found
+        by the joint's name; -1 of velocities."""
+        observed = {
+            label.removeprefix("position."): at
+            for at, (source, label) in enumerate(
+                (o, label) for o in self.observations for label in o.feature_labels
+            )
+            if source.type == "sensor_msgs/JointState" and label.startswith("position.")
+        }
+        return np.array([
+            observed[n] if a.representation == "absolute" else -1
+            for a in self.actions
+            for n in a.labels_of_joints
+        ])  # fmt: skip
+
     def max_age(self, source: ObservationSource | EndSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""
         goal = self.outcome.goal.observation if self.outcome.goal is not None else None

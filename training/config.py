@@ -63,6 +63,9 @@ class FitConfig:
     """The same for the critic; sooner ones are likelier, by the discount."""
     critic_random_goals: float = 0.3
     """Objective reach_goal: share of the critic's goals that are a state of another episode."""
+    relative_actions: bool = True
+    """Positions are learnt relative to the measured one, so that a pose which no demonstration had
+    is no new action. What is commanded stays absolute."""
     grid_time: bool = False
     """Draw flow time from the grid of T steps, as published, instead of continuously."""
     seed: int = 0

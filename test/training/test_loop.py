@@ -289,7 +289,7 @@ loop.Logs.write = lambda self, step, values: (said.append(values), honest(self, 
 loop.LOG_EVERY = 1
 torch.set_num_threads(1)
 with joined() as world:
-    fit._fit(t.DATA[:9], t.DATA[9:], t.CONTRACT, Path({out!r}), t.CONFIG, {{}}, world)
+    fit._fit(t.DATA[:9], t.DATA[9:], (), t.CONTRACT, Path({out!r}), t.CONFIG, {{}}, world)
 if world.first:
     Path({out!r}, "said.json").write_text(json.dumps(said))
 """
