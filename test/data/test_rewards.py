@@ -95,7 +95,7 @@ def test_fault_105_missing_messages_break_the_duration_and_are_counted():
     keep = (AT < START + 600 * MS) | (AT > START + 1600 * MS)
     (episode,), report = run(GRASP, success=stream(AT[keep], said.values[keep]))
     assert episode.success is None
-    assert report.dropped["field test interrupted, messages missing: success"] == 1
+    assert report.noticed["field test interrupted, messages missing: success"] == 1
 
 
 def test_max_age_says_how_slow_a_tested_topic_may_be():

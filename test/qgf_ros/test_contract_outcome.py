@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from qgf_ros.errors import UsageError
 from qgf_ros.policy import DESCRIPTION
 from qgf_ros.share import find_policy
 from qgf_ros.sim.world import world_folder
+from training.data.labels import read_labels
 
 FORCE = {"topic": "gripper/force", "type": "std_msgs/Float64", "fields": ["data"]}
 POINT = {"topic": "cube", "type": "geometry_msgs/PointStamped", "fields": ["point.x", "point.z"]}
@@ -174,3 +177,15 @@ def test_tested_topic_is_as_old_as_an_observation_may_be():
     assert own.max_age(own.outcome.success) == pytest.approx(0.15)
     own = contract(with_outcome(success=FORCE | {"test": "data > 3", "max_age": 1.0}))
     assert own.max_age(own.outcome.success) == 1.0
+
+
+def test_examples_of_the_documentation_are_what_is_read(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "contract.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    whole, _, tested, labels = blocks
+    assert Contract.from_dict(yaml.safe_load(whole)).outcome.failure is not None
+    outcome = contract(velocity_dict() | yaml.safe_load(tested)).outcome
+    assert outcome.success.condition.seconds == 0.5
+    assert [c.index for c in outcome.failure.condition.comparisons] == [1, 0]
+    (tmp_path / "labels.yaml").write_text(labels)
+    assert len(read_labels(tmp_path / "labels.yaml").entries) == 3

@@ -26,7 +26,7 @@ class End:
 
 
 def ending(
-    streams: dict[str, Stream], contract: Contract, label: Label | None, dropped: Counter[str]
+    streams: dict[str, Stream], contract: Contract, label: Label | None, noticed: Counter[str]
 ) -> End:
     """How an episode ended. What comes first ends it; at one time, failure does.
 
@@ -34,13 +34,13 @@ def ending(
 
     Args:
         streams: `success` and `failure` within the episode, in order of receipt, where there are.
-        dropped: counts where a field test was broken off by missing messages.
+        noticed: counts where a field test was broken off by missing messages.
     """
     outcome, told = contract.outcome, []
     for name, source in (("success", outcome.success), ("failure", outcome.failure)):
         stream = streams.get(name)
         if source is not None and stream is not None and len(stream):
-            found = _first(name, stream, source, contract.max_age(source), dropped)
+            found = _first(name, stream, source, contract.max_age(source), noticed)
             told += [found] if found is not None else []
     first = min(told, key=lambda e: (e.at, e.won), default=None)
     at = first.at if first is not None else None
@@ -52,7 +52,7 @@ def ending(
 
 
 def _first(
-    name: str, stream: Stream, source: EndSource, max_age: float, dropped: Counter[str]
+    name: str, stream: Stream, source: EndSource, max_age: float, noticed: Counter[str]
 ) -> End | None:
     """What a source says of the end, or None where it says nothing of it."""
     if source.condition is None:
@@ -63,7 +63,7 @@ def _first(
     order = np.argsort(stream.stamp, kind="stable")
     stamp, holds = stream.stamp[order], source.condition.holds(stream.values[order])
     gap = np.diff(stamp) > max_age * 1e9
-    dropped[f"field test interrupted, messages missing: {name}"] += int(
+    noticed[f"field test interrupted, messages missing: {name}"] += int(
         (gap & holds[1:] & holds[:-1]).sum()
     )
     # Each message is counted from the first one of its unbroken run.
