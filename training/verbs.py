@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -61,13 +61,23 @@ class Train(Options):
     """contract.yaml: which topics and fields are state, action and outcome."""
     out: Path
     """Run folder: policy/, metrics.csv and tensorboard/ are written there."""
+    resume: bool = False
+    """Go on where a run in --out was interrupted; from the start where there is none."""
+    strict: bool = False
+    """Refuse data of which messages were lost, instead of training without them."""
     fit: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> Mapping[str, Any]:
+        from training.distributed import joined
         from training.export import export
         from training.fit import fit
 
-        fitted = fit(self.data, self.contract, self.out, self.fit)
+        with joined() as world:
+            fitted = fit(
+                self.data, self.contract, self.out, self.fit, self.resume, self.strict, world
+            )
+            if not world.first:
+                return {}
         parity = export(fitted.policy)
         table(
             "Held-out episodes",
@@ -180,23 +190,33 @@ class Analyze(Options):
 
 @dataclass(frozen=True)
 class DataConvert(Options):
-    """Write one recording of a dataset as a bag (MCAP), by the contract."""
+    """Write recordings in another format, by the contract.
+
+    Bags get the recording message for message. Tables get its episodes, aligned as for training:
+    one row per control period, the numbers that the robot said, by name. An interrupted conversion
+    of all recordings goes on when the same command is given again.
+    """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, or a LeRobot dataset."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz files."""
     contract: Path
-    """contract.yaml; names and types of the bag's topics come from it."""
+    """contract.yaml: which topics or columns there are, and what they are called."""
     out: Path
-    """Bag folder to write."""
-    recording: int = 0
+    """Folder to write: the dataset; with --to mcap or sqlite3 and one recording, the bag."""
+    to: Literal["mcap", "sqlite3", "lerobot-v2.1", "lerobot-v3.0", "npz"] = "mcap"
+    """Format."""
+    recording: int | Literal["all"] = "all"
     """Which one, counted from 0 in the dataset's order."""
+    workers: int = 2
+    """Processes."""
 
     def run(self) -> Mapping[str, Any]:
         from training.data.convert import convert
 
-        counts = convert(self.data, self.contract, self.out, self.recording)
-        say(f"{self.out}: " + ", ".join(f"{topic} {count}" for topic, count in counts.items()))
-        return {"out": self.out, "messages": counts}
+        number = None if self.recording == "all" else self.recording
+        counts = convert(self.data, self.contract, self.out, number, self.to, self.workers, track)
+        say(f"{self.out}: " + ", ".join(f"{what} {count}" for what, count in counts.items()))
+        return {"out": self.out, "to": self.to, "counts": counts}
 
 
 @dataclass(frozen=True)

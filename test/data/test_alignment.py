@@ -14,7 +14,8 @@ from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.control.assembler import LARGEST, Assembler, Observation
 from training.data.alignment import HOLD_PERIODS, Report, _usable, align, featured, observe
-from training.data.load import _without_duplicates, data_hash
+from training.data.episodes import data_hash
+from training.data.load import without_duplicates
 from training.data.streams import Recording, Stream
 
 MS = 1_000_000
@@ -487,7 +488,7 @@ def lengths_of(*counts):
             joints=joints(every(T, n + 1)), goal=goal(every(T, n + 1)), arm=commands(every(T, n))
         )
         episodes += align(rec, contract(), report)
-    return _without_duplicates(episodes, report), report
+    return without_duplicates(episodes, report), report
 
 
 def test_fault_108_duplicates_dropped_and_counted():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, START, contract, velocity_dict
 
 from training.data.alignment import Report, align
-from training.data.episodes import Episode, chunks
+from training.data.chunks import chunks
+from training.data.episodes import Episode
 from training.data.rewards import diagnose_outcomes
 from training.data.streams import Recording, Stream
 

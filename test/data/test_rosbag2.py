@@ -176,9 +176,6 @@ def test_fault_098_truncated_bag_never_ends_in_a_traceback(tmp_path, share):
         assert "bag" in str(error)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="comes with part 3: a truncated bag is refused, not salvaged"
-)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_fault_098_truncated_bag_is_salvaged(tmp_path, share):
     """faults.md: what is there before the cut is read, and the loss is counted (exit 3)."""
@@ -267,9 +264,6 @@ def test_fault_099_flipped_bit_is_refused_and_not_a_traceback(tmp_path, bag_byte
     assert not crashed
 
 
-@pytest.mark.xfail(
-    strict=True, reason="comes with part 3: rosbags writes MCAP chunks without a CRC"
-)
 def test_fault_099_bags_of_our_own_recorder_carry_a_crc(bag_bytes):
     """Without one a flipped bit in a recording is another number in training, and nobody sees it."""
     _, data = bag_bytes

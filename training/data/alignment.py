@@ -44,6 +44,12 @@ class Report:
     dropped: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
 
+    def without_duplicates(self, episodes: int, ticks: int) -> None:
+        """An episode that is there twice would leak from training into the report."""
+        self.dropped["duplicate episode"] += episodes
+        self.episodes -= episodes
+        self.ticks -= ticks
+
     def merge(self, other: Report) -> None:
         self.episodes += other.episodes
         self.ticks += other.ticks
@@ -80,7 +86,7 @@ def align(
         if label is not None and label.outcome == "exclude":
             report.dropped["episode excluded by its label"] += 1
             continue
-        episodes += _episode(name, streams, contract, report, (begin, end), label)
+        episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -104,7 +110,7 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     found = []
     for number, (begin, last) in enumerate(_spans(recording, streams)):
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
-        end = ending(window, contract, None, Counter())
+        end = ending(window, contract, None, recording.cut, Counter())
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
         found.append(("" if recording.one_episode else f"#{number}", seconds, end))
     return found
@@ -134,9 +140,8 @@ def _usable(stream: Stream, name: str, report: Report, command: bool = False) ->
     report.dropped[late] += int((finite & present & ~recent).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
     when = np.stack([stream.receipt[order], stream.stamp[order]])
-    if (
-        (when[:, 1:] == when[:, :-1]).all(axis=0).any()
-    ):  # nothing but the file's order, or the values
+    if (when[:, 1:] == when[:, :-1]).all(axis=0).any():
+        # Of one moment: the file's order is chance, the values' is not.
         order = np.lexsort((*stream.values.T, stream.stamp, stream.receipt))
     order = order[(finite & present & recent)[order]]
     stamp = stream.stamp[order]
@@ -190,6 +195,7 @@ def _episode(
     report: Report,
     span: tuple[int, int],
     label: Label | None,
+    cut: bool,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams, latest = _windows(streams, contract, span, label)
@@ -198,7 +204,7 @@ def _episode(
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    end = ending(streams, contract, label, report.noticed)
+    end = ending(streams, contract, label, cut, report.noticed)
     ended = end.won is not None
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
     stop = min(stop, latest) if latest < span[1] else stop

@@ -26,7 +26,11 @@ class End:
 
 
 def ending(
-    streams: dict[str, Stream], contract: Contract, label: Label | None, noticed: Counter[str]
+    streams: dict[str, Stream],
+    contract: Contract,
+    label: Label | None,
+    cut: bool,
+    noticed: Counter[str],
 ) -> End:
     """How an episode ended. What comes first ends it; at one time, failure does.
 
@@ -34,6 +38,7 @@ def ending(
 
     Args:
         streams: `success` and `failure` within the episode, in order of receipt, where there are.
+        cut: the recording says that it ended before its outcome.
         noticed: counts where a field test was broken off by missing messages.
     """
     outcome, told = contract.outcome, []
@@ -48,7 +53,7 @@ def ending(
         return End({"success": True, "failure": False}.get(label.outcome), at)
     if first is not None:
         return first
-    return End(True if outcome.assume_success else None)
+    return End(True if outcome.assume_success and not cut else None)
 
 
 def _first(
@@ -120,8 +125,8 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
     said = []
     if not any(e.terminal for e in episodes):
         said.append(
-            f"none of the {count} episodes has an outcome: all count as cut, and none shows where it "
-            f"led. What helps: {LABEL}; {GOALS}"
+            f"none of the {count} episodes has an outcome: all count as cut, and what came after them "
+            f"is guessed (bootstrapped). What helps: {LABEL}; {GOALS}"
         )
     elif won == count:
         only = f"all {count} episodes are successes: nothing tells a good action from a bad one"
@@ -139,15 +144,15 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
             f"all {count} episodes are failures: there is nothing good to imitate, and no difference "
             f"to learn. What helps: recordings that succeed; look at the source of success; {LABEL}"
         )
-    rewards_ = np.concatenate([e.reward for e in episodes])
-    if objective == "reward" and np.ptp(rewards_) == 0:
+    low, high = min(e.reward.min() for e in episodes), max(e.reward.max() for e in episodes)
+    if objective == "reward" and low == high:
         said.append(
-            f"the reward is {rewards_[0]:g} in every period: it is constant. What helps: look at the "
+            f"the reward is {low:g} in every period: it is constant. What helps: look at the "
             "source of the reward; objective time_to_success, with outcomes"
         )
-    ended = [e.returns(1.0)[0] for e in episodes if e.terminal]
+    ended = [e.reward.sum(dtype=np.float64) for e in episodes if e.terminal]
     lengths = {len(e) for e in episodes if e.terminal}
-    if len(ended) > 1 and np.ptp(ended) <= 1e-9 * max(1.0, np.abs(ended).max()):
+    if len(ended) > 1 and np.ptp(ended) <= 1e-6 * max(1.0, np.abs(ended).max()):
         same = f"all {len(ended)} episodes that ended have the same return, {ended[0]:g}"
         if objective == "time_to_success" and len(lengths) > 1:
             said.append(f"{same}: a discount of 1 would leave nothing to learn. Keep it below 1")
@@ -159,9 +164,11 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
 def _diagnose_goals(episodes: Sequence[Episode], contract: Contract) -> list[str]:
     assert contract.outcome.goal is not None
     _, achieved = goal_columns(contract)
-    reached = np.concatenate([e.obs[:, achieved] for e in episodes])
     radius = contract.outcome.goal.radius
-    if (np.ptp(reached, axis=0) > radius).any():
+    low, high = (
+        f([f(e.obs[:, achieved], axis=0) for e in episodes], axis=0) for f in (np.min, np.max)
+    )
+    if (high - low > radius).any():
         return []
     return [
         f"what outcome.goal.achieved names ({', '.join(contract.outcome.goal.achieved)}) never moved "

@@ -32,6 +32,7 @@ class Recording:
     streams: dict[str, Stream]
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     one_episode: bool = False  # the whole recording is one episode
+    cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
 
 
 @dataclass(frozen=True)
