@@ -22,7 +22,7 @@ LONGEST = 3600.0  # s
 GRAMMAR = "NAME < | <= | > | >= NUMBER [unit] [and ...] [for SECONDS s]"
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TOKEN = re.compile(r"[<>]=?|[^\s<>]+")
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(.*)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,23 @@ class Condition:
             sign = take("<, <=, > or >=")
             if sign not in _OPERATORS:
                 raise ValueError(f"test {text!r}: {sign!r} is none of <, <=, >, >=")
-            threshold, unit = _number(text, take("a number"))
-            if not unit and tokens and tokens[-1] not in ("and", "for"):
+            threshold, unit = _number(text, take("a number")), ""
+            if tokens and tokens[-1] not in ("and", "for"):
                 unit = take("a unit")
+                if not (unit[0].isalpha() or unit[0] in "%°"):
+                    raise ValueError(f"test {text!r}: {unit!r} is no unit, nor and, nor for")
             comparisons.append(Comparison(names[name], sign, threshold, unit))
-            joint = take("") if tokens else ""
-            if joint == "for":
-                seconds, unit = _number(text, take("a duration"))
-                unit = unit or take("s")
-                if unit != "s" or not 0 <= seconds <= LONGEST:
-                    raise ValueError(
-                        f"test {text!r}: the duration is 0 to {LONGEST:g} s, in s, after one space or none"
-                    )
-                joint = take("") if tokens else ""
-                if joint:
-                    raise ValueError(f"test {text!r}: {joint!r} stands after the duration, the end")
-            if not joint:
-                return cls(tuple(comparisons), seconds)
-            if joint != "and":
-                raise ValueError(f"test {text!r}: {joint!r} stands where and, for or the end is")
+            rest = tokens.pop() if tokens else ""
+            if rest == "and":
+                continue
+            if rest == "for":
+                seconds = _number(text, take("a duration"))
+                if take("s") != "s" or not 0 <= seconds <= LONGEST:
+                    raise ValueError(f"test {text!r}: the duration is 0 to {LONGEST:g} s, in s")
+                rest = tokens.pop() if tokens else ""
+            if rest:
+                raise ValueError(f"test {text!r}: {rest!r} stands where it cannot: {GRAMMAR}")
+            return cls(tuple(comparisons), seconds)
 
     def holds(self, values: np.ndarray) -> np.ndarray:
         """(N, d) numbers of messages -> (N,) bool. Never where a number is NaN."""
@@ -95,12 +93,12 @@ class Condition:
         return np.logical_and.reduce(each)
 
 
-def _number(text: str, token: str) -> tuple[float, str]:
-    """A finite number, and the unit that is written on to it."""
-    match = _NUMBER.fullmatch(token)
-    if match is None or not math.isfinite(float(match[1])):
-        raise ValueError(f"test {text!r}: {token!r} is no finite number")
-    return float(match[1]), match[2]
+def _number(text: str, token: str) -> float:
+    if not _NUMBER.fullmatch(token) or not math.isfinite(float(token)):
+        raise ValueError(
+            f"test {text!r}: {token!r} is no finite number; a space comes before its unit"
+        )
+    return float(token)
 
 
 def _listed(names: Mapping[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -260,11 +261,12 @@ def test_unknown_and_doubled_names_are_refused_by_name(tmp_path):
 # The verb.
 
 
-@pytest.fixture
-def bags(tmp_path):
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
     pytest.importorskip("rosbags")
     from training.data.rosbag2 import BagWriter, contract_sources
 
+    tmp_path = tmp_path_factory.mktemp("recorded")
     spec = own(episode_start={"topic": "start", "type": "std_msgs/Header"})
     (tmp_path / "data").mkdir()
     (tmp_path / "robot.yaml").write_text(yaml.safe_dump(spec.to_dict()))
@@ -279,6 +281,13 @@ def bags(tmp_path):
                 bag.write("arm", at, at, np.zeros(2))
                 if k == 10:
                     bag.write("success", at + MS, at + MS, np.ones(1))
+    return tmp_path
+
+
+@pytest.fixture
+def bags(recorded, tmp_path):
+    """Two bags of two episodes; the topic says of the first of each that it succeeded."""
+    shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
     return tmp_path / "data"
 
 

@@ -1,5 +1,7 @@
 """How episodes end: by topic, by field test, by both; and what is said of data that teaches little."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,7 +96,7 @@ def test_fault_105_missing_messages_break_the_duration_and_are_counted():
     keep = (AT < START + 600 * MS) | (AT > START + 1600 * MS)
     (episode,), report = run(GRASP, success=stream(AT[keep], said.values[keep]))
     assert episode.success is None
-    assert report.dropped["field test interrupted, messages missing: success"] == 1
+    assert report.noticed["field test interrupted, messages missing: success"] == 1
 
 
 def test_max_age_says_how_slow_a_tested_topic_may_be():
@@ -178,6 +180,59 @@ def test_test_is_what_looking_at_every_message_gives(seed, seconds):
     assert episode.terminal == (expected is not None)
     if expected is not None:
         assert len(episode) == np.ceil((expected - START) / T)
+
+
+# Through the readers.
+
+
+def test_field_test_on_a_topic_of_a_bag_that_is_observed_too(tmp_path):
+    """The goal's topic is observed, and its number ends the episode once it has stayed above 3."""
+    pytest.importorskip("rosbags")
+    from training.data.load import load_episodes
+    from training.data.rosbag2 import BagWriter, contract_sources
+
+    written = own(assume_success=True)
+    with BagWriter(tmp_path / "bag", contract_sources(written)) as bag:
+        for k in range(40):
+            at = START + k * T
+            bag.write("joints", at, at, np.zeros(4))
+            bag.write("goal", at, at, np.array([5.0 if k >= 12 else 1.0]))
+            bag.write("arm", at, at, np.zeros(2))
+    point = {"topic": "goal", "type": "geometry_msgs/PointStamped", "fields": ["point.x"]}
+    spec = own(success=point | {"test": "/goal.point.x > 3 m for 0.5 s"})
+    (episode,), _ = load_episodes(tmp_path / "bag", spec)
+    assert episode.terminal and episode.success is True and len(episode) == 22
+
+
+@pytest.mark.parametrize("name", ["success", "failure"])
+def test_field_test_on_a_column_of_a_table(tmp_path, name):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    from training.data.load import load_episodes
+
+    said = np.where(np.arange(40) >= 12, 5.0, 1.0)
+    rows = {"state": np.zeros((40, 2)), "goal": np.zeros(40), "action": np.zeros((40, 2)), "force": said}  # fmt: skip
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text(
+        json.dumps({
+            "codebase_version": "v2.1", "fps": 20, "chunks_size": 1000, "total_episodes": 1,
+            "data_path": "data/{episode_chunk}/{episode_index}.parquet",
+            "features": {n: {"dtype": "float64", "shape": list(v.shape[1:]) or [1]} for n, v in rows.items()},
+        })
+    )  # fmt: skip
+    (tmp_path / "data" / "0").mkdir(parents=True)
+    pq.write_table(
+        pa.table({n: v.tolist() for n, v in rows.items()}), tmp_path / "data/0/0.parquet"
+    )
+    value = velocity_dict()
+    value["observations"][0]["fields"] = ["position"]
+    value["observations"][0]["column"], value["observations"][1]["column"] = "state", "goal"
+    value["actions"][0]["column"] = "action"
+    tested = force("force >= 5 N for 0.5 s", column="force")
+    value["outcome"] = {"objective": "time_to_success", "assume_success": name != "success", name: tested}  # fmt: skip
+    (episode,), _ = load_episodes(tmp_path, contract(value))
+    assert episode.terminal and episode.success is (name == "success") and len(episode) == 22
 
 
 # Episodes without an end.

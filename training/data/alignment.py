@@ -42,6 +42,7 @@ class Report:
     episodes: int = 0
     ticks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
 
     def without_duplicates(self, episodes: int, ticks: int) -> None:
         """An episode that is there twice would leak from training into the report."""
@@ -53,6 +54,7 @@ class Report:
         self.episodes += other.episodes
         self.ticks += other.ticks
         self.dropped.update(other.dropped)
+        self.noticed.update(other.noticed)
 
 
 def align(
@@ -137,10 +139,14 @@ def _usable(stream: Stream, name: str, report: Report, command: bool = False) ->
     late = f"message stamped {LATEST:g} s before its receipt, by another clock: {name}"
     report.dropped[late] += int((finite & present & ~recent).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
+    when = np.stack([stream.receipt[order], stream.stamp[order]])
+    if (when[:, 1:] == when[:, :-1]).all(axis=0).any():
+        # Of one moment: the file's order is chance, the values' is not.
+        order = np.lexsort((*stream.values.T, stream.stamp, stream.receipt))
     order = order[(finite & present & recent)[order]]
     stamp = stream.stamp[order]
-    report.dropped[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
-    report.dropped[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))
+    report.noticed[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
+    report.noticed[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))
     return Stream(stamp, stream.receipt[order], stream.values[order])
 
 
@@ -198,7 +204,7 @@ def _episode(
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    end = ending(streams, contract, label, cut, report.dropped)
+    end = ending(streams, contract, label, cut, report.noticed)
     ended = end.won is not None
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
     stop = min(stop, latest) if latest < span[1] else stop
@@ -223,7 +229,7 @@ def _episode(
     usable = fresh[:-1] & commanded
     runs = _runs(usable, fresh)
     report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
-    report.dropped["cut at a gap"] += max(len(runs) - 1, 0)
+    report.noticed["cut at a gap"] += max(len(runs) - 1, 0)
     return [
         Episode(
             name if end_ - begin == len(ticks) else f"{name}.{begin}",

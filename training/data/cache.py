@@ -28,7 +28,7 @@ from training.data.labels import Label
 from training.data.load import Progress, contents, each, read_episodes, refuse_nothing
 from training.data.streams import Reader
 
-VERSION = 1  # counts up when the same recording and contract give other episodes
+VERSION = 2  # counts up when the same recording and contract give other episodes
 ARRAYS = ("obs", "action", "reward")
 
 
@@ -130,7 +130,13 @@ def _plain(report: Report) -> dict[str, Any]:
         "episodes": report.episodes,
         "ticks": report.ticks,
         "dropped": dict(sorted(report.dropped.items())),
+        "noticed": dict(sorted(report.noticed.items())),
     }
+
+
+def _report(plain: Mapping[str, Any]) -> Report:
+    counters = {key: Counter(plain[key]) for key in ("dropped", "noticed")}
+    return Report(plain["episodes"], plain["ticks"], **counters)
 
 
 def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
@@ -140,8 +146,7 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     for number, piece in enumerate(pieces):
         with np.load(piece) as file:
             index = json.loads(str(file["index"]))
-        partial_report = index["report"]
-        report.merge(Report(**partial_report | {"dropped": Counter(partial_report["dropped"])}))
+        report.merge(_report(index["report"]))
         first = 0
         for entry in index["episodes"]:
             if entry["digest"] in seen:
@@ -192,4 +197,4 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
         success=tuple(e["success"] for e in entries),
         names=tuple(e["name"] for e in entries),
     )
-    return arrays, Report(**report | {"dropped": Counter(report["dropped"])})
+    return arrays, _report(report)

@@ -12,7 +12,6 @@ A label counts before any topic. `unknown` says that the episode was cut: neithe
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ import yaml
 from qgf_ros.contract import Contract
 from qgf_ros.errors import StorageError, UsageError
 from qgf_ros.strict_yaml import load_yaml
+from training.data.atomic import replaced_file
 
 VERSION = 1
 FILE = "labels.yaml"
@@ -113,20 +113,10 @@ class Labels:
         text = HEADER + yaml.safe_dump(
             content, sort_keys=False
         )  # ASCII: others do not all come back
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            with part.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            with replaced_file(self.path) as file:
+                file.write(text.encode())
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
 
 

@@ -59,8 +59,8 @@ def between(
     at = np.where(np.abs(ticks - stamp[-1]) <= slack, stamp[-1], at)
     after = np.minimum(np.searchsorted(stamp, at), len(stamp) - 1)
     before = np.maximum(np.searchsorted(stamp, at, side="right") - 1, 0)
-    apart = (stamp[after] - stamp[before]) * 1e-9
-    fresh = (at >= stamp[0]) & (at <= stamp[-1]) & (apart + source.delay <= max_age)
+    furthest = round((max_age - source.delay) * 1e9)
+    fresh = (at >= stamp[0]) & (at <= stamp[-1]) & (stamp[after] - stamp[before] <= furthest)
     if source.resample == "nearest":
         nearer = np.where(stamp[after] - at < at - stamp[before], after, before)
         return values[nearer], fresh

@@ -30,7 +30,7 @@ def ending(
     contract: Contract,
     label: Label | None,
     cut: bool,
-    dropped: Counter[str],
+    noticed: Counter[str],
 ) -> End:
     """How an episode ended. What comes first ends it; at one time, failure does.
 
@@ -39,13 +39,13 @@ def ending(
     Args:
         streams: `success` and `failure` within the episode, in order of receipt, where there are.
         cut: the recording says that it ended before its outcome.
-        dropped: counts where a field test was broken off by missing messages.
+        noticed: counts where a field test was broken off by missing messages.
     """
     outcome, told = contract.outcome, []
     for name, source in (("success", outcome.success), ("failure", outcome.failure)):
         stream = streams.get(name)
         if source is not None and stream is not None and len(stream):
-            found = _first(name, stream, source, contract.max_age(source), dropped)
+            found = _first(name, stream, source, contract.max_age(source), noticed)
             told += [found] if found is not None else []
     first = min(told, key=lambda e: (e.at, e.won), default=None)
     at = first.at if first is not None else None
@@ -57,7 +57,7 @@ def ending(
 
 
 def _first(
-    name: str, stream: Stream, source: EndSource, max_age: float, dropped: Counter[str]
+    name: str, stream: Stream, source: EndSource, max_age: float, noticed: Counter[str]
 ) -> End | None:
     """What a source says of the end, or None where it says nothing of it."""
     if source.condition is None:
@@ -68,7 +68,7 @@ def _first(
     order = np.argsort(stream.stamp, kind="stable")
     stamp, holds = stream.stamp[order], source.condition.holds(stream.values[order])
     gap = np.diff(stamp) > max_age * 1e9
-    dropped[f"field test interrupted, messages missing: {name}"] += int(
+    noticed[f"field test interrupted, messages missing: {name}"] += int(
         (gap & holds[1:] & holds[:-1]).sum()
     )
     # Each message is counted from the first one of its unbroken run.
@@ -125,8 +125,8 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
     said = []
     if not any(e.terminal for e in episodes):
         said.append(
-            f"none of the {count} episodes has an outcome: all count as cut, and none shows where it "
-            f"led. What helps: {LABEL}; {GOALS}"
+            f"none of the {count} episodes has an outcome: all count as cut, and what came after them "
+            f"is guessed (bootstrapped). What helps: {LABEL}; {GOALS}"
         )
     elif won == count:
         only = f"all {count} episodes are successes: nothing tells a good action from a bad one"
@@ -144,15 +144,15 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
             f"all {count} episodes are failures: there is nothing good to imitate, and no difference "
             f"to learn. What helps: recordings that succeed; look at the source of success; {LABEL}"
         )
-    rewards_ = np.concatenate([e.reward for e in episodes])
-    if objective == "reward" and np.ptp(rewards_) == 0:
+    low, high = min(e.reward.min() for e in episodes), max(e.reward.max() for e in episodes)
+    if objective == "reward" and low == high:
         said.append(
-            f"the reward is {rewards_[0]:g} in every period: it is constant. What helps: look at the "
+            f"the reward is {low:g} in every period: it is constant. What helps: look at the "
             "source of the reward; objective time_to_success, with outcomes"
         )
-    ended = [e.returns(1.0)[0] for e in episodes if e.terminal]
+    ended = [e.reward.sum(dtype=np.float64) for e in episodes if e.terminal]
     lengths = {len(e) for e in episodes if e.terminal}
-    if len(ended) > 1 and np.ptp(ended) <= 1e-9 * max(1.0, np.abs(ended).max()):
+    if len(ended) > 1 and np.ptp(ended) <= 1e-6 * max(1.0, np.abs(ended).max()):
         same = f"all {len(ended)} episodes that ended have the same return, {ended[0]:g}"
         if objective == "time_to_success" and len(lengths) > 1:
             said.append(f"{same}: a discount of 1 would leave nothing to learn. Keep it below 1")
@@ -164,9 +164,11 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
 def _diagnose_goals(episodes: Sequence[Episode], contract: Contract) -> list[str]:
     assert contract.outcome.goal is not None
     _, achieved = goal_columns(contract)
-    reached = np.concatenate([e.obs[:, achieved] for e in episodes])
     radius = contract.outcome.goal.radius
-    if (np.ptp(reached, axis=0) > radius).any():
+    low, high = (
+        f([f(e.obs[:, achieved], axis=0) for e in episodes], axis=0) for f in (np.min, np.max)
+    )
+    if (high - low > radius).any():
         return []
     return [
         f"what outcome.goal.achieved names ({', '.join(contract.outcome.goal.achieved)}) never moved "

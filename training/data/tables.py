@@ -56,7 +56,7 @@ def column_name(contract: Contract, name: str) -> str:
     column = contract_sources(contract)[name].column
     if column:
         return column
-    if name in ("reward", "success"):
+    if name in ("reward", "success", "failure"):
         return f"next.{name}"
     if name in (a.name for a in contract.actions):
         return "action" if len(contract.actions) == 1 else f"action.{name}"
@@ -84,7 +84,8 @@ def wanted(
         column = column_name(contract, name)
         if name == "episode_start":  # tables know where their episodes begin
             continue
-        if not source.column and column not in available:
+        tested = isinstance(source, EndSource) and source.test  # of what column, only they know
+        if not source.column and (column not in available or tested):
             if name in contract.outcome.sources and not _needed(contract, name):
                 continue
             raise DataRefused(
@@ -103,9 +104,8 @@ def _needed(contract: Contract, name: str) -> bool:
     outcome = contract.outcome
     if name == "reward":
         return outcome.objective == "reward"
-    return (
-        name == "success" and outcome.objective == "time_to_success" and not outcome.assume_success
-    )
+    otherwise = outcome.assume_success or outcome.labels
+    return name == "success" and outcome.objective == "time_to_success" and not otherwise
 
 
 def recording(
