@@ -261,7 +261,7 @@ def _can_hold(metadata: pq.FileMetaData, group: int, episode: int | None) -> boo
 def _group(
     file: Path, changed: int, size: int, group: int, columns: tuple[str, ...], shared: bool
 ) -> pa.Table:
-    with pq.ParquetFile(file) as source:
+    with pq.ParquetFile(file, page_checksum_verification=True) as source:
         part = source.metadata.row_group(group)
         read = {*columns, "episode_index"} if shared else set(columns)
         leaves = [part.column(i) for i in range(part.num_columns)]
