@@ -43,6 +43,8 @@ def read_sqlite(
             takes = {n: take for n, c in channels.items() if (take := choose(c)) is not None}
             rows = _Rows(database, name, takes, losses)
             yield from rows.messages()
+            if not rows.damaged and _is_short(path):
+                losses.add(f"file cut short: {name}: its end is missing, no message is")
             if rows.damaged and expected is not None and expected > rows.accounted:
                 missing = expected - rows.accounted
                 losses.add(f"{name}: messages behind the damage are missing", missing)
@@ -165,6 +167,25 @@ def _channels(database: sqlite3.Connection, name: str) -> dict[int, Channel]:
 
 def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:
     return database.execute(query, values).fetchmany(MAX_TABLE)
+
+
+def whole_pages(path: Path) -> int:
+    """Bytes of a file up to its last whole page: sqlite takes what is missing of a page for zeros,
+    and a message that reaches into it for whole."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) else 0
+    size = path.stat().st_size
+    return size - size % (65536 if page == 1 else page or 1)
+
+
+def _is_short(path: Path) -> bool:
+    """Whether there are fewer pages than the file itself says."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    valid = head[24:28] == head[92:96]  # sqlite's own rule of when to believe the number
+    return valid and path.stat().st_size < pages * (65536 if page == 1 else page)
 
 
 def apply_journal(copy: Path, name: str, losses: Losses) -> None:
