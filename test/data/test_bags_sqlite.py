@@ -51,7 +51,7 @@ def test_fault_102_rows_before_a_cut_are_read_and_the_rest_counted(tmp_path, bag
     database.close()
     cut = int(len(data) * share)
     last_page = cut // 4096 * 4096
-    there = sum(data.index(message) < last_page for message in raw)
+    there = sum(data.rindex(message) < last_page for message in raw)  # an older copy may remain
     file.write_bytes(data[:cut])
     before = fingerprint(tmp_path)
     got = read(tmp_path)
