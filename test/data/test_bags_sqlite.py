@@ -47,7 +47,8 @@ def is_part_of(part, whole) -> bool:
 def test_fault_102_rows_before_a_cut_are_read_and_the_rest_counted(tmp_path, bag, share):
     file, data, whole = bag
     with sqlite3.connect(file) as database:
-        raw = [row[0] for row in database.execute("SELECT data FROM messages")]
+        query = "SELECT data FROM messages WHERE length(data) > 50"  # joints: each is unique
+        raw = [row[0] for row in database.execute(query)]
     database.close()
     cut = int(len(data) * share)
     last_page = cut // 4096 * 4096
@@ -55,7 +56,7 @@ def test_fault_102_rows_before_a_cut_are_read_and_the_rest_counted(tmp_path, bag
     file.write_bytes(data[:cut])
     before = fingerprint(tmp_path)
     got = read(tmp_path)
-    assert is_part_of(got, whole) and count(got) == there > 0
+    assert is_part_of(got, whole) and len(got.streams["joints"]) == there > 0
     assert any("cut short: bag.db3" in reason for reason in got.rejected)
     lost = count(whole) - count(got)
     assert sum(got.rejected.values()) == max(lost, 1), "metadata.yaml says how many there were"
