@@ -107,7 +107,9 @@ def test_fault_102_what_a_write_ahead_log_holds_is_read_and_the_log_stays(tmp_pa
         database.execute("DELETE FROM messages WHERE id > 500")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("BEGIN")
         database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows[500:])
+        database.execute("COMMIT")
         copy = tmp_path / "killed"
         shutil.copytree(tmp_path / "set", copy / "set")
         (copy / "set" / "bag" / "bag.db3-shm").unlink()
