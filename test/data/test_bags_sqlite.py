@@ -138,6 +138,30 @@ def test_fault_102_a_transaction_that_was_not_finished_is_rolled_back_in_a_copy(
     assert same(read(copy), whole) and fingerprint(copy) == before
 
 
+def test_fault_102_a_journal_that_names_another_file_does_not_touch_it(tmp_path, bag):
+    """sqlite deletes the super-journal that a journal names, wherever it is."""
+    file, _, _ = bag
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"no such journal\0")
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("PRAGMA cache_size = 1")
+    database.execute("BEGIN EXCLUSIVE")
+    database.execute("UPDATE messages SET data = zeroblob(200)")
+    copy = tmp_path / "evil"
+    shutil.copytree(tmp_path / "set", copy / "set")
+    database.execute("ROLLBACK")
+    database.close()
+    name = bytes(victim)
+    with (copy / "set" / "bag" / "bag.db3-journal").open("ab") as journal:
+        journal.write((2**30 // 4096 + 1).to_bytes(4, "big") + name)
+        journal.write(len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big"))
+        journal.write(bytes.fromhex("d9d505f920a163d7"))
+    before = fingerprint(tmp_path)
+    got = read(copy)
+    assert fingerprint(tmp_path) == before
+    assert any("bag.db3-journal is not applied" in reason for reason in got.rejected)
+
+
 def test_fault_102_a_locked_bag_is_read_without_waiting(tmp_path, bag):
     file, _, whole = bag
     database = sqlite3.connect(file, isolation_level=None)

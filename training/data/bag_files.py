@@ -209,6 +209,9 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
             elif journals:
                 for source in (file, *journals):
                     contained(file.parent, source)
+                    if source is not file and sqlite_salvage.names_another_file(source):
+                        losses.add(f"file damaged: {source.name} is not applied: it names a file")
+                        continue
                     shutil.copyfile(source, f"{copy}{source.name[len(file.name) :]}")
                 sqlite_salvage.apply_journal(copy, file.name, losses)
             else:

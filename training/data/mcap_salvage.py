@@ -193,7 +193,7 @@ class _File:
                     return self._lose("file damaged: a record longer than its chunk")
                 opcode, length = HEAD.unpack_from(raw, at)
                 at, end = at + HEAD.size, at + HEAD.size + length
-                if end > size:
+                if end > size or not opcode:
                     return self._lose("file damaged: a record longer than its chunk")
                 if opcode in (SCHEMA, CHANNEL):
                     try:
