@@ -33,23 +33,25 @@ def test_ros_and_the_bag_reader_say_the_same_bytes(type_name, data, store):
 
     from qgf_ros.ros.conversions import header, make, ros_type
 
-    def bag_make(name, **fields):
-        return store.types[long(name)](**fields)
+    def bag_make(of, **fields):
+        return store.types[long(of)](**fields)
 
     kind = message_type(type_name)
     for fields, names in SHAPES[type_name]:
         values = np.array(data.draw(values_of(type_name, fields, names)), dtype=float)
-        by_ros = kind.encode(make, fields, names, values, header(7_000_000_008, "map"), 0.05)
-        read = store.deserialize_cdr(serialize_message(by_ros), long(type_name))
-        assert np.array_equal(kind.decode(read, fields, names), values)
-
         time = bag_make("builtin_interfaces/Time", sec=7, nanosec=8)
         head = bag_make("std_msgs/Header", stamp=time, frame_id="map")
         by_bag = kind.encode(bag_make, fields, names, values, head, 0.05)
         raw = bytes(store.serialize_cdr(by_bag, long(type_name)))
+        by_ros = kind.encode(make, fields, names, values, header(7_000_000_008, "map"), 0.05)
         back = deserialize_message(raw, ros_type(type_name))
-        assert np.array_equal(kind.decode(back, fields, names), values)
         assert back == by_ros
+        assert np.array_equal(kind.decode(back, fields, names), values)
+
+        # Longer than what goes on the wire where empty arrays come last: rclpy's estimate.
+        padded = serialize_message(by_ros)
+        read = store.deserialize_cdr(padded[: len(raw)], long(type_name))
+        assert np.array_equal(kind.decode(read, fields, names), values)
 
 
 def test_a_trajectory_begins_when_it_arrives():

@@ -4,8 +4,9 @@ Physics, walls, tasks and success are the `ogbench` package's; here they get a b
 package's action is a step of at most 0.2 m along each axis, once per 0.1 s; here it is the
 velocity that makes this step. The base is holonomic: it drives along x and y and never turns.
 
-The teacher is no expert: it takes wrong turns, hesitates, and half of the time is slow. Imitation
-dithers as it does; which way is shorter, and that time costs, is left to the critic.
+The task is the package's third, there and back: six cells apart, by two ways of one length. The
+teacher is no expert: it takes wrong turns, hesitates, and is slow half of the time. Imitation
+does as it does; that time costs, and which way is a detour, is left to the critic.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from qgf_ros.sim.world import Outcome, Publication  # noqa: E402
 
 PERIOD = 0.1  # s, the package's step
 MAX_SPEED = 2.0  # m/s along each axis: the package's action at 1
-TIME_LIMIT = 30.0  # s, half as much again as the longest way takes at full speed
+TASK = 3  # of the package's five
+TIME_LIMIT = 20.0  # s; at full speed the way takes 12 s
 STEP_REWARD = -0.1  # per control period: time costs
 NEAR = 0.8  # m from the middle of a cell: it was visited
 TREMOR = 0.3  # m/s, of the demonstrator's hand per period
@@ -56,14 +58,16 @@ class PointMaze:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """A new episode: one of the package's five tasks, both ends up to 1 m off the middle of
-        their cells. Everything random comes from `seed`; the package's own reset draws from
-        numpy's global generator."""
+        """A new episode: there or back, both ends up to 1 m off the middle of their cells, along
+        each axis. Everything random comes from `seed`; the package's own reset draws from numpy's
+        global generator."""
         rng = np.random.default_rng([20280, seed])
-        task = self.env.task_infos[rng.integers(self.env.num_tasks)]
+        task = self.env.task_infos[TASK - 1]
+        ends = [task["init_xy"], task["goal_xy"]]
+        start, goal = ends if rng.random() < 0.5 else ends[::-1]
         mujoco.mj_resetData(self.env.model, self.env.data)
-        self.env.set_goal(goal_xy=task["goal_xy"] + rng.uniform(-1, 1, 2))
-        self.env.set_xy(task["init_xy"] + rng.uniform(-1, 1, 2))
+        self.env.set_goal(goal_xy=goal + rng.uniform(-1, 1, 2))
+        self.env.set_xy(start + rng.uniform(-1, 1, 2))
         self._command = self._velocity = np.zeros(2)
         self._steps = 0
         self.outcome = Outcome.RUNNING
@@ -112,20 +116,17 @@ class PointMaze:
         beside = [(row - 1, column), (row, column - 1), (row + 1, column), (row, column + 1)]
         return [c for c in beside if self.env.maze_map[c] == 0]
 
-    def way(self, start: Cell, end: Cell) -> list[Cell]:
-        """A shortest way, breadth first, both ends included."""
-        came_from: dict[Cell, Cell] = {end: end}
+    def distances(self, end: Cell) -> dict[Cell, int]:
+        """How many cells it is to `end`, from every cell that leads there; breadth first."""
+        found = {end: 0}
         queue = deque([end])
         while queue:
             cell = queue.popleft()
             for c in self.neighbours(cell):
-                if c not in came_from:
-                    came_from[c] = cell
+                if c not in found:
+                    found[c] = found[cell] + 1
                     queue.append(c)
-        cells = [start]
-        while cells[-1] != end:
-            cells.append(came_from[cells[-1]])
-        return cells
+        return found
 
     def demonstrator(self, seed: int) -> MazeDriver:
         return MazeDriver(self, seed)
@@ -138,14 +139,18 @@ class MazeDriver:
         self._world = world
         self._rng = rng = np.random.default_rng([20281, seed])
         self._goal = world.signal("goal")
-        cells = world.way(world.cell(world.signal("odometry")[:2]), world.cell(self._goal))
+        distance = world.distances(world.cell(self._goal))
+        cell = world.cell(world.signal("odometry")[:2])
         self._waypoints: deque[np.ndarray] = deque()
-        for cell, after in zip(cells, cells[1:]):
-            self._waypoints.append(world.middle(cell))
-            others = [c for c in world.neighbours(cell) if c != after]
-            if others and rng.random() < WRONG_TURN:
-                wrong = others[rng.integers(len(others))]
+        while distance[cell]:
+            beside = world.neighbours(cell)
+            shorter = [c for c in beside if distance[c] < distance[cell]]
+            after = shorter[rng.integers(len(shorter))]
+            if rng.random() < WRONG_TURN:
+                wrong = beside[rng.integers(len(beside))]
                 self._waypoints += [world.middle(wrong), world.middle(cell)]
+            self._waypoints.append(world.middle(after))
+            cell = after
         self._speed = rng.uniform(1.5, MAX_SPEED) if rng.random() < 0.5 else rng.uniform(0.8, 1.2)
         self._tremor = np.zeros(2)
         self._standing = 0  # periods left
