@@ -13,13 +13,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract
+from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.errors import DataRefused, UsageError
 
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from training.data import convert as converting
 from training.data.convert import convert
 from training.data.load import load_episodes
 from training.data.rosbag2 import BagWriter, contract_sources
