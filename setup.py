@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
 
-WORLDS = ["planar_arm", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
+WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = [
     "qgf_ros",
     "qgf_ros.control",
@@ -164,6 +164,7 @@ setup(
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
             "data convert = training.verbs:DataConvert",
+            "data label = training.data.label_verbs:DataLabel",
             "train = training.verbs:Train",
             "export = training.verbs:Export",
             "evaluate = training.verbs:Evaluate",

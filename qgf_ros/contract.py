@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qgf_ros.messages import TYPES, message_type
+from qgf_ros.condition import Condition
+from qgf_ros.messages import TYPES, Foreign, message_type
 from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
@@ -30,6 +31,11 @@ MAX_AGE = 3600.0  # s, the longest that can be asked for
 
 # In the format, so that contracts can be written for them, but not in this version.
 NOT_YET = {"delta_observed", "delta_last"}
+
+
+def later(default: Any) -> Any:
+    """A key that came after contracts were written and hashed: left out where it is the default."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,15 @@ class Source:
             raise ValueError(
                 f"topic is {self.topic!r}; give a relative ROS name, so that namespaces work"
             )
+        kind.check(self.fields, self.names)
         if not self.stamp:
+            if isinstance(kind, Foreign):
+                raise ValueError(
+                    f"{self.type} is not known here: give stamp: header where it has a header, else receipt"
+                )
             object.__setattr__(self, "stamp", "header" if kind.stamped else "receipt")
         if self.stamp == "header" and not kind.stamped:
             raise ValueError(f"{self.type} has no header: stamp must be receipt")
-        kind.check(self.fields, self.names)
         for key, values in (("fields", self.fields), ("names", self.names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} has duplicates: {sorted(values)}")
@@ -100,7 +110,9 @@ class ObservationSource(Source):
 
     `encoding` says what an orientation ("pose.orientation") becomes: `rot6d` the first two columns
     of its rotation matrix, `matrix_columns` all three, `yaw_sin_cos` the turn about the vertical of
-    what otherwise keeps upright.
+    what otherwise keeps upright. `resample` says how recordings come onto the ticks: `hold` is what
+    the node does and the only thing it can; `linear`, `slerp` (an orientation by the shortest way,
+    other numbers linearly) and `nearest` look at the message after the tick too.
     """
 
     name: str = ""
@@ -108,6 +120,7 @@ class ObservationSource(Source):
     max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms; of a goal, an hour
     delay: float = 0.0
     encoding: Literal["identity", "rot6d", "matrix_columns", "yaw_sin_cos"] = "identity"
+    resample: Literal["hold", "linear", "slerp", "nearest"] = later("hold")
 
     def __post_init__(self) -> None:
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
@@ -126,6 +139,15 @@ class ObservationSource(Source):
                 f"encoding is {self.encoding}, and fields {list(self.fields)} "
                 + ("hold" if turned else "do not hold")
                 + f" an orientation; give {', '.join(ENCODINGS)} with one, identity without"
+            )
+        if self.resample == ("linear" if turned else "slerp"):
+            raise ValueError(
+                f"resample is {self.resample}, and fields {list(self.fields)} "
+                + (
+                    "hold an orientation, which has no straight way; give slerp, nearest or hold"
+                    if turned
+                    else "do not hold an orientation; give linear, nearest or hold"
+                )
             )
         if not 0 <= self.max_age <= MAX_AGE or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
@@ -188,7 +210,7 @@ class Limit:
 
 # What a representation does when it has to hold, and the only answer that is safe for it.
 ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
-FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState
+FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState or JointTrajectory
 TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
@@ -292,6 +314,36 @@ class GoalSpec:
 
 
 @dataclass(frozen=True)
+class EndSource(Source):
+    """What says how an episode ended: one number, or a field test on several.
+
+    `test` ("wrench.force.z > 3 N for 0.5 s", see `condition`) compares the numbers of `fields`, by
+    their labels; the topic or column alone names the only one. Its duration is counted by stamp,
+    and begins anew after a message more than `max_age` older than the next.
+    """
+
+    test: str = later("")
+    max_age: float = later(0.0)  # s; 0: the larger of three periods and 50 ms
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.max_age <= MAX_AGE:
+            raise ValueError(f"max_age is {self.max_age} s; allowed: 0 to {MAX_AGE:g} s")
+        _ = self.condition  # raises ValueError
+
+    @property
+    def condition(self) -> Condition | None:
+        """The parsed test; None without one."""
+        if not self.test:
+            return None
+        whole = (f"/{self.topic}", self.topic, self.column) if len(self.labels) == 1 else ()
+        names = {name: 0 for name in whole if name}
+        for i, label in enumerate(self.labels):
+            names |= {label: i, f"{self.topic}.{label}": i, f"/{self.topic}.{label}": i}
+        return Condition.parse(self.test, names)
+
+
+@dataclass(frozen=True)
 class OutcomeSpec:
     """Where reward and success come from.
 
@@ -299,34 +351,44 @@ class OutcomeSpec:
         needs no failures; `reach_goal` is 1 on reaching `goal`, discounted, and learns from any
         recording, because whatever was reached later could have been the goal.
     success: true ends an episode in success, false in failure; an episode without either was cut
-        (truncation). episode_start: each message begins an episode.
+        (truncation). With a test: the moment it has held for as long as it says. failure: the same
+        for failure; false says nothing. What comes first ends the episode; at one time, failure.
+    episode_start: each message begins an episode.
+    labels: file of what people said (`qgf data label`), which counts before any topic; relative to
+        the dataset. A `labels.yaml` in the dataset counts without being named.
     assume_success: every recorded episode ended in success (demonstrations without labels).
     """
 
     objective: Literal["reward", "time_to_success", "reach_goal"]
     goal: GoalSpec | None = None
     reward: Source | None = None
-    success: Source | None = None
+    success: EndSource | None = None
+    failure: EndSource | None = later(None)
     episode_start: Source | None = None
     intervention: Source | None = None
     assume_success: bool = False
+    labels: str = later("")
 
     def __post_init__(self) -> None:
         if self.intervention is not None:
             raise ValueError("intervention is not read by this version; leave it out")
-        for key in ("reward", "success"):
+        for key in ("reward", "success", "failure"):
             source = getattr(self, key)
-            if source is not None and len(source.labels) != 1:
+            tested = isinstance(source, EndSource) and source.test
+            if source is not None and not tested and len(source.labels) != 1:
                 raise ValueError(
                     f"{key} is one number, and its source has {len(source.labels)}: {list(source.labels)}"
+                    + ("" if key == "reward" else "; name one, or give a test")
                 )
         if self.objective == "reward" and self.reward is None:
             raise ValueError(
                 "objective reward needs a reward source: {topic, type, fields} or column"
             )
-        if self.objective == "time_to_success" and self.success is None and not self.assume_success:
+        if self.objective == "time_to_success" and not (
+            self.success or self.labels or self.assume_success
+        ):
             raise ValueError(
-                "objective time_to_success needs a success source, or assume_success: true"
+                "objective time_to_success needs a success source, labels, or assume_success: true"
             )
         if (self.objective == "reach_goal") != (self.goal is not None):
             raise ValueError(
@@ -339,6 +401,7 @@ class OutcomeSpec:
         named = {
             "reward": self.reward,
             "success": self.success,
+            "failure": self.failure,
             "episode_start": self.episode_start,
         }
         return {name: source for name, source in named.items() if source is not None}
@@ -368,7 +431,8 @@ class Contract:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(
-                f"the name {', '.join(twice)} is used twice; reward, success and episode_start are taken"
+                f"the name {', '.join(twice)} is used twice; reward, success, failure and episode_start "
+                "are taken"
             )
         self._check_measured()
         if self.outcome.goal is not None:
@@ -414,6 +478,11 @@ class Contract:
             raise ValueError(
                 f"outcome.goal.observation is {goal.observation!r}; allowed: {', '.join(sources)}"
             )
+        if sources[goal.observation].resample != "hold":
+            raise ValueError(
+                f"outcome.goal: resample of {goal.observation} is {sources[goal.observation].resample}; "
+                "a goal is what was last said: give hold"
+            )
         # By source, not by the beginning of the name: "goal" is not "goal_of_another".
         wanted = [f"{goal.observation}.{n}" for n in sources[goal.observation].feature_labels]
         seen = [n for n in self.observation_names if n not in wanted]
@@ -440,7 +509,7 @@ class Contract:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for YAML; `from_dict` gives the same contract back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return json.loads(json.dumps(_plain(self)))
 
     @property
     def hash(self) -> str:
@@ -477,8 +546,42 @@ class Contract:
             [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
         )
 
-    def max_age(self, source: ObservationSource) -> float:
+    @property
+    def measured_positions(self) -> np.ndarray:
+        """(A,) int: which observed number is the measured position of each absolute command, found
+        by the joint's name; -1 of velocities."""
+        observed = {
+            label.removeprefix("position."): at
+            for at, (source, label) in enumerate(
+                (o, label) for o in self.observations for label in o.feature_labels
+            )
+            if source.type == "sensor_msgs/JointState" and label.startswith("position.")
+        }
+        return np.array([
+            observed[n] if a.representation == "absolute" else -1
+            for a in self.actions
+            for n in a.labels_of_joints
+        ])  # fmt: skip
+
+    def max_age(self, source: ObservationSource | EndSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""
-        if self.outcome.goal is not None and source.name == self.outcome.goal.observation:
+        goal = self.outcome.goal.observation if self.outcome.goal is not None else None
+        if isinstance(source, ObservationSource) and source.name == goal:
             return source.max_age or MAX_AGE
         return source.max_age or max(3 * self.time.period, 0.05)
+
+
+def _plain(value: Any) -> Any:
+    """As `dataclasses.asdict`, without the later keys that have their default: a contract that does
+    not use them keeps its hash."""
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: _plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        }
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -2,10 +2,14 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, whoever does it first
+# Prepared data of tests does not stay in the user's cache.
+_cache = tempfile.TemporaryDirectory(prefix="qgf_cache_")
+os.environ["QGF_CACHE"] = _cache.name
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 try:

@@ -1,25 +1,37 @@
-"""Chunks as the tensors of a training batch; with goals drawn afresh where the objective asks."""
+"""Batches of chunks as tensors, cut out of the episodes when they are asked for; with goals drawn
+afresh where the objective asks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qgf_ros.normalizer import Normalizer
 from training.config import FitConfig
 from training.critics import ChunkBatch, monte_carlo
-from training.data.episodes import Chunks
+from training.data.chunks import Chunks, ChunkTable
 from training.data.goals import Hindsight, Shares
 
 
+class Batches(Protocol):
+    """Recorded chunks, numbered 0..len-1."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
+        """The chunks `rows` (B,); whatever is drawn for them is drawn from `rng`."""
+
+
 def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
-    """All chunks as normalised float32 tensors; rewards in units of the return scale."""
+    """Normalised float32 tensors; rewards in units of the return scale."""
     return ChunkBatch(
         obs=torch.from_numpy(normalizer.normalize_obs(parts.obs)),
-        action=torch.from_numpy(normalizer.normalize_action(parts.action).reshape(len(parts), -1)),
+        action=torch.from_numpy(
+            normalizer.normalize_action(parts.action, parts.obs).reshape(len(parts), -1)
+        ),
         reward=torch.from_numpy((parts.reward / scale).astype(np.float32)),
         mask=torch.from_numpy(parts.mask.astype(np.float32)),
         next_obs=torch.from_numpy(normalizer.normalize_obs(parts.next_obs)),
@@ -27,39 +39,53 @@ def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
     )
 
 
-def seen_by_critic(parts: Chunks, config: FitConfig) -> Chunks:
-    """The chunks with the return that this kind of critic learns from."""
-    return monte_carlo.whole_returns(parts) if config.critic == "monte_carlo" else parts
+class Recorded:
+    """Chunks as they were recorded."""
+
+    def __init__(
+        self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
+    ) -> None:
+        self._table, self._normalizer, self._scale = table, normalizer, scale
+        self._whole = config.critic == "monte_carlo"
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
+        parts = self._table.cut(rows, to_go=self._whole)
+        return tensors(_seen(parts, self._whole), self._normalizer, self._scale)
 
 
 class Relabelled:
-    """Batches of chunks with goals drawn afresh for each: `self[rows]`."""
+    """Chunks with goals drawn afresh for each batch, for the critic and for the flow."""
 
     def __init__(
-        self,
-        goals: Hindsight,
-        normalizer: Normalizer,
-        scale: float,
-        config: FitConfig,
-        stream: int = 0,
+        self, goals: Hindsight, normalizer: Normalizer, scale: float, config: FitConfig
     ) -> None:
-        """stream: another one draws other goals."""
-        self.goals = goals
-        self._normalizer, self._scale, self._config = normalizer, scale, config
+        self._goals, self._normalizer, self._scale = goals, normalizer, scale
+        self._whole = config.critic == "monte_carlo"
         self._of_critic = Shares(
             config.critic_future_goals, config.critic_random_goals, config.discount
         )
         self._of_flow = Shares(config.flow_future_goals, 0.0, discount=1.0)
-        self._rng = np.random.default_rng([20267, config.seed, stream])
 
     def __len__(self) -> int:
-        return len(self.goals)
+        return len(self._goals)
 
-    def __getitem__(self, rows: Tensor) -> ChunkBatch:
-        """(B,) -> a batch of B."""
-        index, config = rows.numpy(), self._config
-        to_go = config.critic == "monte_carlo"
-        parts = self.goals.for_critic(index, self._of_critic, self._rng, to_go)
-        batch = tensors(seen_by_critic(parts, config), self._normalizer, self._scale)
-        seen = self.goals.for_flow(index, self._of_flow, self._rng)
+    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
+        parts = self._goals.for_critic(rows, self._of_critic, rng, self._whole)
+        batch = tensors(_seen(parts, self._whole), self._normalizer, self._scale)
+        seen = self._goals.for_flow(rows, self._of_flow, rng)
         return replace(batch, flow_obs=torch.from_numpy(self._normalizer.normalize_obs(seen)))
+
+
+def _seen(parts: Chunks, whole: bool) -> Chunks:
+    """With the return that the kind of critic learns from."""
+    return monte_carlo.whole_returns(parts) if whole else parts
+
+
+def some(batches: Batches, count: int, seed: int) -> ChunkBatch:
+    """At most `count` of the chunks, in random order."""
+    rng = np.random.default_rng([20267, seed])
+    rows = rng.choice(len(batches), min(count, len(batches)), replace=False)
+    return batches.batch(rows, rng)

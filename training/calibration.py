@@ -20,30 +20,38 @@ LARGEST_RATIO = 4.0  # of guidance to flow: beyond it the critic, not the data, 
 # Shares of states in which the Euler steps must stay stable, w * lambda / T < 2 (analysis.stability):
 # from the floor of beta on, and from the smallest suggestion on.
 FLOOR_STABLE, SUGGESTED_STABLE = 0.90, 0.99
+SAMPLED = 1024  # chunks that the ratio is taken over
 CURVED_STATES = 128  # that is looked at; Hessians take a moment
 
 
 @torch.no_grad()
-def held_out(learner: Learner, select: ChunkBatch, config: FitConfig) -> dict[str, float]:
-    """Figures on episodes that were not trained on. Small is better.
-
-    td_error, the RMS of Q less what it is trained to predict, is left out where no such row is.
-    """
-    velocity, critic = learner.velocity, learner.target_critic
-    rows = _some(select, 4096, config.seed)
-    random = torch.Generator().manual_seed(config.seed)
-    noise = torch.randn(rows.action.shape, generator=random)
-    seen = rows.seen_by_flow
-    loss, _ = flow_loss(
-        velocity, seen, rows.action, noise, torch.rand(len(noise), generator=random)
-    )
-    q = aggregate(critic(rows.obs, rows.action), config.aggregation)
+def td_error(learner: Learner, rows: ChunkBatch) -> float:
+    """RMS of the target critic's Q less what it is trained to predict, in scaled return; NaN where
+    nothing is known of these chunks' values."""
+    q = aggregate(learner.target_critic(rows.obs, rows.action), learner.config.aggregation)
     error = (q - learner.target(rows))[rows.valid > 0]
-    drawn = sample(velocity, critic, seen, noise, 0.0, steps=config.denoise_steps)
-    figures = {"flow_loss": float(loss)}
-    if len(error):
-        figures["td_error"] = float(error.square().mean().sqrt())
-    return figures | {"sampled_action_error": float((drawn.action - rows.action).abs().mean())}
+    return float(error.square().mean().sqrt())
+
+
+@torch.no_grad()
+def held_out(learner: Learner, select: ChunkBatch, config: FitConfig) -> dict[str, float]:
+    """Figures on chunks of episodes that were not trained on. Small is better.
+
+    td_error is left out where nothing is known of the chunks' values.
+    """
+    random = torch.Generator().manual_seed(config.seed)
+    noise = torch.randn(select.action.shape, generator=random)
+    seen, time = select.seen_by_flow, torch.rand(len(noise), generator=random)
+    loss, _ = flow_loss(learner.flow, seen, select.action, noise, time)
+    drawn = sample(
+        learner.flow, learner.target_critic, seen, noise, 0.0, steps=config.denoise_steps
+    )
+    error = td_error(learner, select)
+    return {
+        "flow_loss": float(loss),
+        **({} if math.isnan(error) else {"td_error": error}),
+        "sampled_action_error": float((drawn.action - select.action).abs().mean()),
+    }
 
 
 @torch.no_grad()
@@ -56,9 +64,9 @@ def guidance_scale(
     w |g| / |v| has no units, so it means the same on every robot; the gradient is taken along
     gently guided paths, for w = 0 would never ask for it), and the critic's curvature, beyond
     which the steps overshoot. The smallest suggested beta keeps to both; the others are twice
-    (the default) and four times as gentle.
+    (the default) and four times as gentle. select: held-out chunks, in random order.
     """
-    rows = _some(select, 1024, config.seed)
+    rows = select[torch.arange(min(len(select), SAMPLED))]
     random = torch.Generator().manual_seed(config.seed + 1)
     noise = torch.randn(rows.action.shape, generator=random)
     gentle = 1e-6
@@ -83,15 +91,6 @@ def guidance_scale(
         float(q.min()) - 2 * spread, float(q.max()) + 2 * spread, 100 * float(norms.quantile(0.99))
     )
     return Beta(suggested[1], min(_two_digits(floor), suggested[0]), suggested), sanity
-
-
-def _some(batch: ChunkBatch, count: int, seed: int) -> ChunkBatch:
-    return batch[some_rows(len(batch), count, seed)]
-
-
-def some_rows(size: int, count: int, seed: int) -> torch.Tensor:
-    """At most `count` of the rows 0..size-1, in random order."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def _two_digits(value: float) -> float:

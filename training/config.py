@@ -38,6 +38,20 @@ class FitConfig:
     """Of iql's value: 0.5 is the data's average, towards 1 the best of the data. sarsa's is always
     0.5 and monte_carlo has none: there, another one is refused."""
     learning_rate: float = 3e-4
+    """Largest; reached after `warmup` updates."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine: the learning rate falls to nothing at the last update."""
+    warmup: int = 500
+    """Updates over which the learning rate rises; at most a tenth of all."""
+    clip: float = 10.0
+    """Largest norm of each net's gradient; inf: none."""
+    average: float = 0.999
+    """Decay of the moving average of the flow's weights, which is what samples; 0: none."""
+    choose_critic: bool = True
+    """Keep the critic with the smallest error on the select split, out of the second half of
+    training; the last one is rarely the best."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints, from which --resume goes on."""
     denoise_steps: int = 10
     """T, Euler steps from noise to action."""
     return_scale: float = 0.0
@@ -49,6 +63,9 @@ class FitConfig:
     """The same for the critic; sooner ones are likelier, by the discount."""
     critic_random_goals: float = 0.3
     """Objective reach_goal: share of the critic's goals that are a state of another episode."""
+    relative_actions: bool = True
+    """Positions are learnt relative to the measured one, so that a pose which no demonstration had
+    is no new action. What is commanded stays absolute."""
     grid_time: bool = False
     """Draw flow time from the grid of T steps, as published, instead of continuously."""
     seed: int = 0
@@ -83,6 +100,11 @@ class FitConfig:
                 "one with critic iql only; sarsa's is always 0.5 and monte_carlo has no value: leave it out",
             ),
             ("learning_rate", 0 < self.learning_rate < 1, "between 0 and 1"),
+            ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
+            ("warmup", self.warmup >= 0, "at least 0"),
+            ("clip", self.clip > 0, "above 0, or inf"),
+            ("average", 0 <= self.average < 1, "0 to below 1"),
+            ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
             ("denoise_steps", 1 <= self.denoise_steps <= 1000, "1 to 1000"),
             ("return_scale", 0 <= self.return_scale < float("inf"), "0 or a positive number"),
             (

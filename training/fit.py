@@ -1,16 +1,17 @@
 """Recorded data to a policy folder: one linear script.
 
-Read, split, normalise, cut into chunks, train flow and critic side by side, look at the held-out
-episodes, write the policy. Knows nothing about robots that move; `training.evaluate` does.
+Read, split, normalise, train flow and critic side by side, look at the held-out episodes, write
+the policy. Knows nothing about robots that move; `training.evaluate` does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,28 +19,33 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qgf_ros.console import say, track
 from qgf_ros.contract import Contract
-from qgf_ros.errors import CriterionNotMet, UsageError
+from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.normalizer import Normalizer
 from qgf_ros.policy import Beta, Flow, Network, PolicyDescription, Returns, Support, write_policy
-from training.batches import Relabelled, seen_by_critic, tensors
-from training.calibration import guidance_scale, held_out, some_rows
+from training import checkpoint
+from training.batches import Batches, Recorded, Relabelled, some, tensors
+from training.calibration import guidance_scale, held_out
 from training.config import FitConfig
-from training.critics import ChunkBatch, iql, monte_carlo, sarsa
+from training.critics import iql, monte_carlo, sarsa
 from training.critics.base import CriticConfig, Learner
-from training.data.episodes import Episode, chunks, return_scale
+from training.data.cache import prepare
+from training.data.chunks import ChunkTable
+from training.data.episodes import Episode, EpisodeArrays, data_hash, outcomes, return_scale
 from training.data.goals import Hindsight, shared_scale
-from training.data.load import data_hash, load_episodes
+from training.data.rewards import diagnose_outcomes
 from training.data.split import split
+from training.distributed import World
 from training.guards import Box
-from training.logs import Logs
+from training.loop import train
+from training.metrics import Nets, judge
 from training.models import Critic, Value, VelocityField, time_table
 
-LOG_EVERY = 100  # updates
-SOME = 4096  # held-out chunks that goals are drawn for
+# Looked at where all of a large dataset would not fit in memory.
+MEASURED = 32_768  # chunks that the normaliser and the support are from
+SELECTED = 4096  # held-out chunks that the critic and the scale of beta are chosen on
 
 
 @dataclass(frozen=True)
@@ -47,53 +53,78 @@ class Fitted:
     """What training gives: the policy's folder and the figures worth reading."""
 
     policy: Path
-    sha256: str
+    sha256: str  # of the policy; "" in a process that did not write it
     metrics: dict[str, float]
     messages_lost: int = 0  # rejected or not finite
 
 
-def fit(data: Path, contract_path: Path, out: Path, config: FitConfig) -> Fitted:
-    """Trains on `data` by the contract; writes `out`/policy, `out`/metrics.csv and TensorBoard logs.
+def fit(
+    data: Path,
+    contract_path: Path,
+    out: Path,
+    config: FitConfig,
+    resume: bool = False,
+    strict: bool = False,
+    world: World | None = None,
+) -> Fitted:
+    """Trains on `data` by the contract; writes `out`/policy, `out`/metrics.csv and TensorBoard logs,
+    and `out`/report.json: what the episodes say that nothing was trained or chosen on.
+
+    resume: go on where a run in `out` was interrupted. strict: refuse data of which messages were
+    lost. world: of several processes that train together (torchrun); the first one writes.
 
     Raises:
         UsageError, DataRefused: the contract or the data cannot be used.
-        CriterionNotMet: a loss became non-finite; nothing is written then.
+        CriterionNotMet: the gradient stayed non-finite; no policy is written then.
     """
-    contract = Contract.load(contract_path)
-    episodes, report = load_episodes(data, contract, config.workers, track)
-    groups = split(episodes, config.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    names = {
-        group: [episodes[i].name for i in getattr(groups, group)]
-        for group in ("train", "select", "report")
-    }
-    (out / "split.json").write_text(json.dumps(names, indent=1))
-    counts = outcomes(episodes)
-    say(
-        f"{len(episodes)} episodes, {report.ticks} ticks: "
-        + ", ".join(f"{name} {count}" for name, count in counts.items())
-    )
-    for reason, count in report.dropped.items():
-        if count:
-            say(f"  dropped: {reason}: {count}")
-    fitted = fit_episodes(
-        [episodes[i] for i in groups.train],
-        [episodes[i] for i in groups.select],
-        contract,
-        out,
-        config,
-        {
+    contract, world = Contract.load(contract_path), world or World()
+    with _alone(out, world):
+        begun = (out / checkpoint.FILE).exists()
+        if begun and not resume:
+            raise UsageError(
+                f"{out} holds a run that was interrupted; go on with --resume, or choose another --out"
+            )
+        if resume and not begun and (out / "policy").exists():
+            raise UsageError(f"{out} holds a run that is finished; there is nothing to resume")
+        if not world.first:
+            world.wait()
+        arrays, report = prepare(data, contract, config.workers, track if world.first else None)
+        if world.first:
+            world.wait()
+        groups = split(arrays, config.seed)
+        lost = sum(n for reason, n in report.dropped.items() if reason.startswith("message"))
+        if world.first:
+            _describe(arrays, report.ticks, report.dropped)
+            for line in diagnose_outcomes(arrays, contract):
+                say(line)
+        if strict and lost:
+            raise DataRefused(f"{lost} recorded messages cannot be used, and --strict was given")
+        names = {
+            group: [arrays.names[i] for i in getattr(groups, group)]
+            for group in ("train", "select", "report")
+        }
+        if world.first:
+            (out / "split.json").write_text(json.dumps(names, indent=1))
+        about = {
             "data": {
-                "sha256": data_hash(episodes),
-                "episodes": len(episodes),
+                "sha256": data_hash(arrays),
+                "episodes": len(arrays),
                 "ticks": report.ticks,
-                **counts,
+                **outcomes(arrays),
             },
             "split": {name: len(group) for name, group in names.items()},
-        },
-    )
-    lost = sum(count for reason, count in report.dropped.items() if reason.startswith("message"))
-    return replace(fitted, messages_lost=lost)
+        }
+        fitted = _fit(
+            arrays.pick(groups.train),
+            arrays.pick(groups.select),
+            arrays.pick(groups.report),
+            contract,
+            out,
+            config,
+            about,
+            world,
+        )
+        return replace(fitted, messages_lost=lost)
 
 
 def fit_episodes(
@@ -104,42 +135,61 @@ def fit_episodes(
     config: FitConfig,
     provenance: Mapping[str, Any],
 ) -> Fitted:
-    """As `fit`, from episodes: trains on `trained`, takes the scale of beta from `held`.
+    """As `fit`, from episodes: trains on `trained`, takes the scale of beta from `held`. Goes on
+    where a run in `out` was interrupted.
 
     provenance: where the episodes come from; it is kept in the policy.
     """
+    with checkpoint.only_trainer(out):
+        return _fit(trained, held, (), contract, out, config, provenance, World())
+
+
+def _fit(
+    trained: Sequence[Episode],
+    held: Sequence[Episode],
+    reported: Sequence[Episode],
+    contract: Contract,
+    out: Path,
+    config: FitConfig,
+    provenance: Mapping[str, Any],
+    world: World,
+) -> Fitted:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    out.mkdir(parents=True, exist_ok=True)
 
-    # 1. Data: normalised, cut into chunks.
-    objective = contract.outcome.objective
+    # 1. Data: normalised, and chunks that are cut out of it as they are asked for.
+    objective, horizon = contract.outcome.objective, contract.time.horizon
     if config.bounded and objective == "reward":
         raise UsageError(
             "bounded is for returns in [0, 1], objective time_to_success or reach_goal; the contract's "
             "objective is reward: leave bounded out"
         )
-    held = [e for e in held if e.terminal or len(e) >= contract.time.horizon]
+    trained = EpisodeArrays.of(trained)
+    held, reported = (
+        [e for e in group if e.terminal or len(e) >= horizon] for group in (held, reported)
+    )
     if not held:
         say("nothing is held out: the figures and the scale of beta are from the training data")
-        held = trained
-    parts, held_parts = (chunks(e, contract.time.horizon, config.discount) for e in (trained, held))
+    table = ChunkTable(trained, horizon, config.discount)
+    held_table = ChunkTable(held, horizon, config.discount) if held else table
+    if len(table) < config.batch:
+        raise DataRefused(
+            f"{len(table)} chunks to train on, and a batch has {config.batch}; record more, or give a smaller --batch"
+        )
+    rng = np.random.default_rng([20270, config.seed])
+    measured = table.cut(rng.choice(len(table), min(MEASURED, len(table)), replace=False), False)
+    reference = np.where(config.relative_actions, contract.measured_positions, -1)
     normalizer = Normalizer.fit(
-        parts.obs,
-        parts.action.reshape(-1, parts.action.shape[-1]),
-        contract.observation_siblings,
+        measured.obs, measured.action, contract.observation_siblings, reference
     )
-    batches: ChunkBatch | Relabelled
+    batches: Batches
+    held_batches: Batches
     if objective == "reach_goal":
         normalizer = shared_scale(normalizer, contract)
         scale = config.return_scale or 1.0  # returns are in [0, 1] by themselves
-        goals, held_goals = (
-            Hindsight(e, p, contract, config.discount)
-            for e, p in ((trained, parts), (held, held_parts))
-        )
+        goals = Hindsight(table, contract)
         batches = Relabelled(goals, normalizer, scale, config)
-        held_back = Relabelled(held_goals, normalizer, scale, config, stream=1)
-        select = held_back[some_rows(len(held_back), SOME, config.seed)]
+        held_batches = Relabelled(Hindsight(held_table, contract), normalizer, scale, config)
         informative = goals.informative
     else:
         spread = return_scale(trained, config.discount)
@@ -147,43 +197,42 @@ def fit_episodes(
         informative = (spread if config.bounded else scale) > 1e-9
         if not informative:
             scale = 1.0
-        batches = tensors(seen_by_critic(parts, config), normalizer, scale)
-        select = tensors(seen_by_critic(held_parts, config), normalizer, scale)
+        batches = Recorded(table, normalizer, scale, config)
+        held_batches = Recorded(held_table, normalizer, scale, config)
         if config.critic == "monte_carlo":
-            monte_carlo.check(parts)
-    if not informative:
-        say(
-            "the data shows no difference in return: the critic has nothing to learn, guidance will be off by default"
-        )
+            monte_carlo.check(table)
+    if world.first:
+        _warn(normalizer, contract, informative)
 
     # 2. Networks and their training.
+    select = some(held_batches, SELECTED, config.seed)
     obs_dim, flat = select.obs.shape[1], select.action.shape[1]
     output: Literal["linear", "sigmoid"] = "sigmoid" if config.bounded else "linear"
     velocity = VelocityField(obs_dim, flat, config.hidden)
     critic = Critic(obs_dim, flat, config.hidden, config.members, output)
-    learner = make_learner(velocity, critic, config, obs_dim, contract.time.horizon)
+    learner = make_learner(velocity, critic, config, obs_dim, horizon)
     began = time.monotonic()
-    with Logs(out) as logs:
-        for step, metrics in track(updates(learner, batches, config), config.steps, "training"):
-            if step % LOG_EVERY == 0 or step == config.steps:
-                values = {name: float(value) for name, value in metrics.items()}
-                bad = [name for name, value in values.items() if not math.isfinite(value)]
-                if bad:
-                    raise CriterionNotMet(
-                        f"{', '.join(bad)} became non-finite at update {step}; lower learning_rate or look at the data"
-                    )
-                logs.write(step, values)
+    identity = {"data": data_hash(trained), "contract": contract.hash}
+    run = train(learner, batches, select, config, out, identity, world)
     seconds = time.monotonic() - began
 
     # 3. What held-out episodes say, and with it the scale of beta.
-    target = learner.target_critic
-    metrics = held_out(learner, select, config)
-    betas, sanity = guidance_scale(velocity, target, select, config)
+    flow, target = learner.flow, learner.target_critic
+    metrics = held_out(learner, select, config) | run
+    betas, sanity = guidance_scale(flow, target, select, config)
     if not informative:
         betas = Beta(default=math.inf, min=betas.min)
+    judged: dict[str, Any] = {}
+    if reported:
+        nets = Nets(flow, target, learner.target)
+        judgement = judge(nets, normalizer, scale, contract, trained, reported, config, config.seed)
+        judged = judgement.document
+        if world.first:
+            judgement.show()
+            (out / "report.json").write_text(json.dumps(judged, indent=1))
 
     # 4. The policy folder.
-    box = Box.of(tensors(parts, normalizer, 1.0).action)
+    box = Box.of(tensors(measured, normalizer, 1.0).action)
     description = PolicyDescription(
         schema=1,
         name=contract.robot,
@@ -202,6 +251,7 @@ def fit_episodes(
             "contract_sha256": contract.hash,
             "config": asdict(config) | {"hidden": list(config.hidden)},
             "select_metrics": metrics,
+            "guidance": judged.get("guidance", {}),
             "training_seconds": round(seconds, 1),
             "versions": {
                 "qgf_ros": version("qgf_ros"),
@@ -210,20 +260,38 @@ def fit_episodes(
             },
         },
     )
-    policy = out / "policy"
+    policy, figures = out / "policy", metrics | {"training_seconds": seconds}
+    if not world.first:
+        return Fitted(policy, "", figures)
     sha256 = write_policy(policy, description, {
-        "velocity.safetensors": _arrays(velocity) | {"time_embedding": time_table(config.denoise_steps).numpy()},
+        "velocity.safetensors": _arrays(flow) | {"time_embedding": time_table(config.denoise_steps).numpy()},
         "critic.safetensors": _arrays(target),
     })  # fmt: skip
-    return Fitted(policy, sha256, metrics | {"training_seconds": seconds})
+    (out / checkpoint.FILE).unlink(missing_ok=True)
+    return Fitted(policy, sha256, figures)
 
 
-def outcomes(episodes: Sequence[Episode]) -> dict[str, int]:
-    """How episodes ended."""
-    return {
-        name: sum(e.success is v for e in episodes)
-        for name, v in (("success", True), ("failure", False), ("unknown", None))
-    }
+def _alone(out: Path, world: World) -> contextlib.AbstractContextManager[None]:
+    return checkpoint.only_trainer(out) if world.first else contextlib.nullcontext()
+
+
+def _describe(episodes: Sequence[Episode], ticks: int, dropped: Mapping[str, int]) -> None:
+    counts = ", ".join(f"{name} {count}" for name, count in outcomes(episodes).items())
+    say(f"{len(episodes)} episodes, {ticks} ticks: {counts}")
+    for reason, count in dropped.items():
+        if count:
+            say(f"  dropped: {reason}: {count}")
+
+
+def _warn(normalizer: Normalizer, contract: Contract, informative: bool) -> None:
+    """What will not do what its owner may expect."""
+    still = [n for n, r in zip(contract.action_names, normalizer.action_half_range) if r == 0]
+    if still:
+        say(f"never varied, and will be commanded as a constant: {', '.join(still)}")
+    if not informative:
+        say(
+            "the data shows no difference in return: the critic has nothing to learn, guidance will be off by default"
+        )
 
 
 def make_learner(
@@ -235,6 +303,8 @@ def make_learner(
         "horizon": horizon,
         "learning_rate": config.learning_rate,
         "aggregation": config.aggregation,
+        "clip": config.clip,
+        "average": config.average,
     }
     if config.critic == "monte_carlo":
         return monte_carlo.Learner(velocity, critic, CriticConfig(**common))
@@ -243,26 +313,6 @@ def make_learner(
         return sarsa.Learner(velocity, critic, value, CriticConfig(**common))
     own = iql.IQLConfig(**common, expectile=config.expectile)
     return iql.Learner(velocity, critic, value, own)
-
-
-def updates(
-    learner: Learner, batches: ChunkBatch | Relabelled, config: FitConfig
-) -> Iterable[tuple[int, dict[str, Tensor]]]:
-    """Yields (step, metrics) after each update. All randomness comes from one seeded generator."""
-    random = torch.Generator().manual_seed(config.seed)
-    size = len(batches)
-    for step in range(1, config.steps + 1):
-        rows = torch.randint(size, (config.batch,), generator=random)
-        batch = batches[rows]
-        noise = torch.randn(batch.action.shape, generator=random)
-        if config.grid_time:
-            t = (
-                torch.randint(config.denoise_steps + 1, (config.batch,), generator=random)
-                / config.denoise_steps
-            )
-        else:
-            t = torch.rand(config.batch, generator=random)
-        yield step, learner.update(batch, noise, t)
 
 
 def _arrays(net: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,56 @@ from typing import Any
 class Logs:
     """metrics.csv and TensorBoard events of a run; no account, no network."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path | None, after: int = 0) -> None:
+        """out: None writes nothing. after: the update that a resumed run goes on from; what was
+        written since is dropped."""
+        self._out, self._after = out, after
 
     def __enter__(self) -> Logs:
+        if self._out is None:
+            return self
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._file = (self._out / "metrics.csv").open("w", newline="")
+        path = self._out / "metrics.csv"
+        rows: list[dict[str, str]] = []
+        if self._after and path.exists():
+            with path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if _whole(r, self._after)]
+        self._file = path.open("w", newline="")
         self._csv: csv.DictWriter[str] | None = None
-        self._board = SummaryWriter(str(self._out / "tensorboard"))
+        for row in rows:
+            self._row(row)
+        self._board = SummaryWriter(
+            str(self._out / "tensorboard"), purge_step=self._after + 1 if self._after else None
+        )
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self._out is None:
+            return
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def _row(self, row: Mapping[str, Any]) -> None:
         if self._csv is None:
-            self._csv = csv.DictWriter(self._file, ["step", *values])
+            self._csv = csv.DictWriter(self._file, list(row))
             self._csv.writeheader()
-        self._csv.writerow({"step": step} | values)
+        self._csv.writerow(row)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if self._out is None:
+            return
+        self._row({"step": step} | values)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """What was written is in the files."""
+        self._file.flush()
+        self._board.flush()
+
+
+def _whole(row: Mapping[str, str | None], after: int) -> bool:
+    """Whether a row is not one that was cut off as the process was killed, nor a later one."""
+    step = row["step"] or ""
+    return None not in row.values() and step.isdigit() and int(step) <= after

@@ -61,13 +61,23 @@ class Train(Options):
     """contract.yaml: which topics and fields are state, action and outcome."""
     out: Path
     """Run folder: policy/, metrics.csv and tensorboard/ are written there."""
+    resume: bool = False
+    """Go on where a run in --out was interrupted; from the start where there is none."""
+    strict: bool = False
+    """Refuse data of which messages were lost, instead of training without them."""
     fit: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> Mapping[str, Any]:
+        from training.distributed import joined
         from training.export import export
         from training.fit import fit
 
-        fitted = fit(self.data, self.contract, self.out, self.fit)
+        with joined() as world:
+            fitted = fit(
+                self.data, self.contract, self.out, self.fit, self.resume, self.strict, world
+            )
+            if not world.first:
+                return {}
         parity = export(fitted.policy)
         table(
             "Held-out episodes",

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
-from qgf_ros.control.assembler import Assembler, Observation
+from qgf_ros.control.assembler import LARGEST, Assembler, Observation
 from training.data.alignment import HOLD_PERIODS, Report, _usable, align, featured, observe
-from training.data.load import _without_duplicates, data_hash
+from training.data.episodes import data_hash
+from training.data.load import without_duplicates
 from training.data.streams import Recording, Stream
 
 MS = 1_000_000
@@ -487,7 +488,7 @@ def lengths_of(*counts):
             joints=joints(every(T, n + 1)), goal=goal(every(T, n + 1)), arm=commands(every(T, n))
         )
         episodes += align(rec, contract(), report)
-    return _without_duplicates(episodes, report), report
+    return without_duplicates(episodes, report), report
 
 
 def test_fault_108_duplicates_dropped_and_counted():
@@ -722,3 +723,309 @@ def test_offline_and_online_see_the_same_poses(seed):
         assert isinstance(got, Observation) == fresh[k]
         if fresh[k]:
             assert np.array_equal(got.vector, obs[k])
+
+
+# Clocks.
+
+
+def test_fault_105_what_is_odd_in_the_stamps_is_counted():
+    stamp = every(10 * MS, 300)
+    stamp[100:110] = stamp[100:110][::-1]  # in order of receipt, nine steps back
+    stamp[150] = stamp[149]
+    at = np.maximum(stamp, every(10 * MS, 300))
+    rec = recording(
+        joints=stream(stamp, at, millis(stamp)[:, None] * JOINT_FACTORS),
+        goal=goal(every(10 * MS, 300)),
+        arm=commands(every(T, 55, T)),
+    )
+    _, report = run(rec)
+    assert report.noticed["out of order: joints"] == 4, "five of them arrive only with the rest"
+    assert report.noticed["stamp repeated: joints"] == 1
+    assert report.noticed["out of order: arm"] == report.noticed["stamp repeated: arm"] == 0
+
+
+def test_fault_105_cuts_at_gaps_are_counted():
+    keep = np.r_[0:20, 40:60, 80:100]
+    at, state = every(T, 100)[keep], every(10 * MS, 600)
+    rec = recording(
+        joints=joints(state), goal=goal(state), arm=stream(at, at, np.stack([keep, -keep], 1))
+    )
+    episodes, report = run(rec)
+    assert len(episodes) == 3 and report.noticed["cut at a gap"] == 2
+
+
+def test_fault_105_command_stamped_by_another_clock_is_dropped_and_counted():
+    """One stamp since boot among stamps since 1970 would lay the grid over half a century."""
+    c, state = commands(every(T, 40)), every(10 * MS, 300)
+    c.stamp[:1] = 5_000_000_000
+    rec = recording(
+        joints=joints(state), goal=goal(state), arm=Stream(c.stamp, every(T, 40), c.values)
+    )
+    (episode,), report = run(rec)
+    assert len(episode) == 39 and episode.action[0, 0] == 1
+    reason = "message stamped 10 s before its receipt, by another clock: arm"
+    assert report.dropped[reason] == 1
+
+
+def test_fault_105_silence_of_months_is_refused_not_laid_out():
+    at, state = every(T, 40), every(10 * MS, 200)
+    at[-1] += 10_000_000 * SECOND
+    rec = recording(joints=joints(state), goal=goal(state), arm=commands(at))
+    episodes, report = run(rec)
+    assert episodes == []
+    assert report.dropped["episode with hours of silence: mark its parts by episode_start"] == 1
+
+
+def test_fault_096_numbers_beyond_float32_are_dropped_as_in_the_node():
+    """The networks would see infinity; the node does not take them either."""
+    s, c = joints(every(10 * MS, 300)), commands(every(T, 40))
+    s.values[50, 2], s.values[51, 0], c.values[7, 1] = 3.5e38, -1e300, 1e39
+    (episode,), report = run(recording(joints=s, goal=goal(every(T, 60)), arm=c))
+    assert report.dropped["message not finite: joints"] == 2
+    assert report.dropped["message not finite: arm"] == 1
+    assert episode.obs[10, 0] == 490 and episode.action[7, 0] == 6
+    assert np.isfinite(episode.obs.astype(np.float32)).all()
+
+
+@settings(max_examples=40 * SCALE, deadline=None)
+@given(
+    numbers=st.lists(
+        st.one_of(
+            st.floats(),
+            st.sampled_from([LARGEST, -LARGEST, np.nextafter(LARGEST, np.inf), np.inf, np.nan]),
+        ),
+        min_size=3,
+        max_size=20,
+    )
+)
+def test_fault_096_offline_and_online_drop_the_same_numbers(numbers):
+    at = every(T // 2, len(numbers))
+    box = Assembler(contract())
+    for now, number in zip(at, numbers):
+        box.push("goal", int(now), int(now), np.array([number]))
+    kept = _usable(stream(at, at, numbers), "goal", Report())
+    assert len(numbers) - len(kept) == box.dropped
+
+
+# Between messages.
+
+
+def resampled(how, source=0, base=velocity_dict, **more):
+    value = base()
+    value["observations"][source] |= {"resample": how} | more
+    return contract(value)
+
+
+def slow(step=110 * MS, phase=20 * MS, count=20):
+    """A state every 110 ms, off the ticks; x(t) = t, so what is read between is t too."""
+    at = every(step, count, phase)
+    return recording(
+        joints=joints(at), goal=goal(every(10 * MS, 300)), arm=commands(every(T, 38, T))
+    )
+
+
+def test_linear_is_what_lies_between_at_the_tick():
+    (episode,), report = run(slow(), resampled("linear"))
+    assert len(episode) == 38 and report.dropped["tick without fresh data"] == 0
+    expected = (50 + 50 * np.arange(39))[:, None] * JOINT_FACTORS
+    assert np.allclose(episode.obs[:-1, :4], expected[:-1], rtol=0, atol=1e-9)
+    held = run(slow(), contract())[0][0]
+    assert (held.obs[:-1, 0] <= expected[:-1, 0]).all() and (
+        held.obs[:-1, 0] < expected[:-1, 0]
+    ).any()
+
+
+def test_nearest_is_the_message_stamped_nearest():
+    (episode,), _ = run(slow(), resampled("nearest"))
+    said = 20 + 110 * np.arange(20)
+    ticks = 50 + 50 * np.arange(38)
+    nearest = said[np.abs(said - ticks[:, None]).argmin(1)]
+    assert np.array_equal(episode.obs[:-1, 0], nearest)
+
+
+def test_receipt_does_not_matter_between_messages_but_the_age_does():
+    at = every(30 * MS, 80)
+    late = recording(
+        joints=joints(at, 200 * MS), goal=goal(every(10 * MS, 300)), arm=commands(every(T, 38, T))
+    )
+    assert run(late)[0] == [], "held, all is older than 150 ms"
+    (episode,), _ = run(late, resampled("linear"))
+    assert np.allclose(episode.obs[:, 0], 50 + 50 * np.arange(39))
+    assert run(late, resampled("linear", delay=0.13))[0] == [], (
+        "30 ms apart, 130 ms old by themselves"
+    )
+
+
+@pytest.mark.parametrize("how", ["linear", "nearest"])
+def test_fault_105_nothing_is_read_across_a_gap(how):
+    """Half a second without states: no tick in it, though both its ends are known."""
+    at = every(10 * MS, 300)
+    at = at[(at <= START + 1000 * MS) | (at >= START + 1500 * MS)]
+    rec = recording(
+        joints=joints(at), goal=goal(every(10 * MS, 300)), arm=commands(every(T, 50, T))
+    )
+    first, second = run(rec, resampled(how))[0]
+    assert first.obs[-1, 0] == 1000 and second.obs[0, 0] == 1500
+    assert np.array_equal(first.obs[:, 0], 50 * np.arange(1, 21))
+    assert not first.terminal
+
+
+def test_fault_105_gap_up_to_max_age_is_read_across_and_no_further():
+    for hole, episodes in ((150, 1), (160, 2)):
+        at = every(10 * MS, 300)
+        at = at[(at <= START + 1010 * MS) | (at >= START + (1010 + hole) * MS)]
+        rec = recording(
+            joints=joints(at), goal=goal(every(10 * MS, 300)), arm=commands(every(T, 50, T))
+        )
+        assert len(run(rec, resampled("linear"))[0]) == episodes
+
+
+def test_fault_096_what_is_dropped_is_read_across_as_if_it_had_not_come():
+    rec = slow(step=40 * MS, count=60)
+    rec.streams["joints"].values[20, 1] = np.nan
+    (episode,), report = run(rec, resampled("linear"))
+    assert report.dropped["message not finite: joints"] == 1
+    assert np.allclose(episode.obs[:, 0], 50 + 50 * np.arange(39)), "a line is a line"
+
+
+@pytest.mark.parametrize("how", ["linear", "nearest"])
+def test_first_and_last_message_serve_ticks_that_were_rounded(how):
+    """LeRobot rows at 30 Hz lie a nanosecond beside their ticks, the last one after it."""
+    value = velocity_dict(period=1 / 30)
+    value["observations"][0] |= {"resample": how, "max_age": 0.1}
+    at = START + np.round(np.arange(300) * 1e9 / 30).astype(np.int64)
+    (episode,), _ = run(
+        recording(joints=joints(at), goal=goal(at), arm=commands(at)), contract(value)
+    )
+    assert np.array_equal(episode.action[:, 0], np.arange(300))
+    assert np.allclose(episode.obs[:-1, 0], millis(at), atol=1e-4)
+
+
+def test_two_episodes_are_never_mixed_between_messages():
+    """What is said in the next episode is no neighbour of what was said in this one."""
+    at, begins = every(30 * MS, 130), START + np.array([0, 40]) * T
+    number = (at >= begins[1]).astype(float) * 1000
+    rec = recording(
+        False,
+        joints=stream(at, at, number[:, None] * JOINT_FACTORS),
+        goal=goal(every(10 * MS, 400)),
+        arm=commands(every(T, 78)),
+        episode_start=told(begins, np.empty((2, 0))),
+    )
+    for episode in run(rec, resampled("linear"))[0]:
+        assert len(np.unique(episode.obs[:, 0])) == 1
+
+
+def turning(count=41, step=70 * MS, speed=0.01):
+    """Poses that turn about a slanted axis by `speed` rad per ms; every second quaternion is
+    written as its opposite, which is the same rotation."""
+    from scipy.spatial.transform import Rotation
+
+    at = every(step, count)
+    axis = np.array([1.0, 2.0, -2.0]) / 3
+    turn = Rotation.from_rotvec(speed * millis(at)[:, None] * axis)
+    q = turn.as_quat() * np.where(np.arange(count) % 2, -1, 1)[:, None]
+    x = millis(at)
+    pose = np.concatenate([x[:, None], q, x[:, None] + 7], 1)
+    rec = twist_recording(None, 40)
+    fine = every(T, 41)
+    rec.streams["tool"] = stream(at, at, pose)
+    return rec, Rotation.from_rotvec(speed * millis(fine)[:, None] * axis).as_matrix()
+
+
+def test_slerp_goes_the_shortest_way_at_even_speed_and_numbers_beside_it_linearly():
+    rec, expected = turning()
+    (episode,), _ = run(rec, resampled("slerp", 1, twist_dict))
+    n = len(episode)
+    assert n == 40
+    assert np.allclose(episode.obs[:n, 3:6], expected[:n, :, 0], atol=1e-12)
+    assert np.allclose(episode.obs[:n, 6:9], expected[:n, :, 1], atol=1e-12)
+    assert np.allclose(episode.obs[:n, 2], 50 * np.arange(n)), "positions linearly"
+    assert np.allclose(episode.obs[:n, 9], 7 + 50 * np.arange(n))
+
+
+def test_slerp_is_scipys():
+    from scipy.spatial.transform import Rotation, Slerp
+
+    rng, own = np.random.default_rng(3), resampled("slerp", 1, twist_dict)
+    at = every(60 * MS, 40)
+    pose = rng.normal(size=(40, 6))
+    rec = twist_recording()
+    rec.streams["tool"] = stream(at, at, pose)
+    (episode,), _ = run(rec, own)
+    ticks = every(T, len(episode))
+    wanted = Slerp(millis(at), Rotation.from_quat(pose[:, 1:5]))(millis(ticks)).as_matrix()
+    assert np.allclose(episode.obs[: len(ticks), 3:6], wanted[..., 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e30])
+def test_length_of_a_quaternion_does_not_matter_to_slerp(scale):
+    rec, expected = turning()
+    rec.streams["tool"].values[:, 1:5] *= scale
+    (episode,), _ = run(rec, resampled("slerp", 1, twist_dict))
+    assert np.allclose(episode.obs[:-1, 3:6], expected[: len(episode), :, 0], atol=1e-9)
+
+
+def test_fault_096_zero_quaternions_are_no_neighbours():
+    rec, _ = turning(step=30 * MS, count=70)
+    rec.streams["tool"].values[20, 1:5] = 0
+    (episode,), report = run(rec, resampled("slerp", 1, twist_dict))
+    assert report.dropped["message not finite: tool"] == 1
+    assert np.allclose(np.linalg.norm(episode.obs[:, 3:6], axis=1), 1)
+
+
+@pytest.mark.parametrize("how", ["hold", "linear", "nearest"])
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_arrival_gives_the_same_arrays(how, seed):
+    rng = np.random.default_rng(seed)
+    at = np.sort(rng.integers(0, 3000, 90)) * MS + START  # some stamps twice
+    rec = recording(
+        joints=stream(at, at + rng.integers(0, 60 * MS, 90), rng.normal(size=(90, 4))),
+        goal=goal(every(33 * MS, 90), rng.integers(0, 20 * MS, 90)),
+        arm=commands(every(T, 40, 100 * MS) + rng.integers(-9 * MS, 9 * MS, 40)),
+    )
+    own = resampled(how, max_age=1.0)
+    (a, first), (b, second) = run(rec, own), run(shuffled(rec, seed), own)
+    assert a and data_hash(a) == data_hash(b) and first == second
+
+
+@pytest.mark.parametrize("how", ["hold", "linear"])
+def test_messages_of_one_moment_are_the_same_in_any_order(how):
+    """A recorder with a coarse clock: of ten messages at once, the order in the file is chance."""
+    rng = np.random.default_rng(0)
+    at = np.repeat(every(30 * MS, 80), 10)
+    rec = recording(
+        joints=stream(at, at, rng.normal(size=(800, 4))),
+        goal=goal(every(T, 50)),
+        arm=commands(every(T, 40)),
+        reward=told(np.repeat(every(T, 40), 3), rng.normal(size=120)),
+        success=told(every(T, 0), np.empty((0, 1))),
+    )
+    value = reward_contract().to_dict()
+    value["observations"][0]["resample"] = how
+    a, b = run(rec, contract(value))[0], run(shuffled(rec, 1), contract(value))[0]
+    assert a[0].reward.any() and data_hash(a) == data_hash(b)
+
+
+@settings(max_examples=40 * SCALE, deadline=None)
+@given(seed=st.integers(0, 10**6), how=st.sampled_from(["linear", "nearest"]))
+def test_fault_106_between_messages_no_tick_is_further_from_one_than_the_limit(seed, how):
+    """Random losses: every tick that is kept lies between two messages at most 150 ms apart."""
+    rng = np.random.default_rng(seed)
+    at = every(20 * MS, 200)[rng.random(200) < 0.3]
+    if len(at) < 2:
+        return
+    rec = recording(
+        joints=joints(at), goal=goal(every(10 * MS, 500)), arm=commands(every(T, 75, T))
+    )
+    episodes, report = run(rec, resampled(how))
+    said, kept = millis(at), 0
+    for episode in episodes:
+        first = int(round(episode.action[0, 0]))
+        ticks = 50 + 50 * (first + np.arange(len(episode)))
+        kept += len(ticks)
+        for tick, value in zip(ticks, episode.obs[:, 0]):
+            before, after = said[said <= tick].max(), said[said >= tick].min()
+            assert after - before <= 150
+            assert abs(value - tick) <= (1e-6 if how == "linear" else 75)
+    assert kept + report.dropped["tick without fresh data"] == 75

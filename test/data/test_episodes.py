@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from qgf_make import SCALE
 
 from qgf_ros.errors import DataRefused
-from training.data.episodes import Episode, chunks, return_scale
+from training.data.chunks import chunks
+from training.data.episodes import Episode, return_scale
 from training.data.split import split
 
 

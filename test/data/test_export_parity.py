@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from training import export as export_module
-from training.data.episodes import Episode
+from training.data.episodes import Episode, EpisodeArrays
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,8 @@ def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
 
     split = fit_module.split([episode(k, 30) for k in range(10)], 0)
     episodes = [episode(k, 3 if k in split.select else 30) for k in range(10)]
-    monkeypatch.setattr(fit_module, "load_episodes", lambda *_: (episodes, Report(10, 273)))
+    arrays = EpisodeArrays.of(episodes)
+    monkeypatch.setattr(fit_module, "prepare", lambda *_: (arrays, Report(10, 273)))
     monkeypatch.setattr(
         fit_module, "version", lambda _: "0"
     )  # also where the package is not installed

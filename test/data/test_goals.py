@@ -5,7 +5,8 @@ import pytest
 from qgf_make import SCALE, contract, velocity_dict
 
 from qgf_ros.normalizer import Normalizer
-from training.data.episodes import Episode, chunks
+from training.data.chunks import ChunkTable, chunks
+from training.data.episodes import Episode
 from training.data.goals import Hindsight, Shares, goal_columns, shared_scale
 
 RADIUS, GAMMA, H = 0.5, 0.9, 5
@@ -36,10 +37,14 @@ def play(rng, count=8, longest=14):
     return out
 
 
+def whole(ours):
+    return ours.table.cut(np.arange(len(ours)))
+
+
 def hindsight(episodes, **options):
     own = goal_contract(**options)
     horizon = own.time.horizon
-    return Hindsight(episodes, chunks(episodes, horizon, GAMMA), own, GAMMA)
+    return Hindsight(ChunkTable(episodes, horizon, GAMMA), own)
 
 
 def played_out(e, tick, goal, recorded, horizon):
@@ -74,7 +79,7 @@ def test_rewards_masks_and_returns_are_what_playing_it_out_gives(seed):
     shares = Shares(0.4, 0.3, GAMMA)
     got = ours.for_critic(rows, shares, np.random.default_rng(seed), to_go=True)
     goal, recorded = ours._draw(rows, shares, np.random.default_rng(seed))
-    parts = ours.parts
+    parts = whole(ours)
     reached = 0
     for k, row in enumerate(rows):
         e, tick = episodes[parts.episode[row]], parts.tick[row]
@@ -190,7 +195,7 @@ def test_future_goals_are_later_states_by_their_law(discount):
     ours = hindsight(episodes)
     rows = rng.integers(len(ours), size=60_000)
     goal, recorded = ours._draw(rows, Shares(1.0, 0.0, discount), rng)
-    episode, tick = ours.parts.episode[rows], ours.parts.tick[rows]
+    episode, tick = whole(ours).episode[rows], whole(ours).tick[rows]
     assert not recorded.any() and (goal[:, 0] == episode).all()
     ahead = goal[:, 1] - tick
     assert (ahead >= 1).all() and (tick + ahead <= ours.steps[episode]).all()
@@ -208,7 +213,7 @@ def test_random_goals_are_states_of_other_episodes_all_alike():
     ours = hindsight(episodes)
     rows = rng.integers(len(ours), size=60_000)
     goal, recorded = ours._draw(rows, Shares(0.0, 1.0, GAMMA), rng)
-    episode = ours.parts.episode[rows]
+    episode = whole(ours).episode[rows]
     assert not recorded.any() and (goal[:, 0] != episode).all()
     mine = goal[episode == 2].astype(int)
     cells = {tuple(c): n for c, n in zip(*np.unique(mine, axis=0, return_counts=True))}
@@ -230,14 +235,14 @@ def test_shares_are_kept_and_the_rest_is_as_recorded():
     ours = hindsight(identified(rng))
     rows = rng.integers(len(ours), size=40_000)
     goal, recorded = ours._draw(rows, Shares(0.5, 0.3, GAMMA), rng)
-    own = goal[:, 0] == ours.parts.episode[rows]
+    own = goal[:, 0] == whole(ours).episode[rows]
     assert recorded.mean() == pytest.approx(0.2, abs=0.01)
     assert (goal[recorded] == -1).all()
     assert own.mean() == pytest.approx(0.5, abs=0.01)
     told = ours.for_flow(rows[:500], Shares(1.0, 0.0, 1.0), rng)
-    assert (told[:, 4] == ours.parts.episode[rows[:500]]).all()
-    assert (told[:, :4] == ours.parts.obs[rows[:500], :4]).all()
-    assert (ours.parts.obs[:, 4:] == -1).all(), "the recorded data is left alone"
+    assert (told[:, 4] == whole(ours).episode[rows[:500]]).all()
+    assert (told[:, :4] == whole(ours).obs[rows[:500], :4]).all()
+    assert (whole(ours).obs[:, 4:] == -1).all(), "the recorded data is left alone"
 
 
 def test_goal_columns_are_in_the_order_of_the_goal():

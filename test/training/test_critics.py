@@ -23,7 +23,8 @@ from training.config import FitConfig
 from training.critics import ChunkBatch, iql, monte_carlo, sarsa
 from training.critics.base import CriticConfig, regression
 from training.critics.iql import IQLConfig
-from training.data.episodes import Episode, chunks
+from training.data.chunks import ChunkTable, chunks
+from training.data.episodes import Episode
 from training.fit import fit_episodes
 from training.models import Critic, Value, VelocityField
 
@@ -182,7 +183,7 @@ def test_monte_carlo_reads_returns_and_leaves_out_episodes_that_were_cut():
     assert not parts.mask.any()
     assert parts.reward[0] == pytest.approx(0.9**6), "1 on the last of 7 actions"
     with pytest.raises(DataRefused, match="all of these were cut.*iql or sarsa"):
-        monte_carlo.check(chunks([cut], 5, 0.9))
+        monte_carlo.check(ChunkTable([cut], 5, 0.9))
 
 
 SMALL = FitConfig(hidden=(16,), steps=30, batch=32, denoise_steps=2, workers=1)

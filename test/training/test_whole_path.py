@@ -15,7 +15,8 @@ from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.sim.world import world_folder
 from training.config import SELECT_SEEDS, FitConfig
-from training.data.load import data_hash, load_episodes
+from training.data.episodes import data_hash
+from training.data.load import load_episodes
 from training.data.record import record
 from training.evaluate import Rate, Variant, evaluate
 from training.export import export, networks, parity

@@ -23,11 +23,11 @@ from training.analysis.reach import Point, Reach, reach
 from training.analysis.sensitivity import Sensitivity, sensitivity
 from training.analysis.stability import STABLE_SHARE, Stability, stability
 from training.batches import tensors
-from training.data.episodes import Episode, chunks
-from training.data.load import data_hash, load_episodes
+from training.data.chunks import chunks
+from training.data.episodes import Episode, data_hash, outcomes
+from training.data.load import load_episodes
 from training.data.split import split
 from training.export import networks
-from training.fit import outcomes
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
 POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes

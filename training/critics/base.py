@@ -5,12 +5,16 @@ one (`Learner.value_loss`).
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.critics import ChunkBatch
 from training.flow import flow_loss
@@ -28,6 +32,8 @@ class CriticConfig:
     target_rate: float = 0.005  # share by which the target critic moves per step, in (0, 1]
     learning_rate: float = 3e-4  # Adam's, for all nets
     aggregation: str = "min"  # of the target critic's members, where V learns from them
+    clip: float = math.inf  # largest norm of each net's gradient; longer ones are shortened
+    average: float = 0.0  # decay of the moving average of the flow's weights, in [0, 1); 0: none
 
     def __post_init__(self):
         check_aggregation(self.aggregation)
@@ -36,6 +42,8 @@ class CriticConfig:
             ("horizon", self.horizon >= 1, "at least 1"),
             ("target_rate", 0 < self.target_rate <= 1, "in (0, 1]"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("clip", self.clip > 0, "above 0"),
+            ("average", 0 <= self.average < 1, "in [0, 1)"),
         ):
             if not ok:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}")
@@ -83,7 +91,7 @@ def bootstrapped(value: Value, batch: ChunkBatch, config: CriticConfig) -> Tenso
 
 
 class Learner(ABC):
-    """Trains flow and critic together; nets, target critic and Adam state live here."""
+    """Trains flow and critic together; nets, target critic, averaged flow and Adam's state live here."""
 
     def __init__(
         self,
@@ -97,10 +105,13 @@ class Learner(ABC):
         self.velocity, self.critic, self.value, self.config = velocity, critic, value, config
         self.target_critic = target_critic or copy.deepcopy(critic)
         self.target_critic.requires_grad_(False)
+        self.averaged = copy.deepcopy(velocity).requires_grad_(False) if config.average else None
+        self._steps = 0
         # One optimiser: no parameter is in two nets, and Adam treats each number by itself.
-        nets = [net for net in (velocity, critic, value) if net is not None]
+        self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
+        self._losses: nn.Module = _Losses(self)
         self.optimizer = torch.optim.Adam(
-            [p for net in nets for p in net.parameters()],
+            self._trained.parameters(),
             lr=config.learning_rate,
             betas=(0.9, 0.999),
             eps=1e-8,
@@ -115,23 +126,115 @@ class Learner(ABC):
         """Of V, where there is one."""
         return 0.0, {}
 
-    def update(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> Metrics:
-        """One step of all nets, each from the nets as they were before it -> scalar metrics.
+    @property
+    def flow(self) -> VelocityField:
+        """What samples: the average of the flow's weights where there is one."""
+        return self.averaged or self.velocity
+
+    def loss(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> tuple[Tensor, Metrics]:
+        """The sum of the nets' losses, and scalars to look at.
 
         noise: (B, D) ~ N(0, I); time: (B,) in [0, 1]: where on the flow it is trained.
         """
         flow, flow_metrics = flow_loss(self.velocity, batch.seen_by_flow, batch.action, noise, time)
         q, q_metrics = regression(self.critic, batch, self.target(batch))
         v, v_metrics = self.value_loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
         # The three graphs share no parameter, so the gradient of the sum is each one's own.
-        (flow + q + v).backward()
-        self._move_target()  # towards the critic from before the step
-        self.optimizer.step()
-        return flow_metrics | q_metrics | v_metrics
+        return flow + q + v, flow_metrics | q_metrics | v_metrics
+
+    def update(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> Metrics:
+        """One step of all nets, each from the nets as they were before it -> the metrics of `loss`,
+        and `gradient_norm`. Where that is not finite, nothing was changed."""
+        loss, metrics = self._losses(batch, noise, time)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = self._clip()
+        if norm.isfinite():
+            self._move_target()  # towards the critic from before the step
+            self.optimizer.step()
+            self._steps += 1
+            self._move_average()
+        return metrics | {"gradient_norm": norm}
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Of the updates from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def distribute(self) -> None:
+        """From now on gradients are averaged over the processes of torch.distributed. The nets
+        become those of the first."""
+        self._losses = DistributedDataParallel(self._losses)
+
+    def _clip(self) -> Tensor:
+        """Shortens each net's gradient to `clip`; -> the norm of all before that."""
+        norms = []
+        for net in self._trained:
+            parameters = [p for p in net.parameters() if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if norm > self.config.clip:
+                clip_grads_with_norm_(parameters, self.config.clip, norm)
+            norms.append(norm)
+        return torch.stack(norms).norm()
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        target: list[Tensor] = [*self.target_critic.parameters()]
-        critic: list[Tensor] = [*self.critic.parameters()]
-        torch._foreach_lerp_(target, critic, self.config.target_rate)
+        _lerp(self.target_critic, self.critic, self.config.target_rate)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.averaged is not None:
+            # A short run must not remember what it began with.
+            decay = min(self.config.average, self._steps / (self._steps + 10))
+            _lerp(self.averaged, self.velocity, 1 - decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on; `load_state` takes it back."""
+        tensors = {"steps": torch.tensor(self._steps)}
+        for name, net in self._nets().items():
+            tensors |= {f"{name}.{key}": value for key, value in net.state_dict().items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{key}": value for key, value in moments.items()}
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises KeyError or RuntimeError where these are not the tensors of such a learner."""
+        for name, net in self._nets().items():
+            net.load_state_dict({key: tensors[f"{name}.{key}"] for key in net.state_dict()})
+        count = len(list(self._trained.parameters()))
+        moments = {
+            i: {key: tensors[f"adam.{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for i in range(count)
+            if f"adam.{i}.step" in tensors
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._steps = int(tensors["steps"])
+
+    def _nets(self) -> dict[str, nn.Module]:
+        named = {
+            "velocity": self.velocity,
+            "critic": self.critic,
+            "target_critic": self.target_critic,
+            "value": self.value,
+            "averaged": self.averaged,
+        }
+        return {name: net for name, net in named.items() if net is not None}
+
+
+class _Losses(nn.Module):
+    """`Learner.loss` as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, learner: Learner):
+        super().__init__()
+        self.nets = learner._trained
+        self._loss = learner.loss
+
+    def forward(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> tuple[Tensor, Metrics]:
+        return self._loss(batch, noise, time)
+
+
+def _lerp(moved: nn.Module, towards: nn.Module, share: float) -> None:
+    own: list[Tensor] = [*moved.parameters()]
+    other: list[Tensor] = [*towards.parameters()]
+    torch._foreach_lerp_(own, other, share)

@@ -15,7 +15,7 @@ from torch import Tensor
 from qgf_ros.errors import DataRefused
 from training.critics import ChunkBatch, base
 from training.critics.base import CriticConfig
-from training.data.episodes import Chunks
+from training.data.chunks import Chunks, ChunkTable
 from training.models import Critic, VelocityField
 
 
@@ -33,9 +33,9 @@ def whole_returns(parts: Chunks) -> Chunks:
     )
 
 
-def check(parts: Chunks) -> None:
+def check(table: ChunkTable) -> None:
     """Raises DataRefused where no return is known."""
-    if not np.isfinite(parts.to_go).any():
+    if not table.episodes.terminal.any():
         raise DataRefused(
             "critic monte_carlo needs episodes that ended in success or failure, and all of these "
             "were cut; record outcomes, or use critic iql or sarsa"

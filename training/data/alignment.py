@@ -2,28 +2,39 @@
 
 The rules, which are also the node's:
 - An observation at tick t is the newest one that could be known by t (by receipt), no older than
-  the source's max_age (by stamp, less the source's delay). Nothing is filled with zeros.
+  the source's max_age (by stamp, less the source's delay). Nothing is filled with zeros. Where the
+  contract says `resample`, a recording is read between its messages instead.
 - Action k is the command meant for tick k: the one stamped nearest to it, within half a period,
   or else the last one before it. Ticks are laid onto the commands, whose rhythm they share.
 - Reward is added up per period. A period that lacks fresh data cuts the episode there.
+
+The order in which messages stand in a file does not matter: time is what their clocks say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qgf_ros.contract import Contract
-from qgf_ros.control.assembler import FUTURE_TOLERANCE
+from qgf_ros.control.assembler import FUTURE_TOLERANCE, LARGEST
+from qgf_ros.errors import UsageError
 from training.data.episodes import Episode
+from training.data.labels import Label
+from training.data.resample import between, hold
+from training.data.rewards import End, ending, rewards
 from training.data.streams import Recording, Stream
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
 SLACK = (
     100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
 )
+LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
+MOST_TICKS = 1_000_000  # of one episode, or a hundred per command where that is more
+EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
 
 
 @dataclass
@@ -33,49 +44,112 @@ class Report:
     episodes: int = 0
     ticks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
+
+    def without_duplicates(self, episodes: int, ticks: int) -> None:
+        """An episode that is there twice would leak from training into the report."""
+        self.dropped["duplicate episode"] += episodes
+        self.episodes -= episodes
+        self.ticks -= ticks
 
     def merge(self, other: Report) -> None:
         self.episodes += other.episodes
         self.ticks += other.ticks
         self.dropped.update(other.dropped)
+        self.noticed.update(other.noticed)
 
 
-def align(recording: Recording, contract: Contract, report: Report) -> list[Episode]:
-    """Cuts a recording into episodes on the control grid; counts what was dropped in `report`."""
-    streams = {name: _usable(s, name, report) for name, s in featured(recording, contract).items()}
+def align(
+    recording: Recording,
+    contract: Contract,
+    report: Report,
+    labels: Mapping[str, Label] | None = None,
+) -> list[Episode]:
+    """Cuts a recording into episodes on the control grid; counts what was dropped in `report`.
+
+    Args:
+        labels: what people said of this recording, of all of it ("") or of an episode ("#2"), as
+            `Labels.by_recording` gives it.
+
+    Raises UsageError where a label names an episode that there is not.
+    """
+    streams = {
+        name: _usable(s, name, report, any(a.name == name for a in contract.actions))
+        for name, s in featured(recording, contract).items()
+    }
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
+    labels, spans = labels or {}, _spans(recording, streams)
+    check_numbers(recording.name, labels, len(spans))
     episodes = []
-    goal = contract.outcome.goal.observation if contract.outcome.goal else ""
-    for number, (begin, end) in enumerate(_spans(recording, streams)):
-        # A goal that was said before the episode still holds in it.
-        window = {name: _between(s, begin, end, name == goal) for name, s in streams.items()}
+    for number, (begin, end) in enumerate(spans):
         name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
-        episodes += _episode(name, window, contract, report, recording.cut)
+        label = labels.get(f"#{number}", labels.get(""))
+        if label is not None and label.outcome == "exclude":
+            report.dropped["episode excluded by its label"] += 1
+            continue
+        episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
 
 
-def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
-    """The streams with observations as the policy sees them: orientations encoded."""
-    encoded = {
-        o.name: replace(s, values=o.features(s.values))
-        for o in contract.observations
-        if (s := recording.streams.get(o.name)) is not None
+def check_numbers(name: str, labels: Mapping[str, Label], count: int) -> None:
+    """Raises UsageError where a label of a recording names an episode that there is not."""
+    strangers = sorted(set(labels) - {"", *(f"#{n}" for n in range(count))})
+    if strangers:
+        raise UsageError(
+            f"{name} has {count} episodes, counted from #0; labelled is {', '.join(strangers)}"
+        )
+
+
+def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, End]]:
+    """Number ("#2", "" where the recording is one episode), seconds, and end of each episode, as the
+    topics say, without labels."""
+    streams = {
+        name: _usable(s, name, Report()) for name, s in featured(recording, contract).items()
     }
-    return recording.streams | encoded
+    found = []
+    for number, (begin, last) in enumerate(_spans(recording, streams)):
+        window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
+        end = ending(window, contract, None, recording.cut, Counter())
+        seconds = ((last if end.at is None else end.at) - begin) * 1e-9
+        found.append(("" if recording.one_episode else f"#{number}", seconds, end))
+    return found
 
 
-def _usable(stream: Stream, name: str, report: Report) -> Stream:
+def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
+    """The streams with observations as the policy sees them: orientations encoded. What is read
+    between messages is encoded after that; here it is NaN where it could not be."""
+    seen = {}
+    for o in contract.observations:
+        if (s := recording.streams.get(o.name)) is not None:
+            values = o.features(s.values)
+            if o.resample != "hold":
+                values = np.where(np.isfinite(values).all(axis=1)[:, None], s.values, np.nan)
+            seen[o.name] = replace(s, values=values)
+    return recording.streams | seen
+
+
+def _usable(stream: Stream, name: str, report: Report, command: bool = False) -> Stream:
     """In order of receipt; what the node would not believe either is dropped and counted."""
-    finite = np.isfinite(stream.values).all(axis=1)
+    finite = (np.abs(stream.values) <= LARGEST).all(axis=1)  # NaN compares false
     present = stream.stamp - stream.receipt <= FUTURE_TOLERANCE * 1e9
+    recent = (stream.receipt - stream.stamp <= LATEST * 1e9) | (not command)
     report.dropped[f"message not finite: {name}"] += int((~finite).sum())
     report.dropped[f"message stamped in the future: {name}"] += int((finite & ~present).sum())
+    late = f"message stamped {LATEST:g} s before its receipt, by another clock: {name}"
+    report.dropped[late] += int((finite & present & ~recent).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
-    order = order[(finite & present)[order]]
-    return Stream(stream.stamp[order], stream.receipt[order], stream.values[order])
+    when = np.stack([stream.receipt[order], stream.stamp[order]])
+    if (when[:, 1:] == when[:, :-1]).all(axis=0).any():
+        # Of one moment: the file's order is chance, the values' is not.
+        order = np.lexsort((*stream.values.T, stream.stamp, stream.receipt))
+    order = order[(finite & present & recent)[order]]
+    stamp = stream.stamp[order]
+    report.noticed[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
+    report.noticed[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))
+    return Stream(stamp, stream.receipt[order], stream.values[order])
 
 
 def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, int]]:
@@ -96,29 +170,50 @@ def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> 
     return Stream(stream.stamp[low:high], stream.receipt[low:high], stream.values[low:high])
 
 
+def _windows(
+    streams: dict[str, Stream], contract: Contract, span: tuple[int, int], label: Label | None
+) -> tuple[dict[str, Stream], int]:
+    """What was said in an episode, and when it ends at the latest [ns]. A label trims what was
+    done, not what was seen: states from before its begin are known there."""
+    begin, end = span
+    first, last = begin, end
+    if label is not None:
+        length = (end - begin) * 1e-9
+        first = begin + round(min(label.begin, length) * 1e9)
+        last = begin + round(label.end * 1e9) if label.end < length else end
+    goal = contract.outcome.goal.observation if contract.outcome.goal else ""
+    done = {a.name for a in contract.actions} | EPISODE
+    return {
+        # A goal that was said before the episode still holds in it.
+        name: _between(s, first, last) if name in done else _between(s, begin, end, name == goal)
+        for name, s in streams.items()
+    }, last
+
+
 def _episode(
-    name: str, streams: dict[str, Stream], contract: Contract, report: Report, cut: bool = False
+    name: str,
+    streams: dict[str, Stream],
+    contract: Contract,
+    report: Report,
+    span: tuple[int, int],
+    label: Label | None,
+    cut: bool,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
+    streams, latest = _windows(streams, contract, span, label)
     period = round(contract.time.period * 1e9)
     commands = [streams[a.name] for a in contract.actions]
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    success = streams.get("success")
-    told = success is not None and len(success) > 0
-    ended = told or (contract.outcome.assume_success and not cut)
-    won = (
-        (bool(success.values[0, 0]) if success is not None and len(success) else True)
-        if ended
-        else None
-    )
-    stop = (
-        int(success.receipt[0])
-        if success is not None and len(success)
-        else max(int(s.stamp[-1]) for s in commands) + period // 2
-    )
+    end = ending(streams, contract, label, cut, report.noticed)
+    ended = end.won is not None
+    stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
+    stop = min(stop, latest) if latest < span[1] else stop
     origin = _origin(commands, period)
+    if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
+        report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1
+        return []
     ticks = np.arange(origin, stop - period // SLACK, period, dtype=np.int64)
     if len(ticks) == 0:
         report.dropped["episode of zero length"] += 1
@@ -127,25 +222,26 @@ def _episode(
     obs, fresh = observe(streams, contract, grid)
     action, commanded = _act(streams, contract, ticks)
     if contract.outcome.objective == "reward":
-        reward = _rewards(streams.get("reward"), ticks, period, stop if ended else None)
+        reward = rewards(streams.get("reward"), ticks, period, stop if ended else None)
     else:  # 1 when success comes, worth less the later it does; none where nobody said so
         reward = np.zeros(len(ticks))
-        reward[-1] = float(bool(won))
+        reward[-1] = float(bool(end.won))
     if ended and not fresh[-1]:  # the state after the end is never used: nothing is bootstrapped
         obs[-1], fresh[-1] = obs[-2], fresh[-2]
     usable = fresh[:-1] & commanded
     runs = _runs(usable, fresh)
     report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
+    report.noticed["cut at a gap"] += max(len(runs) - 1, 0)
     return [
         Episode(
-            name if end - begin == len(ticks) else f"{name}.{begin}",
-            obs[begin : end + 1],
-            action[begin:end],
-            reward[begin:end],
-            terminal=ended and end == len(ticks),
-            success=won if end == len(ticks) else None,
+            name if end_ - begin == len(ticks) else f"{name}.{begin}",
+            obs[begin : end_ + 1],
+            action[begin:end_],
+            reward[begin:end_],
+            terminal=ended and end_ == len(ticks),
+            success=end.won if end_ == len(ticks) else None,
         )
-        for begin, end in runs
+        for begin, end_ in runs
     ]
 
 
@@ -166,23 +262,18 @@ def observe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observation at each tick (N, O), and whether every source was known and fresh (N,)."""
     columns, fresh = [], np.ones(len(ticks), bool)
-    period = round(contract.time.period * 1e9)
+    slack = round(contract.time.period * 1e9) // SLACK
     for source in contract.observations:
-        stream = streams[source.name]
-        pick = np.searchsorted(stream.receipt, ticks + period // SLACK, side="right") - 1
-        known = pick >= 0
-        holder = _holders(stream.stamp)[np.maximum(pick, 0)]
-        age = (ticks - stream.stamp[holder]) * 1e-9 + source.delay
-        fresh &= known & (age <= contract.max_age(source))
-        columns.append(stream.values[holder])
+        stream, max_age = streams[source.name], contract.max_age(source)
+        if source.resample == "hold":
+            values, usable = hold(stream, ticks, source.delay, max_age, slack)
+        else:
+            values, usable = between(source, stream, ticks, max_age, slack)
+            values = source.features(values)
+            usable &= np.isfinite(values).all(axis=1)  # half way between two opposite turns
+        columns.append(values)
+        fresh &= usable
     return np.concatenate(columns, axis=1), fresh
-
-
-def _holders(stamp: np.ndarray) -> np.ndarray:
-    """For each message, which one counts after it: a late one does not replace a newer one, and
-    of equal stamps the last does."""
-    holds = stamp >= np.maximum.accumulate(stamp)
-    return np.maximum.accumulate(np.where(holds, np.arange(len(stamp)), 0))
 
 
 def _act(
@@ -204,21 +295,6 @@ def _act(
         commanded &= (lag >= -(period // 2)) & (lag <= HOLD_PERIODS * period)
         columns.append(values[pick])
     return np.concatenate(columns, axis=1), commanded
-
-
-def _rewards(stream: Stream | None, ticks: np.ndarray, period: int, end: int | None) -> np.ndarray:
-    """Reward of each period: said at its end, so it belongs to the tick one period before. What is
-    said as the episode ends belongs to the last one, which is seldom a whole period long."""
-    reward = np.zeros(len(ticks))
-    if stream is not None and len(stream):
-        step = (stream.stamp - ticks[0] + period // 2) // period - 1
-        if end is not None:
-            step[stream.stamp >= end - period // 4] = len(ticks) - 1
-        inside = (step >= -1) & (step <= len(ticks))  # what came long before belongs to nobody
-        if end is not None:  # a reward topic need not stop with the episode
-            inside &= stream.stamp <= end + period // 4
-        np.add.at(reward, np.clip(step[inside], 0, len(ticks) - 1), stream.values[inside, 0])
-    return reward
 
 
 def _runs(usable: np.ndarray, fresh: np.ndarray) -> list[tuple[int, int]]:

@@ -1,13 +1,14 @@
-"""Episodes on one control grid, and the chunks of actions that are trained on."""
+"""Episodes on one control grid: one by one, and many behind each other in arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
-
-from qgf_ros.errors import DataRefused
+from scipy.signal import lfilter
 
 
 @dataclass(frozen=True)
@@ -38,76 +39,116 @@ class Episode:
 
     def returns(self, discount: float) -> np.ndarray:
         """Discounted return to go (T,), from the recorded rewards alone."""
-        out = np.empty(len(self))
-        total = 0.0
-        for k in range(len(self) - 1, -1, -1):
-            total = self.reward[k] + discount * total
-            out[k] = total
-        return out
+        backwards = self.reward[::-1].astype(np.float64)
+        return np.asarray(lfilter([1.0], [1.0, -discount], backwards)[::-1])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content as float32, which is what training reads; the name does not count."""
+        hashed = hashlib.sha256()
+        for array in (self.obs, self.action, self.reward):
+            hashed.update(np.ascontiguousarray(array, np.float32).tobytes())
+        return hashed.hexdigest()
+
+
+def data_hash(episodes: Iterable[Episode]) -> str:
+    """SHA-256 over the content of all episodes, in order; names do not matter."""
+    return hashlib.sha256("".join(e.digest for e in episodes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """Every chunk of some episodes, as training takes them: N rows, robot units.
+class EpisodeArrays(Sequence[Episode]):
+    """Episodes behind each other in shared arrays, in memory or mapped from files; robot units.
 
-    After a terminal an episode is continued as absorbing: the last action is held, the reward is
-    0, and nothing is bootstrapped; so chunks that run past the end are kept. A chunk that runs
-    past a cut is left out: nobody knows what would have followed.
+    Tick k of episode e is row begin[e] + k. An episode of T periods has T + 1 rows; of its last one
+    only the observation means something. R rows, E episodes; rows may belong to no episode here.
     """
 
-    obs: np.ndarray  # (N, O)
-    action: np.ndarray  # (N, H, A)
-    reward: np.ndarray  # (N,) sum over the chunk of discount^i * reward
-    mask: np.ndarray  # (N,) 1: bootstrap from next_obs, 0: the episode ended within the chunk
-    next_obs: np.ndarray  # (N, O) H ticks later
-    episode: np.ndarray  # (N,) index of the episode
-    tick: np.ndarray  # (N,) tick within it
-    to_go: np.ndarray  # (N,) discounted return of the whole rest; NaN where the episode was cut
-    valid: np.ndarray  # (N,) 0: nothing is known of its value, only the flow learns from it
+    obs: np.ndarray  # (R, O)
+    action: np.ndarray  # (R, A)
+    reward: np.ndarray  # (R,)
+    begin: np.ndarray  # (E,) int64
+    steps: np.ndarray  # (E,) int64, T of each
+    terminal: np.ndarray  # (E,) bool
+    success: tuple[bool | None, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> EpisodeArrays:
+        """In memory; those that are arrays already are not copied."""
+        if isinstance(episodes, EpisodeArrays):
+            return episodes
+        steps = np.array([len(e) for e in episodes], np.int64)
+        return cls(
+            np.concatenate([e.obs for e in episodes]),
+            np.concatenate([part for e in episodes for part in (e.action, e.action[-1:])]),
+            np.concatenate([part for e in episodes for part in (e.reward, np.zeros(1))]),
+            np.concatenate([[0], np.cumsum(steps + 1)[:-1]]).astype(np.int64),
+            steps,
+            np.array([e.terminal for e in episodes], bool),
+            tuple(e.success for e in episodes),
+            tuple(e.name for e in episodes),
+        )
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return len(self.steps)
 
-
-def chunks(episodes: Sequence[Episode], horizon: int, discount: float) -> Chunks:
-    """Cuts episodes into overlapping chunks of `horizon` actions, one per usable tick.
-
-    Raises:
-        DataRefused: no episode is long enough for a single chunk.
-    """
-    powers = discount ** np.arange(horizon)
-    rows = []
-    for number, episode in enumerate(episodes):
-        steps = len(episode)
-        starts = np.arange(steps if episode.terminal else steps - horizon + 1)
-        if len(starts) == 0:
-            continue
-        index = starts[:, None] + np.arange(horizon)
-        inside = index < steps
-        index = np.minimum(index, steps - 1)
-        end = starts + horizon
-        rows.append(
-            Chunks(
-                obs=episode.obs[starts],
-                action=episode.action[index],
-                reward=(episode.reward[index] * inside) @ powers,
-                mask=((end < steps) | (not episode.terminal)).astype(np.float32),
-                next_obs=episode.obs[np.minimum(end, steps)],
-                episode=np.full(len(starts), number),
-                tick=starts,
-                to_go=episode.returns(discount)[starts]
-                if episode.terminal
-                else np.full(len(starts), np.nan),
-                valid=np.ones(len(starts), np.float32),
-            )
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> EpisodeArrays: ...
+    def __getitem__(self, index: int | slice) -> Episode | EpisodeArrays:
+        if isinstance(index, slice):
+            return self.pick(range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        first, steps = int(self.begin[index]), int(self.steps[index])
+        return Episode(
+            self.names[index],
+            self.obs[first : first + steps + 1],
+            self.action[first : first + steps],
+            self.reward[first : first + steps],
+            bool(self.terminal[index]),
+            self.success[index],
         )
-    if not rows:
-        raise DataRefused(
-            f"no episode has {horizon} control periods, the chunk length of the contract; record longer ones"
+
+    def pick(self, indices: Iterable[int]) -> EpisodeArrays:
+        """Some of the episodes, over the same arrays."""
+        chosen = np.array(list(indices), np.int64)
+        return EpisodeArrays(
+            self.obs,
+            self.action,
+            self.reward,
+            self.begin[chosen],
+            self.steps[chosen],
+            self.terminal[chosen],
+            tuple(self.success[i] for i in chosen),
+            tuple(self.names[i] for i in chosen),
         )
-    return Chunks(
-        *(np.concatenate([getattr(r, f) for r in rows]) for f in Chunks.__dataclass_fields__)
-    )
+
+    @property
+    def ticks(self) -> int:
+        """Of all episodes together."""
+        return int(self.steps.sum())
+
+    def some_ticks(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(N, O) observations and (N, A) actions of at most `count` ticks, in their order: all of
+        them, or random ones."""
+        ends = np.cumsum(self.steps)
+        picked = np.arange(self.ticks)
+        if self.ticks > count:
+            rng = np.random.default_rng([20269, seed])
+            picked = np.sort(rng.choice(self.ticks, count, replace=False))
+        episode = np.searchsorted(ends, picked, side="right")
+        rows = self.begin[episode] + picked - (ends - self.steps)[episode]
+        return self.obs[rows], self.action[rows]
+
+
+def outcomes(episodes: Sequence[Episode]) -> dict[str, int]:
+    """How episodes ended."""
+    return {
+        name: sum(e.success is v for e in episodes)
+        for name, v in (("success", True), ("failure", False), ("unknown", None))
+    }
 
 
 def return_scale(episodes: Sequence[Episode], discount: float) -> float:
@@ -118,11 +159,10 @@ def return_scale(episodes: Sequence[Episode], discount: float) -> float:
     the return to go only says how much is left of them; there the spread of the rewards counts,
     kept up for 1 / (1 - discount) periods, at most as long as the recordings are.
     """
-    ended = [e.returns(discount) for e in episodes if e.terminal]
+    ended = [(r.min(), r.max()) for e in episodes if e.terminal for r in [e.returns(discount)]]
     if ended:
-        values = np.concatenate(ended)
-        return float(values.max() - values.min())
-    rewards = np.concatenate([e.reward for e in episodes])
+        return float(max(high for _, high in ended) - min(low for low, _ in ended))
+    rewards = [(e.reward.min(), e.reward.max()) for e in episodes]
     longest = max(len(e) for e in episodes)
     periods = longest if discount == 1 else min(longest, 1 / (1 - discount))
-    return float(rewards.max() - rewards.min()) * periods
+    return float(max(high for _, high in rewards) - min(low for low, _ in rewards)) * periods

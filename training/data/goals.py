@@ -17,14 +17,15 @@ Goals are drawn afresh for every batch. Everything here is in robot units.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qgf_ros.contract import Contract
 from qgf_ros.normalizer import Normalizer
-from training.data.episodes import Chunks, Episode
+from training.data.chunks import Chunks, ChunkTable
+
+SOME_TICKS = 100_000  # that are looked at for whether goals differ
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,34 @@ class Shares:
 class Hindsight:
     """Recorded episodes and their chunks, with goals as asked for."""
 
-    def __init__(
-        self, episodes: Sequence[Episode], parts: Chunks, contract: Contract, discount: float
-    ) -> None:
-        """parts: `chunks` of the episodes; discount: of the return."""
+    def __init__(self, table: ChunkTable, contract: Contract) -> None:
+        """table: of all chunks."""
         assert contract.outcome.goal is not None
-        self.parts, self.discount = parts, discount
-        self.horizon = contract.time.horizon
+        self.table, self.discount, self.horizon = table, table.discount, table.horizon
         self.radius = contract.outcome.goal.radius
-        self.goal, achieved = goal_columns(contract)
-        self.steps = np.array([len(e) for e in episodes])
-        # All observations in one array, episode after episode; T + 1 each.
-        self.begin = np.concatenate([[0], np.cumsum(self.steps + 1)[:-1]])
-        self.obs = np.concatenate([e.obs for e in episodes])
-        self.achieved = self.obs[:, achieved]
+        self.goal, self.achieved = goal_columns(contract)
+        episodes = table.episodes
+        self.obs, self.begin, self.steps = episodes.obs, episodes.begin, episodes.steps
+        self._ends = np.cumsum(self.steps + 1)  # of their states, counted through
         # A success ends the episode for the goal it was recorded with; for any other it was cut.
         # A failure ends it for all.
-        self.won = np.array([e.terminal and e.success is True for e in episodes])
-        self.lost = np.array([e.terminal and e.success is not True for e in episodes])
+        succeeded = np.array([won is True for won in episodes.success], bool)
+        self.won, self.lost = episodes.terminal & succeeded, episodes.terminal & ~succeeded
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.table)
 
     @property
     def informative(self) -> bool:
         """Whether some goals are further apart than the radius; else all are reached at once."""
-        return bool((np.ptp(self.achieved, axis=0) > self.radius).any())
+        seen = self.table.episodes.some_ticks(SOME_TICKS)[0][:, self.achieved]
+        return bool((np.ptp(seen, axis=0) > self.radius).any())
 
     def for_flow(self, rows: np.ndarray, shares: Shares, rng: np.random.Generator) -> np.ndarray:
         """(B, O): the observations of these chunks, with goals."""
-        return self._told(self.parts.obs[rows], self._draw(rows, shares, rng)[0])
+        episode, tick = self.table.where(rows)
+        seen = self.obs[self.begin[episode] + tick]
+        return self._told(seen, self._draw(rows, shares, rng)[0])
 
     def for_critic(
         self, rows: np.ndarray, shares: Shares, rng: np.random.Generator, to_go: bool = False
@@ -91,7 +90,7 @@ class Hindsight:
         end of the data without reaching its goal is not valid: nobody knows what would have
         followed. What ends in failure reaches nothing.
         """
-        part = Chunks(*(getattr(self.parts, f)[rows] for f in Chunks.__dataclass_fields__))
+        part = self.table.cut(rows, to_go=False)
         steps, lost = self.steps[part.episode], self.lost[part.episode]
         end = part.tick + self.horizon
         first = self._first(part, goal, recorded, self.horizon)
@@ -119,7 +118,8 @@ class Hindsight:
         """(B,): the first of the next `ahead` actions that ends within reach; `ahead` if none."""
         steps = self.steps[part.episode, None]
         tick = part.tick[:, None] + np.arange(1, ahead + 1)  # (B, ahead), of what the action led to
-        achieved = self.achieved[self.begin[part.episode, None] + np.minimum(tick, steps)]
+        row = self.begin[part.episode, None] + np.minimum(tick, steps)
+        achieved = self.obs[row[:, :, None], self.achieved]
         distance = np.linalg.norm(achieved - goal[:, None], axis=-1)
         last = tick == steps
         won = last & (recorded & self.won[part.episode])[:, None]
@@ -131,20 +131,23 @@ class Hindsight:
         self, rows: np.ndarray, shares: Shares, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Goals (B, G), and which of them are the recorded ones (B,)."""
-        episode, tick = self.parts.episode[rows], self.parts.tick[rows]
+        episode, tick = self.table.where(rows)
         kind, u = rng.random(len(rows)), rng.random(len(rows))
         future = kind < shares.future
         recorded = kind >= shares.future + shares.random
         left = self.steps[episode] - tick  # at least 1
         later = tick + 1 + np.minimum(_geometric(u, shares.discount, left), left - 1)
-        # Any state of the others: as if the episode's own were cut out of the array.
-        own = self.steps[episode] + 1
-        others = len(self.obs) - own
-        count = np.where(others > 0, others, len(self.obs))
+        # Any state of the others: as if the episode's own were cut out of the line.
+        own, total = self.steps[episode] + 1, int(self._ends[-1])
+        others = total - own
+        count = np.where(others > 0, others, total)
         pick = np.minimum((u * count).astype(int), count - 1)
-        pick += np.where((others > 0) & (pick >= self.begin[episode]), own, 0)
-        goal = self.achieved[np.where(future, self.begin[episode] + later, pick)]
-        goal[recorded] = self.parts.obs[rows[recorded]][:, self.goal]
+        pick += np.where((others > 0) & (pick >= self._ends[episode] - own), own, 0)
+        other = np.searchsorted(self._ends, pick, side="right")
+        picked = self.begin[other] + pick - (self._ends - self.steps - 1)[other]
+        row = np.where(future, self.begin[episode] + later, picked)
+        goal = self.obs[row[:, None], self.achieved]
+        goal[recorded] = self.obs[(self.begin[episode] + tick)[recorded, None], self.goal]
         return goal, recorded
 
     def _told(self, obs: np.ndarray, goal: np.ndarray) -> np.ndarray:

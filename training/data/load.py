@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.labels import Label, load_labels
 from training.data.lerobot import LeRobotReader
 from training.data.npz import NpzReader
 from training.data.rosbag2 import Rosbag2Reader
@@ -45,57 +45,76 @@ def find_reader(path: Path) -> Reader:
 def load_episodes(
     path: str | Path, contract: Contract, workers: int = 1, progress: Progress | None = None
 ) -> tuple[list[Episode], Report]:
-    """Every episode of a dataset, in a fixed order whatever `workers` is.
+    """Every episode of a dataset into memory, in a fixed order whatever `workers` is; float64.
+    What is trained on goes through `cache.prepare` instead.
 
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
+        UsageError: its label file is broken, or names what it does not have.
     """
     path = Path(path)
-    reader = find_reader(path)
-    names = reader.recordings(path)
-    work = partial(_one, reader, path, contract)
+    reader, names, labels = contents(path, contract)
     report, episodes = Report(), []
-    wrap = progress or (lambda items, total, what: items)
-    if workers > 1 and len(names) > 1:
-        # spawn: a forked child would share torch's and rclpy's threads, which do not survive it
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            results = list(wrap(pool.map(work, names), len(names), "reading"))
-    else:
-        results = [work(name) for name in wrap(names, len(names), "reading")]
-    for found, partial_report in results:
+    work = partial(read_episodes, reader, path, contract, labels)
+    for found, partial_report in each(work, names, workers, progress):
         episodes += found
         report.merge(partial_report)
-    episodes = _without_duplicates(episodes, report)
+    kept = without_duplicates(episodes, report)
+    refuse_nothing(path, len(kept), report)
+    return kept, report
+
+
+def contents(
+    path: Path, contract: Contract
+) -> tuple[Reader, list[str], dict[str, dict[str, Label]]]:
+    """What reads a dataset, its recordings in order, and what people said of each and its episodes.
+
+    Raises:
+        DataRefused: there is nothing that can be read.
+        UsageError: its label file is broken, or names what it does not have.
+    """
+    reader = find_reader(path)
+    names = reader.recordings(path)
+    labels = load_labels(path, contract)
+    return reader, names, labels.by_recording(path, names) if labels is not None else {}
+
+
+def read_episodes(
+    reader: Reader, path: Path, contract: Contract, labels: dict[str, dict[str, Label]], name: str
+) -> tuple[list[Episode], Report]:
+    """The episodes of one recording, and what became of it."""
+    report = Report()
+    recording = reader.read(path, name, contract)
+    return align(recording, contract, report, labels.get(name)), report
+
+
+def each(
+    work: Callable[[str], Any], names: Sequence[str], workers: int, progress: Progress | None
+) -> Iterator[Any]:
+    """work(name) for each recording, in order; in `workers` processes where there are several."""
+    wrap = progress or (lambda items, total, what: items)
+    if workers == 1 or len(names) == 1:
+        yield from wrap(map(work, names), len(names), "reading")
+        return
+    # spawn: a forked child would share torch's and rclpy's threads, which do not survive it
+    with ProcessPoolExecutor(min(workers, len(names)), get_context("spawn")) as pool:
+        yield from wrap(pool.map(work, names), len(names), "reading")
+
+
+def without_duplicates(episodes: Sequence[Episode], report: Report) -> list[Episode]:
+    """The first of each that are the same, in order; the others are counted."""
+    first: dict[str, Episode] = {}
+    for episode in episodes:
+        first.setdefault(episode.digest, episode)
+    kept = list(first.values())
+    report.without_duplicates(
+        len(episodes) - len(kept), sum(map(len, episodes)) - sum(map(len, kept))
+    )
+    return kept
+
+
+def refuse_nothing(path: Path, episodes: int, report: Report) -> None:
+    """Raises DataRefused where no episode is left, with what became of them."""
     if not episodes:
         reasons = "; ".join(f"{why}: {count}" for why, count in report.dropped.items() if count)
         raise DataRefused(f"{path} holds no usable episode ({reasons or 'it is empty'})")
-    return episodes, report
-
-
-def data_hash(episodes: Sequence[Episode]) -> str:
-    """SHA-256 over the content of all episodes, in order; names do not matter."""
-    return hashlib.sha256("".join(map(_content, episodes)).encode()).hexdigest()
-
-
-def _one(reader: Reader, path: Path, contract: Contract, name: str) -> tuple[list[Episode], Report]:
-    report = Report()
-    return align(reader.read(path, name, contract), contract, report), report
-
-
-def _content(episode: Episode) -> str:
-    digest = hashlib.sha256()
-    for array in (episode.obs, episode.action, episode.reward):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _without_duplicates(episodes: list[Episode], report: Report) -> list[Episode]:
-    """An episode that is there twice would leak from training into the report."""
-    seen: dict[str, Episode] = {}
-    for episode in episodes:
-        seen.setdefault(_content(episode), episode)
-    kept = list(seen.values())
-    report.dropped["duplicate episode"] += len(episodes) - len(kept)
-    report.episodes -= len(episodes) - len(kept)
-    report.ticks -= sum(map(len, episodes)) - sum(map(len, kept))
-    return kept

@@ -1,97 +1,90 @@
-"""rosbag2, read and written with rosbags; no ROS needed. MCAP and sqlite3, split and compressed."""
+"""rosbag2: MCAP and sqlite3, split and compressed, whole and damaged; no ROS needed."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from array import array
+from collections import defaultdict
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
-from qgf_ros.contract import ActionSpec, Contract, Source
-from qgf_ros.errors import DataRefused, QgfError, UsageError
-from qgf_ros.messages import SchemaError, message_type
-from training.data.streams import Recording, Stream
+from qgf_ros.contract import Contract, Source
+from qgf_ros.errors import DataRefused
+from qgf_ros.messages import MessageType, SchemaError, message_type
+from training.data import bag_files
+from training.data.bag_damage import Damage, Losses
+from training.data.bag_survey import survey_bag
+from training.data.bag_types import Channel, Take, take_with, typestore
+from training.data.bag_writer import BagWriter as BagWriter
+from training.data.bag_writer import frame_of
+from training.data.streams import Recording, Stream, Survey
 
-STORE = Stores.ROS2_KILTED
+MAX_NAMED = 50  # topics in an error
 
 
 class Rosbag2Reader:
-    """A folder with metadata.yaml is a bag; a folder of such folders is a dataset."""
+    """A folder with metadata.yaml or with bag files is a bag, and so is a bag file; a folder of
+    such folders or files is a dataset. See bag_files.py."""
 
     def recognises(self, path: Path) -> bool:
-        return bool(self._bags(path))
+        try:
+            return bool(bag_files.names(path))
+        except DataRefused:  # `recordings` says why
+            return True
 
     def recordings(self, path: Path) -> list[str]:
-        return [str(bag.relative_to(path)) for bag in self._bags(path)]
-
-    def read(self, path: Path, name: str, contract: Contract) -> Recording:
-        bag = path / name
-        sources = contract_sources(contract)
-        rows: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
-        rejected: Counter[str] = Counter()
-        try:
-            with AnyReader([bag], default_typestore=get_typestore(STORE)) as reader:
-                connections: dict[int, list[str]] = defaultdict(list)  # sources may share a topic
-                for s in sources:
-                    for c in self._connections(reader, bag, sources[s], s):
-                        connections[c.id].append(s)
-                wanted = [c for c in reader.connections if c.id in connections]
-                for connection, receipt, raw in reader.messages(connections=wanted):
-                    for s in connections[connection.id]:
-                        try:
-                            msg = reader.deserialize(raw, connection.msgtype)
-                            rows[s].append(_decode(sources[s], msg, receipt))
-                        except (
-                            Exception
-                        ) as error:  # noise in a message: whatever decoding runs into
-                            rejected[
-                                f"{sources[s].topic}: {type(error).__name__}: {error}"[:200]
-                            ] += 1
-        except QgfError:
-            raise
-        except Exception as error:  # a damaged file: rosbags raises what it runs into
-            text = " ".join(str(error).split())[:300]
-            raise DataRefused(
-                f"{bag} cannot be read ({type(error).__name__}: {text}); is it whole?"
-            ) from None
-        streams = {s: _stream(rows[s], len(sources[s].labels)) for s in sources}
-        silent = [sources[o.name].topic for o in contract.observations if not len(streams[o.name])]
-        if silent:
-            raise DataRefused(
-                f"{bag} has no usable message on {', '.join(silent)}, which the contract observes"
-            )
-        return Recording(name, streams, dict(rejected))
+        return bag_files.names(path)
 
     def files(self, path: Path, name: str) -> list[Path]:
-        return sorted(p for p in (path / name).iterdir() if p.is_file())
+        return bag_files.open_bag(path, name).all_files()
 
-    @staticmethod
-    def _bags(path: Path) -> list[Path]:
-        if (path / "metadata.yaml").is_file():
-            return [path]
-        return sorted(p.parent for p in path.glob("*/metadata.yaml")) if path.is_dir() else []
+    def survey(self, path: Path, name: str) -> Survey:
+        return survey_bag(bag_files.open_bag(path, name), name)
 
-    @staticmethod
-    def _connections(reader: AnyReader, bag: Path, source: Source, name: str) -> list[Connection]:
-        """The bag's connections of a source. A topic with and without a leading slash is the same."""
-        topics = {c.topic for c in reader.connections}
-        found = [c for c in reader.connections if c.topic.strip("/") == source.topic.strip("/")]
-        if not found:
+    def read(self, path: Path, name: str, contract: Contract) -> Recording:
+        bag = bag_files.open_bag(path, name)
+        losses = Losses()
+        rows = {s: _Rows(source) for s, source in contract_sources(contract).items()}
+        by_topic: dict[str, list[_Rows]] = defaultdict(list)  # sources may share a topic
+        for own in rows.values():
+            by_topic[_bare(own.source.topic)].append(own)
+        topics: set[str] = set()
+
+        def choose(channel: Channel) -> Take | None:
+            topics.add(channel.topic)
+            sources = by_topic.get(_bare(channel.topic), [])
+            for own in sources:
+                _check_type(bag.path, own.source, channel)
+            if not sources:
+                return None
+            try:
+                store = typestore(channel)
+            except Damage as damage:
+                why = f"{_bare(channel.topic)}: {damage}"
+                return lambda receipt, raw: losses.add(why)
+            return take_with(channel, store, [own.add for own in sources], losses)
+
+        for _ in bag_files.read_messages(bag, choose, losses):
+            for own in rows.values():
+                own.ends.append(len(own))
+        damage_note = f"; damage: {'; '.join(losses)}" if losses else ""
+        for s, own in rows.items():
+            if _bare(own.source.topic) not in map(_bare, topics):
+                there = ", ".join(sorted(topics)[:MAX_NAMED]) or "no topic that can be read"
+                raise DataRefused(
+                    f"{bag.path} has no topic {own.source.topic!r}, which the contract needs for "
+                    f"{s!r}; it has {there}{damage_note}"
+                )
+        silent = [rows[o.name].source.topic for o in contract.observations if not rows[o.name]]
+        if silent:
             raise DataRefused(
-                f"{bag} has no topic {source.topic!r}, which the contract needs for {name!r}; "
-                f"it has {', '.join(sorted(topics))}"
+                f"{bag.path} has no usable message on {', '.join(silent)}, which the contract "
+                f"observes{damage_note}"
             )
-        wrong = {c.msgtype.replace("/msg/", "/") for c in found} - {source.type}
-        if wrong:
-            raise DataRefused(
-                f"{bag}: {source.topic} carries {', '.join(wrong)}, the contract says {source.type}"
-            )
-        return found
+        return Recording(name, {s: own.stream() for s, own in rows.items()}, dict(losses))
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:
@@ -103,91 +96,94 @@ def contract_sources(contract: Contract) -> dict[str, Source]:
     )
 
 
-def _decode(source: Source, msg: Any, receipt: int) -> tuple[int, int, np.ndarray]:
-    kind = message_type(source.type)
-    values = kind.decode(msg, source.fields, source.names)
-    frame = _frame(source)
-    if frame and msg.header.frame_id.strip("/") not in ("", frame.strip("/")):
-        raise SchemaError(f"frame_id is {msg.header.frame_id!r}, the contract says {frame!r}")
-    stamp = receipt
-    if source.stamp == "header":
-        header = (msg if source.type == "std_msgs/Header" else msg.header).stamp
-        stamp = header.sec * 1_000_000_000 + header.nanosec or receipt  # an unset stamp is no stamp
-    return stamp, receipt, values
+class _Rows:
+    """Messages of one source, as they come."""
 
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._decode = _decoder(message_type(source.type), source)
+        self._frame = frame_of(source).strip("/")
+        self._header = (
+            (lambda msg: msg) if source.type == "std_msgs/Header" else attrgetter("header")
+        )
+        self._stamp, self._receipt, self._values = array("q"), array("q"), array("d")
+        self.ends: list[int] = []  # of the files
 
-def _frame(source: Source) -> str:
-    """The axes of a stamped command. The same numbers in other axes are another command."""
-    stamped = isinstance(source, ActionSpec) and message_type(source.type).stamped
-    return source.frame if isinstance(source, ActionSpec) and stamped else ""
+    def __len__(self) -> int:
+        return len(self._stamp)
 
-
-def _stream(rows: list[tuple[int, int, np.ndarray]], width: int) -> Stream:
-    if not rows:
-        empty = np.empty(0, np.int64)
-        return Stream(empty, empty, np.empty((0, width)))
-    stamp, receipt, values = zip(*rows)
-    return Stream(
-        np.array(stamp, np.int64),
-        np.array(receipt, np.int64),
-        np.stack(values).reshape(len(rows), width),
-    )
-
-
-class BagWriter:
-    """Writes numbers as the messages that a contract names.
-
-    Use as a context manager. Raises UsageError if the bag exists already, or if sources share a
-    topic: each would write messages that lack the other's numbers.
-    """
-
-    def __init__(
-        self, path: Path, sources: dict[str, Source], storage: Literal["mcap", "sqlite3"] = "mcap"
-    ) -> None:
-        if path.exists():
-            raise UsageError(f"{path} exists already; choose another folder or remove it")
-        topics = Counter(s.topic for s in sources.values())
-        shared = [f"{n} ({s.topic})" for n, s in sources.items() if topics[s.topic] > 1]
-        if shared:
-            raise UsageError(
-                f"{', '.join(shared)} share a topic; such messages can be read, not written"
+    def add(self, msg: Any, receipt: int) -> None:
+        """Raises whatever a message that does not fit leads to, and is then as before."""
+        values = self._decode(msg)
+        if self._frame and msg.header.frame_id.strip("/") not in ("", self._frame):
+            raise SchemaError(
+                f"frame_id is {msg.header.frame_id!r}, the contract says {frame_of(self.source)!r}"
             )
-        self._sources = sources
-        self._store = get_typestore(STORE)
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        stamp = receipt
+        if self.source.stamp == "header":
+            header = self._header(msg).stamp
+            stamp = header.sec * 1_000_000_000 + header.nanosec or receipt  # unset is no stamp
+        self._receipt.append(receipt)
+        self._stamp.append(stamp)
+        self._values.frombytes(values)
 
-    def __enter__(self) -> BagWriter:
-        self._writer.open()
-        self._connections = {
-            name: self._writer.add_connection(f"/{s.topic}", _long(s.type), typestore=self._store)
-            for name, s in self._sources.items()
-        }
-        return self
+    def stream(self) -> Stream:
+        """In order of receipt within each file; files follow one another."""
+        receipt = np.array(self._receipt, np.int64)
+        order = bag_files.receipt_order(receipt, self.ends)
+        values = np.array(self._values, np.float64).reshape(len(self), len(self.source.labels))
+        return Stream(np.array(self._stamp, np.int64)[order], receipt[order], values[order])
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._writer.__exit__(kind, error, trace)
 
-    def write(self, name: str, stamp: int, receipt: int, values: np.ndarray) -> None:
-        """One message: header stamp and receipt in ns."""
-        source = self._sources[name]
-        header = self.make(
-            "std_msgs/Header",
-            stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
-            frame_id=f"{int(values[0])}"
-            if source.type == "std_msgs/Header" and len(values)
-            else _frame(source),
+def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
+    """`kind.decode` as bytes of float64, with what is the same for all messages done once.
+
+    What does not fit is left to `kind.decode`: it says why.
+    """
+    fields, names = source.fields, source.names
+    if kind.name == "sensor_msgs/JointState":
+        return _joint_decoder(kind, fields, names)
+    paths = [label for f in fields for label in kind.labels(f)]
+    if not paths:
+        return lambda msg: kind.decode(msg, fields, names).tobytes()
+    get = attrgetter(*paths)
+    one = len(paths) == 1
+
+    def decode(msg: Any) -> bytes:
+        try:
+            return array("d", (get(msg),) if one else get(msg)).tobytes()
+        except (AttributeError, TypeError):
+            return kind.decode(msg, fields, names).tobytes()
+
+    return decode
+
+
+def _joint_decoder(
+    kind: MessageType, fields: tuple[str, ...], names: tuple[str, ...]
+) -> Callable[[Any], bytes]:
+    """Drivers name their joints in the same order each time: it is looked up when it changes."""
+    seen: list[str] = []  # `names` is never empty: nothing fits before the first message
+    order = np.empty(0, np.intp)
+
+    def decode(msg: Any) -> bytes:
+        nonlocal seen, order
+        if msg.name == seen and all(len(getattr(msg, f)) == len(seen) for f in fields):
+            return b"".join([getattr(msg, f).take(order).tobytes() for f in fields])
+        values = kind.decode(msg, fields, names).tobytes()
+        seen, order = list(msg.name), np.array([msg.name.index(n) for n in names], np.intp)
+        return values
+
+    return decode
+
+
+def _check_type(bag: Path, source: Source, channel: Channel) -> None:
+    """The contract's type is the only one that its topic may carry."""
+    if channel.short_type != source.type:
+        raise DataRefused(
+            f"{bag}: {source.topic} carries {channel.short_type}, the contract says {source.type}"
         )
-        msg = message_type(source.type).encode(
-            self.make, source.fields, source.names, values, header
-        )
-        self._writer.write(
-            self._connections[name], receipt, self._store.serialize_cdr(msg, _long(source.type))
-        )
-
-    def make(self, type_name: str, **fields: Any) -> Any:
-        return self._store.types[_long(type_name)](**fields)
 
 
-def _long(type_name: str) -> str:
-    package, name = type_name.split("/")
-    return f"{package}/msg/{name}"
+def _bare(topic: str) -> str:
+    """A topic with and without a leading slash is the same."""
+    return topic.strip("/")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qgf_ros.contract import Contract, Source
+from qgf_ros.contract import Contract, EndSource, Source
 from qgf_ros.errors import DataRefused
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording, Signal, Stream, Survey
@@ -57,7 +57,7 @@ def column_name(contract: Contract, name: str) -> str:
     column = contract_sources(contract)[name].column
     if column:
         return column
-    if name in ("reward", "success"):
+    if name in ("reward", "success", "failure"):
         return f"next.{name}"
     if name in (a.name for a in contract.actions):
         return "action" if len(contract.actions) == 1 else f"action.{name}"
@@ -85,7 +85,8 @@ def wanted(
         column = column_name(contract, name)
         if name == "episode_start":  # tables know where their episodes begin
             continue
-        if not source.column and column not in available:
+        tested = isinstance(source, EndSource) and source.test  # of what column, only they know
+        if not source.column and (column not in available or tested):
             if name in contract.outcome.sources and not _needed(contract, name):
                 continue
             raise DataRefused(
@@ -104,7 +105,8 @@ def _needed(contract: Contract, name: str) -> bool:
     outcome = contract.outcome
     if name == "reward":
         return outcome.objective == "reward"
-    return outcome.objective == "time_to_success" and not outcome.assume_success
+    otherwise = outcome.assume_success or outcome.labels
+    return name == "success" and outcome.objective == "time_to_success" and not otherwise
 
 
 def recording(
@@ -127,14 +129,16 @@ def recording(
         else:  # nothing says how wide it would be
             values = np.empty((0, len(sources[key].labels)))
         at = rows.stamp
-        if key in contract.outcome.sources:
+        source = sources[key]
+        tested = isinstance(source, EndSource) and source.test  # a state, as any other
+        if key in contract.outcome.sources and not tested:
             at, values = at[:moved] + rows.period, values[:moved]
         elif key in actions:
             at, values = at[:moved], values[:moved]
-        if key == "success":  # told once, where it becomes true
+        if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
             told = np.flatnonzero(np.nan_to_num(values[:, 0]))[:1]
             at, values = at[told], values[told]
-            if not len(told) and rows.ended and moved:
+            if key == "success" and not len(told) and rows.ended and moved:
                 at, values = rows.stamp[moved - 1 : moved] + rows.period, np.zeros((1, 1))
         streams[key] = Stream(at, at, values)
     return Recording(name, streams, rejected, one_episode=True, cut=rows.ended is False)

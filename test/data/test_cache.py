@@ -1,0 +1,162 @@
+"""Prepared once, mapped from files, keyed by content: whatever happens in between."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qgf_make import SECOND, START, contract, velocity_dict
+
+from qgf_ros.errors import DataRefused
+from training.data import cache, load
+from training.data.cache import prepare
+from training.data.load import load_episodes
+from training.data.streams import Recording, Stream
+
+T = SECOND // 20
+
+
+class Folder:
+    """A format of these tests: one file per recording, which says how long it is."""
+
+    def __init__(self):
+        self.read_names = []
+
+    def recognises(self, path):
+        return path.is_dir()
+
+    def recordings(self, path):
+        return sorted(p.name for p in path.iterdir())
+
+    def files(self, path, name):
+        return [path / name]
+
+    def read(self, path, name, own):
+        text = (path / name).read_text()
+        if text == "broken":
+            raise DataRefused(f"{name} is broken")
+        self.read_names.append(name)
+        seed, ticks = map(int, text.split())
+        rng = np.random.default_rng(seed)
+
+        def stream(width):
+            at = START + T * np.arange(ticks)
+            return Stream(at, at, rng.normal(size=(ticks, width)))
+
+        streams = {"joints": stream(4), "goal": stream(1), "arm": stream(2)}
+        return Recording(name, streams, {"odd": seed})
+
+
+CONTRACT = contract(velocity_dict())
+
+
+@pytest.fixture
+def reader(monkeypatch, tmp_path):
+    ours = Folder()
+    monkeypatch.setattr(load, "READERS", (ours,))
+    monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
+    return ours
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for k, text in enumerate(("1 30", "2 50", "3 41")):
+        (folder / f"r{k}").write_text(text)
+    return folder
+
+
+def test_mapped_episodes_are_those_in_memory_as_float32(reader, data):
+    direct, direct_report = load_episodes(data, CONTRACT)
+    mapped, report = prepare(data, CONTRACT)
+    assert isinstance(mapped.obs, np.memmap) and mapped.obs.dtype == np.float32
+    assert len(mapped) == len(direct) == 3
+    for a, b in zip(direct, mapped):
+        assert a.name == b.name and a.terminal == b.terminal and a.success is b.success
+        for part in ("obs", "action", "reward"):
+            assert np.array_equal(getattr(a, part).astype(np.float32), getattr(b, part)), part
+        assert a.digest == b.digest
+    assert (report.episodes, report.ticks) == (direct_report.episodes, direct_report.ticks)
+    counted = {k: v for k, v in direct_report.dropped.items() if v}
+    assert counted == {k: v for k, v in report.dropped.items() if v} != {}
+
+
+def test_what_is_prepared_is_not_read_again(reader, data):
+    first, report = prepare(data, CONTRACT)
+    assert reader.read_names == ["r0", "r1", "r2"]
+    again, same = prepare(data, CONTRACT)
+    assert len(reader.read_names) == 3
+    assert np.array_equal(first.obs, again.obs) and report == same
+
+
+def test_other_content_another_contract_or_another_name_is_other_data(reader, data):
+    prepare(data, CONTRACT)
+    (data / "r1").write_text("9 50")
+    changed, _ = prepare(data, CONTRACT)
+    assert len(reader.read_names) == 6
+    prepare(data, contract(velocity_dict(horizon=7)))
+    assert len(reader.read_names) == 9
+    (data / "r0").rename(data / "a0")
+    prepare(data, CONTRACT)
+    assert len(reader.read_names) == 12
+    assert changed.names[1].startswith("r1")
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(reader, data):
+    (data / "r2").write_text("broken")
+    with pytest.raises(DataRefused, match="r2 is broken"):
+        prepare(data, CONTRACT)
+    assert reader.read_names == ["r0", "r1"]
+    (data / "r2").write_text("3 41")
+    whole, _ = prepare(data, CONTRACT)
+    assert reader.read_names == ["r0", "r1", "r2"] and len(whole) == 3
+    folder = cache.cache_folder()
+    assert list((folder / "pieces").iterdir()) == [], "nothing is kept twice"
+    assert len(list((folder / "episodes").iterdir())) == 1
+
+
+def test_an_interrupted_assembly_leaves_nothing_that_looks_whole(reader, data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare(data, CONTRACT)
+    with monkeypatch.context() as patch:
+        honest = np.lib.format.open_memmap
+
+        def fails(path, *rest):
+            if Path(path).name == "reward.npy":
+                raise OSError(28, "No space left on device")
+            return honest(path, *rest)
+
+        patch.setattr(np.lib.format, "open_memmap", fails)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(data, CONTRACT)
+    assert list((cache.cache_folder() / "episodes").iterdir()) == []
+    assert len(prepare(data, CONTRACT)[0]) == 3
+
+
+def test_fault_108_a_copy_counts_once_across_recordings(reader, data):
+    (data / "r3").write_text("2 50")
+    arrays, report = prepare(data, CONTRACT)
+    assert len(arrays) == 3 and report.dropped["duplicate episode"] == 1
+    assert report.episodes == 3 and report.ticks == arrays.ticks
+
+
+def test_nothing_usable_is_refused_with_the_reasons(reader, data):
+    for file in data.iterdir():
+        file.write_text("1 0")
+    with pytest.raises(DataRefused, match="holds no usable episode"):
+        prepare(data, CONTRACT)
+
+
+def test_some_episodes_share_the_arrays_of_all(reader, data):
+    arrays, _ = prepare(data, CONTRACT)
+    two = arrays.pick([2, 0])
+    assert two.obs is arrays.obs and two.names == (arrays.names[2], arrays.names[0])
+    obs, action = two.some_ticks(10_000)
+    expected = np.concatenate([arrays[2].obs[:-1], arrays[0].obs[:-1]])
+    assert np.array_equal(obs, expected) and len(action) == two.ticks
+    few, _ = two.some_ticks(20)
+    assert len(few) == 20 and all((row == expected).all(axis=1).any() for row in few)
+    assert [e.name for e in arrays[:2]] == list(arrays.names[:2]) and arrays[-1].name == "r2#0"

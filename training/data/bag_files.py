@@ -1,0 +1,251 @@
+"""Which bags a path holds, which files a bag consists of, and how to open one without a trace.
+
+Only metadata.yaml says which files belong together, and it may be damaged or missing: a recorder
+that was killed leaves none. What a file is, its first bytes say.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from qgf_ros.errors import DataRefused, StorageError
+from qgf_ros.strict_yaml import parse_yaml
+from training.data import mcap_salvage, sqlite_salvage
+from training.data.bag_damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
+from training.data.bag_types import Choose, Message
+
+METADATA = "metadata.yaml"
+MAX_METADATA = 2**20
+BAG_FILE = re.compile(r"\.(mcap|db3)(\.zstd|\.zst)?$")
+SPLIT = re.compile(r"(.*)_(\d+)$", re.DOTALL)
+JOURNALS = ("-wal", "-journal")  # of sqlite3; what they hold is not in the file yet
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One recording: files in the order in which they were written."""
+
+    path: Path
+    files: tuple[Path, ...]
+    missing: dict[str, int] = field(default_factory=dict)  # file -> messages, by metadata.yaml
+    counts: dict[str, int] = field(default_factory=dict)  # the same of files that are there
+
+    def messages(self, file: Path, choose: Choose, losses: Losses) -> Iterator[Message]:
+        """Messages of one file, in the order in which they were written. Raises Damage where
+        nothing of it can be read."""
+        with _plain(file, losses) as plain:
+            with plain.open("rb") as opened:
+                begin = opened.read(16)
+            if begin == sqlite_salvage.MAGIC:
+                read = sqlite_salvage.read_sqlite
+            elif begin.startswith(mcap_salvage.MAGIC):
+                read = mcap_salvage.read_mcap
+            else:
+                raise Damage(f"{file.name} is {'neither MCAP nor sqlite3' if begin else 'empty'}")
+            yield from read(plain, file.name, choose, losses, self.counts.get(file.name))
+
+    def all_files(self) -> list[Path]:
+        """Every file that what is read depends on."""
+        journals = [Path(f"{f}{end}") for f in self.files for end in JOURNALS]
+        there = [p for p in (self.path / METADATA, *journals) if p.is_file()]
+        return sorted({*self.files, *there})
+
+
+def read_messages(bag: Bag, choose: Choose, losses: Losses) -> Iterator[Path]:
+    """Reads a bag; yields each file when its messages have been taken. What cannot be read is
+    counted."""
+    for file in bag.files:
+        try:
+            for take, receipt, raw in bag.messages(file, choose, losses):
+                take(receipt, raw)
+        except Damage as damage:
+            losses.add(f"file unreadable: {damage}", bag.counts.get(file.name, 1))
+        except OSError as error:
+            why = f"file unreadable: {file.name}: {error.strerror}"
+            losses.add(why, bag.counts.get(file.name, 1))
+        yield file
+    for name, count in bag.missing.items():
+        losses.add(f"file missing: {name}", count)
+
+
+def receipt_order(receipt: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    """Indices that sort (N,) receipts [ns] within each file; `ends`: where each file does."""
+    parts = np.split(np.arange(len(receipt)), ends)
+    return np.concatenate([p[np.argsort(receipt[p], kind="stable")] for p in parts])
+
+
+def names(path: Path) -> list[str]:
+    """Bags below `path`, in a fixed order: itself ("."), or those in it, one level deep.
+
+    Raises DataRefused where one lies outside: a link is not followed out of a dataset.
+    """
+    if path.is_file():
+        return ["."] if BAG_FILE.search(path.name) else []
+    found = _in_folder(path)
+    if (path / METADATA).is_file() or not path.is_dir():
+        return found
+    inside: list[str] = []
+    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+        below = _in_folder(folder)
+        if below:
+            contained(path, folder)
+        inside += [folder.name if name == "." else f"{folder.name}/{name}" for name in below]
+    loose = [f.name for f in _bag_files(path)] if inside else found
+    return sorted(loose + inside) if inside else found
+
+
+def _in_folder(folder: Path) -> list[str]:
+    """Without metadata.yaml, files that a recorder has split are one bag; others one each."""
+    if (folder / METADATA).is_file():
+        return ["."]
+    files = _bag_files(folder)
+    return ["."] if len(files) == 1 or _is_split(files) else [f.name for f in files]
+
+
+def _bag_files(folder: Path) -> list[Path]:
+    """Files of bags in a folder, in the order of their numbers."""
+    with suppress(OSError):
+        found = [p for p in folder.iterdir() if BAG_FILE.search(p.name) and p.is_file()]
+        return sorted(found, key=lambda p: (_split(p), p.name))
+    return []
+
+
+def _split(file: Path) -> tuple[str, int]:
+    stem = BAG_FILE.sub("", file.name)
+    match = SPLIT.fullmatch(stem)
+    return (match[1], int(match[2][:18])) if match else (stem, -1)
+
+
+def _is_split(files: list[Path]) -> bool:
+    """Whether files are numbered from 0 as a recorder does it."""
+    found = [_split(f) for f in files]
+    return bool(found) and found == [(found[0][0], n) for n in range(len(found))]
+
+
+def open_bag(path: Path, name: str) -> Bag:
+    """The bag `name` of the dataset `path`. Raises DataRefused where there is none."""
+    where = path / name
+    contained(path, where)
+    if where.is_file():
+        return Bag(where, (where,))
+    contained(path, where / METADATA)
+    known = _metadata(where / METADATA)
+    there = [where / n for n in known if (where / n).is_file()]
+    files = there or _bag_files(where)
+    if not files:
+        raise DataRefused(f"{where} is no bag, or an empty one: it holds no .mcap or .db3 file")
+    for file in files:
+        contained(path, file)
+    counts = {n: c for n, c in known.items() if c is not None}
+    missing = {n: counts.get(n, 1) for n in known if there and where / n not in there}
+    return Bag(where, tuple(files), missing, counts)
+
+
+def contained(root: Path, path: Path) -> None:
+    """Raises DataRefused where `path` leads out of `root`."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataRefused(
+            f"{path} is a link to a place outside of {root}; copy it into the dataset, or give "
+            "the place itself"
+        )
+
+
+def _metadata(path: Path) -> dict[str, int | None]:
+    """Files that metadata.yaml names -> messages in them, where it says so; {} where it is
+    damaged or missing. Only names count, so that none leads elsewhere."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_METADATA + 1)
+        info = parse_yaml(text, str(path)) if len(text) <= MAX_METADATA else {}
+        info = info["rosbag2_bagfile_information"]
+        found = {_name(n): None for n in info["relative_file_paths"]}
+    except Exception:  # whatever a damaged text leads to
+        return {}
+    counts = {}
+    with suppress(Exception):
+        counts = {_name(f["path"]): _count(f["message_count"]) for f in info["files"]}
+    with suppress(Exception):
+        if len(found) == 1:
+            counts = {name: _count(info["message_count"]) for name in found} | counts
+    return {name: counts.get(name) for name in found if name}
+
+
+def _name(text: Any) -> str:
+    return PurePath(text).name if isinstance(text, str) and "\0" not in text else ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**40 else None
+
+
+@contextmanager
+def _plain(file: Path, losses: Losses) -> Iterator[Path]:
+    """The file itself, or a copy in a place of our own: decompressed, or with what its journal
+    holds, or without a page that was cut. The original is never written to, nothing is left beside
+    it."""
+    with file.open("rb") as opened:
+        packed = opened.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+    journals = [j for end in JOURNALS if (j := Path(f"{file}{end}")).is_file() and j.stat().st_size]
+    whole = sqlite_salvage.whole_pages(file)
+    if not packed and not journals and whole == file.stat().st_size:
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="qgf_bag_") as folder:
+        copy = Path(folder, "bag")
+        try:
+            if packed:
+                _unpack(file, copy, losses)
+            elif journals:
+                for source in (file, *journals):
+                    contained(file.parent, source)
+                    if source is not file and sqlite_salvage.names_another_file(source):
+                        losses.add(f"file damaged: {source.name} is not applied: it names a file")
+                        continue
+                    shutil.copyfile(source, f"{copy}{source.name[len(file.name) :]}")
+                sqlite_salvage.apply_journal(copy, file.name, losses)
+            else:
+                shutil.copyfile(file, copy)
+            if (whole := sqlite_salvage.whole_pages(copy)) < copy.stat().st_size:
+                os.truncate(copy, whole)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError(
+                    f"no room in {folder} for a copy of {file}; set TMPDIR"
+                ) from None
+            raise
+        yield copy
+
+
+def _unpack(file: Path, copy: Path, losses: Losses) -> None:
+    """Decompresses as much of a file as there is."""
+    frame, left = ZstdDecompressor(), budget(file.stat().st_size)
+    with file.open("rb") as source, copy.open("wb") as target:
+        while left > 0:
+            if frame.eof:
+                data = frame.unused_data or source.read(2**16)
+                if not data:
+                    return
+                frame = ZstdDecompressor()
+            else:
+                data = source.read(2**16) if frame.needs_input else b""
+                if frame.needs_input and not data:
+                    losses.add(f"file cut short: {file.name} ends inside of its compressed data")
+                    return
+            try:
+                piece = frame.decompress(data, max_length=min(2**20, left))
+            except Exception as error:  # zstd has its own
+                losses.add(f"file damaged: {file.name}: zstd: {error}")
+                return
+            left -= target.write(piece)
+    losses.add(f"file cut short: {file.name} becomes too much when it is decompressed")

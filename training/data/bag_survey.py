@@ -1,0 +1,232 @@
+"""Everything numeric in a bag, without a contract."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from rosbags.interfaces import Nodetype
+from rosbags.typesys.base import normalize_fieldname
+from rosbags.typesys.store import Typestore
+
+from qgf_ros.messages import MAX_VALUES, SchemaError
+from training.data.bag_damage import Damage, Losses
+from training.data.bag_files import Bag, read_messages, receipt_order
+from training.data.bag_types import Channel, Take, take_with, typestore
+from training.data.streams import Signal, Stream, Survey
+
+MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB
+MAX_LAYOUTS = 256  # different sets of labels on one topic
+OTHERS = (
+    "sensor_msgs/Image",
+    "sensor_msgs/CompressedImage",
+    "sensor_msgs/PointCloud2",
+    "std_msgs/Header",
+)
+SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
+JOINTS = ("position", "velocity", "effort")
+
+
+def survey_bag(bag: Bag, name: str) -> Survey:
+    """Every topic with numbers. At most MAX_NUMBERS are kept; messages behind those are counted."""
+    losses, room, topics = Losses(), _Room(MAX_NUMBERS), dict[str, _Topic]()
+
+    def choose(channel: Channel) -> Take | None:
+        topic = topics.setdefault(channel.topic, _Topic(channel.short_type, room))
+        if topic.type != channel.short_type:
+            why = f"{channel.topic} carries {channel.short_type}, and before {topic.type}"
+            return lambda receipt, raw: losses.add(why)
+        return topic.take(channel, losses)
+
+    for _ in read_messages(bag, choose, losses):
+        for topic in topics.values():
+            topic.ends.append(len(topic))
+    if room.refused:
+        losses.add(f"only the first {MAX_NUMBERS} numbers of a bag are surveyed", room.refused)
+    signals = {t: s for t, topic in sorted(topics.items()) if (s := topic.signal(t)) is not None}
+    others = {t: topic.type for t, topic in sorted(topics.items()) if t not in signals}
+    return Survey(name, signals, others, dict(losses))
+
+
+@dataclass
+class _Room:
+    """For numbers, shared by all topics."""
+
+    left: int
+    refused: int = 0  # messages
+
+
+@dataclass
+class _Layout:
+    """Messages that have the same labels."""
+
+    labels: list[str]
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+
+class _TooMany(Exception):
+    """The messages hold more numbers than the state of a robot."""
+
+
+class _Topic:
+    """Messages of one topic, as they come."""
+
+    def __init__(self, kind: str, room: _Room) -> None:
+        self.type, self.ends = kind, list[int]()
+        self._room = room
+        self._too_many = kind in OTHERS
+        self._layouts: dict[Any, _Layout] = {}
+        self._stamp, self._receipt = array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._receipt)
+
+    def take(self, channel: Channel, losses: Losses) -> Take | None:
+        """What becomes of a channel's messages; None where they hold no numbers."""
+        try:
+            store = typestore(channel)
+            leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
+        except (Damage, _TooMany):
+            return None
+        if self._too_many or not 0 < len(leaves) <= MAX_VALUES:
+            return None
+        joints = self.type == "sensor_msgs/JointState"
+        read = _joints if joints else _reader(leaves)
+        stamped = any(f[0] == "header" for f in store.fielddefs[channel.type][1])
+
+        def add(msg: Any, receipt: int) -> None:
+            if self._too_many:
+                return
+            if self._room.left <= 0:
+                self._room.refused += 1
+                return
+            try:
+                key, numbers = read(msg)
+                layout = self._layout(key, leaves, joints)
+            except _TooMany:
+                self._too_many = True
+                self._layouts.clear()
+                return
+            stamp = receipt
+            if stamped:
+                at = msg.header.stamp
+                stamp = at.sec * 1_000_000_000 + at.nanosec or receipt
+            self._room.left -= len(numbers)
+            layout.rows.append(len(self))
+            layout.values.extend(numbers)
+            self._receipt.append(receipt)
+            self._stamp.append(stamp)
+
+        return take_with(channel, store, [add], losses)
+
+    def _layout(self, key: Any, leaves: list[tuple[str, bool]], joints: bool) -> _Layout:
+        found = self._layouts.get(key)
+        if found is None:
+            labels = list(_joint_labels(*key) if joints else _labels(leaves, key))
+            if len(labels) > MAX_VALUES or len(self._layouts) >= MAX_LAYOUTS:
+                raise _TooMany
+            found = self._layouts[key] = _Layout(labels)
+        return found
+
+    def signal(self, topic: str) -> Signal | None:
+        """All of it, with NaN where a message has not a number; None where nothing is there.
+
+        Joints go by name. Of other arrays only those count that are as long in every message: the
+        elements of the rest have no fixed meaning.
+        """
+        labels = self._common() if self.type != "sensor_msgs/JointState" else self._all_joints()
+        count = len(self)
+        if not labels or not count or len(labels) > MAX_VALUES or count * len(labels) > 4 * MAX_NUMBERS:  # fmt: skip
+            return None
+        where = {label: i for i, label in enumerate(labels)}
+        values = np.full((count, len(labels)), np.nan)
+        for layout in self._layouts.values():
+            kept = [i for i, label in enumerate(layout.labels) if label in where]
+            numbers = np.frombuffer(layout.values).reshape(len(layout.rows), len(layout.labels))
+            columns = np.array([where[layout.labels[i]] for i in kept], np.int64)
+            values[np.ix_(np.frombuffer(layout.rows, np.int64), columns)] = numbers[:, kept]
+        receipt = np.array(self._receipt, np.int64)
+        order = receipt_order(receipt, self.ends)
+        stream = Stream(np.array(self._stamp, np.int64)[order], receipt[order], values[order])
+        return Signal(topic, self.type, tuple(labels), stream)
+
+    def _common(self) -> list[str]:
+        """Labels of what is as long in all messages, in the order of the type."""
+        layouts = list(self._layouts.items())
+        if not layouts:
+            return []
+        (first, layout), keys = layouts[0], [key for key, _ in layouts]
+        starts = [0, *accumulate(first)]
+        return [
+            label
+            for i, (begin, end) in enumerate(zip(starts, starts[1:]))
+            if all(key[i] == first[i] for key in keys)
+            for label in layout.labels[begin:end]
+        ]
+
+    def _all_joints(self) -> list[str]:
+        """Labels of every joint that ever spoke: positions, velocities, efforts."""
+        ever = dict.fromkeys(label for x in self._layouts.values() for label in x.labels)
+        return sorted(ever, key=lambda label: JOINTS.index(label.partition(".")[0]))
+
+
+def _leaves(store: Typestore, kind: str, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """(attribute path, whether it is an array) of every number, in the order of the definition.
+    Raises _TooMany."""
+    if prefix.count(".") > 16:
+        raise _TooMany
+    for name, desc in store.fielddefs[kind][1]:
+        path = prefix + normalize_fieldname(name)
+        if desc[0] == Nodetype.NAME and desc[1] not in SKIPPED:
+            yield from _leaves(store, str(desc[1]), f"{path}.")
+        inner = desc[1][0] if desc[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE) else desc
+        if inner[0] == Nodetype.BASE and inner[1][0] not in ("string", "wstring"):
+            yield path, inner is not desc
+
+
+def _reader(leaves: list[tuple[str, bool]]) -> Any:
+    """msg -> (how many numbers each leaf has, the numbers)."""
+    get = attrgetter(*(path for path, _ in leaves))
+    arrays = any(is_array for _, is_array in leaves)
+    ones = (1,) * len(leaves)
+
+    def read(msg: Any) -> tuple[tuple[int, ...], Any]:
+        parts = get(msg) if len(leaves) > 1 else (get(msg),)
+        if not arrays:
+            return ones, array("d", parts)
+        lengths = tuple(len(p) if is_array else 1 for p, (_, is_array) in zip(parts, leaves))
+        if sum(lengths) > MAX_VALUES:
+            raise _TooMany
+        return lengths, np.hstack(parts).astype(np.float64)
+
+    return read
+
+
+def _labels(leaves: list[tuple[str, bool]], lengths: tuple[int, ...]) -> Iterator[str]:
+    for (path, is_array), length in zip(leaves, lengths):
+        yield from (f"{path}.{i}" for i in range(length)) if is_array else (path,)
+
+
+def _joints(msg: Any) -> tuple[Any, Any]:
+    """JointState -> ((names, which of position, velocity, effort there are), the numbers)."""
+    names = tuple(msg.name)
+    if len(names) > MAX_VALUES:
+        raise _TooMany
+    if len(set(names)) != len(names):
+        raise SchemaError("joint names appear twice")
+    parts = [getattr(msg, f) for f in JOINTS]
+    for f, part in zip(JOINTS, parts):
+        if len(part) not in (0, len(names)):
+            raise SchemaError(f"{f} has {len(part)} values for {len(names)} joint names")
+    return (names, tuple(bool(len(p)) for p in parts)), np.concatenate(parts)
+
+
+def _joint_labels(names: tuple[str, ...], there: tuple[bool, ...]) -> Iterator[str]:
+    for f, has in zip(JOINTS, there):
+        yield from (f"{f}.{n}" for n in names if has)

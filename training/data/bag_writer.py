@@ -1,0 +1,129 @@
+"""Bags of our own: MCAP in small chunks that each carry a checksum, or sqlite3."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.typesys import get_typestore
+
+from qgf_ros.contract import ActionSpec, Source
+from qgf_ros.errors import UsageError
+from qgf_ros.messages import TYPES, message_type
+from training.data.bag_types import STORE, long_type
+from training.data.mcap_salvage import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
+
+CHUNK = 16 * 2**10  # bytes: what is lost at most when a chunk is damaged or was not finished
+
+
+class BagWriter:
+    """Writes numbers as the messages that a contract names.
+
+    Use as a context manager. Raises UsageError if the bag exists already, or if sources share a
+    topic: each would write messages that lack the other's numbers.
+    """
+
+    def __init__(
+        self, path: Path, sources: dict[str, Source], storage: Literal["mcap", "sqlite3"] = "mcap"
+    ) -> None:
+        if path.exists():
+            raise UsageError(f"{path} exists already; choose another folder or remove it")
+        topics = Counter(s.topic for s in sources.values())
+        shared = [f"{n} ({s.topic})" for n, s in sources.items() if topics[s.topic] > 1]
+        if shared:
+            raise UsageError(
+                f"{', '.join(shared)} share a topic; such messages can be read, not written"
+            )
+        foreign = sorted({s.type for s in sources.values() if s.type not in TYPES})
+        if foreign:
+            raise UsageError(f"{', '.join(foreign)}: such messages can be read, not written")
+        self._sources = sources
+        self._store = get_typestore(STORE)
+        self._writer = _Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+
+    def __enter__(self) -> BagWriter:
+        self._writer.open()
+        self._connections = {
+            name: self._writer.add_connection(
+                f"/{s.topic}", long_type(s.type), typestore=self._store
+            )
+            for name, s in self._sources.items()
+        }
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def write(self, name: str, stamp: int, receipt: int, values: np.ndarray) -> None:
+        """One message: header stamp and receipt in ns."""
+        source = self._sources[name]
+        header = self.make(
+            "std_msgs/Header",
+            stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
+            frame_id=f"{int(values[0])}"
+            if source.type == "std_msgs/Header" and len(values)
+            else frame_of(source),
+        )
+        msg = message_type(source.type).encode(
+            self.make, source.fields, source.names, values, header
+        )
+        self._writer.write(
+            self._connections[name], receipt, self._store.serialize_cdr(msg, long_type(source.type))
+        )
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        return self._store.types[long_type(type_name)](**fields)
+
+
+class _CheckedMcapWriter(McapWriter):
+    """rosbags writes 0 for every checksum, which stands for none."""
+
+    def write(self, connection: Any, timestamp: int, data: bytes | memoryview) -> None:
+        super().write(connection, timestamp, data)
+        if self.chunk.bio.tell() >= CHUNK:
+            self.close_chunk()
+
+    def close_chunk(self) -> None:
+        begin, checksum = self.bio.tell(), zlib.crc32(self.chunk.bio.getvalue())
+        super().close_chunk()
+        self._put(begin + HEAD.size + CHUNK_HEAD.size - 8, checksum)
+
+    def close(self, version: int, metadata: str) -> None:
+        super().close(version, metadata)
+        with self.path.open("r+b") as file:
+            self.bio = file  # type: ignore[assignment]
+            end = file.seek(0, 2) - len(MAGIC)
+            footer = end - FOOTER_BODY.size
+            file.seek(footer)
+            (summary, _, _) = FOOTER_BODY.unpack(file.read(FOOTER_BODY.size))
+            self._put(summary - 4, self._checksum(0, summary - 4 - HEAD.size))
+            self._put(end - 4, self._checksum(summary, end - 4))
+
+    def _put(self, at: int, checksum: int) -> None:
+        self.bio.seek(at)
+        self.bio.write(checksum.to_bytes(4, "little"))
+        self.bio.seek(0, 2)
+
+    def _checksum(self, begin: int, end: int) -> int:
+        """Of what stands in the file between two places."""
+        found = 0
+        self.bio.seek(begin)
+        while begin < end:
+            block = self.bio.read(min(2**20, end - begin))
+            found, begin = zlib.crc32(block, found), begin + len(block)
+        return found
+
+
+class _Writer(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _CheckedMcapWriter}
+
+
+def frame_of(source: Source) -> str:
+    """The axes of a stamped command. The same numbers in other axes are another command."""
+    stamped = isinstance(source, ActionSpec) and message_type(source.type).stamped
+    return source.frame if isinstance(source, ActionSpec) and stamped else ""
