@@ -1,5 +1,7 @@
 """What a survey finds in a bag without a contract; types of one's own; messages that are noise."""
 
+import struct
+
 import numpy as np
 import pytest
 from qgf_make import SCALE, START, contract, twist_dict
@@ -145,6 +147,17 @@ def test_numbers_of_a_type_of_ones_own_are_found_by_the_bags_definition(tmp_path
         "fixed.0": 7, "fixed.1": 8, "fixed.2": 9, "bytes.0": 0, "bytes.1": 0,
         "free.0": 1, "free.1": 2, "on": 1, "from_": -5,
     }  # fmt: skip
+
+
+def test_definitions_may_be_written_in_idl(tmp_path):
+    text = (
+        "=" * 80 + "\nIDL: odd_msgs/msg/Odd\n"
+        "module odd_msgs { module msg { struct Odd { double x; int32 n[2]; }; }; };\n"
+    )
+    raw = b"\0\1\0\0" + struct.pack("<dii", 0.5, 3, 4)
+    parts = channel(1, "/odd", "odd_msgs/msg/Odd", text, schema="ros2idl"), message(1, START, raw)
+    signal = file_of(tmp_path, *parts).signals["/odd"]
+    assert dict(zip(signal.labels, signal.stream.values[0])) == {"x": 0.5, "n.0": 3, "n.1": 4}
 
 
 def test_elements_of_an_array_count_only_where_it_is_as_long_in_every_message(tmp_path):
