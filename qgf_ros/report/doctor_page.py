@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8a8f98"
 INK = "#010203"  # replaced by the page's own colour
 MOST = 60  # rows of a figure; what comes after stands in the document
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "qgf",  # the same document, the same page
     "text.parse_math": False,  # a topic may be called anything
@@ -98,7 +100,7 @@ def figures(document: Mapping[str, Any]) -> list[dict[str, str]]:
                     else ""
                 ),
                 1.2 + 0.26 * len(rows),
-                lambda axis, rows=rows, unit=signal["units"]: _ranges(axis, rows, unit),
+                partial(_ranges, rows=rows, unit=signal["units"]),
             )
         )
     return drawn
@@ -133,7 +135,7 @@ def _recordings(axis: plt.Axes, document: Mapping[str, Any]) -> None:
             at = where[gap["recording"]]
             axis.vlines(at, gap["at"], gap["at"] + gap["seconds"], color=ORANGE, lw=width + 1)
     axis.set(xlabel="recording", ylabel="s", ylim=(0, None), xlim=(-1, len(lengths)))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _intervals(axis: plt.Axes, signals: list[Mapping[str, Any]]) -> None:

@@ -13,7 +13,10 @@ import numpy as np
 from qgf_ros.console import plain, say, table, track
 from qgf_ros.contract import Contract
 from qgf_ros.report.doctor_page import write_page
-from training.data.doctor.checks import Check, checks, combined, constants, saturation
+from training.data.doctor.check import Check
+from training.data.doctor.check_timing import combined
+from training.data.doctor.check_values import constants, saturation
+from training.data.doctor.checks import checks, worst
 from training.data.doctor.dataset import Dataset, rate, survey_dataset
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import SignalSummary
@@ -68,11 +71,6 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
         "refused": {r.name: r.refused for r in data.refused},
         "lengths": [{"name": r.name, "seconds": r.seconds, "rows": r.rows} for r in data.readable],
     }
-
-
-def worst(found: Sequence[Check]) -> str:
-    """bad if any check is, else warn if any is, else ok."""
-    return max((c.verdict for c in found), key=("ok", "warn", "bad").index, default="ok")
 
 
 def _command(data: Dataset, pair: Any, found: Sequence[Any]) -> dict[str, Any]:

@@ -56,11 +56,10 @@ class SignalSummary:
     def merge(self, other: SignalSummary) -> SignalSummary:
         """Both together; `other` has the same labels."""
         size = rows_kept(len(self.labels))
-        added = ("messages", "recordings", "seconds", "missing", "gaps")
-        added += ("backward", "repeated", "unset")
+        counts = "messages recordings seconds missing gaps backward repeated unset".split()
         return replace(
             self,
-            **{key: getattr(self, key) + getattr(other, key) for key in added},
+            **{key: getattr(self, key) + getattr(other, key) for key in counts},
             intervals=self.intervals.merge(other.intervals, ROWS),
             latency=self.latency.merge(other.latency, ROWS),
             values=self.values.merge(other.values, size),
