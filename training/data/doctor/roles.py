@@ -56,13 +56,18 @@ def role(topic: str, type_name: str) -> Role:
     words = set(re.split(r"[^a-z0-9]+|_", topic.lower()))
     if not type_name and topic in INDEX_COLUMNS:
         return "index"
-    if words & OUTCOME_WORDS:
+    if words & OUTCOME_WORDS or last_word(topic) == "episode_start":
         return "outcome"
     if type_name and type_name not in COMMAND_TYPES:
         return "state"
     if words & COMMAND_WORDS or (type_name and words & GOALS):
         return "command" if type_name or not words & STATE_WORDS else "state"
     return "command" if type_name == "trajectory_msgs/JointTrajectory" else "state"
+
+
+def last_word(topic: str) -> str:
+    """ "next.success" -> "success", "/arm/state" -> "state"."""
+    return topic.replace(".", "/").rpartition("/")[2].lower()
 
 
 def joint(label: str) -> tuple[str, str]:

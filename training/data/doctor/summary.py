@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from training.data.doctor.leads import Lead, leads
-from training.data.doctor.roles import Pair, Role, role
+from training.data.doctor.roles import Pair, Role, last_word, role
 from training.data.doctor.sample import Extremes, Sample
 from training.data.streams import Signal, Survey
 
@@ -175,19 +175,15 @@ def _largest(gaps: tuple[Gap, ...]) -> tuple[Gap, ...]:
 def _starts(survey: Survey) -> np.ndarray:
     """Receipt of the messages that begin an episode."""
     for topic, signal in survey.signals.items():
-        if _last_word(topic) == "episode_start":
+        if last_word(topic) == "episode_start":
             return signal.stream.receipt
     return np.empty(0, np.int64)
-
-
-def _last_word(topic: str) -> str:
-    return topic.replace(".", "/").rpartition("/")[2].lower()
 
 
 def _outcomes(survey: Survey, episodes: int) -> dict[str, int]:
     """By a column or topic named success: true is a success. A table that never says true ended in
     failure where its done column says that it ended, and is unknown otherwise."""
-    said = {_last_word(t): s.stream.values[:, 0] for t, s in survey.signals.items() if s.labels}
+    said = {last_word(t): s.stream.values[:, 0] for t, s in survey.signals.items() if s.labels}
     success, done = said.get("success"), said.get("done", said.get("terminal"))
     won = lost = 0
     if success is not None and survey.one_episode:
