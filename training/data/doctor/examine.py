@@ -63,6 +63,7 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
         "outcomes": data.outcomes,
         "verdict": worst(found),
         "checks": [asdict(c) for c in found],
+        "command_lead_ms": {p.name: combined(x).seconds * 1e3 for p, x in data.leads.items()},
         "commands": [_command(data, pair, leads) for pair, leads in data.leads.items()],
         "signals": [_signal(s, data) for s in data.signals.values()],
         "others": data.others,

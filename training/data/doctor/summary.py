@@ -120,26 +120,21 @@ def _signal(
 ) -> SignalSummary:
     stream, kind = signal.stream, role(signal.topic, signal.type)
     size = rows_kept(len(signal.labels))
-    steps = np.diff(stream.stamp) * 1e-9
+    # Between two episodes of a bag nobody has to speak, and everything may jump.
+    within = np.diff(np.searchsorted(starts, stream.receipt, side="right")) == 0
+    steps = (np.diff(stream.stamp) * 1e-9)[within]
     middle = float(np.median(steps)) if len(steps) else 0.0
     gaps: tuple[Gap, ...] = ()
     if len(stream) >= STEADY and middle > 0 and kind in ("state", "command"):
-        wide = np.flatnonzero(np.diff(stream.receipt) * 1e-9 > GAP_PERIODS * middle)
-        # Between two episodes of a bag nobody has to speak.
-        between = np.searchsorted(starts, stream.receipt[wide]) < np.searchsorted(
-            starts, stream.receipt[wide + 1], side="right"
-        )
+        silent = np.diff(stream.receipt) * 1e-9
         gaps = tuple(
-            Gap(float(r[1] - r[0]) * 1e-9, float(r[0] - begin) * 1e-9)
-            for r in zip(stream.receipt[wide[~between]], stream.receipt[wide[~between] + 1])
+            Gap(float(silent[k]), float(stream.receipt[k] - begin) * 1e-9)
+            for k in np.flatnonzero(within & (silent > GAP_PERIODS * middle))
         )
-    moving = kind == "command" and middle > 0
-    steady = steps >= middle / 2  # two messages in one instant have no speed
-    speeds = (
-        np.abs(np.diff(stream.values, axis=0))[steady] / steps[steady, None]
-        if moving
-        else np.empty((0, len(signal.labels)))
-    )
+    speeds = np.empty((0, len(signal.labels)))
+    if kind == "command" and middle > 0:
+        steady = steps >= middle / 2  # two messages in one instant have no speed
+        speeds = np.abs(np.diff(stream.values, axis=0))[within][steady] / steps[steady, None]
     return SignalSummary(
         topic=signal.topic,
         type=signal.type,
