@@ -73,7 +73,7 @@ def _action(
         field = fields[0] if matched and fields[0] != "effort" else "velocity"
         names = {n: _command_name(s, n, pairs.get(n)) for n in s.labels}
         why = (
-            f"the numbers follow measured {field}s of the same "
+            f"the numbers follow measured numbers ({field}) of the same "
             + ("motion" if any(p.by == "correlation" for p in pairs.values()) else "names")
             if matched
             else "NOT KNOWN: no measured joint goes by these names or moves alike; absolute positions "
@@ -134,7 +134,7 @@ def observations(data: Dataset, period: float, measured: list[Pair], left: Left)
     used = {line for line in TAKEN}
     seen: set[str] = set()
     needed = {p.state for p in measured}
-    for s in sorted(data.of("state"), key=lambda s: s.topic not in needed):
+    for s in sorted(data.of("state"), key=lambda s: (s.topic not in needed, s.type != JOINTS)):
         reason = _unusable(s, command=False)
         if reason:
             left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
@@ -219,9 +219,10 @@ def _max_age(s: SignalSummary, period: float) -> str:
     if not rate(s):
         how_often = f"said {s.messages} times in {s.recordings} recordings"
         return f"    max_age: 3600.0   {MARK} s; {how_often}: as long as it takes"
-    late, age = float(s.intervals.quantile(0.99)[0]), float(s.latency.quantile(0.99)[0])
-    value = max(0.05, 3 * max(period, late) + max(age, 0.0))
-    return f"    max_age: {min(3600.0, np.ceil(value * 100) / 100):.2f}   {MARK} s; three intervals of {late:.3g} s"
+    late, age = float(s.intervals.quantile(0.99)[0]), max(float(s.latency.quantile(0.99)[0]), 0.0)
+    value = max(0.05, 3 * max(period, late) + age)
+    why = f"three {'intervals' if late > period else 'periods'}, and {age * 1e3:.3g} ms on the way"
+    return f"    max_age: {min(3600.0, np.ceil(value * 100) / 100):.2f}   {MARK} s; {why}"
 
 
 def _place(s: SignalSummary, invented: str, type_name: str) -> Lines:

@@ -12,6 +12,7 @@ from training.data.doctor.dataset import Dataset
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import STEADY, SignalSummary
 
+FEW_VALUES = 20
 SATURATED = 0.1  # share of the samples at one end of the range
 FAR, ABSURD = 15.0, 1000.0  # robust standard deviations
 SPREAD_OF_99 = 4.65  # a Gaussian's 1 % and 99 % quantiles are so many standard deviations apart
@@ -65,7 +66,7 @@ def saturated(data: Dataset) -> Check:
         "saturated",
         "warn",
         f"{len(places)} numbers rest at an end of their range",
-        "right for grippers, switches and goals; for a joint it is a limit: raise it, or command less",
+        "right for a gripper; for a joint it is a limit: raise it, or command less",
         tuple(text for _, text in sorted(places, reverse=True)[:SHOWN]),
     )
 
@@ -123,11 +124,12 @@ def constants(s: SignalSummary) -> list[str]:
 
 
 def saturation(s: SignalSummary, i: int) -> tuple[float, str]:
-    """Largest share of the samples at exactly the minimum or the maximum, and which; 0 of a constant."""
+    """Largest share of the samples at exactly the minimum or the maximum, and which; 0 of what only
+    ever takes a few values, as switches and goals do."""
     values = s.values.rows[:, i]
     values = values[np.isfinite(values)]
     low, high = (f.reduce(s.extremes.values[:, i]) for f in (np.fmin, np.fmax))
-    if len(values) < STEADY or not low < high:
+    if len(values) < STEADY or len(np.unique(values)) < FEW_VALUES:
         return 0.0, ""
     return max(
         (float((values == low).mean()), "minimum"), (float((values == high).mean()), "maximum")
