@@ -18,7 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110)
+console = Console(  # no markup: names in recordings are somebody else's text
+    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 110
+)
 PLAIN_EVERY = 10  # lines per task without a terminal
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8a8f98"
 INK = "#010203"  # replaced by the page's own colour
@@ -146,8 +146,11 @@ def _intervals(axis: plt.Axes, signals: list[Mapping[str, Any]]) -> None:
         axis.plot(late, row, "|", color=BLUE, ms=10)
         if signal["largest_gaps"]:
             axis.plot(signal["largest_gaps"][0]["seconds"] * 1e3, row, "x", color=ORANGE)
-    axis.set_xscale("log")
-    axis.set_xlabel("ms")
+    axis.set(xscale="log", xlabel="ms")
+    axis.set_xlim(axis.get_xlim()[0] / 2, axis.get_xlim()[1] * 2)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
     _names(axis, [s["topic"] for s in signals])
 
 

@@ -153,7 +153,7 @@ def far_out(s: SignalSummary, data: Dataset) -> Iterable[tuple[float, str]]:
             at = s.extremes.times[k, i]
             yield (
                 float(z[k]),
-                f"{s.topic} {label}: {values[k]:.4g} at {at:.3f} s in {name}, {z[k]:.3g} out",
+                f"{s.topic} {label}: {values[k]:.4g} at {at:.3f} s in {name}, {z[k]:.3g} deviations out",
             )
 
 

@@ -102,10 +102,14 @@ def _line(e: Episode) -> EpisodeLine:
 def _ages(recording: Recording, contract: Contract) -> dict[str, Sample]:
     """How old each message had become when the next one replaced it: the oldest that it was used."""
     ages = {}
+    starts = recording.streams.get("episode_start")
+    begins = np.empty(0, np.int64) if starts is None else starts.receipt
     for source in contract.observations:
         stream = recording.streams[source.name]
         rng = np.random.default_rng(zlib.crc32(f"{recording.name} {source.name}".encode()))
-        age = (stream.receipt[1:] - stream.stamp[:-1]) * 1e-9 + source.delay
+        age = ((stream.receipt[1:] - stream.stamp[:-1]) * 1e-9 + source.delay)[
+            np.diff(np.searchsorted(begins, stream.receipt, side="right")) == 0
+        ]
         ages[source.name] = Sample.of(age[:, None], ROWS, rng)
     return ages
 

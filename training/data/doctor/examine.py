@@ -14,7 +14,7 @@ from qgf_ros.console import plain, say, table, track
 from qgf_ros.contract import Contract
 from qgf_ros.report.doctor_page import write_page
 from training.data.doctor.check import Check
-from training.data.doctor.check_timing import combined
+from training.data.doctor.check_timing import TRUSTED, combined
 from training.data.doctor.check_values import constants, saturation
 from training.data.doctor.checks import checks, worst
 from training.data.doctor.dataset import Dataset, rate, survey_dataset
@@ -76,7 +76,7 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
 
 def _command(data: Dataset, pair: Any, found: Sequence[Any]) -> dict[str, Any]:
     all_of = combined(found)
-    clear = [x.seconds for x in found if np.isfinite(x.seconds)]
+    clear = [x.seconds for x in found if x.correlation >= TRUSTED]
     spread = np.quantile(clear, (0.25, 0.75)) if clear else (np.nan, np.nan)
     return {
         "name": pair.name,
