@@ -19,17 +19,18 @@ from qgf_ros.strict_yaml import parse_yaml
 from training.data.doctor.dataset import Dataset, survey_dataset
 from training.data.doctor.roles import last_word
 from training.data.doctor.summary import SignalSummary
-from training.data.draft_sources import Left, Lines, actions, comment, observations, scalar
+from training.data.draft_sources import Lines, Notes, actions, comment, observations, scalar
 
 MARK = "# confirm:"
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The text of a contract, and what stands in the way of loading it."""
+    """The text of a contract, and what only a person can say."""
 
     text: str
     to_fill_in: tuple[str, ...]
+    loads: bool
 
     @property
     def guesses(self) -> int:
@@ -61,9 +62,9 @@ def draft(
 def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     """The draft, tried: it says of itself whether it loads."""
     said, why = _period(data, period)
-    left: Left = []
-    commands, measured = actions(data, said, left)
-    states = observations(data, said, measured, left)
+    notes, pace = Notes(), said if data.timeless else 1.0
+    commands, measured = actions(data, pace, notes)
+    states = observations(data, said, pace, measured, notes)
     body = [
         "contract: 1",
         f"robot: {scalar(_robot(data.path))}   {MARK} taken from the folder's name",
@@ -80,29 +81,27 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
         "",
         *_outcome(data),
     ]
-    if left:
-        body += ["", "# Left out:", *(f"# - {comment(line)}" for line in left)]
+    if notes.left:
+        body += ["", "# Left out:", *(f"# - {comment(line)}" for line in notes.left)]
     problem = _problem("\n".join(body))
+    length = "" if data.timeless else f", {sum(r.seconds for r in data.readable):.4g} s"
     head = [
         f"# Drafted from {comment(str(data.path))}: {len(data.readable)} recordings, "
-        f"{data.episodes} episodes, {sum(r.seconds for r in data.readable):.4g} s.",
+        f"{data.episodes} episodes{length}.",
         "# Every `confirm` is a guess. Confirm limits against the robot before anything moves.",
     ]
-    if problem:
-        head += [
-            "#",
-            "# FILL IN: this draft does not load yet:",
-            *(f"# - {comment(p)}" for p in problem),
-        ]
-    return Draft("\n".join(head + body) + "\n", problem)
+    to_fill_in = [*notes.open, *([f"it does not load yet: {problem}"] if problem else [])]
+    head += ["#", "# FILL IN:"] * bool(to_fill_in) + [f"# - {comment(p)}" for p in to_fill_in]
+    return Draft("\n".join(head + body) + "\n", tuple(to_fill_in), not problem)
 
 
-def _problem(text: str) -> tuple[str, ...]:
+def _problem(text: str) -> str:
+    """Why it does not load; "" if it does."""
     try:
         Contract.from_dict(parse_yaml(text.encode(), "contract"))
     except UsageError as error:
-        return (str(error),)
-    return ()
+        return str(error)
+    return ""
 
 
 def _period(data: Dataset, given: float | None) -> tuple[float, str]:

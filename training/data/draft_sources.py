@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 import yaml
@@ -16,7 +17,6 @@ from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import SignalSummary
 
 Lines = list[str]
-Left = list[str]  # what is not in the contract, and why
 
 MARK = "# confirm:"
 TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
@@ -24,31 +24,51 @@ OFTEN = 0.99  # share of messages that must have a number
 QUANTILES = (0.001, 0.999)
 MARGIN = 0.1  # of the range, on either side, and of the rate
 WIDTH = 100
-PLAIN_WORDS = {"commands", "command", "cmd", "state", "states", "data", "pose", "joint_trajectory"}
+JOINTS_WORDS = {"joint_states", "state", "states"}
+PLAIN_WORDS = JOINTS_WORDS | {
+    "observation",
+    "observations",
+    "commands",
+    "command",
+    "cmd",
+    "data",
+    "pose",
+}
 TAKEN = {"reward", "success", "episode_start"}
 JOINTS, ARRAY = "sensor_msgs/JointState", "std_msgs/Float64MultiArray"
 TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
-def actions(data: Dataset, period: float, left: Left) -> tuple[Lines, list[Pair]]:
-    """The commands as YAML, and the pairs whose states they must find observed."""
+@dataclass
+class Notes:
+    """What a person must hear of beside the lines."""
+
+    left: list[str] = field(default_factory=list)  # what is not in the contract, and why
+    open: list[str] = field(default_factory=list)  # what nobody but a person can say
+
+
+def actions(data: Dataset, pace: float, notes: Notes) -> tuple[Lines, list[Pair]]:
+    """The commands as YAML, and the pairs whose states they must find observed.
+
+    pace: how long a second of the stamps is [s]; not 1 where a table has no clock.
+    """
     lines: Lines = []
     measured: list[Pair] = []
     used: set[str] = set()
     for s in data.of("command"):
         reason = _unusable(s, command=True)
         if reason:
-            left.append(f"{s.topic} ({s.type or 'column'}), a command: {reason}")
+            notes.left.append(f"{s.topic} ({s.type or 'column'}), a command: {reason}")
             continue
         pairs = {p.label: p for p in data.leads if p.command == s.topic}
-        found, absolute = _action(s, pairs, period, source_name(s, used), left)
+        found, absolute = _action(s, pairs, pace, source_name(s, used), notes)
         lines += found
         measured += [p for p in pairs.values() if absolute]
     return lines, measured
 
 
 def _action(
-    s: SignalSummary, pairs: dict[str, Pair], period: float, name: str, left: Left
+    s: SignalSummary, pairs: dict[str, Pair], pace: float, name: str, notes: Notes
 ) -> tuple[Lines, bool]:
     """One action, and whether it commands positions."""
     head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
@@ -58,11 +78,11 @@ def _action(
         head += ["    representation: velocity", "    space: twist"]
         if s.type == "geometry_msgs/TwistStamped":
             head.append(f"    frame: base_link   {MARK} the frame_id that the receiver expects")
-        return head + _limits(s, {n: n for n in kept}, True), False
+        return head + _limits(s, {n: n for n in kept}, True, pace), False
     if s.type == JOINTS:
-        field = "position" if any(n.startswith("position.") for n in s.labels) else "velocity"
-        labels = [n for n in s.labels if joint(n)[0] == field]
-        left += [
+        what = "position" if any(n.startswith("position.") for n in s.labels) else "velocity"
+        labels = [n for n in s.labels if joint(n)[0] == what]
+        notes.left += [
             f"{s.topic} {n}: this version commands one field" for n in s.labels if n not in labels
         ]
         names = {n: joint(n)[1] for n in labels}
@@ -70,18 +90,22 @@ def _action(
     else:
         fields = [joint(p.state_label)[0] or "position" for p in pairs.values()]
         matched = len(pairs) == len(s.labels) and len(set(fields)) == 1
-        field = fields[0] if matched and fields[0] != "effort" else "velocity"
+        what = fields[0] if matched and fields[0] != "effort" else "velocity"
         names = {n: _command_name(s, n, pairs.get(n)) for n in s.labels}
         why = (
-            f"the numbers follow measured numbers ({field}) of the same "
+            f"the numbers follow measured numbers ({what}) of the same "
             + ("motion" if any(p.by == "correlation" for p in pairs.values()) else "names")
             if matched
-            else "NOT KNOWN: no measured joint goes by these names or moves alike; absolute positions "
-            "must be observed too"
+            else "not known: no measured joint goes by these names, or moves alike"
         )
-    absolute = field == "position"
+        if not matched:
+            notes.open.append(
+                f"action {name}: names and representation; positions (absolute) must be observed by the "
+                "same names"
+            )
+    absolute = what == "position"
     if s.type == JOINTS or (not s.type and absolute):
-        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{field}]"]
+        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{what}]"]
     guessed = [p for p in pairs.values() if p.by == "correlation"]
     note = (
         f"   {MARK} the message has no names; these joints move as its numbers do"
@@ -94,7 +118,7 @@ def _action(
     head.append(f"    representation: {'absolute' if absolute else 'velocity'}   {MARK} {why}")
     if "gripper" in s.topic.lower():
         head.append("    space: gripper")
-    return head + _limits(s, names, not absolute), absolute
+    return head + _limits(s, names, not absolute, pace), absolute
 
 
 def _command_name(s: SignalSummary, label: str, pair: Pair | None) -> str:
@@ -103,11 +127,11 @@ def _command_name(s: SignalSummary, label: str, pair: Pair | None) -> str:
     return joint(label)[1] if has_name(label) else f"{identifier(last_word(s.topic))}_{label}"
 
 
-def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool) -> Lines:
+def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: float) -> Lines:
     """By quantiles, not by the extremes: a glitch is no limit."""
     low, high = column_quantile(s.values.rows, QUANTILES)
     smallest, largest = (f.reduce(s.extremes.values) for f in (np.fmin, np.fmax))
-    fastest = column_quantile(s.speeds.rows, QUANTILES[1])
+    fastest = column_quantile(s.speeds.rows, QUANTILES[1]) / pace
     lines = [
         f"    limits:   {MARK} 0.1 % to 99.9 % of the recorded commands, and a tenth of that range more; "
         "rate: 99.9 % of the changes per second, and a tenth more"
@@ -128,7 +152,9 @@ def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool) -> Line
     return lines
 
 
-def observations(data: Dataset, period: float, measured: list[Pair], left: Left) -> Lines:
+def observations(
+    data: Dataset, period: float, pace: float, measured: list[Pair], notes: Notes
+) -> Lines:
     """The states as YAML; those that `measured` names as positions of joints, each once."""
     lines: Lines = []
     used = {line for line in TAKEN}
@@ -137,27 +163,27 @@ def observations(data: Dataset, period: float, measured: list[Pair], left: Left)
     for s in sorted(data.of("state"), key=lambda s: (s.topic not in needed, s.type != JOINTS)):
         reason = _unusable(s, command=False)
         if reason:
-            left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
+            notes.left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
             continue
         told = {p.state_label for p in measured if p.state == s.topic}
-        lines += _observation(s, told, period, source_name(s, used), seen, left)
+        lines += _observation(s, told, source_name(s, used), seen, notes, _max_age(s, period, pace))
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
-    left += [f"{topic} ({kind}): holds no numbers" for topic, kind in others.items()]
+    notes.left += [f"{topic} ({kind}): holds no numbers" for topic, kind in others.items()]
     return lines
 
 
 def _observation(
-    s: SignalSummary, told: set[str], period: float, name: str, seen: set[str], left: Left
+    s: SignalSummary, told: set[str], name: str, seen: set[str], notes: Notes, max_age: str
 ) -> Lines:
     still = set(constants(s))
     rare = {n for n, m in zip(s.labels, s.missing) if m > (1 - OFTEN) * s.messages}
     for n in sorted(rare):
         count = s.missing[s.labels.index(n)]
-        left.append(f"{s.topic} {n}: {count} of {s.messages} messages lack it")
+        notes.left.append(f"{s.topic} {n}: {count} of {s.messages} messages lack it")
     lines = [f"  - name: {scalar(name)}", *_place(s, "joint_states", ARRAY)]
     kind = JOINTS if s.type == JOINTS or told else s.type
     if kind == JOINTS:
-        fields, names = _joints(s, told, still, rare, seen, left)
+        fields, names = _joints(s, told, still, rare, seen, notes)
         if not names:
             return []
         lines = [line.replace(ARRAY, JOINTS) for line in lines]
@@ -173,18 +199,18 @@ def _observation(
     else:
         fields = _fields(kind, [n for n in s.labels if n not in rare], still)
         if not fields:
-            left.append(f"{s.topic} ({kind}): nothing in it varies")
+            notes.left.append(f"{s.topic} ({kind}): nothing in it varies")
             return []
         lines.append(f"    fields: {_list(fields)}")
         if any(TYPES[kind].is_orientation(f) for f in fields):
             lines.append(f"    encoding: rot6d   {MARK} or yaw_sin_cos for what stays upright")
     if s.units:
         lines.append(f"    units: {scalar(s.units)}")
-    return [*lines, _max_age(s, period)]
+    return [*lines, max_age]
 
 
 def _joints(
-    s: SignalSummary, told: set[str], still: set[str], rare: set[str], seen: set[str], left: Left
+    s: SignalSummary, told: set[str], still: set[str], rare: set[str], seen: set[str], notes: Notes
 ) -> tuple[list[str], list[str]]:
     """Fields and names: joints that move or are commanded, and whose position nobody else gives."""
     there = [n for n in s.labels if n not in rare]
@@ -197,9 +223,9 @@ def _joints(
         if not set(labels) <= set(there):
             continue
         if name in seen:
-            left.append(f"{s.topic} {name}: another source gives it already")
+            notes.left.append(f"{s.topic} {name}: another source gives it already")
         elif set(labels) <= still and not told & set(labels):
-            left.append(f"{s.topic} {name}: it never changes")
+            notes.left.append(f"{s.topic} {name}: it never changes")
         else:
             names.append(name)
             seen.add(name)
@@ -215,11 +241,14 @@ def _fields(kind: str, labels: list[str], still: set[str]) -> list[str]:
     return plain + [f for f in whole if any(f"{f}.{c}" in moving for c in "xyzw")]
 
 
-def _max_age(s: SignalSummary, period: float) -> str:
+def _max_age(s: SignalSummary, period: float, pace: float) -> str:
     if not rate(s):
         how_often = f"said {s.messages} times in {s.recordings} recordings"
         return f"    max_age: 3600.0   {MARK} s; {how_often}: as long as it takes"
-    late, age = float(s.intervals.quantile(0.99)[0]), max(float(s.latency.quantile(0.99)[0]), 0.0)
+    late, age = (
+        pace * float(s.intervals.quantile(0.99)[0]),
+        max(float(s.latency.quantile(0.99)[0]), 0.0),
+    )
     value = max(0.05, 3 * max(period, late) + age)
     why = f"three {'intervals' if late > period else 'periods'}, and {age * 1e3:.3g} ms on the way"
     return f"    max_age: {min(3600.0, np.ceil(value * 100) / 100):.2f}   {MARK} s; {why}"
@@ -253,8 +282,14 @@ def _unusable(s: SignalSummary, command: bool) -> str:
 def source_name(s: SignalSummary, used: set[str]) -> str:
     """Short, without a dot, and not taken."""
     words = [w for w in re.split(r"[/.]", s.topic) if w]
-    told = [w for w in words if w.lower() not in PLAIN_WORDS | {"observation", "observations"}]
-    base = "joints" if words[-1:] == ["joint_states"] else identifier((told or ["joints"])[-1])
+    told = [w for w in words if w.lower() not in PLAIN_WORDS]
+    base = (
+        identifier(told[-1])
+        if told
+        else "joints"
+        if words[-1] in JOINTS_WORDS
+        else identifier(words[-1])
+    )
     name, k = base, 2
     while name in used | TAKEN:
         name, k = f"{base}_{k}", k + 1

@@ -78,7 +78,7 @@ class DataInit(Options):
         )
         return {
             "out": self.out,
-            "loads": not drafted.to_fill_in,
+            "loads": drafted.loads,
             "guesses": drafted.guesses,
             "to_fill_in": drafted.to_fill_in,
         }

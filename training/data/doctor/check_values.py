@@ -15,7 +15,7 @@ from training.data.doctor.summary import STEADY, SignalSummary
 FEW_VALUES = 20
 SATURATED = 0.1  # share of the samples at one end of the range
 FAR, ABSURD = 15.0, 1000.0  # robust standard deviations
-SPREAD_OF_99 = 4.65  # a Gaussian's 1 % and 99 % quantiles are so many standard deviations apart
+SPREAD_OF_90 = 3.29  # a Gaussian's 5 % and 95 % quantiles are so many standard deviations apart
 FULL_TURN = 2 * np.pi
 METRES = 20.0  # positions beyond are another unit
 
@@ -140,8 +140,8 @@ def far_out(s: SignalSummary, data: Dataset) -> Iterable[tuple[float, str]]:
     """(robust z, sentence) of values far out, the farthest of each number."""
     middle = column_quantile(s.values.rows, 0.5)
     deviation = 1.4826 * column_quantile(np.abs(s.values.rows - middle), 0.5)
-    low, high = column_quantile(s.values.rows, (0.01, 0.99))
-    scale = np.fmax(deviation, (high - low) / SPREAD_OF_99)
+    low, high = column_quantile(s.values.rows, (0.05, 0.95))
+    scale = np.fmax(deviation, (high - low) / SPREAD_OF_90)
     for i, label in enumerate(s.labels):
         values = s.extremes.values[:, i]
         if not scale[i] > 0 or not np.isfinite(values).any():

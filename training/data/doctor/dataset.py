@@ -25,6 +25,7 @@ from training.data.streams import Reader, Survey
 
 AHEAD = 2  # recordings per process that wait to be added up
 PERIOD = 0.05  # s, for want of commands
+FIRST = 3  # recordings that are looked at for what commands what
 
 
 @dataclass
@@ -135,7 +136,10 @@ def survey_dataset(
 
 
 def _first_look(reader: Reader, path: Path, names: list[str]) -> tuple[list[Pair], float]:
-    """Which number commands which, and the commands' period, from the first that can be read."""
+    """Which number commands which, and the commands' period, from the first that can be read: of
+    several, the one that tells most, because where nothing moves nothing can be matched."""
+    best: tuple[list[Pair], float] | None = None
+    looked = 0
     for name in names:
         try:
             survey = reader.survey(path, name)
@@ -144,8 +148,17 @@ def _first_look(reader: Reader, path: Path, names: list[str]) -> tuple[list[Pair
         if survey.one_episode and not survey.rate:
             break  # without a clock nothing leads anything
         period = _period(survey)
-        return pairs(survey, period), period
-    return [], PERIOD
+        found = pairs(survey, period)
+        if best is None or len(found) > len(best[0]):
+            best = found, period
+        looked += 1
+        if looked == FIRST or len(found) == _commanded(survey):
+            break
+    return best or ([], PERIOD)
+
+
+def _commanded(survey: Survey) -> int:
+    return sum(len(s.labels) for s in survey.signals.values() if role(s.topic, s.type) == "command")
 
 
 def _period(survey: Survey) -> float:

@@ -57,8 +57,8 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
         "format": data.format,
         "recordings": len(data.recordings),
         "episodes": data.episodes,
-        "hours": sum(r.seconds for r in data.readable) / 3600,
-        "rate_hz": data.rate,
+        "hours": None if data.timeless else sum(r.seconds for r in data.readable) / 3600,
+        "rate_hz": None if data.timeless else data.rate,
         "rows": {"all": sum(lengths), "shortest": min(lengths), "longest": max(lengths)},
         "outcomes": data.outcomes,
         "verdict": worst(found),
@@ -97,6 +97,7 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
     ages = s.latency.quantile((0.5, 0.99))[:, 0]
     values = column_quantile(s.values.rows, QUANTILES)
     low, high = (f.reduce(s.extremes.values) for f in (np.fmin, np.fmax))
+    timed = not data.timeless
     return {
         "topic": s.topic,
         "type": s.type,
@@ -104,8 +105,8 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
         "units": s.units,
         "messages": s.messages,
         "recordings": s.recordings,
-        "rate_hz": rate(s),
-        "interval_ms": {"median": middle * 1e3, "p99": late * 1e3} if rate(s) else None,
+        "rate_hz": rate(s) if timed else None,
+        "interval_ms": {"median": middle * 1e3, "p99": late * 1e3} if timed and rate(s) else None,
         "gaps": s.gaps,
         "largest_gaps": [
             {"seconds": g.seconds, "at": g.at, "recording": data.recordings[g.recording].name}
@@ -169,8 +170,8 @@ def show(content: dict[str, Any]) -> None:
             ("format", content["format"]),
             ("recordings", content["recordings"]),
             ("episodes", content["episodes"]),
-            ("hours", f"{content['hours']:.3g}"),
-            ("rate", f"{content['rate_hz']:.4g} Hz"),
+            ("hours", _number(content["hours"])),
+            ("Hz", _number(content["rate_hz"])),
             ("outcomes", said),
         ],
     )

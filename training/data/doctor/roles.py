@@ -45,15 +45,17 @@ OUTCOME_WORDS = {
 INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
 FIELDS = ("position", "velocity", "effort")
 
-ALIKE = 0.8  # correlation from which a number without a name counts as a joint's
+ALIKE = 0.8  # correlation from which a number without a name counts as a joint's,
+ALIKE_KIN = 0.5  # or as one's whose topic shares a word with its own ("gripper"),
 AHEAD = 0.05  # by so much more than any other joint's
+COMMON = COMMAND_WORDS | STATE_WORDS | {"joint", "joints", "controller", "position", "velocity"}
 TRIED = (32, 96)  # numbers without a name, and candidates, that are compared
 LOOKED_AT = 60.0  # s of a recording
 
 
 def role(topic: str, type_name: str) -> Role:
     """By the words of a topic or column, and by the type of its messages."""
-    words = set(re.split(r"[^a-z0-9]+|_", topic.lower()))
+    words = words_of(topic)
     if not type_name and topic in INDEX_COLUMNS:
         return "index"
     if words & OUTCOME_WORDS or last_word(topic) == "episode_start":
@@ -63,6 +65,11 @@ def role(topic: str, type_name: str) -> Role:
     if words & COMMAND_WORDS or (type_name and words & GOALS):
         return "command" if type_name or not words & STATE_WORDS else "state"
     return "command" if type_name == "trajectory_msgs/JointTrajectory" else "state"
+
+
+def words_of(topic: str) -> set[str]:
+    """ "/gripper_controller/commands" -> gripper, controller, commands."""
+    return set(re.findall(r"[a-z0-9]+", topic.lower()))
 
 
 def last_word(topic: str) -> str:
@@ -141,28 +148,40 @@ def _same_motion(command: Signal, states: Iterable[Signal], period: float) -> li
     """Each number with the measured one whose changes are most like its own."""
     candidates = [
         (s, i) for s in states for i, n in enumerate(s.labels) if has_name(n) and joint(n)[0]
-    ][: TRIED[1]]
+    ]
+    own = words_of(command.topic) - COMMON
+    kin = [(s, i) for s, i in candidates if words_of(s.topic) & own]
     found = []
     told = beginning(command.stream, LOOKED_AT)
     for j, label in enumerate(command.labels[: TRIED[0]]):
-        alike = np.array([_likeness(told, j, s.stream, i, period) for s, i in candidates])
-        if not len(alike) or not np.nanmax(alike, initial=-1) >= ALIKE:
-            continue
-        best = int(np.nanargmax(alike))
-        signal, column = candidates[best]
-        name = joint(signal.labels[column])[1]
-        others = [a for a, (s, i) in zip(alike, candidates) if joint(s.labels[i])[1] != name]
-        if np.nanmax(others, initial=-1) < alike[best] - AHEAD:
-            found.append(
-                Pair(command.topic, label, signal.topic, signal.labels[column], "correlation")
-            )
+        match = _alike(told, j, kin, ALIKE_KIN, period) or _alike(
+            told, j, candidates, ALIKE, period
+        )
+        found += [Pair(command.topic, label, *match, "correlation")] if match else []
     names = [p.name for p in found]
     return [p for p in found if names.count(p.name) == 1]
 
 
+def _alike(
+    told: Stream, j: int, candidates: list[tuple[Signal, int]], enough: float, period: float
+) -> tuple[str, str] | None:
+    """The one candidate (topic, label) that moves as the commanded number does."""
+    candidates = candidates[: TRIED[1]]
+    alike = [_likeness(told, j, s.stream, i, period) for s, i in candidates]
+    if max(alike, default=-1.0) < enough:
+        return None
+    best = int(np.argmax(alike))
+    signal, column = candidates[best]
+    name = joint(signal.labels[column])[1]
+    others = [a for a, (s, i) in zip(alike, candidates) if joint(s.labels[i])[1] != name]
+    if max(others, default=-1.0) >= alike[best] - AHEAD:
+        return None
+    return signal.topic, signal.labels[column]
+
+
 def _likeness(told: Stream, j: int, state: Stream, i: int, period: float) -> float:
     did = column(beginning(state, LOOKED_AT), [i])
-    return float(measured_lead(column(told, [j]), did, period)[1][0])
+    return float(np.nan_to_num(measured_lead(column(told, [j]), did, period)[1][0], nan=-1.0))
 
 
 def beginning(stream: Stream, seconds: float) -> Stream:
