@@ -145,7 +145,9 @@ def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int
             raise DataRefused(f"{file} is damaged: {_text(error)}") from None
         for episode, chunk, number, begin, end in zip(*columns):
             if episode in index or min(episode, chunk, number) < 0 or end < begin:
-                raise DataRefused(f"{file} is damaged: episode {episode} is there twice, or nonsense")
+                raise DataRefused(
+                    f"{file} is damaged: episode {episode} is there twice, or nonsense"
+                )
             index[episode] = (chunk, number, end - begin)
     return dict(sorted(index.items()))
 
@@ -266,7 +268,9 @@ def _group(
         numbers = sum(
             max(leaf.num_values, leaf.total_uncompressed_size // 8)
             for leaf in leaves
-            if any(leaf.path_in_schema == c or leaf.path_in_schema.startswith(f"{c}.") for c in read)
+            if any(
+                leaf.path_in_schema == c or leaf.path_in_schema.startswith(f"{c}.") for c in read
+            )
         )
         if numbers > MAX_NUMBERS:
             raise ValueError(f"{numbers} numbers in one row group; at most {MAX_NUMBERS} are read")

@@ -160,7 +160,9 @@ class Archive:
                 after = self._array("next_observations") if name == "observations" else values
                 end = episode.stop if name == "observations" else len(values)
                 values = np.concatenate([values, after[end - 1 : end]])
-            return Column(values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ()))
+            return Column(
+                values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ())
+            )
 
         return Rows(stamp, period, column, last or following, ended)
 

@@ -52,6 +52,8 @@ def layout(data: Dataset) -> Check:
 def outcomes(data: Dataset) -> Check:
     said = data.outcomes
     text = ", ".join(f"{k} {v}" for k, v in said.items())
+    if data.contract is not None and data.contract.outcome.assume_success:
+        text += "; success is assumed by the contract"
     if said["failure"] and said["success"]:
         return Check("outcomes", "ok", text)
     if not said["success"] and not said["failure"]:
@@ -61,7 +63,7 @@ def outcomes(data: Dataset) -> Check:
             f"no failures are recorded: nothing says how any of {data.episodes} episodes ended",
             "if all of them reached the task, write `outcome: {objective: time_to_success, "
             "assume_success: true}`; the critic then knows that sooner is better and nothing else. "
-            "Otherwise label them, and record failures too",
+            "Otherwise label them (`qgf data label`), and record failures too",
         )
     only = "failures" if said["failure"] else "successes"
     absent = "successes" if said["failure"] else "failures"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training.data.alignment import Report, align
 from training.data.doctor.sample import Sample
 from training.data.doctor.summary import ROWS
 from training.data.episodes import Episode
-from training.data.load import data_hash
+from training.data.labels import Label
 from training.data.streams import Reader, Recording
 
 ROUNDING = 1e-6  # of a limit's range, which a float32 command may be off
@@ -67,12 +68,17 @@ class Aligned:
         )
 
 
-def aligned(reader: Reader, path: Path, name: str, contract: Contract) -> Aligned:
-    """Reads one recording by the contract; a refusal is kept, not raised."""
+def aligned(
+    reader: Reader, path: Path, name: str, contract: Contract, labels: Mapping[str, Label]
+) -> Aligned:
+    """Reads one recording by the contract; a refusal is kept, not raised.
+
+    Raises UsageError where a label names an episode that there is not.
+    """
     report = Report()
     try:
         recording = reader.read(path, name, contract)
-        episodes = align(recording, contract, report)
+        episodes = align(recording, contract, report, labels)
     except DataRefused as error:
         return Aligned(refused={name: str(error)})
     low, high, rate = contract.limits
@@ -96,7 +102,7 @@ def aligned(reader: Reader, path: Path, name: str, contract: Contract) -> Aligne
 
 
 def _line(e: Episode) -> EpisodeLine:
-    return EpisodeLine(e.name, len(e), e.success, e.terminal, float(e.reward.sum()), data_hash([e]))
+    return EpisodeLine(e.name, len(e), e.success, e.terminal, float(e.reward.sum()), e.digest)
 
 
 def _ages(recording: Recording, contract: Contract) -> dict[str, Sample]:

@@ -20,6 +20,7 @@ from training.data.doctor.leads import Lead
 from training.data.doctor.roles import Pair, pairs, role
 from training.data.doctor.sample import Extremes, Sample
 from training.data.doctor.summary import STEADY, RecordingSummary, SignalSummary, summarise
+from training.data.labels import Label, load_labels
 from training.data.load import Progress, find_reader
 from training.data.streams import Reader, Survey
 
@@ -58,9 +59,14 @@ class Dataset:
 
     @property
     def outcomes(self) -> dict[str, int]:
+        """By the contract, where there is one; else as topics, columns and labels say."""
         total = Counter({"success": 0, "failure": 0, "unknown": 0})
-        for recording in self.readable:
-            total.update(recording.outcomes)
+        if self.aligned is not None:
+            said = {True: "success", False: "failure", None: "unknown"}
+            total.update(said[e.success] for e in self.aligned.episodes)
+        else:
+            for recording in self.readable:
+                total.update(recording.outcomes)
         return dict(total)
 
     @property
@@ -118,12 +124,15 @@ def survey_dataset(
 
     Raises:
         DataRefused: there is no dataset, or none of its recordings can be read.
+        UsageError: its label file is broken, or names what it does not have.
     """
     reader = find_reader(path)
     names = reader.recordings(path)
     data = Dataset(path, type(reader).__name__.removesuffix("Reader").lower(), contract=contract)
+    file = load_labels(path, contract)
+    labels = file.by_recording(path, names) if file is not None else {}
     matched, data.period = _first_look(reader, path, names)
-    work = partial(_one, reader, path, matched, data.period, contract)
+    work = partial(_one, reader, path, matched, data.period, contract, labels)
     wrap = progress or (lambda items, total, what: items)
     for recording, part in wrap(_in_order(work, names, workers), len(names), "inspecting"):
         data.add(recording)
@@ -178,13 +187,15 @@ def _one(
     matched: list[Pair],
     period: float,
     contract: Contract | None,
+    labels: dict[str, dict[str, Label]],
     name: str,
 ) -> tuple[RecordingSummary, Aligned | None]:
     try:
-        summary = summarise(reader.survey(path, name), matched, period)
+        said = labels.get(name, {})
+        summary = summarise(reader.survey(path, name), matched, period, said)
     except DataRefused as error:
         return RecordingSummary(name, refused=str(error)), None
-    return summary, aligned(reader, path, name, contract) if contract else None
+    return summary, aligned(reader, path, name, contract, said) if contract else None
 
 
 def _in_order(

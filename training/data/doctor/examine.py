@@ -134,8 +134,6 @@ def _contract(data: Dataset) -> dict[str, Any] | None:
     part = data.aligned
     if part is None or data.contract is None:
         return None
-    said = [e.success for e in part.episodes]
-    assumed = data.contract.outcome.assume_success
     totals = [e.total for e in part.episodes]
     return {
         "robot": data.contract.robot,
@@ -143,12 +141,7 @@ def _contract(data: Dataset) -> dict[str, Any] | None:
         "ticks": part.report.ticks,
         "dropped": {why: n for why, n in part.report.dropped.items() if n},
         "refused": part.refused,
-        "outcomes": {
-            "success": said.count(True),
-            "failure": said.count(False),
-            "unknown": said.count(None),
-        },
-        "success_assumed": assumed,
+        "success_assumed": data.contract.outcome.assume_success,
         "reward": list(part.rewards) if totals else None,
         "return": [min(totals), max(totals)] if totals else None,
         "ages_ms": {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from training.data.doctor.leads import Lead, leads
 from training.data.doctor.roles import Pair, Role, last_word, role
 from training.data.doctor.sample import Extremes, Sample
+from training.data.labels import Label
 from training.data.streams import Signal, Survey
 
 ROWS, NUMBERS = 4096, 400_000  # kept of one signal
@@ -92,8 +94,13 @@ class RecordingSummary:
     leads: dict[Pair, Lead] = field(default_factory=dict)
 
 
-def summarise(survey: Survey, pairs: Sequence[Pair], period: float) -> RecordingSummary:
-    """period [s]: of the commands, for the leads of `pairs`."""
+def summarise(
+    survey: Survey,
+    pairs: Sequence[Pair],
+    period: float,
+    labels: Mapping[str, Label] | None = None,
+) -> RecordingSummary:
+    """period [s]: of the commands, for the leads of `pairs`. labels: as `Labels.by_recording` has them."""
     rng = np.random.default_rng(zlib.crc32(survey.name.encode()))
     spoken = [s.stream.receipt for s in survey.signals.values() if len(s.stream)]
     begin = min((int(r[0]) for r in spoken), default=0)
@@ -104,7 +111,7 @@ def summarise(survey: Survey, pairs: Sequence[Pair], period: float) -> Recording
         seconds=(end - begin) * 1e-9,
         rows=max((len(r) for r in spoken), default=0),
         episodes=max(len(starts), 1) if spoken else 0,
-        outcomes=_outcomes(survey, max(len(starts), 1) if spoken else 0),
+        outcomes=_outcomes(survey, starts, labels or {}) if spoken else {},
         rate=survey.rate,
         whole=survey.one_episode,
         content=_content(survey, begin),
@@ -175,18 +182,26 @@ def _starts(survey: Survey) -> np.ndarray:
     return np.empty(0, np.int64)
 
 
-def _outcomes(survey: Survey, episodes: int) -> dict[str, int]:
-    """By a column or topic named success: true is a success. A table that never says true ended in
-    failure where its done column says that it ended, and is unknown otherwise."""
-    said = {last_word(t): s.stream.values[:, 0] for t, s in survey.signals.items() if s.labels}
-    success, done = said.get("success"), said.get("done", said.get("terminal"))
-    won = lost = 0
-    if success is not None and survey.one_episode:
-        won = int(bool((success > 0.5).any()))
-        lost = int(not won and done is not None and bool((done > 0.5).any()))
-    elif success is not None:
-        won, lost = int((success > 0.5).sum()), int((success <= 0.5).sum())
-    return {"success": won, "failure": lost, "unknown": max(0, episodes - won - lost)}
+def _outcomes(survey: Survey, starts: np.ndarray, labels: Mapping[str, Label]) -> dict[str, int]:
+    """Episodes per outcome: by label, else by a column or topic named success, or failure. A table
+    that never says true ended in failure where its done column says that it ended."""
+    said = {last_word(t): s.stream for t, s in survey.signals.items() if s.labels and len(s.stream)}
+    ends = ["unknown"] * max(len(starts), 1)
+    for name in ("success", "failure"):
+        if name not in said:
+            continue
+        true = said[name].values[:, 0] > 0.5
+        other = "failure" if name == "success" and not survey.one_episode else "unknown"
+        at = np.maximum(np.searchsorted(starts, said[name].receipt, side="right") - 1, 0)
+        for k in np.unique(at):
+            ends[k] = name if true[at == k].any() else other if ends[k] == "unknown" else ends[k]
+    done = said.get("done")
+    if survey.one_episode and "success" in said and done is not None and ends == ["unknown"]:
+        ends = ["failure"] if (done.values[:, 0] > 0.5).any() else ends
+    for k in range(len(ends)):
+        label = labels.get(f"#{k}", labels.get(""))
+        ends[k] = label.outcome or ends[k] if label is not None else ends[k]
+    return dict(Counter(e for e in ends if e != "exclude"))
 
 
 def _content(survey: Survey, begin: int) -> str:
