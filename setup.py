@@ -27,6 +27,7 @@ PACKAGES = [
     "training.analysis",
     "training.critics",
     "training.data",
+    "training.data.doctor",
     "training.estimators",
 ]
 
@@ -125,6 +126,7 @@ EXTRAS = {
         "pyarrow",
         "scipy",
         "matplotlib",
+        "jinja2",
     ],
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
     "sim": ["mujoco>=3.2", "ogbench>=1.2"],  # ogbench: the UR5e world and its tasks
@@ -155,7 +157,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=PACKAGES,
-    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS},
+    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
+    | {"qgf_ros.report": ["*.j2"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -164,6 +167,8 @@ setup(
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
             "data convert = training.verbs:DataConvert",
+            "data init = training.data.inspect_verbs:DataInit",
+            "data inspect = training.data.inspect_verbs:DataInspect",
             "data label = training.data.label_verbs:DataLabel",
             "train = training.verbs:Train",
             "export = training.verbs:Export",

@@ -26,7 +26,6 @@ OTHERS = (
     "sensor_msgs/Image",
     "sensor_msgs/CompressedImage",
     "sensor_msgs/PointCloud2",
-    "std_msgs/Header",
 )
 SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
 JOINTS = ("position", "velocity", "effort")
