@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
@@ -261,3 +262,20 @@ def test_fault_112_a_folder_of_very_many_files_takes_no_time(tmp_path):
     assert READER.recordings(tmp_path) == []
     assert READER.recordings(tmp_path / "a") == ["bag"]
     assert not READER.recognises(tmp_path)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_fault_098_a_compressed_file_that_is_cut_is_read_as_far_as_it_goes(tmp_path, storage):
+    """Noise does not compress: half of the file is about half of the messages."""
+    write(tmp_path / "bag", ARM, ticks=1500)
+    whole = READER.read(tmp_path, "bag", ARM)
+    copy_bag(tmp_path / "bag", tmp_path / "copy", storage, "file")
+    (file,) = (tmp_path / "copy").glob("*.zstd")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 7 // 10])
+    before = fingerprint(tmp_path / "copy")
+    got = READER.read(tmp_path, "copy", ARM)
+    assert 0 < count(got) < count(whole)
+    assert f"file cut short: {file.name} ends inside of its compressed data" in got.rejected
+    joints = got.streams["joints"].values
+    assert np.array_equal(joints, whole.streams["joints"].values[: len(joints)])
+    assert fingerprint(tmp_path / "copy") == before
