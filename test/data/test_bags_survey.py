@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from qgf_make import SCALE, START, contract, twist_dict
+from qgf_make import SCALE, START, contract, twist_dict, velocity_dict
 
 pytest.importorskip("rosbags")
 
@@ -286,3 +286,46 @@ def test_a_topic_that_changes_its_type_is_counted(tmp_path):
     got = file_of(tmp_path, *parts)
     assert got.rejected == {"/x carries std_msgs/Bool, and before std_msgs/Float64": 1}
     assert len(got.signals["/x"].stream) == 1
+
+
+JOINTS32 = """
+std_msgs/Header header
+string[] name
+float32[] position
+float32[] velocity
+float32[] effort
+================================================================================
+MSG: std_msgs/Header
+builtin_interfaces/Time stamp
+string frame_id
+"""
+
+
+def joints32(sec, *positions):
+    """Two joints of a JointState as JOINTS32 has it."""
+    body = struct.pack("<iIIB3x", sec, 0, 1, 0) + struct.pack("<I", 2)
+    body += struct.pack("<I2s2xI2s2x", 2, b"a", 2, b"b") + struct.pack("<I2f", 2, *positions)
+    return b"\0\1\0\0" + body + struct.pack("<I2fI", 2, 0.0, 0.0, 0)
+
+
+def test_a_bag_may_define_known_types_in_its_own_way(tmp_path):
+    """Numbers of another width are the same numbers, in every message; a time that is none is
+    counted, and nothing is shifted by it."""
+    kind = "sensor_msgs/msg/JointState"
+    value = velocity_dict()
+    value["observations"] = value["observations"][:1]
+    own = contract(value)
+    text = STORE.generate_msgdef("std_msgs/msg/Float64MultiArray", ros_version=2)[0]
+    parts = [
+        channel(1, "/joint_states", kind, JOINTS32),
+        channel(2, "/commands", "std_msgs/msg/Float64MultiArray", text),
+        message(1, START, joints32(5, 0.5, 1.5)),
+        message(1, START + 2, joints32(6, 2.5, 3.5)),
+        message(1, 2**63 + 1, joints32(6, 7.0, 7.0)),
+    ]
+    signal = file_of(tmp_path, *parts).signals["/joint_states"]
+    assert signal.stream.values.tolist() == [[0.5, 1.5, 0, 0], [2.5, 3.5, 0, 0]]
+    got = READER.read(tmp_path / "x.mcap", ".", own)
+    assert got.streams["joints"].values.tolist() == [[0.5, 1.5, 0, 0], [2.5, 3.5, 0, 0]]
+    assert got.streams["joints"].stamp.tolist() == [5 * 10**9, 6 * 10**9]
+    assert sum(got.rejected.values()) == 1
