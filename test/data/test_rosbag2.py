@@ -356,3 +356,26 @@ def test_two_sources_may_read_one_topic(tmp_path):
     with pytest.raises(UsageError, match=r"joints \(joint_states\), other \(joint_states\) share"):
         BagWriter(tmp_path / "out", contract_sources(contract(value)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "empty, surplus, whole",
+    [(1, b"", True), (1, b"\xa8\x7f\0\0\1\2\3\4", True), (0, b"\1\2\3\4\5\6\7\x08", False), (1, bytes(20), False)],
+)  # fmt: skip
+def test_bytes_behind_a_message_with_an_empty_array_are_no_damage(tmp_path, empty, surplus, whole):
+    """rclpy's serialize_message leaves 8 of them, which mean nothing; other recorders write them."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store, kind = get_typestore(Stores.ROS2_KILTED), "sensor_msgs/msg/JointState"
+    make, numbers = store.types, np.arange(2.0)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        connection = bag.add_connection("/joint_states", kind, typestore=store)
+        header = make["std_msgs/msg/Header"](make["builtin_interfaces/msg/Time"](1, 0), "")
+        effort = np.empty(0) if empty else numbers
+        message = make[kind](header, ["a", "b"], numbers, numbers, effort)
+        bag.write(connection, START, bytes(store.serialize_cdr(message, kind)) + surplus)
+    found = Rosbag2Reader().survey(tmp_path, "bag")
+    assert (not found.rejected) == whole
+    if whole:
+        assert list(found.signals["/joint_states"].stream.values[0][:4]) == [0, 1, 0, 1]
