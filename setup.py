@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
 
-WORLDS = ["planar_arm", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
+WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = [
     "qgf_ros",
     "qgf_ros.control",
@@ -27,6 +27,7 @@ PACKAGES = [
     "training.analysis",
     "training.critics",
     "training.data",
+    "training.data.doctor",
     "training.estimators",
 ]
 
@@ -121,10 +122,11 @@ EXTRAS = {
         "onnx>=1.16",
         "onnxscript>=0.3",
         "tensorboard",
-        "rosbags>=0.10",
+        "rosbags>=0.11.9",
         "pyarrow",
         "scipy",
         "matplotlib",
+        "jinja2",
     ],
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
     "sim": ["mujoco>=3.2", "ogbench>=1.2"],  # ogbench: the UR5e world and its tasks
@@ -155,7 +157,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=PACKAGES,
-    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS},
+    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
+    | {"qgf_ros.report": ["*.j2"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -164,6 +167,8 @@ setup(
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
             "data convert = training.verbs:DataConvert",
+            "data init = training.data.inspect_verbs:DataInit",
+            "data inspect = training.data.inspect_verbs:DataInspect",
             "data label = training.data.label_verbs:DataLabel",
             "train = training.verbs:Train",
             "export = training.verbs:Export",

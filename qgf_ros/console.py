@@ -18,7 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110)
+console = Console(  # no markup: names in recordings are somebody else's text
+    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 110
+)
 PLAIN_EVERY = 10  # lines per task without a terminal
 
 
@@ -64,15 +66,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 def emit(document: Mapping[str, Any]) -> None:
     """Exactly one JSON document on stdout, for --json. Infinity is written as the string "inf"."""
-    json.dump(_plain(document), sys.stdout, indent=1, allow_nan=False)
+    json.dump(plain(document), sys.stdout, indent=1, allow_nan=False)
     print(flush=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, float) and abs(value) == float("inf"):

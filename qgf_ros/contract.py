@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qgf_ros.condition import Condition
-from qgf_ros.messages import TYPES, message_type
+from qgf_ros.messages import TYPES, Foreign, message_type
 from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
@@ -81,11 +81,15 @@ class Source:
             raise ValueError(
                 f"topic is {self.topic!r}; give a relative ROS name, so that namespaces work"
             )
+        kind.check(self.fields, self.names)
         if not self.stamp:
+            if isinstance(kind, Foreign):
+                raise ValueError(
+                    f"{self.type} is not known here: give stamp: header where it has a header, else receipt"
+                )
             object.__setattr__(self, "stamp", "header" if kind.stamped else "receipt")
         if self.stamp == "header" and not kind.stamped:
             raise ValueError(f"{self.type} has no header: stamp must be receipt")
-        kind.check(self.fields, self.names)
         for key, values in (("fields", self.fields), ("names", self.names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} has duplicates: {sorted(values)}")
@@ -206,7 +210,7 @@ class Limit:
 
 # What a representation does when it has to hold, and the only answer that is safe for it.
 ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
-FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState
+FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState or JointTrajectory
 TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
@@ -541,6 +545,23 @@ class Contract:
         return np.array(
             [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
         )
+
+    @property
+    def measured_positions(self) -> np.ndarray:
+        """(A,) int: which observed number is the measured position of each absolute command, found
+        by the joint's name; -1 of velocities."""
+        observed = {
+            label.removeprefix("position."): at
+            for at, (source, label) in enumerate(
+                (o, label) for o in self.observations for label in o.feature_labels
+            )
+            if source.type == "sensor_msgs/JointState" and label.startswith("position.")
+        }
+        return np.array([
+            observed[n] if a.representation == "absolute" else -1
+            for a in self.actions
+            for n in a.labels_of_joints
+        ])  # fmt: skip
 
     def max_age(self, source: ObservationSource | EndSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""

@@ -1,12 +1,14 @@
 """Numbers of the robot to numbers of the networks and back.
 
-Observations become z-scores; actions become [-1, 1], the range the sampler clips to. Policy and
-critic share one normaliser, stored in policy.yaml beside the names it belongs to.
+Observations become z-scores; actions become [-1, 1], the range the sampler clips to. An action may
+be relative to an observed number: a position command to the position measured when the chunk is
+sampled. Then a pose that no demonstration had is no new action. Policy and critic share one
+normaliser, stored in policy.yaml beside the names it belongs to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +22,8 @@ SIBLING_FLOOR = 0.1
 @dataclass(frozen=True)
 class Normalizer:
     """obs_mean, obs_std: (O,); action_center, action_half_range: (A,). float64, robot units.
+    action_reference: (A,) int, which observed number an action is relative to; -1, also where none
+    is given: it is taken as commanded.
 
     An action that never varied has half_range 0: it normalises to 0 and comes back as its constant.
     """
@@ -28,8 +32,11 @@ class Normalizer:
     obs_std: np.ndarray
     action_center: np.ndarray
     action_half_range: np.ndarray
+    action_reference: np.ndarray = field(default_factory=lambda: np.empty(0, int))
 
     def __post_init__(self) -> None:
+        if not len(self.action_reference):
+            object.__setattr__(self, "action_reference", np.full(len(self.action_center), -1))
         arrays = (self.obs_mean, self.obs_std, self.action_center, self.action_half_range)
         if any(a.ndim != 1 for a in arrays) or not (
             len(self.obs_mean) == len(self.obs_std)
@@ -38,16 +45,38 @@ class Normalizer:
             raise ValueError(f"the normaliser's sizes do not fit: {[a.shape for a in arrays]}")
         if not all(np.isfinite(a).all() for a in arrays):
             raise ValueError("the normaliser has non-finite numbers")
+        known = (self.action_reference >= -1) & (self.action_reference < len(self.obs_mean))
+        if self.action_reference.shape != self.action_center.shape or not known.all():
+            raise ValueError(
+                f"action_reference is {self.action_reference.tolist()}; it has one whole number for each of "
+                f"{len(self.action_center)} actions, -1 to {len(self.obs_mean) - 1}"
+            )
         if (self.obs_std <= 0).any() or (self.action_half_range < 0).any():
             raise ValueError("the normaliser has a scale that is not positive")
 
     @classmethod
     def fit(
-        cls, obs: np.ndarray, action: np.ndarray, siblings: np.ndarray | None = None
+        cls,
+        obs: np.ndarray,
+        action: np.ndarray,
+        siblings: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
     ) -> Normalizer:
-        """From data: obs (N, O), action (N, A); siblings (O,): equal numbers share one unit
-        (`Contract.observation_siblings`), None: every number stands alone."""
-        low, high = np.quantile(action, QUANTILES, axis=0)
+        """From data.
+
+        Args:
+            obs: (N, O).
+            action: (M, A); of relative actions the chunks (N, H, A) that begin at these
+                observations: what a chunk does last is furthest from where it began.
+            siblings: (O,), equal numbers share one unit (`Contract.observation_siblings`); None:
+                every number stands alone.
+            reference: (A,), the `action_reference`; None: all actions are as commanded.
+        """
+        count = action.shape[-1]
+        reference = np.full(count, -1) if reference is None else reference
+        if (reference >= 0).any():
+            action = action.reshape(len(obs), -1, count) - _from(reference, obs)
+        low, high = np.quantile(action.reshape(-1, count), QUANTILES, axis=0)
         half = (high - low) / 2
         low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
         inliers = np.clip(obs, low_obs, high_obs)
@@ -62,26 +91,54 @@ class Normalizer:
             obs_std=np.where(std <= FLOOR * np.maximum(1, np.abs(mean)), 1.0, std),
             action_center=(high + low) / 2,
             action_half_range=np.where(half <= FLOOR * np.maximum(1, np.abs(high)), 0.0, half),
+            action_reference=reference,
         )
 
     def normalize_obs(self, obs: np.ndarray) -> np.ndarray:
         """(..., O) in robot units -> z-scores, float32."""
         return ((obs - self.obs_mean) / self.obs_std).astype(np.float32)
 
-    def normalize_action(self, action: np.ndarray) -> np.ndarray:
-        """(..., A) in robot units -> [-1, 1], clipped, float32."""
+    def unnormalize_obs(self, obs: np.ndarray) -> np.ndarray:
+        """(..., O) z-scores -> robot units, float64."""
+        return self.obs_mean + self.obs_std * np.asarray(obs, dtype=np.float64)
+
+    def normalize_action(self, action: np.ndarray, obs: np.ndarray | None = None) -> np.ndarray:
+        """(..., H, A) in robot units -> [-1, 1], clipped, float32.
+
+        obs: (..., O) in robot units, where each chunk begins. Only relative actions need it; without
+        them action may be (..., A).
+        """
         varied = self.action_half_range > 0
         scale = np.where(varied, self.action_half_range, 1.0)
-        unit = np.where(varied, (action - self.action_center) / scale, 0.0)
+        unit = np.where(varied, (action - self._origin(obs) - self.action_center) / scale, 0.0)
         return np.clip(unit, -1, 1).astype(np.float32)
 
-    def unnormalize_action(self, action: np.ndarray) -> np.ndarray:
-        """(..., A) in [-1, 1] -> robot units, float64."""
-        return self.action_center + self.action_half_range * np.asarray(action, dtype=np.float64)
+    def unnormalize_action(self, action: np.ndarray, obs: np.ndarray | None = None) -> np.ndarray:
+        """(..., H, A) in [-1, 1] -> robot units, float64; obs as in `normalize_action`."""
+        unit = np.asarray(action, dtype=np.float64)
+        return self._origin(obs) + self.action_center + self.action_half_range * unit
+
+    def _origin(self, obs: np.ndarray | None) -> np.ndarray | float:
+        if (self.action_reference < 0).all():
+            return 0.0
+        if obs is None:
+            raise ValueError("relative actions need the observation that they are relative to")
+        return _from(self.action_reference, obs)
 
     def to_dict(self) -> dict[str, list[float]]:
         return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, value: dict[str, list[float]]) -> Normalizer:
-        return cls(**{n: np.asarray(value[n], dtype=np.float64) for n in cls.__dataclass_fields__})
+        numbers = {
+            n: np.asarray(value[n], dtype=np.float64) for n in list(cls.__dataclass_fields__)[:4]
+        }
+        reference = np.asarray(value.get("action_reference", []), dtype=np.float64)
+        if (reference != np.round(reference)).any():
+            raise ValueError(f"action_reference is {reference.tolist()}; it has whole numbers")
+        return cls(**numbers, action_reference=reference.astype(int))
+
+
+def _from(reference: np.ndarray, obs: np.ndarray) -> np.ndarray:
+    """(..., O) -> (..., 1, A): what each action is relative to, 0 where that is nothing."""
+    return np.where(reference < 0, 0.0, obs[..., None, reference])

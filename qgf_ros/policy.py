@@ -268,6 +268,13 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
             f"{folder}: the normaliser has {sizes} numbers for observation and action, "
             f"the contract {(obs, len(own.action_names))}"
         )
+    reference = normalizer.action_reference
+    measured = own.measured_positions
+    if not ((reference == -1) | (reference == measured)).all():
+        raise PolicyRefused(
+            f"{folder}: normalizer.action_reference is {reference.tolist()}; relative actions are to the "
+            f"measured position of the same joint, which is {measured.tolist()}"
+        )
     support = description.support
     if support is not None and len(support.low) != flat:
         raise PolicyRefused(

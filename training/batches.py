@@ -29,7 +29,9 @@ def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
     """Normalised float32 tensors; rewards in units of the return scale."""
     return ChunkBatch(
         obs=torch.from_numpy(normalizer.normalize_obs(parts.obs)),
-        action=torch.from_numpy(normalizer.normalize_action(parts.action).reshape(len(parts), -1)),
+        action=torch.from_numpy(
+            normalizer.normalize_action(parts.action, parts.obs).reshape(len(parts), -1)
+        ),
         reward=torch.from_numpy((parts.reward / scale).astype(np.float32)),
         mask=torch.from_numpy(parts.mask.astype(np.float32)),
         next_obs=torch.from_numpy(normalizer.normalize_obs(parts.next_obs)),

@@ -35,15 +35,16 @@ from training.data.cache import prepare
 from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays, data_hash, outcomes, return_scale
 from training.data.goals import Hindsight, shared_scale
+from training.data.rewards import diagnose_outcomes
 from training.data.split import split
 from training.distributed import World
 from training.guards import Box
 from training.loop import train
+from training.metrics import Nets, judge
 from training.models import Critic, Value, VelocityField, time_table
 
 # Looked at where all of a large dataset would not fit in memory.
-NORMALISED = 200_000  # ticks that the normaliser is from
-BOXED = 32_768  # chunks that the support is from
+MEASURED = 32_768  # chunks that the normaliser and the support are from
 SELECTED = 4096  # held-out chunks that the critic and the scale of beta are chosen on
 
 
@@ -66,7 +67,8 @@ def fit(
     strict: bool = False,
     world: World | None = None,
 ) -> Fitted:
-    """Trains on `data` by the contract; writes `out`/policy, `out`/metrics.csv and TensorBoard logs.
+    """Trains on `data` by the contract; writes `out`/policy, `out`/metrics.csv and TensorBoard logs,
+    and `out`/report.json: what the episodes say that nothing was trained or chosen on.
 
     resume: go on where a run in `out` was interrupted. strict: refuse data of which messages were
     lost. world: of several processes that train together (torchrun); the first one writes.
@@ -82,6 +84,8 @@ def fit(
             raise UsageError(
                 f"{out} holds a run that was interrupted; go on with --resume, or choose another --out"
             )
+        if resume and not begun and (out / "policy").exists():
+            raise UsageError(f"{out} holds a run that is finished; there is nothing to resume")
         if not world.first:
             world.wait()
         arrays, report = prepare(data, contract, config.workers, track if world.first else None)
@@ -91,6 +95,8 @@ def fit(
         lost = sum(n for reason, n in report.dropped.items() if reason.startswith("message"))
         if world.first:
             _describe(arrays, report.ticks, report.dropped)
+            for line in diagnose_outcomes(arrays, contract):
+                say(line)
         if strict and lost:
             raise DataRefused(f"{lost} recorded messages cannot be used, and --strict was given")
         names = {
@@ -111,6 +117,7 @@ def fit(
         fitted = _fit(
             arrays.pick(groups.train),
             arrays.pick(groups.select),
+            arrays.pick(groups.report),
             contract,
             out,
             config,
@@ -134,12 +141,13 @@ def fit_episodes(
     provenance: where the episodes come from; it is kept in the policy.
     """
     with checkpoint.only_trainer(out):
-        return _fit(trained, held, contract, out, config, provenance, World())
+        return _fit(trained, held, (), contract, out, config, provenance, World())
 
 
 def _fit(
     trained: Sequence[Episode],
     held: Sequence[Episode],
+    reported: Sequence[Episode],
     contract: Contract,
     out: Path,
     config: FitConfig,
@@ -157,7 +165,9 @@ def _fit(
             "objective is reward: leave bounded out"
         )
     trained = EpisodeArrays.of(trained)
-    held = [e for e in held if e.terminal or len(e) >= horizon]
+    held, reported = (
+        [e for e in group if e.terminal or len(e) >= horizon] for group in (held, reported)
+    )
     if not held:
         say("nothing is held out: the figures and the scale of beta are from the training data")
     table = ChunkTable(trained, horizon, config.discount)
@@ -166,7 +176,12 @@ def _fit(
         raise DataRefused(
             f"{len(table)} chunks to train on, and a batch has {config.batch}; record more, or give a smaller --batch"
         )
-    normalizer = Normalizer.fit(*trained.some_ticks(NORMALISED), contract.observation_siblings)
+    rng = np.random.default_rng([20270, config.seed])
+    measured = table.cut(rng.choice(len(table), min(MEASURED, len(table)), replace=False), False)
+    reference = np.where(config.relative_actions, contract.measured_positions, -1)
+    normalizer = Normalizer.fit(
+        measured.obs, measured.action, contract.observation_siblings, reference
+    )
     batches: Batches
     held_batches: Batches
     if objective == "reach_goal":
@@ -207,11 +222,17 @@ def _fit(
     betas, sanity = guidance_scale(flow, target, select, config)
     if not informative:
         betas = Beta(default=math.inf, min=betas.min)
+    judged: dict[str, Any] = {}
+    if reported:
+        nets = Nets(flow, target, learner.target)
+        judgement = judge(nets, normalizer, scale, contract, trained, reported, config, config.seed)
+        judged = judgement.document
+        if world.first:
+            judgement.show()
+            (out / "report.json").write_text(json.dumps(judged, indent=1))
 
     # 4. The policy folder.
-    rng = np.random.default_rng([20270, config.seed])
-    boxed = rng.choice(len(table), min(BOXED, len(table)), replace=False)
-    box = Box.of(tensors(table.cut(boxed, to_go=False), normalizer, 1.0).action)
+    box = Box.of(tensors(measured, normalizer, 1.0).action)
     description = PolicyDescription(
         schema=1,
         name=contract.robot,
@@ -230,6 +251,7 @@ def _fit(
             "contract_sha256": contract.hash,
             "config": asdict(config) | {"hidden": list(config.hidden)},
             "select_metrics": metrics,
+            "guidance": judged.get("guidance", {}),
             "training_seconds": round(seconds, 1),
             "versions": {
                 "qgf_ros": version("qgf_ros"),

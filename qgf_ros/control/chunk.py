@@ -63,9 +63,10 @@ def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
     return rng.standard_normal((candidates, size), dtype=np.float32)
 
 
-def choose(sample: Sample | None, policy: Policy) -> Choice | Problem:
+def choose(sample: Sample | None, policy: Policy, obs: np.ndarray) -> Choice | Problem:
     """The candidate with the largest Q that can be believed, in robot units.
 
+    obs: (O,), normalised, what was sampled for; relative actions begin there.
     A candidate whose Q or gradient is not finite, or beyond the policy's sanity bounds, falls back
     to the unguided action from the same noise; where that one's Q is no better, it competes last.
     """
@@ -84,10 +85,10 @@ def choose(sample: Sample | None, policy: Policy) -> Choice | Problem:
     row = int(np.argmax(np.where(finite, q, -np.inf)))
     if not finite[row]:  # all Q are -inf: any finite action is as good
         row = int(np.argmax(finite))
-    flat = action[row].reshape(policy.horizon, policy.action_dim)
+    flat, normalizer = action[row].reshape(policy.horizon, policy.action_dim), policy.normalizer
     return Choice(
         row=row,
-        action=policy.normalizer.unnormalize_action(flat),
+        action=normalizer.unnormalize_action(flat, normalizer.unnormalize_obs(obs)),
         share_clipped=float(np.mean(np.abs(flat) >= SATURATED)),
         guards=() if sane.all() else ("q_invalid",),
     )

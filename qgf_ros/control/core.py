@@ -92,7 +92,7 @@ class ControlCore:
         self._wait = wait * contract.time.period
         self._execute_steps = contract.time.execute_steps
         self._names = contract.action_names
-        self._measured = _measured_positions(policy)
+        self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
         self._pending: int | None = None  # start of the request that is being sampled
         self._pending_ticks = 0
@@ -307,7 +307,7 @@ class ControlCore:
         if result.error:
             return Problem("INFERENCE", f"the sampler failed: {result.error}")
         sample, request = result.sample, result.request
-        choice = choose(sample, self.policy)
+        choice = choose(sample, self.policy, request.obs)
         if isinstance(choice, Problem):
             return choice
         assert sample is not None
@@ -342,7 +342,7 @@ class ControlCore:
             return Problem("OVERRUN", "waiting for the sampler")
         tried: object = Problem("INFERENCE", f"the sampler failed: {answer.error}")
         if not answer.error:
-            tried = choose(answer.sample, self.policy)
+            tried = choose(answer.sample, self.policy, answer.request.obs)
         if isinstance(tried, Problem):
             return self._failed(now, tried)
         self._suspect = False
@@ -355,18 +355,3 @@ class ControlCore:
         if problem.code == "ACTION_SCHEMA" or recent >= FAILURES:
             self.supervisor.fault(problem)
         return problem
-
-
-def _measured_positions(policy: Policy) -> np.ndarray:
-    """Index into [observation, NaN] of the measured position of each command, by name."""
-    contract = policy.contract
-    observed = {}
-    for at, (source, label) in enumerate(
-        (o, label) for o in contract.observations for label in o.feature_labels
-    ):
-        if source.type == "sensor_msgs/JointState" and label.startswith("position."):
-            observed[label.removeprefix("position.")] = at
-    nowhere = len(contract.observation_names)
-    return np.array(
-        [observed.get(name.split(".", 1)[1], nowhere) for name in contract.action_names]
-    )

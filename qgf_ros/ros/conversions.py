@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from ament_index_python.resources import get_resource, has_resource
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
@@ -17,7 +18,7 @@ from qgf_ros.control.core import TickResult
 from qgf_ros.control.gate import Candidate
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
-from qgf_ros.messages import message_type
+from qgf_ros.messages import JointTrajectory, message_type
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import Sampler
 
@@ -34,8 +35,15 @@ NANOSECONDS = 1_000_000_000
 
 @cache
 def ros_type(name: str) -> Any:
-    """The rclpy class of "package/Type"."""
+    """The rclpy class of "package/Type". Raises UsageError where it is not installed."""
     package, short = name.split("/")
+    # The index first: a contract must not make any package run that is no ROS interface.
+    known = has_resource("rosidl_interfaces", package)
+    if not known or f"msg/{short}.idl" not in get_resource("rosidl_interfaces", package)[0].split():
+        raise UsageError(
+            f"the contract names the message type {name}, which is not installed here; install "
+            f"{package}, or source the workspace that has it"
+        )
     return getattr(importlib.import_module(f"{package}.msg"), short)
 
 
@@ -67,12 +75,13 @@ def command_message(c: Candidate) -> Command:
     )
 
 
-def action_message(spec: ActionSpec, values: np.ndarray, now: int) -> Any:
-    """One action entry's numbers as the robot's own message."""
+def action_message(spec: ActionSpec, values: np.ndarray, now: int, period: float) -> Any:
+    """One action entry's numbers as the robot's own message. `period` [s] of control."""
     kind = message_type(spec.type)
-    return kind.encode(
-        make, spec.fields, spec.names, values, header(now, spec.frame) if kind.stamped else None
-    )
+    # To a trajectory controller 0 means from now on; it refuses a start that transport made the past.
+    stamp = 0 if isinstance(kind, JointTrajectory) else now
+    head = header(stamp, spec.frame) if kind.stamped else None
+    return kind.encode(make, spec.fields, spec.names, values, head, period)
 
 
 def q_message(result: TickResult, now: int) -> QValues:

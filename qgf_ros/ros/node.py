@@ -334,10 +334,11 @@ class QgfNode(LifecycleNode):
     def _send(self, output: Output, now: int) -> None:
         """The only place that publishes on the robot's command topics; the gate made the values."""
         assert self.core is not None and output.values is not None
-        begin = 0
-        for spec, publisher in zip(self.core.policy.contract.actions, self._action_publishers):
+        contract, begin = self.core.policy.contract, 0
+        for spec, publisher in zip(contract.actions, self._action_publishers):
             end = begin + len(spec.labels_of_joints)
-            publisher.publish(action_message(spec, output.values[begin:end], now))
+            values = output.values[begin:end]
+            publisher.publish(action_message(spec, values, now, contract.time.period))
             begin = end
         self._sent.append(time.monotonic())
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from qgf_ros.errors import UsageError
 
-WORLDS = ("planar_arm", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double")
+WORLDS = ("planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double")
 
 
 class Outcome(enum.Enum):

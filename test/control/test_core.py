@@ -15,6 +15,7 @@ from qgf_make import (
     Rig,
     constant,
     contract,
+    description,
     policy_in_memory,
     position_dict,
     sample_of,
@@ -978,3 +979,18 @@ def test_fault_084_nothing_of_an_earlier_activation_is_sent_or_remembered():
     rig.step(2)
     measured = 0.0  # where the rig's joints stand
     assert abs(rig.sent[before].values[0] - measured) <= 2.0 * rig.period * 1e-9 + 1e-9
+
+
+def test_relative_actions_begin_at_the_measured_position_by_name():
+    own = contract(position_dict(rate=100.0))
+    plain = description(own).normalizer
+    reference = own.measured_positions
+    assert [own.observation_names[i] for i in reference] == [
+        "joints.position.a",
+        "joints.position.b",
+    ]
+    policy = policy_in_memory(own, normalizer=plain | {"action_reference": tuple(reference)})
+    rig = Rig(own, constant([0.25, -0.5]), policy=policy)
+    rig.state["joints"] = np.array([0.4, 0.1, 7.0, 7.0])
+    rig.step()
+    assert rig.sent[-1].values == pytest.approx([0.65, -0.4])

@@ -4,21 +4,23 @@ Pinned here too: conversions go on where they were interrupted, and never mix wi
 """
 
 import copy
+import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract
+from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.errors import DataRefused, UsageError
 
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from training.data import convert as converting
 from training.data.convert import convert
 from training.data.load import load_episodes
 from training.data.rosbag2 import BagWriter, contract_sources
@@ -182,6 +184,7 @@ def assert_same(one, other, exact):
     deadline=None,
     derandomize=SCALE == 1,
     print_blob=True,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes: it is files
     suppress_health_check=list(HealthCheck),
 )
 @given(robots(), troubles())
@@ -210,3 +213,246 @@ def test_an_episode_reads_back_the_same_from_every_format(value, trouble):
         else:
             convert(folder / "npz", folder / "own.yaml", folder / "back", None)
             assert_same(episodes, load_episodes(folder / "back", own)[0], exact=False)
+
+
+# Conversions one by one.
+
+TWIST = twist_dict()
+
+
+def dataset(folder, count=3, value=TWIST):
+    """A folder of bags, of 12, 13, ... ticks each, and the contract beside it."""
+    own = contract(value)
+    period = round(own.time.period * SECOND)
+    rng = np.random.default_rng(5)
+    for number in range(count):
+        with BagWriter(folder / "bags" / f"bag_{number}", contract_sources(own)) as bag:
+            for k in range(12 + number):
+                for name, source in contract_sources(own).items():
+                    at = START + k * period
+                    bag.write(name, at, at, rng.normal(size=len(source.labels)))
+    (folder / "own.yaml").write_text(yaml.safe_dump(value))
+    return folder / "bags", folder / "own.yaml", own
+
+
+def content(folder):
+    """Every file below a folder, but for what says when it was made."""
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
+
+
+@pytest.mark.parametrize("to", TABLES)
+def test_quaternions_are_written_as_the_message_has_them(tmp_path, to):
+    """A table holds what the robot said, not what a policy makes of it."""
+    data, own_file, own = dataset(tmp_path, 1)
+    convert(data, own_file, tmp_path / "out", None, to)
+    from training.data.load import find_reader
+
+    reader = find_reader(tmp_path / "out")
+    found = reader.survey(tmp_path / "out", reader.recordings(tmp_path / "out")[0])
+    tool = found.signals["observation.tool"]
+    assert tool.labels == own.observations[1].labels and "pose.orientation.w" in tool.labels
+    assert found.signals["action.grip"].labels == ("finger.left",)
+    assert found.rate == pytest.approx(20) and len(tool.stream) == 13
+    assert set(found.signals) >= {"next.reward", "next.success", "observation.joints", "action.arm"}
+
+
+@pytest.mark.parametrize("to", [*BAGS, *TABLES])
+def test_all_recordings_in_processes_are_those_of_one(tmp_path, to):
+    data, own_file, own = dataset(tmp_path)
+    one = convert(data, own_file, tmp_path / "one", None, to, workers=1)
+    two = convert(data, own_file, tmp_path / "two", None, to, workers=2)
+    assert one == two
+    a, b = (load_episodes(tmp_path / n, own)[0] for n in ("one", "two"))
+    assert [len(e) for e in a] == [12, 13, 14]
+    assert_same(a, b, exact=True)
+
+
+@pytest.mark.parametrize("to", [*BAGS, *TABLES])
+def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, to):
+    """What was whole is not made again, what was half is; the end is as if nothing had been."""
+    data, own_file, own = dataset(tmp_path)
+    whole = convert(data, own_file, tmp_path / "whole", None, to)
+    work, made = converting._one, []
+
+    def interrupted(reader, data, contract, to, path, name):
+        if len(made) == 2:
+            (path.parent / f".{path.name}.part").mkdir()
+            raise KeyboardInterrupt
+        made.append(name)
+        return work(reader, data, contract, to, path, name)
+
+    monkeypatch.setattr(converting, "_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(data, own_file, tmp_path / "out", None, to)
+
+    def counted(*given):
+        made.append(given[-1])
+        return work(*given)
+
+    monkeypatch.setattr(converting, "_one", counted)
+    assert convert(data, own_file, tmp_path / "out", None, to) == whole
+    assert made == ["bag_0", "bag_1", "bag_2"]
+    assert convert(data, own_file, tmp_path / "out", None, to) == whole and len(made) == 3
+    a, b = (load_episodes(tmp_path / n, own)[0] for n in ("whole", "out"))
+    assert_same(a, b, exact=True)
+    assert set(content(tmp_path / "whole")) == set(content(tmp_path / "out"))
+
+
+def test_a_dataset_that_is_not_whole_is_none(tmp_path, monkeypatch):
+    data, own_file, own = dataset(tmp_path)
+    monkeypatch.setattr(converting.LeRobotWriter, "close", lambda self: (_ for _ in ()).throw(OSError("full")))  # fmt: skip
+    with pytest.raises(OSError):
+        convert(data, own_file, tmp_path / "out", None, "lerobot-v2.1")
+    with pytest.raises(DataRefused, match="no dataset"):
+        load_episodes(tmp_path / "out", own)
+    monkeypatch.undo()
+    assert convert(data, own_file, tmp_path / "out", None, "lerobot-v2.1")["episodes"] == 3
+    assert len(load_episodes(tmp_path / "out", own)[0]) == 3
+
+
+@pytest.mark.parametrize("change", ["format", "contract", "data", "recording"])
+def test_conversion_of_something_else_refused(tmp_path, change):
+    data, own_file, _ = dataset(tmp_path)
+    convert(data, own_file, tmp_path / "out", None, "npz")
+    before = content(tmp_path / "out")
+    to, number = "npz", None
+    if change == "format":
+        to = "mcap"
+    elif change == "contract":
+        own_file.write_text(yaml.safe_dump(TWIST | {"robot": "another"}))
+    elif change == "recording":
+        number = 1
+    else:
+        (data / "bag_1" / "metadata.yaml").touch()
+    with pytest.raises(UsageError, match="conversion of something else: .* differ"):
+        convert(data, own_file, tmp_path / "out", number, to)
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("to", [*BAGS, *TABLES])
+@pytest.mark.parametrize("number", [None, 0])
+def test_what_is_there_already_is_not_touched(tmp_path, to, number):
+    data, own_file, _ = dataset(tmp_path, 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        convert(data, own_file, tmp_path / "out", number, to)
+    assert content(tmp_path / "out") == {"thesis.txt": b"mine"}
+
+
+def test_nothing_is_written_into_the_data(tmp_path):
+    data, own_file, _ = dataset(tmp_path, 1)
+    before = content(data)
+    for out in (data, data / "out", data / "bag_0" / "deep"):
+        with pytest.raises(UsageError, match="only read"):
+            convert(data, own_file, out, None, "npz")
+    assert content(data) == before
+
+
+def test_recording_that_does_not_exist_refused(tmp_path):
+    data, own_file, _ = dataset(tmp_path, 2)
+    with pytest.raises(UsageError, match="recording 2 does not exist.* has 2"):
+        convert(data, own_file, tmp_path / "out", 2, "npz")
+
+
+def test_two_things_in_one_column_can_be_read_and_not_written(tmp_path):
+    value = copy.deepcopy(TWIST)
+    for source in value["observations"]:
+        source["column"] = "state"
+    data, own_file, own = dataset(tmp_path, 1, value)
+    convert(data, own_file, tmp_path / "out", None, "npz")  # one column, a name for each number
+    assert_same(load_episodes(data, own)[0], load_episodes(tmp_path / "out", own)[0], exact=False)
+    value["observations"][2]["names"] = ["a"]
+    value["actions"].pop()
+    (tmp_path / "twice.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(UsageError, match="a of gripper/joint_states is in column 'state' already"):
+        convert(data, tmp_path / "twice.yaml", tmp_path / "no", None, "npz")
+    assert not (tmp_path / "no").exists()
+
+
+def test_number_that_float32_cannot_hold_refused(tmp_path):
+    value = velocity_dict()
+    own = contract(value)
+    with BagWriter(tmp_path / "bag", contract_sources(own)) as bag:
+        for k in range(10):
+            for name, source in contract_sources(own).items():
+                at = START + k * SECOND // 20
+                bag.write(name, at, at, np.full(len(source.labels), 1e39 if k == 5 else 1.0))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(DataRefused, match="float32 cannot hold"):
+        convert(tmp_path / "bag", tmp_path / "own.yaml", tmp_path / "out", None, "lerobot-v3.0")
+
+
+def test_data_without_an_episode_refused(tmp_path):
+    value = copy.deepcopy(TWIST)
+    data, own_file, own = dataset(tmp_path, 1, value)
+    for source in value["observations"]:
+        source["delay"] = 9.0  # older than anything may be
+    own_file.write_text(yaml.safe_dump(value))
+    with pytest.raises(DataRefused, match="no usable episode.*tick without fresh data"):
+        convert(data, own_file, tmp_path / "out", None, "npz")
+
+
+def test_lerobot_3_0_goes_on_in_a_new_file_when_one_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.lerobot_writer.FILE_BYTES", 2000)
+    data, own_file, own = dataset(tmp_path)
+    convert(data, own_file, tmp_path / "out", None, "lerobot-v3.0")
+    assert len(list((tmp_path / "out/data/chunk-000").iterdir())) > 1
+    assert_same(load_episodes(data, own)[0], load_episodes(tmp_path / "out", own)[0], exact=False)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_statistics_are_those_of_the_rows(tmp_path, version):
+    import pyarrow.parquet as pq
+
+    data, own_file, _ = dataset(tmp_path)
+    convert(data, own_file, tmp_path / "out", None, f"lerobot-{version}")
+    meta = tmp_path / "out" / "meta"
+    files = sorted((tmp_path / "out" / "data").rglob("*.parquet"))
+    rows = np.concatenate([np.array(pq.read_table(f)["action.arm"].to_pylist()) for f in files])
+    ends = np.cumsum([13, 14])
+    if version == "v2.1":
+        lines = (meta / "episodes_stats.jsonl").read_text().splitlines()
+        found = [json.loads(line)["stats"]["action.arm"] for line in lines]
+        parts = np.split(rows, ends)
+    else:
+        table = pq.read_table(meta / "episodes/chunk-000/file-000.parquet").to_pylist()
+        found = [
+            {k: r[f"stats/action.arm/{k}"] for k in ("min", "max", "mean", "std", "count")}
+            for r in table
+        ]
+        found.append(json.loads((meta / "stats.json").read_text())["action.arm"])
+        parts = [*np.split(rows, ends), rows]
+        assert [(r["dataset_from_index"], r["dataset_to_index"], r["length"]) for r in table] == [
+            (0, 13, 13), (13, 27, 14), (27, 42, 15)
+        ]  # fmt: skip
+    for stats, part in zip(found, parts, strict=True):
+        for kind in ("min", "max", "mean", "std"):
+            np.testing.assert_allclose(
+                stats[kind], getattr(part, kind)(axis=0), rtol=1e-6, atol=1e-9
+            )
+        assert stats["count"] == [len(part)]
+
+
+@pytest.mark.parametrize("to", TABLES)
+def test_fault_099_flipped_bytes_are_refused_or_harmless(tmp_path, to):
+    """Pages and arrays carry checksums: no number comes back as another."""
+    data, own_file, own = dataset(tmp_path, 1)
+    convert(data, own_file, tmp_path / "out", None, to)
+    good, _ = load_episodes(tmp_path / "out", own)
+    pattern = "*.npz" if to == "npz" else "data/**/*.parquet"
+    (file,) = (tmp_path / "out").glob(pattern)
+    raw = file.read_bytes()
+    rng = np.random.default_rng(11)
+    refused = 0
+    for at in rng.integers(0, len(raw), 150 * SCALE):
+        broken = bytearray(raw)
+        broken[at] ^= 1 << rng.integers(8)
+        file.write_bytes(broken)
+        try:
+            assert_same(good, load_episodes(tmp_path / "out", own)[0], exact=True)
+        except DataRefused:
+            refused += 1
+    assert refused > 50

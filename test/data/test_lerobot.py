@@ -1,8 +1,9 @@
-"""LeRobot v2.1: columns by the dataset's own names, whatever their order; damage is refused by name."""
+"""LeRobot 2.0 to 3.0: columns by the dataset's own names, whatever their order; damage is refused by name."""
 
 import copy
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +160,17 @@ def test_contract_without_a_column_refused(tmp_path):
         load_episodes(tmp_path / "set", contract())
 
 
-@pytest.mark.parametrize("version", ["v2.0", "v3.0", "", None, 2.1])
+@pytest.mark.parametrize("version", ["v1.6", "v4.0", "", None, 2.1])
 def test_other_version_refused(tmp_path, version):
     write(tmp_path / "set", info={"codebase_version": version})
-    with pytest.raises(DataRefused, match=r"v2\.1"):
+    with pytest.raises(DataRefused, match=r"v2\.0, v2\.1, v3\.0"):
         load_episodes(tmp_path / "set", table_contract())
+
+
+def test_version_2_0_has_the_same_tables(tmp_path):
+    write(tmp_path / "set", info={"codebase_version": "v2.0"})
+    episodes, _ = load_episodes(tmp_path / "set", table_contract())
+    assert [len(e) for e in episodes] == [30, 20]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +197,7 @@ def test_fault_112_link_that_leaves_the_dataset_refused(tmp_path):
         load_episodes(tmp_path / "set", table_contract())
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"fps": 20}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", '{"fps": 20}', "\x00", "[" * 100_000])
 def test_damaged_info_refused(tmp_path, text):
     damaged_info(tmp_path, text)
 
@@ -210,6 +217,8 @@ def damaged_info(tmp_path, text):
 @pytest.mark.parametrize("info", [
     {"fps": 0}, {"fps": -20}, {"fps": "20"}, {"fps": None}, {"chunks_size": 0}, {"total_episodes": "2"},
     {"data_path": "data/{nothing}.parquet"}, {"data_path": "data/{"}, {"data_path": 3}, {"data_path": "{}"},
+    {"data_path": "{episode_index:0999999999d}"}, {"data_path": "{episode_index.__class__}"}, {"data_path": "a\0"},
+    {"total_episodes": 10**12}, {"fps": 1e300}, {"fps": True}, {"features": []},
 ], ids=lambda i: "-".join(map(str, *i.items())))  # fmt: skip
 def test_info_that_makes_no_sense_refused(tmp_path, info):
     write(tmp_path / "set", info=info)
@@ -258,19 +267,19 @@ def test_rows_of_different_length_refused(tmp_path):
         load_episodes(tmp_path / "set", table_contract())
 
 
-def test_fault_096_nulls_are_counted_or_refused(tmp_path):
+def test_fault_096_nulls_are_counted(tmp_path):
+    """Of a row, and in a row; the rows around keep their place."""
+
     def change(d):
         rows = d["observation.state"].tolist()
-        rows[3] = None
+        rows[3], rows[7][1] = None, None
         d["observation.state"] = pa.array(rows, pa.list_(pa.float32(), 3))
 
-    write(tmp_path / "set", change=change)
-    try:
-        episodes, report = load_episodes(tmp_path / "set", table_contract())
-    except DataRefused:
-        return
-    assert report.dropped["message not finite: joints"] == 2
+    data = write(tmp_path / "set", change=change)
+    episodes, report = load_episodes(tmp_path / "set", table_contract())
+    assert report.dropped["message not finite: joints"] == 4
     assert all(np.isfinite(e.obs).all() for e in episodes)
+    assert episodes[0].obs[29, 0] == data[0]["observation.state"].to_pylist()[29][2]
 
 
 def test_fault_096_nan_rows_are_counted(tmp_path):
@@ -327,6 +336,357 @@ def test_80_real_recordings_of_a_humanoid():
         action = np.array(raw["action"].to_pylist())[:, order]
         assert np.array_equal(episode.obs[:-1], state) and np.array_equal(episode.action, action)
         assert episode.terminal and episode.success and 221 <= len(episode) <= 583
+
+
+# Version 3.0: many episodes per file.
+
+
+def write_v3(folder, lengths=(30, 20, 25, 10), per_file=2, groups=1, change=None, info=None):
+    """As the converter of LeRobot lays it out; `change` edits the list of meta/episodes."""
+    paths = {"data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}
+    data = write(
+        folder,
+        lengths,
+        info={"codebase_version": "v3.0", "total_episodes": len(lengths)} | paths | (info or {}),
+    )
+    old = sorted((folder / "data/chunk-000").glob("episode_*"))
+    rows, at = [], 0
+    for number in range(0, len(lengths), per_file):
+        tables = []
+        for e in range(number, min(number + per_file, len(lengths))):
+            table, count = pq.read_table(old[e]), lengths[e]
+            for name, values in (
+                ("episode_index", np.full(count, e)),
+                ("index", at + np.arange(count)),
+            ):
+                table = table.append_column(name, pa.array(values))
+            tables.append(table)
+            rows.append(
+                {"episode_index": e, "data/chunk_index": 0, "data/file_index": number // per_file,
+                 "dataset_from_index": at, "dataset_to_index": at + count, "length": count, "tasks": ["t"]}
+            )  # fmt: skip
+            at += count
+        table = pa.concat_tables(tables)
+        size = max(1, -(-table.num_rows // groups))
+        pq.write_table(table, folder / f"data/chunk-000/file-{number // per_file:03d}.parquet", row_group_size=size)  # fmt: skip
+    for file in old:
+        file.unlink()
+    (folder / "meta/episodes/chunk-000").mkdir(parents=True)
+    half = len(rows) // 2
+    for k, part in enumerate((change or list)(rows)[i:j] for i, j in ((0, half), (half, None))):
+        pq.write_table(pa.Table.from_pylist(part), folder / f"meta/episodes/chunk-000/file-{k:03d}.parquet")  # fmt: skip
+    return data
+
+
+@pytest.mark.parametrize("groups", [1, 3, 7])
+@pytest.mark.parametrize("per_file", [1, 2, 4])
+def test_version_3_0_gives_the_episodes_that_2_1_gives(tmp_path, per_file, groups):
+    """Whatever shares a file, and wherever its row groups end."""
+    write(tmp_path / "old", (30, 20, 25, 10))
+    write_v3(tmp_path / "new", per_file=per_file, groups=groups)
+    (old, _), (new, report) = (
+        load_episodes(tmp_path / n, table_contract("reward")) for n in ("old", "new")
+    )
+    assert [e.name for e in new] == [e.name for e in old] and report.ticks == 85
+    for a, b in zip(old, new):
+        assert np.array_equal(a.obs, b.obs) and np.array_equal(a.action, b.action)
+        assert np.array_equal(a.reward, b.reward) and a.success == b.success
+
+
+def test_episodes_are_in_the_order_of_their_index_not_of_the_files(tmp_path):
+    write_v3(tmp_path / "set", change=lambda rows: rows[::-1])
+    names = LeRobotReader().recordings(tmp_path / "set")
+    assert names == [f"episode_{i:06d}" for i in range(4)]
+    assert [len(e) for e in load_episodes(tmp_path / "set", table_contract())[0]] == [
+        30,
+        20,
+        25,
+        10,
+    ]
+
+
+def file_before(rows):
+    """lerobot #2401: the first episode of a file is said to be in the file before."""
+    return [r | {"data/file_index": max(0, (r["episode_index"] - 1) // 2)} for r in rows]
+
+
+def begun_again(rows):
+    """lerobot #2057: the indices begin again with every file."""
+    return [r | {"dataset_from_index": 7, "dataset_to_index": 3} for r in rows]
+
+
+def without_length(rows):
+    return [{k: v for k, v in r.items() if k != "length"} for r in rows]
+
+
+@pytest.mark.parametrize("change", [file_before, begun_again, without_length])
+def test_what_converters_of_lerobot_got_wrong_is_read(tmp_path, change):
+    write_v3(tmp_path / "set", change=change)
+    episodes, _ = load_episodes(tmp_path / "set", table_contract())
+    assert [len(e) for e in episodes] == [30, 20, 25, 10]
+
+
+def twice(rows):
+    return [*rows, rows[0]]
+
+
+def without_one(rows):
+    return rows[:-1]
+
+
+def longer(rows):
+    return [*rows[:-1], rows[-1] | {"length": rows[-1]["length"] + 1}]
+
+
+def backwards(rows):
+    return [rows[0] | {"length": -1}, *rows[1:]]
+
+
+def nowhere(rows):
+    return [*rows[:-1], rows[-1] | {"data/file_index": 77}]
+
+
+@pytest.mark.parametrize("change, text", [
+    (twice, "there twice"), (without_one, "says 4 episodes, meta/episodes lists 3"),
+    (longer, "has 10 rows of episode 3, meta/episodes says 11"), (backwards, "nonsense"), (nowhere, "file-077"),
+])  # fmt: skip
+def test_episodes_that_are_not_what_meta_says_refused(tmp_path, change, text):
+    write_v3(tmp_path / "set", change=change)
+    with pytest.raises(DataRefused, match=text):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+@pytest.mark.parametrize("name", ["data/chunk-000/file-001.parquet", "meta/episodes/chunk-000/file-001.parquet"])  # fmt: skip
+@pytest.mark.parametrize("damage", ["empty", "junk", "half"])
+def test_damaged_file_of_version_3_0_refused_and_named(tmp_path, name, damage):
+    write_v3(tmp_path / "set")
+    file = tmp_path / "set" / name
+    data = file.read_bytes()
+    file.write_bytes(
+        {"empty": b"", "junk": b"PAR1" + os.urandom(200) + b"PAR1", "half": data[: len(data) // 2]}[damage]
+    )  # fmt: skip
+    with pytest.raises(DataRefused, match="file-001"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_fault_112_version_3_0_stays_inside(tmp_path):
+    write_v3(tmp_path / "set", info={"data_path": "../other/{chunk_index}-{file_index}.parquet"})
+    with pytest.raises(DataRefused, match="outside"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_fault_112_list_of_episodes_that_links_outside_refused(tmp_path):
+    write_v3(tmp_path / "set")
+    folder = tmp_path / "set/meta/episodes/chunk-000"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataRefused, match="outside.*cp -rL"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_fault_112_a_hundred_thousand_files_and_newlines_keep_their_order(tmp_path):
+    path = "data/a\nb/{episode_index:06d}.parquet"
+    write(tmp_path / "set", info={"total_episodes": 100_000, "data_path": path})
+    names = LeRobotReader().recordings(tmp_path / "set")
+    assert (
+        names == sorted(names) and len(names) == 100_000 and names[7] == "data/a\nb/000007.parquet"
+    )
+    info = INFO | {"data_path": path, "total_episodes": 1}
+    (tmp_path / "set/meta/info.json").write_text(json.dumps(info))
+    (tmp_path / "set/data/a\nb").mkdir()
+    shutil.move(tmp_path / "set/data/chunk-000/episode_000000.parquet", tmp_path / "set" / names[0])
+    assert len(load_episodes(tmp_path / "set", table_contract())[0]) == 1
+
+
+def test_only_what_the_contract_names_is_read(tmp_path):
+    """A camera in the same file is neither decoded nor held: a lying size of it does not matter."""
+    write(tmp_path / "set", (30,))
+    file = tmp_path / "set/data/chunk-000/episode_000000.parquet"
+    image = pa.array([{"bytes": os.urandom(50_000), "path": ""}] * 30)
+    pq.write_table(pq.read_table(file).append_column("observation.images.top", image), file)
+    before = pa.total_allocated_bytes()
+    reader = LeRobotReader()
+    recording = reader.read(
+        tmp_path / "set", reader.recordings(tmp_path / "set")[0], table_contract()
+    )
+    assert len(recording.streams["joints"]) == 30
+    assert pa.total_allocated_bytes() - before < 100_000
+
+
+def test_a_table_of_more_numbers_than_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    """A constant column of 10^9 rows takes a few bytes on disk and 8 GB in memory."""
+    monkeypatch.setattr("training.data.lerobot.MAX_NUMBERS", 89)
+    write(tmp_path / "set", (30,))
+    with pytest.raises(DataRefused, match="numbers in one row group"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+# Timestamps (lerobot #933, #1875, #2364): believed where they depart from index / fps.
+
+
+def at_times(folder, seconds, **more):
+    """One episode of 30 rows with timestamps."""
+    write(folder, (30,), change=lambda d: d.update(timestamp=np.asarray(seconds(np.arange(30) / FPS))), **more)  # fmt: skip
+
+
+def late_by(size, row=12):
+    return lambda t: np.where(np.arange(len(t)) < row, t, t + size).astype(np.float32)
+
+
+def test_float32_timestamps_are_the_grid(tmp_path):
+    write(tmp_path / "plain", (30,))
+    at_times(tmp_path / "set", lambda t: t.astype(np.float32) + 1000.0)
+    (plain,), _ = load_episodes(tmp_path / "plain", table_contract())
+    (timed,), report = load_episodes(tmp_path / "set", table_contract())
+    assert np.array_equal(plain.obs, timed.obs) and not any(report.dropped.values())
+
+
+def test_fault_105_lost_time_between_rows_is_a_gap(tmp_path):
+    at_times(tmp_path / "set", late_by(2.0))
+    pieces, report = load_episodes(tmp_path / "set", table_contract())
+    assert len(pieces) == 2 and report.dropped["tick without fresh data"] > 30
+    assert not pieces[0].terminal and pieces[1].terminal
+    # A command holds for three periods, and no longer; nothing spans the gap.
+    assert len(pieces[0]) <= 12 + 3 and len(pieces[1]) == 18
+    assert pieces[0].reward.sum() == 0
+
+
+def test_fault_105_rows_that_do_not_advance_are_dropped_and_counted(tmp_path):
+    """The clock was set back in the middle: rows of then must not slide between those of now."""
+
+    def seconds(t):
+        t = t.copy()
+        t[10:14] = t[3:7]
+        return t
+
+    at_times(tmp_path / "set", seconds)
+    episodes, report = load_episodes(tmp_path / "set", table_contract())
+    why = "message rejected: timestamp does not come after the row before"
+    assert report.dropped[why] == 4 and sum(map(len, episodes)) >= 26
+
+
+@pytest.mark.parametrize("seconds", [
+    lambda t: np.where(np.arange(30) == 5, np.nan, t), lambda t: np.where(np.arange(30) == 5, np.inf, t),
+    late_by(1e30), late_by(1e9), lambda t: t / 3, lambda t: (t + 1.7e9).astype(np.float32), lambda t: -t,
+], ids=["nan", "inf", "1e30", "1e9", "wrong fps", "float32 of today", "backwards"])  # fmt: skip
+def test_fault_105_timestamps_that_make_no_sense_refused(tmp_path, seconds):
+    at_times(tmp_path / "set", seconds)
+    with pytest.raises(DataRefused, match="episode_000000.*timestamps"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+# Mixed robots.
+
+
+def test_fault_109_episode_of_another_robot_refused_and_named(tmp_path):
+    write(tmp_path / "set")
+    file = tmp_path / "set/data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file)
+    other = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(80, np.float32)), 4)
+    table = table.set_column(
+        table.column_names.index("observation.state"), "observation.state", other
+    )
+    pq.write_table(table, file)
+    with pytest.raises(DataRefused, match="episode_000001.*4 numbers and 3 names"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_numbers_as_text_refused(tmp_path):
+    write(tmp_path / "set", change=lambda d: d.update(goal=pa.array(["1.5"] * len(d["goal"]))))
+    with pytest.raises(DataRefused, match="does not hold numbers but string"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_name_that_is_there_twice_refused(tmp_path):
+    features = copy.deepcopy(INFO["features"])
+    features["observation.state"]["names"] = ["a", "b", "a"]
+    write(tmp_path / "set", info={"features": features})
+    with pytest.raises(DataRefused, match="name a more than once"):
+        load_episodes(tmp_path / "set", table_contract())
+
+
+def test_reward_that_the_objective_needs_must_be_there(tmp_path):
+    """Without it every reward would be zero, and nobody would know."""
+    write(tmp_path / "set")
+    value = table_contract("reward").to_dict()
+    value["outcome"]["reward"]["column"] = ""
+    for name in ("next.reward",):  # what the writers call it is found without being named
+        assert load_episodes(tmp_path / "set", contract(value))[0][0].reward[3] == 3, name
+    shutil.rmtree(tmp_path / "set")
+    write(tmp_path / "set", change=lambda d: d.pop("next.reward"))
+    with pytest.raises(DataRefused, match="no column for 'reward'"):
+        load_episodes(tmp_path / "set", contract(value))
+
+
+def test_two_fields_of_joints_are_found_by_field_and_name(tmp_path):
+    features = copy.deepcopy(INFO["features"])
+    names = ["velocity.a", "position.b", "velocity.b", "position.a"]
+    features["observation.state"] = {"dtype": "float32", "shape": [4], "names": names}
+    wide = np.random.default_rng(3).normal(size=(30, 4)).astype(np.float32)
+    write(tmp_path / "set", (30,), info={"features": features}, change=lambda d: d.update({"observation.state": wide}))  # fmt: skip
+    value = table_contract().to_dict()
+    value["observations"][0]["fields"] = ["position", "velocity"]
+    (episode,), _ = load_episodes(tmp_path / "set", contract(value))
+    assert np.array_equal(episode.obs[:-1, :4], wide[:, [3, 1, 0, 2]].astype(float))
+
+
+# Surveys.
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_survey_has_all_numbers_and_names_what_has_none(tmp_path, version):
+    features = INFO["features"] | {
+        "observation.images.top": {"dtype": "video", "shape": [4, 4, 3], "names": ["h", "w", "c"]},
+        "timestamp": {"dtype": "float32", "shape": [1], "names": None},
+        "task": {"dtype": "string", "shape": [1], "names": None},
+    }
+
+    def change(d):
+        d["timestamp"] = (np.arange(len(d["goal"])) / FPS).astype(np.float32)
+        d["task"] = pa.array(["pick"] * len(d["goal"]))
+
+    if version == "v2.1":
+        data = write(tmp_path / "set", info={"features": features}, change=change)
+    else:
+        data = write_v3(tmp_path / "set", info={"features": features})
+    reader = LeRobotReader()
+    found = reader.survey(tmp_path / "set", reader.recordings(tmp_path / "set")[1])
+    assert found.rate == FPS and found.one_episode and found.rejected == {}
+    assert set(found.signals) == {
+        "observation.state",
+        "goal",
+        "action",
+        "next.success",
+        "next.reward",
+    }
+    assert found.signals["observation.state"].labels == ("c", "b", "a")
+    assert found.signals["goal"].labels == ("0",) and found.signals["goal"].type == ""
+    state = found.signals["observation.state"].stream
+    assert np.array_equal(state.values, data[1]["observation.state"].astype(float))
+    assert np.array_equal(np.diff(state.stamp), np.full(19, 50_000_000))
+    assert found.others["observation.images.top"] == "video"
+    assert ("task" in found.others) == (version == "v2.1") or found.others["task"] == "string"
+
+
+def test_survey_says_how_far_the_clock_departs(tmp_path):
+    features = INFO["features"] | {"timestamp": {"dtype": "float32", "shape": [1], "names": None}}
+    at_times(tmp_path / "set", late_by(2.0), info={"features": features})
+    reader = LeRobotReader()
+    found = reader.survey(tmp_path / "set", reader.recordings(tmp_path / "set")[0])
+    assert found.rejected == {"timestamp departs from index / fps by more than half a period": 18}
+
+
+def test_files_are_those_that_a_recording_is_read_from(tmp_path):
+    write(tmp_path / "old")
+    write_v3(tmp_path / "new")
+    reader = LeRobotReader()
+    old, new = (
+        [str(f.relative_to(tmp_path / n)) for f in reader.files(tmp_path / n, reader.recordings(tmp_path / n)[-1])]
+        for n in ("old", "new")
+    )  # fmt: skip
+    assert old == ["meta/info.json", "data/chunk-000/episode_000001.parquet"]
+    assert new == ["meta/info.json", "meta/episodes/chunk-000/file-000.parquet",
+                   "meta/episodes/chunk-000/file-001.parquet", "data/chunk-000/file-001.parquet"]  # fmt: skip
 
 
 # Poses.

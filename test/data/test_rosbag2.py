@@ -8,48 +8,17 @@ import zlib
 import numpy as np
 import pytest
 import yaml
-from qgf_make import ARM_FILE, SECOND, START, contract, twist_dict, velocity_dict
+from qgf_make import START, contract, twist_dict, velocity_dict
 
-from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, QgfError, UsageError
 
 pytest.importorskip("rosbags")
 
+from qgf_bags import ARM, T, write
+
 from training.data.convert import convert
 from training.data.load import load_episodes
 from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
-
-T = SECOND // 20
-ARM = Contract.load(ARM_FILE)
-
-
-def write(path, own, ticks=30, seed=0, skip=(), sources=None):
-    """A bag of one episode; returns what was written, by source: (stamp, receipt, values)."""
-    rng = np.random.default_rng(seed)
-    sources = sources or contract_sources(own)
-    written = {name: [] for name in sources}
-    with BagWriter(path, sources) as bag:
-
-        def say(name, stamp, receipt, values):
-            bag.write(name, stamp, receipt, values)
-            written[name].append((stamp, receipt, values))
-
-        for name in sources:
-            if name == "episode_start":
-                say(name, START - 5, START - 5, np.array([3.0]))
-        for k in range(ticks):
-            at = START + k * T
-            for name, source in sources.items():
-                if name in skip or name in ("episode_start", "success"):
-                    continue
-                stamped = source.stamp == "header"
-                receipt = at + int(rng.integers(1, T // 200))
-                values = rng.normal(size=len(source.labels)) * 10 ** rng.uniform(-8, 8)
-                say(name, at if stamped else receipt, receipt, values)
-        if "success" in sources:
-            end = START + ticks * T - T // 10
-            say("success", end, end, np.array([1.0]))
-    return written
 
 
 def test_what_was_written_comes_back_to_the_last_bit(tmp_path):

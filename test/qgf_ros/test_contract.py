@@ -681,3 +681,11 @@ def test_a_goal_that_was_said_once_stays_the_goal():
     ages = {o.name: contract.max_age(o) for o in contract.observations}
     assert ages["goal"] == 3600
     assert ages["cube"] == pytest.approx(0.15)
+
+
+def test_measured_positions_are_found_by_name_and_velocities_have_none():
+    value = velocity_dict()
+    assert contract(value).measured_positions.tolist() == [-1, -1]
+    value["actions"][0]["representation"] = "absolute"
+    value["observations"][0]["names"] = ["b", "c", "a"]
+    assert contract(value).measured_positions.tolist() == [2, 0]

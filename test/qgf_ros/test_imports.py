@@ -22,14 +22,16 @@ TRAINING = {
 # safetensors or the standard library.
 HOMES = {
     "rclpy": ("qgf_ros/ros/",),
+    "ament_index_python": ("qgf_ros/ros/",),
     "onnxruntime": ("qgf_ros/sampler/ort.py",),
     "torch": ("qgf_ros/sampler/torch_cuda.py",),
     "mujoco": (
         "qgf_ros/sim/planar_arm/world.py",
+        "qgf_ros/sim/pointmaze/world.py",
         "qgf_ros/sim/ur5e_cube/world.py",
         "qgf_ros/report/arm_render.py",
     ),
-    "ogbench": ("qgf_ros/sim/ur5e_cube/world.py",),
+    "ogbench": ("qgf_ros/sim/pointmaze/world.py", "qgf_ros/sim/ur5e_cube/world.py"),
     "rosbags": (),
     "matplotlib": ("qgf_ros/report/",),
     "PIL": ("qgf_ros/report/",),

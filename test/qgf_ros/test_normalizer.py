@@ -207,3 +207,52 @@ def test_a_joint_that_stood_still_beside_moving_ones_has_their_scale():
     obs = spread(0.5, 1.0)
     obs[:, 1] = 0.7
     assert fit_siblings(obs, [0, 0])[1] == pytest.approx(0.05, rel=0.02)
+
+
+def relative(obs, chunks):
+    """Of two actions the first is relative to observation 2."""
+    return Normalizer.fit(obs, chunks, reference=np.array([2, -1]))
+
+
+def test_an_action_relative_to_the_state_is_the_same_number_wherever_the_robot_is():
+    rng = np.random.default_rng(3)
+    obs = rng.normal(size=(500, 3))
+    chunks = rng.uniform(-1, 1, size=(500, 4, 2))
+    chunks[:, :, 0] += obs[:, None, 2]
+    n = relative(obs, chunks)
+    far = obs + 1000
+    moved = chunks + np.array([1000.0, 0.0])
+    assert np.allclose(n.normalize_action(chunks, obs), n.normalize_action(moved, far), atol=1e-6)
+    assert np.abs(n.action_half_range - 1).max() < 0.02  # of the difference, over the whole chunk
+
+
+def test_relative_actions_there_and_back():
+    rng = np.random.default_rng(4)
+    obs, chunks = rng.normal(size=(50, 3)), rng.normal(size=(50, 4, 2))
+    n = relative(obs, chunks)
+    inside = n.unnormalize_action(rng.uniform(-1, 1, size=chunks.shape), obs)
+    back = n.unnormalize_action(n.normalize_action(inside, obs), obs)
+    assert np.allclose(back, inside, atol=1e-6)
+    one = n.unnormalize_action(np.zeros((4, 2)), obs[0])  # a single chunk, as the node has it
+    assert np.allclose(one, n.action_center + [obs[0, 2], 0])
+    assert np.allclose(n.unnormalize_obs(n.normalize_obs(obs)), obs, atol=1e-5)
+
+
+def test_relative_actions_without_the_observation_are_refused():
+    n = relative(np.zeros((9, 3)), RNG.normal(size=(9, 4, 2)))
+    with pytest.raises(ValueError, match="need the observation"):
+        n.normalize_action(np.zeros((4, 2)))
+
+
+def test_the_reference_is_kept_and_one_from_before_there_was_any_is_as_commanded():
+    n = relative(RNG.normal(size=(9, 3)), RNG.normal(size=(9, 4, 2)))
+    assert Normalizer.from_dict(n.to_dict()).action_reference.tolist() == [2, -1]
+    old = {k: v for k, v in n.to_dict().items() if k != "action_reference"}
+    assert Normalizer.from_dict(old).action_reference.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("reference", ([3, -1], [-2, -1], [0], [0.5, -1]))
+def test_a_reference_that_points_nowhere_is_refused(reference):
+    n = relative(RNG.normal(size=(9, 3)), RNG.normal(size=(9, 4, 2)))
+    with pytest.raises(ValueError, match="action_reference"):
+        Normalizer.from_dict(n.to_dict() | {"action_reference": reference})

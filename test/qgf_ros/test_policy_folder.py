@@ -696,3 +696,14 @@ def test_fault_045_sampler_with_weights_in_another_file_refused(tmp_path, monkey
     )
     with pytest.raises(PolicyRefused, match="sampler.onnx"):
         OnnxSampler(load_policy(tmp_path / "p"), "cpu")
+
+
+def test_actions_relative_to_another_joint_are_refused(tmp_path):
+    own = contract(position_dict())
+    plain = description(own).normalizer
+    measured = tuple(map(float, own.measured_positions))
+    write_tiny(tmp_path / "right", own, normalizer=plain | {"action_reference": measured})
+    assert load_policy(tmp_path / "right").normalizer.action_reference.tolist() == [0, 1]
+    write_tiny(tmp_path / "wrong", own, normalizer=plain | {"action_reference": measured[::-1]})
+    with pytest.raises(PolicyRefused, match="measured position of the same joint"):
+        load_policy(tmp_path / "wrong")

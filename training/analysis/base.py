@@ -143,7 +143,7 @@ def interval(values: Tensor | np.ndarray, episode: Tensor | np.ndarray) -> Inter
     mean = float(total.sum() / count.sum())
     if groups < 2:
         return Interval(mean, np.nan, np.nan)
-    draws = _draws(groups)
+    draws = resamples(groups)
     drawn = draws @ count
     means = (draws @ total)[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(means, (0.025, 0.975))
@@ -166,7 +166,7 @@ def share(of: Tensor, episode: Tensor) -> Interval:
 
 
 @lru_cache(maxsize=4)
-def _draws(groups: int) -> np.ndarray:
+def resamples(groups: int) -> np.ndarray:
     """(RESAMPLES, groups): how often each episode is in each resample."""
     rng = np.random.default_rng(20266)
     return rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(np.float64)

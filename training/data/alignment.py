@@ -29,7 +29,9 @@ from training.data.rewards import End, ending, rewards
 from training.data.streams import Recording, Stream
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
-SLACK = 100  # what is received within period / SLACK of a tick counts as there: rounded stamps
+SLACK = (
+    100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
+)
 LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
 MOST_TICKS = 1_000_000  # of one episode, or a hundred per command where that is more
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
@@ -211,7 +213,7 @@ def _episode(
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
         report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1
         return []
-    ticks = np.arange(origin, stop, period, dtype=np.int64)
+    ticks = np.arange(origin, stop - period // SLACK, period, dtype=np.int64)
     if len(ticks) == 0:
         report.dropped["episode of zero length"] += 1
         return []

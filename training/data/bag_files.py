@@ -7,6 +7,7 @@ that was killed leaves none. What a file is, its first bytes say.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import tempfile
@@ -70,6 +71,9 @@ def read_messages(bag: Bag, choose: Choose, losses: Losses) -> Iterator[Path]:
                 take(receipt, raw)
         except Damage as damage:
             losses.add(f"file unreadable: {damage}", bag.counts.get(file.name, 1))
+        except OSError as error:
+            why = f"file unreadable: {file.name}: {error.strerror}"
+            losses.add(why, bag.counts.get(file.name, 1))
         yield file
     for name, count in bag.missing.items():
         losses.add(f"file missing: {name}", count)
@@ -188,11 +192,13 @@ def _count(value: Any) -> int | None:
 @contextmanager
 def _plain(file: Path, losses: Losses) -> Iterator[Path]:
     """The file itself, or a copy in a place of our own: decompressed, or with what its journal
-    holds. The original is never written to, and nothing is left beside it."""
+    holds, or without a page that was cut. The original is never written to, nothing is left beside
+    it."""
     with file.open("rb") as opened:
         packed = opened.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
     journals = [j for end in JOURNALS if (j := Path(f"{file}{end}")).is_file() and j.stat().st_size]
-    if not packed and not journals:
+    whole = sqlite_salvage.whole_pages(file)
+    if not packed and not journals and whole == file.stat().st_size:
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="qgf_bag_") as folder:
@@ -200,11 +206,17 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
         try:
             if packed:
                 _unpack(file, copy, losses)
-            else:
+            elif journals:
                 for source in (file, *journals):
                     contained(file.parent, source)
+                    if source is not file and sqlite_salvage.names_another_file(source):
+                        raise Damage(f"{source.name} names another file, which no bag's does")
                     shutil.copyfile(source, f"{copy}{source.name[len(file.name) :]}")
                 sqlite_salvage.apply_journal(copy, file.name, losses)
+            else:
+                shutil.copyfile(file, copy)
+            if (whole := sqlite_salvage.whole_pages(copy)) < copy.stat().st_size:
+                os.truncate(copy, whole)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import attrgetter
 from typing import Any
 
@@ -26,7 +26,6 @@ OTHERS = (
     "sensor_msgs/Image",
     "sensor_msgs/CompressedImage",
     "sensor_msgs/PointCloud2",
-    "std_msgs/Header",
 )
 SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
 JOINTS = ("position", "velocity", "effort")
@@ -34,7 +33,7 @@ JOINTS = ("position", "velocity", "effort")
 
 def survey_bag(bag: Bag, name: str) -> Survey:
     """Every topic with numbers. At most MAX_NUMBERS are kept; messages behind those are counted."""
-    losses, room, topics = Losses(), _Room(), dict[str, _Topic]()
+    losses, room, topics = Losses(), _Room(MAX_NUMBERS), dict[str, _Topic]()
 
     def choose(channel: Channel) -> Take | None:
         topic = topics.setdefault(channel.topic, _Topic(channel.short_type, room))
@@ -57,7 +56,7 @@ def survey_bag(bag: Bag, name: str) -> Survey:
 class _Room:
     """For numbers, shared by all topics."""
 
-    left: int = MAX_NUMBERS
+    left: int
     refused: int = 0  # messages
 
 
@@ -91,10 +90,10 @@ class _Topic:
         """What becomes of a channel's messages; None where they hold no numbers."""
         try:
             store = typestore(channel)
-            leaves = list(_leaves(store, channel.type))
+            leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
         except (Damage, _TooMany):
             return None
-        if self._too_many or not leaves:
+        if self._too_many or not 0 < len(leaves) <= MAX_VALUES:
             return None
         joints = self.type == "sensor_msgs/JointState"
         read = _joints if joints else _reader(leaves)

@@ -14,7 +14,7 @@ from rosbags.typesys import get_typestore
 
 from qgf_ros.contract import ActionSpec, Source
 from qgf_ros.errors import UsageError
-from qgf_ros.messages import message_type
+from qgf_ros.messages import TYPES, message_type
 from training.data.bag_types import STORE, long_type
 from training.data.mcap_salvage import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
 
@@ -39,6 +39,9 @@ class BagWriter:
             raise UsageError(
                 f"{', '.join(shared)} share a topic; such messages can be read, not written"
             )
+        foreign = sorted({s.type for s in sources.values() if s.type not in TYPES})
+        if foreign:
+            raise UsageError(f"{', '.join(foreign)}: such messages can be read, not written")
         self._sources = sources
         self._store = get_typestore(STORE)
         self._writer = _Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])

@@ -75,7 +75,7 @@ def convert(
     counts = _begin(out, plan)
     if counts is None:
         counts = _all(work, out, chosen, workers, progress)
-        if to not in BAGS and not counts["episodes"]:
+        if to not in BAGS and not counts.get("episodes"):
             raise DataRefused(f"{data} holds no usable episode ({counts})")
         if to.startswith("lerobot"):
             _assemble(out, to.removeprefix("lerobot-"), contract)

@@ -65,7 +65,8 @@ class LeRobotWriter:
         row: dict[str, Any] = {"episode_index": number, "tasks": [self._task], "length": count}
         if self._version == "v2.1":
             place = {"episode_chunk": number // CHUNK, "episode_index": number}
-            pq.write_table(table, self._new_file(DATA_PATH["v2.1"].format(**place)))
+            name = DATA_PATH["v2.1"].format(**place)
+            pq.write_table(table, self._new_file(name), write_page_checksum=True)
         else:
             self._append(table)
             row["data/chunk_index"], row["data/file_index"] = divmod(self._file, CHUNK)
@@ -102,7 +103,9 @@ class LeRobotWriter:
             self._file, self._bytes = self._file + 1, 0
             chunk, number = divmod(self._file, CHUNK)
             name = DATA_PATH["v3.0"].format(chunk_index=chunk, file_index=number)
-            self._writer = pq.ParquetWriter(self._new_file(name), table.schema)
+            self._writer = pq.ParquetWriter(
+                self._new_file(name), table.schema, write_page_checksum=True
+            )
         self._writer.write_table(table)
         self._bytes += table.nbytes
 
@@ -114,7 +117,7 @@ class LeRobotWriter:
             for row, stats in zip(self._episodes, self._stats)
         ]
         file = self._new_file("meta/episodes/chunk-000/file-000.parquet")
-        pq.write_table(pa.Table.from_pylist(rows), file)
+        pq.write_table(pa.Table.from_pylist(rows), file, write_page_checksum=True)
         pq.write_table(_tasks(self._task), self._new_file("meta/tasks.parquet"))
         total = {n: _plain(_merged([s[n] for s in self._stats])) for n in self._features}
         self._new_file("meta/stats.json").write_text(json.dumps(total, indent=4))

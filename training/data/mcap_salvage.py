@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from training.data.bag_damage import MAX_RECORD, Damage, Losses, budget, inflate
+from training.data.bag_damage import MAX_RECORD, Damage, Losses, budget, check_size, inflate
 from training.data.bag_types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -158,7 +158,9 @@ class _File:
             raise Damage(f"{stored} bytes; at most {MAX_RECORD} are read")
         if kind not in ("", "zstd", "lz4"):
             raise Damage(f"compression {kind!r} is not known")
-        self._budget -= size
+        if kind:
+            check_size(stored, size)  # before it counts: one wrong number must not stop the others
+        self._budget -= stored if not kind else size
         if self._budget < 0:
             raise Damage("the file becomes too much when it is decompressed")
         data = self._file.read(stored)
@@ -191,7 +193,7 @@ class _File:
                     return self._lose("file damaged: a record longer than its chunk")
                 opcode, length = HEAD.unpack_from(raw, at)
                 at, end = at + HEAD.size, at + HEAD.size + length
-                if end > size:
+                if end > size or not opcode:
                     return self._lose("file damaged: a record longer than its chunk")
                 if opcode in (SCHEMA, CHANNEL):
                     try:

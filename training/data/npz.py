@@ -118,10 +118,10 @@ class Archive:
                 members = source.infolist()
                 if len(members) > MAX_ARRAYS or len(set(source.namelist())) < len(members):
                     raise ValueError("it has too many arrays, or two of one name")
+                if any(not i.filename.endswith(".npy") for i in members):
+                    raise ValueError("it holds something else than arrays")
                 self._headers = {
-                    i.filename.removesuffix(".npy"): _header(source, i)
-                    for i in members
-                    if i.filename.endswith(".npy")
+                    i.filename.removesuffix(".npy"): _header(source, i) for i in members
                 }
         except DAMAGE as error:
             raise self._refused(error) from None

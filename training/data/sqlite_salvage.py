@@ -7,6 +7,7 @@ Where rows cannot be read, the next ones that can are looked for by their number
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from training.data.bag_damage import MAX_RECORD, Damage, Losses
 from training.data.bag_types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"SQLite format 3\0"
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 MAX_TABLE = 10_000  # topics, and definitions
 MAX_GAPS = 1000  # damaged stretches of one file
 LAST = 2**63 - 1
@@ -37,12 +39,19 @@ def read_sqlite(
     try:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
             database.execute("PRAGMA trusted_schema = OFF")
+            if sys.version_info >= (
+                3,
+                11,
+            ):  # of a name or a definition; messages are measured first
+                database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD)
             # Nothing is written; with this sqlite reads a file that is shorter than it should be.
             database.execute("PRAGMA writable_schema = ON")
             channels = _channels(database, name)
             takes = {n: take for n, c in channels.items() if (take := choose(c)) is not None}
             rows = _Rows(database, name, takes, losses)
             yield from rows.messages()
+            if not rows.damaged and _is_short(path):
+                losses.add(f"file cut short: {name}: its end is missing, no message is")
             if rows.damaged and expected is not None and expected > rows.accounted:
                 missing = expected - rows.accounted
                 losses.add(f"{name}: messages behind the damage are missing", missing)
@@ -165,6 +174,33 @@ def _channels(database: sqlite3.Connection, name: str) -> dict[int, Channel]:
 
 def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:
     return database.execute(query, values).fetchmany(MAX_TABLE)
+
+
+def whole_pages(path: Path) -> int:
+    """Bytes of a file up to its last whole page: sqlite takes what is missing of a page for zeros,
+    and a message that reaches into it for whole."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) else 0
+    size = path.stat().st_size
+    return size - size % (65536 if page == 1 else page or 1)
+
+
+def _is_short(path: Path) -> bool:
+    """Whether there are fewer pages than the file itself says."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    valid = head[24:28] == head[92:96]  # sqlite's own rule of when to believe the number
+    return valid and path.stat().st_size < pages * (65536 if page == 1 else page)
+
+
+def names_another_file(journal: Path) -> bool:
+    """Whether a journal ends in the name of a super-journal: sqlite would look for that file, which
+    may be anywhere, and delete it. No bag has one."""
+    with journal.open("rb") as file:
+        file.seek(max(0, journal.stat().st_size - len(JOURNAL_MAGIC)))
+        return file.read() == JOURNAL_MAGIC
 
 
 def apply_journal(copy: Path, name: str, losses: Losses) -> None:

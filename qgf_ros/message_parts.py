@@ -1,0 +1,113 @@
+"""What messages are made of: trees of parts, read and built by attribute paths ("pose.position.x")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+# make("std_msgs/Float64", data=1.0) builds a message of the caller's world.
+Make = Callable[..., Any]
+
+# What a number of a message is in Python.
+NUMBERS: dict[str, type] = {"bool": bool, "float32": float, "float64": float}
+NUMBERS |= {f"{sign}int{bits}": int for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+class SchemaError(ValueError):
+    """A message does not have the shape that the contract says."""
+
+
+# Parts of messages: another message, a number, or what is written as zeros or empty and never
+# read (covariances, names of frames). Headers are the caller's.
+COVARIANCE_6, COVARIANCE_3 = "float64[36]", "float64[9]"
+PARTS: dict[str, dict[str, str]] = {
+    "geometry_msgs/Point": dict.fromkeys("xyz", "float64"),
+    "geometry_msgs/Vector3": dict.fromkeys("xyz", "float64"),
+    "geometry_msgs/Quaternion": dict.fromkeys("xyzw", "float64"),
+    "geometry_msgs/Pose": {
+        "position": "geometry_msgs/Point",
+        "orientation": "geometry_msgs/Quaternion",
+    },
+    "geometry_msgs/Twist": dict.fromkeys(("linear", "angular"), "geometry_msgs/Vector3"),
+    "geometry_msgs/Accel": dict.fromkeys(("linear", "angular"), "geometry_msgs/Vector3"),
+    "geometry_msgs/Wrench": dict.fromkeys(("force", "torque"), "geometry_msgs/Vector3"),
+    "geometry_msgs/PoseWithCovariance": {"pose": "geometry_msgs/Pose", "covariance": COVARIANCE_6},
+    "geometry_msgs/TwistWithCovariance": {
+        "twist": "geometry_msgs/Twist",
+        "covariance": COVARIANCE_6,
+    },
+    "geometry_msgs/PointStamped": {"point": "geometry_msgs/Point"},
+    "geometry_msgs/Vector3Stamped": {"vector": "geometry_msgs/Vector3"},
+    "geometry_msgs/PoseStamped": {"pose": "geometry_msgs/Pose"},
+    "geometry_msgs/TwistStamped": {"twist": "geometry_msgs/Twist"},
+    "geometry_msgs/AccelStamped": {"accel": "geometry_msgs/Accel"},
+    "geometry_msgs/WrenchStamped": {"wrench": "geometry_msgs/Wrench"},
+    "nav_msgs/Odometry": {
+        "child_frame_id": "string",
+        "pose": "geometry_msgs/PoseWithCovariance",
+        "twist": "geometry_msgs/TwistWithCovariance",
+    },
+    "sensor_msgs/Imu": {
+        "orientation": "geometry_msgs/Quaternion",
+        "orientation_covariance": COVARIANCE_3,
+        "angular_velocity": "geometry_msgs/Vector3",
+        "angular_velocity_covariance": COVARIANCE_3,
+        "linear_acceleration": "geometry_msgs/Vector3",
+        "linear_acceleration_covariance": COVARIANCE_3,
+    },
+}
+QUATERNION = "geometry_msgs/Quaternion"
+
+
+def paths(type_name: str) -> list[str]:
+    """Attribute paths below a type, depth first; an orientation stands before its components."""
+    found = []
+    for name, part in PARTS[type_name].items():
+        if part in PARTS:
+            found += [name] if part == QUATERNION else []
+            found += [f"{name}.{below}" for below in paths(part)]
+        elif part in NUMBERS:
+            found.append(name)
+    return found
+
+
+def part_at(type_name: str, path: str) -> str:
+    """The type at the end of an attribute path; "" where the path leads nowhere."""
+    for name in path.split("."):
+        type_name = PARTS.get(type_name, {}).get(name, "")
+    return type_name
+
+
+def built(
+    make: Make, type_name: str, prefix: str, values: dict[str, Any], extra: dict[str, Any]
+) -> Any:
+    """A message with the given numbers by path, zeros elsewhere."""
+    parts: dict[str, Any] = {}
+    for name, part in PARTS[type_name].items():
+        path = f"{prefix}{name}"
+        if part in PARTS:
+            parts[name] = built(make, part, f"{path}.", values, {})
+        elif part in NUMBERS:
+            default = 1.0 if type_name == QUATERNION and name == "w" else 0.0
+            parts[name] = NUMBERS[part](values.get(path, default))
+        else:
+            parts[name] = "" if part == "string" else np.zeros(int(part[8:-1]))
+    return make(type_name, **extra, **parts)
+
+
+def number(msg: Any, path: str) -> float:
+    try:
+        value = reduce(_step, path.split("."), msg)
+    except (AttributeError, IndexError, TypeError):
+        raise SchemaError(f"the message has no field {path!r}") from None
+    if not isinstance(value, Real):  # a text "7" is no number either
+        raise SchemaError(f"{path} holds no number but {type(value).__name__}")
+    return float(value)
+
+
+def _step(part: Any, name: str) -> Any:
+    return part[int(name)] if name.isdigit() else getattr(part, name)

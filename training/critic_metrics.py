@@ -1,0 +1,107 @@
+"""What recorded outcomes say of a critic: calibration, separation, spread off the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from training.analysis.base import Interval, resamples
+from training.models import spread
+from training.prediction import between, drawn
+from training.sampling import CriticFn
+
+BINS = 10  # of the reliability table, with as many chunks each
+
+
+def calibration(q: np.ndarray, to_go: np.ndarray, episode: np.ndarray) -> dict[str, Any]:
+    """Q of recorded chunks (N,) against the discounted return that followed (N,), scaled alike.
+
+    slope and intercept are of the line return = intercept + slope * Q: 1 and 0 where Q says what
+    comes. bias is mean Q less mean return. Where either never varies, slope and correlations are NaN.
+    """
+    line = _regression(q, to_go, episode)
+    ranks = _regression(rankdata(q), rankdata(to_go), episode)
+    order = np.argsort(q, kind="stable")
+    bins = [rows for rows in np.array_split(order, BINS) if len(rows)]
+    return {
+        **{name: asdict(line[name]) for name in ("slope", "intercept", "bias", "pearson")},
+        "spearman": asdict(ranks["pearson"]),
+        "bins": [
+            {"q": float(q[rows].mean()), "to_go": float(to_go[rows].mean()), "chunks": len(rows)}
+            for rows in bins
+        ],
+    }
+
+
+def _regression(x: np.ndarray, y: np.ndarray, episode: np.ndarray) -> dict[str, Interval]:
+    """Of y on x, with intervals over episodes."""
+    middle_x, middle_y = x.mean(), y.mean()  # so that the sums of squares keep their digits
+    u, v = x - middle_x, y - middle_y
+    group, draws = drawn(episode)
+    columns = (np.ones_like(u), u, v, u * u, u * v, v * v)
+    sums = draws @ np.stack([np.bincount(group, c) for c in columns], axis=1)
+    count, su, sv, suu, suv, svv = sums.T
+    var_x, cov, var_y = (
+        suu / count - (su / count) ** 2,
+        suv / count - su * sv / count**2,
+        svv / count - (sv / count) ** 2,
+    )
+    # Below rounding of the sums it did not vary.
+    var_x = np.where(var_x > 1e-12 * max(1.0, middle_x**2), var_x, np.nan)
+    var_y = np.where(var_y > 1e-12 * max(1.0, middle_y**2), var_y, np.nan)
+    slope = cov / var_x
+    mean_x, mean_y = su / count + middle_x, sv / count + middle_y
+    return {
+        "slope": between(slope),
+        "intercept": between(mean_y - slope * mean_x),
+        "bias": between(mean_x - mean_y),
+        "pearson": between(cov / np.sqrt(var_x * var_y)),
+    }
+
+
+def separation(succeeded: np.ndarray, failed: np.ndarray) -> Interval:
+    """Q of episodes that succeeded (P,) and of ones that failed (F,): the share of pairs in which
+    the success has the larger one (AUC), ties counted half.
+
+    Where all pairs agree a bootstrap would claim certainty: the open end is then the exact binomial
+    one for as many trials as the rarer outcome has episodes.
+    """
+    wins = (succeeded[:, None] > failed) + 0.5 * (succeeded[:, None] == failed)
+    mean, few = float(wins.mean()), min(wins.shape)
+    open_end = 0.025 ** (1 / few)
+    if mean in (0.0, 1.0):
+        return Interval(mean, *((0.0, 1 - open_end) if mean == 0 else (open_end, 1.0)))
+    draws = resamples(sum(wins.shape))
+    first, second = draws[:, : len(succeeded)], draws[:, len(succeeded) :]
+    pairs = first.sum(axis=1) * second.sum(axis=1)
+    means = ((first @ wins) * second).sum(axis=1)[pairs > 0] / pairs[pairs > 0]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(mean, float(low), float(high))
+
+
+@torch.no_grad()
+def disagreement(
+    critic: CriticFn, obs: Tensor, action: Tensor, episode: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Standard deviation of the members at recorded states (B, O): for the chunk that was recorded
+    there (B, D), for one recorded elsewhere, and for uniform noise; and as multiples of the first."""
+    random = torch.Generator().manual_seed(seed)
+    elsewhere = action[torch.randperm(len(action), generator=random)]
+    noise = 2 * torch.rand(action.shape, generator=random, dtype=action.dtype) - 1
+    group, draws = drawn(episode)
+    sums = {}
+    for name, chunk in (("recorded", action), ("elsewhere", elsewhere), ("uniform", noise)):
+        std = spread(critic(obs, chunk)).double().numpy()
+        sums[name] = draws @ np.bincount(group, std)
+    count = draws @ np.bincount(group)
+    recorded = np.where(sums["recorded"] > 0, sums["recorded"], np.nan)
+    return {
+        **{name: asdict(between(total / count)) for name, total in sums.items()},
+        "elsewhere_ratio": asdict(between(sums["elsewhere"] / recorded)),
+        "uniform_ratio": asdict(between(sums["uniform"] / recorded)),
+    }

@@ -1,0 +1,229 @@
+"""Rates, gaps, stamps, clocks; how commands lead states, and where states rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from training.data.doctor.check import SHOWN, Check, some, steady, worst_of
+from training.data.doctor.dataset import Dataset, rate
+from training.data.doctor.leads import Lead
+from training.data.doctor.sample import column_quantile
+from training.data.doctor.summary import GAP_PERIODS
+
+JITTER = 1.5  # 99 % quantile of the interval over its median
+LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
+TRUSTED = 0.5  # correlation, below which a lead means little
+OFFSET = 0.1  # of the state's range
+
+
+def rates(data: Dataset) -> Check:
+    if data.timeless:
+        return Check(
+            "rates",
+            "warn",
+            "nothing says how many rows there are per second: rates and leads are unknown",
+            "write it into the dataset (`fps` of an npz file); until then a row is one period of the contract",
+        )
+    said = [r.rate for r in data.readable if r.rate]
+    uneven, places = [], []
+    for s in steady(data):
+        middle, late = s.intervals.quantile((0.5, 0.99))[:, 0]
+        if late > JITTER * middle:
+            uneven.append(s.topic)
+            places.append(
+                f"{s.topic}: {rate(s):.4g} Hz, but 1 % of its intervals are above {late * 1e3:.3g} ms"
+            )
+    off = {why: n for why, n in data.rejected.items() if why.startswith("timestamp ")}
+    if off:
+        return Check(
+            "rates",
+            "bad",
+            f"timestamps of {max(off.values())} rows disagree with {data.rate:g} Hz",
+            "write the true rate into the dataset (fps in meta/info.json), or record again what was dropped",
+            tuple(f"{n} x {why}" for why, n in off.items()),
+        )
+    if len(set(said)) > 1:
+        return Check(
+            "rates",
+            "bad",
+            f"recordings are stated at {some(f'{r:g} Hz' for r in sorted(set(said)))}",
+            "one contract has one period: keep rates in folders of their own",
+        )
+    if uneven:
+        return Check(
+            "rates",
+            "warn",
+            f"{len(uneven)} of {len(steady(data))} signals have uneven intervals",
+            "alignment takes the newest message within max_age; look at the recorder's load, and "
+            "give max_age room for the longest interval",
+            tuple(places[:SHOWN]),
+        )
+    return Check("rates", "ok", f"{data.rate:.4g} Hz; intervals are even")
+
+
+def gaps(data: Dataset) -> Check:
+    found = sum(s.gaps for s in data.signals.values())
+    if not found:
+        return Check(
+            "gaps", "ok", f"nobody fell silent for more than {GAP_PERIODS} of its intervals"
+        )
+    largest = sorted(
+        ((g, s.topic) for s in data.signals.values() for g in s.largest),
+        key=lambda p: -p[0].seconds,
+    )
+    return Check(
+        "gaps",
+        "warn",
+        f"{found} gaps of more than {GAP_PERIODS} intervals, the longest {largest[0][0].seconds:.3g} s",
+        "episodes are cut there, never interpolated; look at the network and the recorder's cache",
+        tuple(
+            f"{topic}: {g.seconds:.3g} s at {g.at:.4g} s in {data.recordings[g.recording].name}"
+            for g, topic in largest[:SHOWN]
+        ),
+    )
+
+
+def stamps(data: Dataset) -> Check:
+    back, same = ({s.topic: getattr(s, k) for s in steady(data)} for k in ("backward", "repeated"))
+    disorder, twice = sum(back.values()), sum(same.values())
+    if not disorder and not twice:
+        return Check("stamps", "ok", "stamps of every signal increase")
+    places = [f"{t}: {n} stamps go back" for t, n in worst_of(back)]
+    places += [f"{t}: {n} stamps are repeated" for t, n in worst_of(same)]
+    return Check(
+        "stamps",
+        "warn",
+        f"{disorder} stamps go back, {twice} are repeated",
+        "a late message never replaces a newer one; if the sender repeats stamps, give "
+        "`stamp: receipt` for that source",
+        tuple(places[:SHOWN]),
+    )
+
+
+def clocks(data: Dataset) -> Check | None:
+    """Header stamps against receipt: age on arrival, and whether the two clocks are one."""
+    stamped = [s for s in data.signals.values() if s.type and s.messages and s.unset < s.recordings]
+    if not any(s.type for s in data.signals.values()):
+        return None  # a table has one clock
+    unset = [
+        s.topic
+        for s in steady(data)
+        if s.unset == s.recordings and s.type.endswith(("Stamped", "JointState", "Odometry", "Imu"))
+    ]
+    odd = []
+    for s in stamped:
+        low, middle, high = s.latency.quantile((0.01, 0.5, 0.99))[:, 0]
+        if low < -FUTURE or middle > LATE:
+            odd.append(
+                f"{s.topic}: {middle:.3g} s from stamp to receipt (1 %: {low:.3g}, 99 %: {high:.3g})"
+            )
+    if odd:
+        return Check(
+            "clocks",
+            "bad",
+            f"{len(odd)} signals are stamped by another clock than the recorder's",
+            "synchronise the clocks (chrony), or give `stamp: receipt` for those sources",
+            tuple(odd[:SHOWN]),
+        )
+    if unset:
+        return Check(
+            "clocks",
+            "warn",
+            f"the stamps of {some(unset)} are unset: receipt counts instead",
+            "let the driver stamp its messages: a delay of the transport cannot be seen otherwise",
+        )
+    worst = max((float(s.latency.quantile(0.99)[0]) for s in stamped), default=0.0)
+    return Check(
+        "clocks", "ok", f"99 % of messages are received within {worst * 1e3:.3g} ms of their stamp"
+    )
+
+
+def lead(data: Dataset) -> Check | None:
+    if not data.of("command"):
+        return Check(
+            "lead",
+            "warn",
+            "no signal looks like a command",
+            "nothing can be cloned from states alone: record the commands, or name their topic in a contract",
+        )
+    measured = {p.name: combined(found) for p, found in data.leads.items()}
+    clear = {n: x for n, x in measured.items() if x.correlation >= TRUSTED}
+    if not clear:
+        return Check(
+            "lead",
+            "warn",
+            "no commanded number could be matched with a state that follows it",
+            "give commands the names of the joints they move (JointState, or names in info.json)",
+        )
+    seconds = [x.seconds for x in clear.values()]
+    behind = [f"{n}: {x.seconds * 1e3:.0f} ms" for n, x in clear.items() if x.seconds < 0]
+    middle = float(np.median(seconds))
+    span = f"median of {len(clear)}; {min(seconds) * 1e3:.0f} to {max(seconds) * 1e3:.0f}"
+    text = f"commands lead their states by {middle * 1e3:.0f} ms ({span})"
+    if len(behind) > len(clear) / 4:
+        return Check(
+            "lead",
+            "bad",
+            f"states come before their commands: {some(behind)}",
+            "the recorded action is not what was sent, or is written one row late",
+            tuple(behind[:SHOWN]),
+        )
+    if middle > 1:
+        return Check("lead", "warn", text, "that is long: check both clocks")
+    return Check("lead", "ok", text + "; pairing keeps it, so it must not be added again")
+
+
+def offset(data: Dataset) -> Check | None:
+    """A joint that rests elsewhere than it was told: calibration (lerobot #3762), load, or gravity."""
+    found = []
+    ranges = {
+        (s.topic, n): float(
+            np.subtract(*column_quantile(s.values.rows[:, [i]], (0.99, 0.01))[:, 0])
+        )
+        for s in data.of("state")
+        for i, n in enumerate(s.labels)
+    }
+    said = {p: combined(x).offset for p, x in data.leads.items()}
+    said = {p: x for p, x in said.items() if np.isfinite(x)}
+    if not said:
+        return None
+    for pair, value in said.items():
+        width = ranges.get((pair.state, pair.state_label), 0.0)
+        if abs(value) > OFFSET * width > 0:
+            found.append(
+                (
+                    abs(value) / width,
+                    f"{pair.name}: rests {value:+.3g} from its command, {abs(value) / width:.0%} of its range",
+                )
+            )
+    if not found:
+        largest = max(said.items(), key=lambda x: abs(x[1]))
+        return Check(
+            "offset",
+            "ok",
+            f"at rest, states are where they were sent; largest: {largest[0].name} {largest[1]:+.3g}",
+        )
+    found.sort(reverse=True)
+    return Check(
+        "offset",
+        "warn",
+        f"{len(found)} joints rest away from where they were sent",
+        "compare zero positions of leader and follower; a gripper on an object, or gravity, is no fault",
+        tuple(text for _, text in found[:SHOWN]),
+    )
+
+
+def combined(found: Iterable[Lead]) -> Lead:
+    """Medians over recordings; of the lead over those in which it is clear."""
+    found = list(found)
+    clear = [x for x in found if x.correlation >= TRUSTED]
+    lead_of = [x.seconds for x in clear]
+    likeness = [x.correlation for x in (clear or found) if np.isfinite(x.correlation)]
+    offsets = [x.offset for x in found if np.isfinite(x.offset)]
+
+    def middle(x: list[float]) -> float:
+        return float(np.median(x)) if x else float("nan")
+
+    return Lead(middle(lead_of), middle(likeness), middle(offsets))

@@ -1,0 +1,27 @@
+"""Verdicts on what is in a dataset, each with its fix. Every check is a function of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from training.data.doctor.check import Check
+from training.data.doctor.check_contract import fresh, kept, limits, rewards
+from training.data.doctor.check_recordings import duplicates, layout, outcomes, readable, short
+from training.data.doctor.check_timing import clocks, gaps, lead, offset, rates, stamps
+from training.data.doctor.check_values import constant, finite, outliers, saturated, units
+from training.data.doctor.dataset import Dataset
+
+ASKED: tuple[Callable[[Dataset], Check | None], ...] = (
+    readable, layout, outcomes, rates, gaps, stamps, clocks, finite, constant, saturated,
+    outliers, units, lead, offset, duplicates, short, kept, fresh, limits, rewards,
+)  # fmt: skip
+
+
+def checks(data: Dataset) -> list[Check]:
+    """Every check that applies, in a fixed order."""
+    return [found for ask in ASKED if (found := ask(data)) is not None]
+
+
+def worst(found: Sequence[Check]) -> str:
+    """bad if any check is, else warn if any is, else ok."""
+    return max((c.verdict for c in found), key=("ok", "warn", "bad").index, default="ok")

@@ -1,0 +1,214 @@
+"""One recording in numbers that can be added up: small, whatever the recording's size."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from training.data.doctor.leads import Lead, leads
+from training.data.doctor.roles import Pair, Role, last_word, role
+from training.data.doctor.sample import Extremes, Sample
+from training.data.labels import Label
+from training.data.streams import Signal, Survey
+
+ROWS, NUMBERS = 4096, 400_000  # kept of one signal
+GAP_PERIODS = 5
+FEW_GAPS = 5  # largest of a signal that are kept
+STEADY = 20  # messages from which a signal has a rate
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Silence of a signal that otherwise has a rate."""
+
+    seconds: float
+    at: float  # s from the recording's beginning
+    recording: int = 0
+
+
+@dataclass(frozen=True)
+class SignalSummary:
+    """One topic or column: d numbers per message."""
+
+    topic: str
+    type: str
+    labels: tuple[str, ...]
+    units: str
+    role: Role
+    messages: int
+    recordings: int  # that have it
+    seconds: float  # between first and last message, added up
+    intervals: Sample  # s between the stamps of neighbours, (k, 1)
+    latency: Sample  # s from stamp to receipt, (k, 1)
+    values: Sample  # (k, d)
+    speeds: Sample  # |change| per s between neighbours, (k, d); of commands
+    missing: np.ndarray  # (d,) messages in which the number is not finite
+    extremes: Extremes
+    gaps: int
+    largest: tuple[Gap, ...]
+    backward: int  # stamps before their predecessor's
+    repeated: int  # stamps equal to their predecessor's
+    unset: int  # recordings in which no message carries a stamp of its own
+
+    def merge(self, other: SignalSummary) -> SignalSummary:
+        """Both together; `other` has the same labels."""
+        size = rows_kept(len(self.labels))
+        counts = "messages recordings seconds missing gaps backward repeated unset".split()
+        return replace(
+            self,
+            **{key: getattr(self, key) + getattr(other, key) for key in counts},
+            intervals=self.intervals.merge(other.intervals, ROWS),
+            latency=self.latency.merge(other.latency, ROWS),
+            values=self.values.merge(other.values, size),
+            speeds=self.speeds.merge(other.speeds, size),
+            extremes=self.extremes.merge(other.extremes),
+            largest=_largest(self.largest + other.largest),
+        )
+
+    def numbered(self, recording: int) -> SignalSummary:
+        gaps = tuple(replace(g, recording=recording) for g in self.largest)
+        return replace(self, extremes=self.extremes.numbered(recording), largest=gaps)
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """One recording, or the sentence why it cannot be read."""
+
+    name: str
+    refused: str = ""
+    seconds: float = 0.0
+    rows: int = 0  # of its longest signal
+    episodes: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)  # success, failure, unknown
+    rate: float = 0.0  # Hz that the dataset says
+    whole: bool = False  # the recording is one episode
+    content: str = ""  # SHA-256 of its numbers
+    signals: dict[str, SignalSummary] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    leads: dict[Pair, Lead] = field(default_factory=dict)
+
+
+def summarise(
+    survey: Survey,
+    pairs: Sequence[Pair],
+    period: float,
+    labels: Mapping[str, Label] | None = None,
+) -> RecordingSummary:
+    """period [s]: of the commands, for the leads of `pairs`. labels: as `Labels.by_recording` has them."""
+    rng = np.random.default_rng(zlib.crc32(survey.name.encode()))
+    spoken = [s.stream.receipt for s in survey.signals.values() if len(s.stream)]
+    begin = min((int(r[0]) for r in spoken), default=0)
+    end = max((int(r[-1]) for r in spoken), default=0)
+    starts = _starts(survey)
+    return RecordingSummary(
+        name=survey.name,
+        seconds=(end - begin) * 1e-9,
+        rows=max((len(r) for r in spoken), default=0),
+        episodes=max(len(starts), 1) if spoken else 0,
+        outcomes=_outcomes(survey, starts, labels or {}) if spoken else {},
+        rate=survey.rate,
+        whole=survey.one_episode,
+        content=_content(survey, begin),
+        signals={k: _signal(s, begin, starts, rng) for k, s in survey.signals.items()},
+        others=survey.others,
+        rejected=survey.rejected,
+        leads=leads(survey, pairs, period),
+    )
+
+
+def _signal(
+    signal: Signal, begin: int, starts: np.ndarray, rng: np.random.Generator
+) -> SignalSummary:
+    stream, kind = signal.stream, role(signal.topic, signal.type)
+    size = rows_kept(len(signal.labels))
+    # Between two episodes of a bag nobody has to speak, and everything may jump.
+    within = np.diff(np.searchsorted(starts, stream.receipt, side="right")) == 0
+    steps = (np.diff(stream.stamp) * 1e-9)[within]
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    gaps: tuple[Gap, ...] = ()
+    if len(stream) >= STEADY and middle > 0 and kind in ("state", "command"):
+        silent = np.diff(stream.receipt) * 1e-9
+        gaps = tuple(
+            Gap(float(silent[k]), float(stream.receipt[k] - begin) * 1e-9)
+            for k in np.flatnonzero(within & (silent > GAP_PERIODS * middle))
+        )
+    speeds = np.empty((0, len(signal.labels)))
+    if kind == "command" and middle > 0:
+        steady = steps >= middle / 2  # two messages in one instant have no speed
+        speeds = np.abs(np.diff(stream.values, axis=0))[within][steady] / steps[steady, None]
+    return SignalSummary(
+        topic=signal.topic,
+        type=signal.type,
+        labels=signal.labels,
+        units=signal.units,
+        role=kind,
+        messages=len(stream),
+        recordings=1,
+        seconds=float(stream.receipt[-1] - stream.receipt[0]) * 1e-9 if len(stream) else 0.0,
+        intervals=Sample.of(steps[:, None], ROWS, rng),
+        latency=Sample.of((stream.receipt - stream.stamp)[:, None] * 1e-9, ROWS, rng),
+        values=Sample.of(stream.values, size, rng),
+        speeds=Sample.of(speeds, size, rng),
+        missing=(~np.isfinite(stream.values)).sum(axis=0),
+        extremes=Extremes.of(stream.values, (stream.receipt - begin) * 1e-9),
+        gaps=len(gaps),
+        largest=_largest(gaps),
+        backward=int((steps < 0).sum()),
+        repeated=int((steps == 0).sum()),
+        unset=int(len(stream) > 0 and bool((stream.stamp == stream.receipt).all())),
+    )
+
+
+def rows_kept(width: int) -> int:
+    """Rows of `width` numbers that a sample keeps."""
+    return int(np.clip(NUMBERS // max(width, 1), 64, ROWS))
+
+
+def _largest(gaps: tuple[Gap, ...]) -> tuple[Gap, ...]:
+    return tuple(sorted(gaps, key=lambda g: -g.seconds)[:FEW_GAPS])
+
+
+def _starts(survey: Survey) -> np.ndarray:
+    """Receipt of the messages that begin an episode."""
+    for topic, signal in survey.signals.items():
+        if last_word(topic) == "episode_start":
+            return signal.stream.receipt
+    return np.empty(0, np.int64)
+
+
+def _outcomes(survey: Survey, starts: np.ndarray, labels: Mapping[str, Label]) -> dict[str, int]:
+    """Episodes per outcome: by label, else by a column or topic named success, or failure. A table
+    that never says true ended in failure where its done column says that it ended."""
+    said = {last_word(t): s.stream for t, s in survey.signals.items() if s.labels and len(s.stream)}
+    ends = ["unknown"] * max(len(starts), 1)
+    for name in ("success", "failure"):
+        if name not in said:
+            continue
+        true = said[name].values[:, 0] > 0.5
+        other = "failure" if name == "success" and not survey.one_episode else "unknown"
+        at = np.maximum(np.searchsorted(starts, said[name].receipt, side="right") - 1, 0)
+        for k in np.unique(at):
+            ends[k] = name if true[at == k].any() else other if ends[k] == "unknown" else ends[k]
+    done = said.get("done")
+    if survey.one_episode and "success" in said and done is not None and ends == ["unknown"]:
+        ends = ["failure"] if (done.values[:, 0] > 0.5).any() else ends
+    for k in range(len(ends)):
+        label = labels.get(f"#{k}", labels.get(""))
+        ends[k] = label.outcome or ends[k] if label is not None else ends[k]
+    return dict(Counter(e for e in ends if e != "exclude"))
+
+
+def _content(survey: Survey, begin: int) -> str:
+    digest = hashlib.sha256()
+    for topic in sorted(t for t, s in survey.signals.items() if role(t, s.type) != "index"):
+        signal = survey.signals[topic]
+        digest.update(f"{topic} {signal.labels} {signal.stream.values.shape}".encode())
+        digest.update((signal.stream.stamp - begin).tobytes())
+        digest.update(signal.stream.values.tobytes())
+    return digest.hexdigest()
