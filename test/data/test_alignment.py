@@ -843,6 +843,20 @@ def test_nearest_is_the_message_stamped_nearest():
     assert np.array_equal(episode.obs[:-1, 0], nearest)
 
 
+@pytest.mark.parametrize("how", ["hold", "linear", "nearest"])
+def test_of_equal_stamps_the_last_received_counts(how):
+    """Every stamp twice; what was said of it first is not believed any more."""
+    at = np.repeat(every(T, 40), 2)
+    said = millis(at) - 1000 * (np.arange(80) % 2 == 0)
+    rec = recording(
+        joints=stream(at, at + np.tile([0, MS // 10], 40), said[:, None] * JOINT_FACTORS),
+        goal=goal(every(10 * MS, 300)),
+        arm=commands(every(T, 30, T)),
+    )
+    (episode,), _ = run(rec, resampled(how))
+    assert np.array_equal(episode.obs[:-1, 0], 50 + 50 * np.arange(30))
+
+
 def test_receipt_does_not_matter_between_messages_but_the_age_does():
     at = every(30 * MS, 80)
     late = recording(

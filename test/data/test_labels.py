@@ -232,6 +232,7 @@ def test_names_are_short_where_that_tells_them_apart(tmp_path):
     assert short_names(tmp_path, ["a/bag", "b/bag"]) == {"a/bag": "a/bag", "b/bag": "b/bag"}
     assert short_names(tmp_path, ["."]) == {".": tmp_path.name}
     assert short_names(tmp_path, ["run_1.2"]) == {"run_1.2": "run_1.2"}
+    assert short_names(tmp_path, ["demo.npz#0"]) == {"demo.npz#0": "demo#0"}
 
 
 def test_labels_find_their_recording_by_either_name(tmp_path):

@@ -172,9 +172,9 @@ def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> 
 
 def _windows(
     streams: dict[str, Stream], contract: Contract, span: tuple[int, int], label: Label | None
-) -> tuple[dict[str, Stream], int]:
-    """What was said in an episode, and when it ends at the latest [ns]. A label trims what was
-    done, not what was seen: states from before its begin are known there."""
+) -> dict[str, Stream]:
+    """What was said in an episode. A label trims what was done, not what was seen: states from
+    before its begin are known there."""
     begin, end = span
     first, last = begin, end
     if label is not None:
@@ -187,7 +187,7 @@ def _windows(
         # A goal that was said before the episode still holds in it.
         name: _between(s, first, last) if name in done else _between(s, begin, end, name == goal)
         for name, s in streams.items()
-    }, last
+    }
 
 
 def _episode(
@@ -200,7 +200,7 @@ def _episode(
     cut: bool,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
-    streams, latest = _windows(streams, contract, span, label)
+    streams = _windows(streams, contract, span, label)
     period = round(contract.time.period * 1e9)
     commands = [streams[a.name] for a in contract.actions]
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
@@ -209,7 +209,6 @@ def _episode(
     end = ending(streams, contract, label, cut, report.noticed)
     ended = end.won is not None
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
-    stop = min(stop, latest) if latest < span[1] else stop
     origin = _origin(commands, period)
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
         report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1

@@ -197,14 +197,13 @@ def split_name(entry: str, known: Mapping[str, str]) -> tuple[str, str]:
 def short_names(dataset: Path, recordings: Sequence[str]) -> dict[str, str]:
     """A name for people for each recording: its file without folders and ending where that tells
     them apart, the dataset's own where it is the only one."""
-    stems = {
-        name: dataset.resolve().name
-        if name == "."
-        else PurePosixPath(name).name.removesuffix(".parquet")
-        for name in recordings
-    }
+    stems = {name: _stem(name) if name != "." else dataset.resolve().name for name in recordings}
     count = Counter(stems.values())
     return {
         name: stem if count[stem] == 1 and (stem == name or stem not in recordings) else name
         for name, stem in stems.items()
     }
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).name.removesuffix(".parquet").replace(".npz#", "#")

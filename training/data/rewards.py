@@ -14,8 +14,6 @@ from training.data.goals import goal_columns
 from training.data.labels import Label
 from training.data.streams import Stream
 
-ROUNDING = 1000  # ns, of stamps at 30 Hz and the like
-
 
 @dataclass(frozen=True)
 class End:
@@ -74,7 +72,7 @@ def _first(
     # Each message is counted from the first one of its unbroken run.
     begins = holds & ~np.concatenate([[False], holds[:-1] & ~gap])
     since = stamp[np.maximum.accumulate(np.where(begins, np.arange(len(stamp)), 0))]
-    done = holds & (stamp - since >= source.condition.seconds * 1e9 - ROUNDING)
+    done = holds & (stamp - since >= round(source.condition.seconds * 1e9))
     if not done.any():
         return None
     known = np.maximum.accumulate(stream.receipt[order])  # with all that it is concluded from
