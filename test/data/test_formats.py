@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
-from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
+from qgf_make import SCALE, SECOND, START, contract, twist_dict
 
 from qgf_ros.errors import DataRefused, UsageError
 
@@ -46,7 +46,9 @@ def robots(draw):
     def observed(name, kind, **more):
         delay = draw(st.floats(0, 1)) * period
         age = delay + draw(st.floats(1.5, 5)) * period
-        return source(name, kind, **more, delay=delay, max_age=age)
+        turned = "encoding" in more
+        how = draw(st.sampled_from(["hold", "nearest", "slerp" if turned else "linear"]))
+        return source(name, kind, **more, delay=delay, max_age=age, resample=how)
 
     fields = draw(st.sampled_from([["position"], ["position", "velocity"], ["effort", "position"]]))
     observations = [observed("joints", "sensor_msgs/JointState", fields=fields, names=list(joints))]
@@ -76,6 +78,7 @@ def robots(draw):
         )  # fmt: skip
     reward = {"topic": "reward", "type": "std_msgs/Float64", "fields": ["data"]}
     success = {"topic": "success", "type": "std_msgs/Bool", "fields": ["data"]}
+    failure = success | {"topic": "failure"}
     outcome = draw(
         st.sampled_from(
             [
@@ -83,6 +86,8 @@ def robots(draw):
                 {"objective": "time_to_success", "success": success},
                 {"objective": "reward", "reward": reward, "success": success},
                 {"objective": "reward", "reward": reward},
+                {"objective": "reward", "reward": reward, "failure": failure},
+                {"objective": "time_to_success", "success": success, "failure": failure},
             ]
         )
     )
@@ -95,7 +100,7 @@ def robots(draw):
     if columns:
         for part in (*value["observations"], *actions):
             part["column"] = f"data.{part['name']}"
-        for name in ("reward", "success"):
+        for name in ("reward", "success", "failure"):
             if name in outcome:
                 value["outcome"][name]["column"] = name
     return value
@@ -160,9 +165,11 @@ def record(path, value, trouble):
         if "reward" in sources:
             for at in np.arange(begin + period, begin + span, period):
                 say("reward", at, rng.normal(size=1))
+        end = begin + span * rng.uniform(0.5, 1)
         if "success" in sources and trouble["ends"] != "nothing":
-            end = begin + span * rng.uniform(0.5, 1)
             say("success", end, np.array([float(trouble["ends"] == "success")]))
+        if "failure" in sources and trouble["ends"] == "failure":
+            say("failure", end - rng.uniform(0, 2) * period, np.ones(1))
     with BagWriter(path, sources) as bag:
         for receipt, name, stamp, values in sorted(rows, key=lambda row: row[:2]):
             bag.write(name, stamp, receipt, values)
@@ -229,6 +236,8 @@ def dataset(folder, count=3, value=TWIST):
         with BagWriter(folder / "bags" / f"bag_{number}", contract_sources(own)) as bag:
             for k in range(12 + number):
                 for name, source in contract_sources(own).items():
+                    if name in own.outcome.sources:
+                        continue
                     at = START + k * period
                     bag.write(name, at, at, rng.normal(size=len(source.labels)))
     (folder / "own.yaml").write_text(yaml.safe_dump(value))
@@ -276,12 +285,12 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, to):
     whole = convert(data, own_file, tmp_path / "whole", None, to)
     work, made = converting._one, []
 
-    def interrupted(reader, data, contract, to, path, name):
+    def interrupted(*given):
         if len(made) == 2:
-            (path.parent / f".{path.name}.part").mkdir()
+            (given[-2].parent / f".{given[-2].name}.part").mkdir()
             raise KeyboardInterrupt
-        made.append(name)
-        return work(reader, data, contract, to, path, name)
+        made.append(given[-1])
+        return work(*given)
 
     monkeypatch.setattr(converting, "_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -372,19 +381,6 @@ def test_two_things_in_one_column_can_be_read_and_not_written(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_number_that_float32_cannot_hold_refused(tmp_path):
-    value = velocity_dict()
-    own = contract(value)
-    with BagWriter(tmp_path / "bag", contract_sources(own)) as bag:
-        for k in range(10):
-            for name, source in contract_sources(own).items():
-                at = START + k * SECOND // 20
-                bag.write(name, at, at, np.full(len(source.labels), 1e39 if k == 5 else 1.0))
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(value))
-    with pytest.raises(DataRefused, match="float32 cannot hold"):
-        convert(tmp_path / "bag", tmp_path / "own.yaml", tmp_path / "out", None, "lerobot-v3.0")
-
-
 def test_data_without_an_episode_refused(tmp_path):
     value = copy.deepcopy(TWIST)
     data, own_file, own = dataset(tmp_path, 1, value)
@@ -456,3 +452,18 @@ def test_fault_099_flipped_bytes_are_refused_or_harmless(tmp_path, to):
         except DataRefused:
             refused += 1
     assert refused > 50
+
+
+def test_what_people_said_of_an_episode_is_in_the_table(tmp_path):
+    """And only there: the labels stay beside the data that they are of."""
+    value = copy.deepcopy(TWIST)
+    success = {"topic": "success", "type": "std_msgs/Bool", "fields": ["data"]}
+    value["outcome"] = {"objective": "time_to_success", "success": success}
+    data, own_file, own = dataset(tmp_path, 3, value)
+    labels = {"bag_0": "success", "bag_1": "failure", "bag_2": "unknown"}
+    (data / "labels.yaml").write_text(yaml.safe_dump({"version": 1, "episodes": labels}))
+    for to in TABLES:
+        convert(data, own_file, tmp_path / to, None, to)
+        episodes, _ = load_episodes(tmp_path / to, own)
+        assert [e.success for e in episodes] == [True, False, None], to
+        assert_same(load_episodes(data, own)[0], episodes, exact=False)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -18,8 +18,9 @@ import numpy as np
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, UsageError
 from training.data.alignment import Report
+from training.data.labels import Label
 from training.data.lerobot_writer import LeRobotWriter
-from training.data.load import Progress, find_reader
+from training.data.load import Progress, contents
 from training.data.npz import stored, write_npz
 from training.data.record import EPOCH
 from training.data.rosbag2 import BagWriter, contract_sources
@@ -43,7 +44,7 @@ def convert(
 ) -> dict[str, int]:
     """Writes recording `number` of `data`, or all of them (None), below the folder `out`; one
     recording as a bag is `out` itself. Counts of messages per topic; of a table its episodes and
-    rows, and what alignment dropped.
+    rows, and what alignment dropped. Tables hold what labels say of the episodes; bags do not.
 
     Whatever is written has another name until it is whole. What is whole already is kept, so that
     an interrupted conversion goes on. Table rows have no date: in a bag their first row becomes a
@@ -55,15 +56,14 @@ def convert(
         DataRefused: the data does not have what the contract names, or no usable episode.
     """
     contract = Contract.load(contract_path)
-    reader = find_reader(data)
-    names = reader.recordings(data)
+    reader, names, labels = contents(data, contract)
     if number is not None and not 0 <= number < len(names):
         raise UsageError(
             f"recording {number} does not exist: {data} has {len(names)}, counted from 0"
         )
     if out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"{out} lies within {data}, which is only read; choose another folder")
-    work = partial(_one, reader, data, contract, to)
+    work = partial(_one, reader, data, contract, to, labels)
     if to in BAGS and number is not None:
         if out.exists():
             raise UsageError(f"{out} exists already; choose another folder or remove it")
@@ -71,7 +71,7 @@ def convert(
     if to not in BAGS:
         layout(contract)  # refuses what cannot be written before anything is
     chosen = names if number is None else [names[number]]
-    plan = _plan(reader, data, contract, to, chosen)
+    plan = _plan(reader, data, contract, to, chosen, labels)
     counts = _begin(out, plan)
     if counts is None:
         counts = _all(work, out, chosen, workers, progress)
@@ -85,10 +85,15 @@ def convert(
 
 
 def _plan(
-    reader: Reader, data: Path, contract: Contract, to: str, names: Sequence[str]
+    reader: Reader,
+    data: Path,
+    contract: Contract,
+    to: str,
+    names: Sequence[str],
+    labels: Mapping[str, Mapping[str, Label]],
 ) -> dict[str, Any]:
     """What must be the same for a conversion to go on."""
-    files = hashlib.sha256()
+    files = hashlib.sha256(repr(sorted(labels.items())).encode())
     for name in names:
         for file in reader.files(data, name):
             state = file.stat()
@@ -153,14 +158,20 @@ def _once(work: Any, path: Path, name: str) -> dict[str, int]:
 
 
 def _one(
-    reader: Reader, data: Path, contract: Contract, to: str, path: Path, name: str
+    reader: Reader,
+    data: Path,
+    contract: Contract,
+    to: str,
+    labels: Mapping[str, Mapping[str, Label]],
+    path: Path,
+    name: str,
 ) -> dict[str, int]:
     """One recording: the bag `path`, or the table `path`.npz."""
     recording = reader.read(data, name, contract)
     if to in BAGS:
         return _bag(recording, contract, to, path)
     report = Report()
-    episodes = list(on_grid(recording, contract, report))
+    episodes = list(on_grid(recording, contract, report, labels.get(name)))
     folder = path.parent if to == "npz" else path.parent / PARTS
     part = folder / f".{path.name}.part.npz"
     write_npz(part, episodes, layout(contract), rate(contract))

@@ -15,6 +15,7 @@ Beyond that a file may hold
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 import zlib
 from functools import lru_cache
@@ -116,6 +117,8 @@ class Archive:
         try:
             with zipfile.ZipFile(file) as source:
                 members = source.infolist()
+                if _said(source) not in (None, len(members)):
+                    raise ValueError("its directory lost arrays")
                 if len(members) > MAX_ARRAYS or len(set(source.namelist())) < len(members):
                     raise ValueError("it has too many arrays, or two of one name")
                 if any(not i.filename.endswith(".npy") for i in members):
@@ -277,6 +280,15 @@ def _header(source: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int
         if min(shape, default=0) < 0 or file.tell() + _bytes(shape, dtype) != member.file_size:
             raise ValueError(f"{member.filename} says {dtype}{list(shape)} and has another size")
     return shape, dtype
+
+
+def _said(source: zipfile.ZipFile) -> int | None:
+    """How many members the end of a zip says there are; None where it does not say so plainly."""
+    file: Any = source.fp
+    file.seek(-22, os.SEEK_END)
+    end = file.read(22)
+    count = int.from_bytes(end[10:12], "little")
+    return count if end.startswith(b"PK\5\6") and count != 0xFFFF else None
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from qgf_ros.contract import Contract, ObservationSource, Source
-from qgf_ros.errors import DataRefused, UsageError
+from qgf_ros.errors import UsageError
 from training.data.alignment import Report, align
+from training.data.labels import Label
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording
 from training.data.tables import column_name
@@ -25,7 +26,7 @@ class TableEpisode:
     """One episode on the control grid, T + 1 rows: the last holds only the state that the episode
     was left in, and says its action again. Reward and success are of the period after their row.
 
-    columns: (T + 1, d) float32, or (T + 1,) bool and float32 of success and reward.
+    columns: (T + 1, d) float32, and (T + 1,) of the outcome: float32 of reward, bool of success.
     """
 
     columns: dict[str, np.ndarray]
@@ -52,7 +53,7 @@ def layout(contract: Contract) -> dict[str, tuple[str, ...]]:
                 "can be read, not written"
             )
         names[column] = names.get(column, ()) + _names(source)
-    columns = [*names, *outcome_columns(contract)]
+    columns = [*names, *outcome_columns(contract).values()]
     taken = sorted({c for c in columns if c in RESERVED or columns.count(c) > 1})
     if taken:
         raise UsageError(
@@ -62,14 +63,16 @@ def layout(contract: Contract) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def outcome_columns(contract: Contract) -> tuple[str, str]:
-    """Columns of reward and success."""
+def outcome_columns(contract: Contract) -> dict[str, str]:
+    """Columns of reward and success, and of failure where the contract has a source for it."""
     outcome = contract.outcome
-    reward = outcome.reward is not None and outcome.objective == "reward"
-    return (
-        column_name(contract, "reward") if reward else "next.reward",
-        column_name(contract, "success") if outcome.success is not None else "next.success",
-    )
+    columns = {name: f"next.{name}" for name in ("reward", "success")}
+    if outcome.reward is not None and outcome.objective == "reward":
+        columns["reward"] = column_name(contract, "reward")
+    for name, source in (("success", outcome.success), ("failure", outcome.failure)):
+        if source is not None and not source.test:  # a test is of a column that is there anyway
+            columns[name] = column_name(contract, name)
+    return columns
 
 
 def rate(contract: Contract) -> float:
@@ -78,11 +81,15 @@ def rate(contract: Contract) -> float:
     return round(fps) if abs(fps - round(fps)) < 1e-9 * fps else fps
 
 
-def on_grid(recording: Recording, contract: Contract, report: Report) -> Iterator[TableEpisode]:
-    """The episodes of a recording, aligned as for training."""
-    reward, success = outcome_columns(contract)
-    names = layout(contract)
-    for episode in align(recording, _with_raw(contract), report):
+def on_grid(
+    recording: Recording,
+    contract: Contract,
+    report: Report,
+    labels: Mapping[str, Label] | None = None,
+) -> Iterator[TableEpisode]:
+    """The episodes of a recording, aligned as for training. labels: as `align` takes them."""
+    outcome, names = outcome_columns(contract), layout(contract)
+    for episode in align(recording, _with_raw(contract), report, labels):
         parts: dict[str, list[np.ndarray]] = {column: [] for column in names}
         at = 0
         for o in contract.observations:
@@ -94,11 +101,13 @@ def on_grid(recording: Recording, contract: Contract, report: Report) -> Iterato
             width = len(a.labels_of_joints)
             parts[column_name(contract, a.name)].append(action[:, at : at + width])
             at += width
-        won = np.zeros(len(action), bool)
-        won[-2] = bool(episode.success)
-        columns = {c: _float32(c, np.concatenate(p, axis=1)) for c, p in parts.items()}
-        columns[reward] = _float32(reward, np.append(episode.reward, 0.0))
-        columns[success] = won
+        columns = {c: np.concatenate(p, axis=1).astype(np.float32) for c, p in parts.items()}
+        columns[outcome["reward"]] = np.append(episode.reward, 0.0).astype(np.float32)
+        for name, how in (("success", True), ("failure", False)):
+            if name in outcome:
+                told = np.zeros(len(action), bool)
+                told[-2] = episode.success is how
+                columns[outcome[name]] = told
         yield TableEpisode(columns, episode.terminal)
 
 
@@ -110,12 +119,6 @@ def _columns(contract: Contract) -> list[tuple[str, Source]]:
 
 def _names(source: Source) -> tuple[str, ...]:
     return source.names if source.names and len(source.fields) < 2 else source.labels
-
-
-def _float32(column: str, values: np.ndarray) -> np.ndarray:
-    if np.abs(values).max(initial=0) > np.finfo(np.float32).max:
-        raise DataRefused(f"column {column!r} has a number that float32 cannot hold")
-    return values.astype(np.float32)
 
 
 class _WithRaw(ObservationSource):
