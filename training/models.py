@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.policy import parse_aggregation
+from training import kernels
 
 LAYER_NORM_EPS = 1e-6
 TIME_FEATURES = 16
@@ -83,6 +84,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in), the same for all members, or (E, B, in) -> (E, B, out)."""
+        if not kernels.pays(x, max((la.weight for la in self.layers), key=torch.numel)):
+            return self._plain(x)
+        norms = [(norm.weight, norm.bias) for norm in self.norms]
+        norms += [(None, None)] * (len(self.layers) - len(norms))
+        layers = [(la.weight, la.bias, *norm) for la, norm in zip(self.layers, norms, strict=True)]
+        return kernels.mlp(x, layers, LAYER_NORM_EPS, self._plain)
+
+    def _plain(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
         if x.dim() == 3 and len(x) == 1:
             x = x[0]
