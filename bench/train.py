@@ -11,6 +11,7 @@ what is reported are medians and quartiles over the rounds of the time per updat
 to that of `qgf_ros` in the same round.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse

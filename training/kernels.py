@@ -31,12 +31,13 @@ Layer = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 Tape = list[tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]]
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `mlp` is for x (B, in) and, of the widest layer, weight (E, in, out)."""
+def pays(x: Tensor, largest: int) -> bool:
+    """Whether `mlp` is for x (B, in), where the largest weight of a member has so many numbers."""
     return (
-        x.dim() == 2
-        and len(x) * weight[0].numel() >= LEAST
-        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, weight))
+        len(x) * largest >= LEAST
+        and x.dim() == 2
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
     )
 
@@ -76,7 +77,7 @@ class _MLP(torch.autograd.Function):
             members.append(of_member)
             if to_input:
                 to_x = g if to_x is None else to_x.add_(g)
-        stacked = [None if of[0] is None else _stacked(of) for of in zip(*members)]
+        stacked = [None if of[0] is None else _stacked([*of]) for of in zip(*members)]
         return to_x, None, None, *stacked
 
 
@@ -86,7 +87,7 @@ def _run(x: Tensor, layers: Sequence[Layer], e: int, eps: float, tape: Tape | No
     for i, (weight, bias, scale, shift) in enumerate(layers):
         mean = inverse_std = slope = None
         linear = h = _product(x, weight[e], bias[e])
-        if scale is not None:
+        if scale is not None and shift is not None:
             h, mean, inverse_std = torch.native_layer_norm(h, h.shape[-1:], scale[e], shift[e], eps)
         if i < len(layers) - 1:
             gate = torch.addcmul(a, h, h, value=GELU_B).mul_(h).sigmoid_()
@@ -117,7 +118,7 @@ def _reverse(
         to_scale = to_shift = to_weight = to_bias = None
         if slope is not None:
             g.mul_(slope)
-        if scale is not None:
+        if scale is not None and shift is not None:
             g, to_scale, to_shift = torch.ops.aten.native_layer_norm_backward(
                 g, linear, g.shape[-1:], mean, inverse_std, scale[e], shift[e],
                 [True, to_parameters, to_parameters],
@@ -133,7 +134,7 @@ def _reverse(
 def _as_graph(ctx, x: Tensor, parameters: list[Tensor | None], gradient: Tensor):
     """The gradients once more, as something that can be differentiated."""
     needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
-    wanted = [t for t, need in zip([x, *parameters], needed, strict=True) if need]
+    wanted = [t for t, need in zip([x, *parameters], needed) if need and t is not None]
     found = iter(torch.autograd.grad(ctx.plain(x), wanted, gradient, create_graph=True))
     to_x, *to_parameters = (next(found) if need else None for need in needed)
     return to_x, None, None, *to_parameters
@@ -151,6 +152,6 @@ def _layers(parameters: Sequence[Tensor | None]) -> list[Layer]:
     return [tuple(parameters[i : i + 4]) for i in range(0, len(parameters), 4)]  # type: ignore[misc]
 
 
-def _stacked(members: Sequence[Tensor]) -> Tensor:
+def _stacked(members: list[Tensor]) -> Tensor:
     """As torch.stack, without a copy where there is only one."""
     return members[0].unsqueeze(0) if len(members) == 1 else torch.stack(members)
