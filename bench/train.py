@@ -198,8 +198,8 @@ def sequential(net: nn.Module) -> nn.ModuleList:
 
 
 def jitted_jax(nets, data) -> Update:
-    """One jitted function, its state donated; the members are one by one, which is faster here
-    than `vmap`, whose batched products XLA does not hand to its matrix kernels."""
+    """One jitted function, its state donated. The members one by one: XLA needs a fifth to a third
+    more time for the whole update where `vmap` runs them side by side."""
     flow, critic, value = (pytree(net.mlp) for net in nets)
     inputs = [
         {k: jnp.asarray(getattr(b, k).numpy()) for k in ("obs", "action", "reward", "mask", "next_obs", "valid")}
