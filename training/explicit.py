@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.policy import parse_aggregation
+from training.kernels import GELU_A, GELU_B
 from training.models import (
     LAYER_NORM_EPS,
     MLP,
@@ -36,11 +37,6 @@ OUTPUTS = (
     "guidance_ratio",
 )
 OPSET = 20  # the first with GELU as one operation
-
-# GELU, tanh form: x sigmoid(z), z = x (GELU_A + GELU_B x^2), because (1 + tanh(z/2)) / 2 is
-# sigmoid(z). A z of fewer operations than the textbook's, and no cancellation for negative x.
-GELU_A = 2 * (2 / torch.pi) ** 0.5
-GELU_B = 0.044715 * GELU_A
 
 
 class VelocityByStep(nn.Module):

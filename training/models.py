@@ -8,13 +8,14 @@ as they are. Knows nothing about data, losses or sampling.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.policy import parse_aggregation
+from training import kernels
 
 LAYER_NORM_EPS = 1e-6
 TIME_FEATURES = 16
@@ -75,6 +76,7 @@ class MLP(nn.Module):
     ):
         super().__init__()
         sizes = [in_dim, *hidden, out_dim]
+        self.largest = max(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
         normed = hidden if layer_norm_last else hidden[:-1]
         self.layers = nn.ModuleList(
             Linear(members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
@@ -83,6 +85,14 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in), the same for all members, or (E, B, in) -> (E, B, out)."""
+        if not kernels.pays(x, self.largest):
+            return self._plain(x)
+        norms = [(norm.weight, norm.bias) for norm in self.norms]
+        absent = [(None, None)] * (len(self.layers) - len(norms))
+        layers = [(la.weight, la.bias, *n) for la, n in zip(self.layers, [*norms, *absent])]
+        return kernels.mlp(x, cast(list[kernels.Layer], layers), LAYER_NORM_EPS, self._plain)
+
+    def _plain(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
         if x.dim() == 3 and len(x) == 1:
             x = x[0]
