@@ -24,6 +24,7 @@ GELU_A = 2 * math.sqrt(2 / math.pi)
 GELU_B = 0.044715 * GELU_A
 
 LEAST = 2**20  # multiplications in a product; below them a call of oneDNN costs more than it saves
+FEWEST = 64  # rows: what is exported or sampled one by one goes through PyTorch's own operations
 
 # weight (E, in, out), bias (E, out); layer norm's scale and shift (E, out), None where it has none
 Layer = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -34,11 +35,13 @@ Tape = list[tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]]
 def pays(x: Tensor, largest: int) -> bool:
     """Whether `mlp` is for x (B, in), where the largest weight of a member has so many numbers."""
     return (
-        len(x) * largest >= LEAST
-        and x.dim() == 2
+        x.dim() == 2
+        and len(x) >= FEWEST
+        and len(x) * largest >= LEAST
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
 

@@ -110,6 +110,9 @@ class Learner(ABC):
         # One optimiser: no parameter is in two nets, and Adam treats each number by itself.
         self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
         self._losses: nn.Module = _Losses(self)
+        # Kept: to walk through the nets for them costs a share of every update.
+        self._parameters = [[*net.parameters()] for net in self._trained]
+        self._to_target = [*self.target_critic.parameters()], [*critic.parameters()]
         self.optimizer = torch.optim.Adam(
             self._trained.parameters(),
             lr=config.learning_rate,
@@ -146,7 +149,9 @@ class Learner(ABC):
         """One step of all nets, each from the nets as they were before it -> the metrics of `loss`,
         and `gradient_norm`. Where that is not finite, nothing was changed."""
         loss, metrics = self._losses(batch, noise, time)
-        self.optimizer.zero_grad(set_to_none=True)
+        for net in self._parameters:
+            for parameter in net:
+                parameter.grad = None
         loss.backward()
         norm = self._clip()
         if norm.isfinite():
@@ -169,8 +174,7 @@ class Learner(ABC):
     def _clip(self) -> Tensor:
         """Shortens each net's gradient to `clip`; -> the norm of all before that."""
         norms = []
-        for net in self._trained:
-            parameters = [p for p in net.parameters() if p.grad is not None]
+        for parameters in self._parameters:
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
             if norm > self.config.clip:
                 clip_grads_with_norm_(parameters, self.config.clip, norm)
@@ -179,14 +183,16 @@ class Learner(ABC):
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        _lerp(self.target_critic, self.critic, self.config.target_rate)
+        target, critic = self._to_target
+        torch._foreach_lerp_(target, critic, self.config.target_rate)
 
     @torch.no_grad()
     def _move_average(self) -> None:
         if self.averaged is not None:
             # A short run must not remember what it began with.
             decay = min(self.config.average, self._steps / (self._steps + 10))
-            _lerp(self.averaged, self.velocity, 1 - decay)
+            averaged = [*self.averaged.parameters()]
+            torch._foreach_lerp_(averaged, self._parameters[0], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on; `load_state` takes it back."""
@@ -232,9 +238,3 @@ class _Losses(nn.Module):
 
     def forward(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> tuple[Tensor, Metrics]:
         return self._loss(batch, noise, time)
-
-
-def _lerp(moved: nn.Module, towards: nn.Module, share: float) -> None:
-    own: list[Tensor] = [*moved.parameters()]
-    other: list[Tensor] = [*towards.parameters()]
-    torch._foreach_lerp_(own, other, share)
