@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from qgf_ros.messages import TYPES
 from training.data.doctor.check import SHOWN, Check, some, steady, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import Lead
@@ -110,7 +111,7 @@ def clocks(data: Dataset) -> Check | None:
     unset = [
         s.topic
         for s in steady(data)
-        if s.unset == s.recordings and s.type.endswith(("Stamped", "JointState", "Odometry", "Imu"))
+        if s.unset == s.recordings and s.type in TYPES and TYPES[s.type].stamped
     ]
     odd = []
     for s in stamped:
