@@ -1,6 +1,7 @@
 """The data doctor: what is wrong with a dataset is found, named with its place, and no more than that."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -398,6 +399,9 @@ def test_document_and_page_of_a_table(tmp_path):
     page = (tmp_path / "out/inspect.html").read_text()
     assert "no failures are recorded" in page and page.count("<svg") == 5
     assert "<script" not in page and "<link" not in page and "src=" not in page
+    names = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(names)) == len(names) and "url(#" in page
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(names)
 
 
 def test_page_of_the_same_data_is_the_same(tmp_path):

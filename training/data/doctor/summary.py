@@ -209,6 +209,6 @@ def _content(survey: Survey, begin: int) -> str:
     for topic in sorted(t for t, s in survey.signals.items() if role(t, s.type) != "index"):
         signal = survey.signals[topic]
         digest.update(f"{topic} {signal.labels} {signal.stream.values.shape}".encode())
-        digest.update((signal.stream.stamp - begin).tobytes())
-        digest.update(signal.stream.values.tobytes())
+        digest.update((signal.stream.stamp - begin).data)
+        digest.update(np.ascontiguousarray(signal.stream.values).data)
     return digest.hexdigest()
