@@ -122,7 +122,7 @@ EXTRAS = {
         "onnx>=1.16",
         "onnxscript>=0.3",
         "tensorboard",
-        "rosbags>=0.10",
+        "rosbags>=0.11.9",
         "pyarrow",
         "scipy",
         "matplotlib",

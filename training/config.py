@@ -66,6 +66,9 @@ class FitConfig:
     relative_actions: bool = True
     """Positions are learnt relative to the measured one, so that a pose which no demonstration had
     is no new action. What is commanded stays absolute."""
+    observation_noise: float = 0.0
+    """Standard deviation, in z-scores, of noise on what the flow sees while it learns. With few
+    demonstrations 0.2 keeps it from learning them by heart; the critic sees what was recorded."""
     grid_time: bool = False
     """Draw flow time from the grid of T steps, as published, instead of continuously."""
     seed: int = 0
@@ -116,6 +119,11 @@ class FitConfig:
             ("critic_future_goals", 0 <= self.critic_future_goals <= 1, "0 to 1"),
             ("critic_random_goals", 0 <= self.critic_random_goals, "at least 0"),
             ("critic_random_goals", critic_goals <= 1 + 1e-9, "up to 1 - critic_future_goals"),
+            (
+                "observation_noise",
+                0 <= self.observation_noise < float("inf"),
+                "0 or a positive number",
+            ),
             ("seed", self.seed >= 0, "at least 0"),
             ("threads", self.threads >= 1, "at least 1"),
             ("workers", self.workers >= 1, "at least 1"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,10 @@ def draw(
         time = rng.random(whole)
     batch = batches.batch(rows, rng)[torch.arange(whole)[part]]
     noise = rng.standard_normal((whole, batch.action.shape[1]), np.float32)[part]
+    if config.observation_noise:
+        shaken = rng.standard_normal((whole, batch.obs.shape[1]), np.float32)[part]
+        seen = batch.seen_by_flow + config.observation_noise * torch.from_numpy(shaken)
+        batch = replace(batch, flow_obs=seen)
     return rows[part], batch, torch.from_numpy(noise), torch.from_numpy(time[part]).float()
 
 

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,6 +13,11 @@ from qgf_ros.errors import DataRefused
 pytest.importorskip("rosbags")
 
 from qgf_bags import ARM, copy_bag, count, fingerprint, same, write
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from training.data.load import load_episodes
 from training.data.rosbag2 import Rosbag2Reader
@@ -261,3 +268,28 @@ def test_fault_112_a_folder_of_very_many_files_takes_no_time(tmp_path):
     assert READER.recordings(tmp_path) == []
     assert READER.recordings(tmp_path / "a") == ["bag"]
     assert not READER.recognises(tmp_path)
+
+
+@pytest.mark.parametrize("storage, suffix", [("mcap", "mcap"), ("sqlite3", "db3")])
+def test_fault_098_a_compressed_file_that_is_cut_is_read_as_far_as_it_goes(
+    tmp_path, storage, suffix
+):
+    write(tmp_path / "bag", ARM, ticks=1500)
+    whole = READER.read(tmp_path, "bag", ARM)
+    if storage == "sqlite3":
+        copy_bag(tmp_path / "bag", tmp_path / "copy")
+        shutil.rmtree(tmp_path / "bag")
+        (tmp_path / "copy").rename(tmp_path / "bag")
+    (plain,) = (tmp_path / "bag").glob(f"*.{suffix}")
+    packed = zstd.compress(plain.read_bytes())
+    plain.unlink()
+    file = tmp_path / "bag" / f"{plain.name}.zstd"
+    file.write_bytes(packed[: len(packed) * 7 // 10])
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    before = fingerprint(tmp_path)
+    got = READER.read(tmp_path, "bag", ARM)
+    assert f"file cut short: {file.name} ends inside of its compressed data" in got.rejected
+    joints = got.streams["joints"].values
+    assert 100 < len(joints) < 1500
+    assert np.array_equal(joints, whole.streams["joints"].values[: len(joints)])
+    assert fingerprint(tmp_path) == before

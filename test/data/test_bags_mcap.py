@@ -1,6 +1,7 @@
 """Damaged MCAP files: what is whole is read and nothing else, what is lost is counted, and no file
 takes more memory than it may."""
 
+import dataclasses
 import struct
 import subprocess
 import sys
@@ -37,7 +38,7 @@ else:
 
 from training.data import mcap_salvage
 from training.data.load import load_episodes
-from training.data.rosbag2 import Rosbag2Reader
+from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 
 CHUNK = 0x06
 FLOAT = "std_msgs/msg/Float64"
@@ -239,7 +240,7 @@ def test_fault_100_what_a_file_becomes_in_all_is_bounded(tmp_path, monkeypatch):
 MEASURE = """
 import re, sys
 from pathlib import Path
-from training.data.rosbag2 import Rosbag2Reader
+from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 used = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = used()
 for file in sorted(Path(sys.argv[1]).iterdir()):
@@ -277,6 +278,25 @@ def test_fault_110_a_bag_that_is_being_recorded_is_read_up_to_its_last_whole_chu
         assert count(got) == whole_messages(data[:third]) and is_part_of(got, whole)
         ((reason, _),) = got.rejected.items()
         assert "still being recorded" in reason
+
+
+def test_fault_110_a_bag_whose_recorder_is_alive_is_read(tmp_path):
+    source = next(o for o in ARM.observations if o.name == "joints")
+    alone = dataclasses.replace(ARM, observations=(source,))
+    sources = {n: s for n, s in contract_sources(ARM).items() if n != "obstacle"}
+    with BagWriter(tmp_path / "bag", sources) as recorder:
+        sizes = []
+        for k in range(3000):
+            at = START + k * 10**6
+            recorder.write("joints", at, at, np.full(4, float(k)))
+            if k % 1000 == 999:
+                got = Rosbag2Reader().read(tmp_path, "bag", alone)
+                sizes.append(len(got.streams["joints"]))
+                assert np.array_equal(got.streams["joints"].values[:, 0], np.arange(sizes[-1]))
+                assert "still being recorded" in "".join(got.rejected)
+    assert 0 < sizes[0] < sizes[1] < sizes[2] < 3000
+    got = Rosbag2Reader().read(tmp_path, "bag", alone)
+    assert len(got.streams["joints"]) == 3000 and got.rejected == {}
 
 
 @pytest.mark.parametrize("kind", ["", "zstd", "lz4"])

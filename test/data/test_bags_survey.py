@@ -1,8 +1,10 @@
 """What a survey finds in a bag without a contract; types of one's own; messages that are noise."""
 
+import struct
+
 import numpy as np
 import pytest
-from qgf_make import SCALE, START, contract, twist_dict
+from qgf_make import SCALE, START, contract, twist_dict, velocity_dict
 
 pytest.importorskip("rosbags")
 
@@ -149,6 +151,17 @@ def test_numbers_of_a_type_of_ones_own_are_found_by_the_bags_definition(tmp_path
     }  # fmt: skip
 
 
+def test_definitions_may_be_written_in_idl(tmp_path):
+    text = (
+        "=" * 80 + "\nIDL: odd_msgs/msg/Odd\n"
+        "module odd_msgs { module msg { struct Odd { double x; int32 n[2]; }; }; };\n"
+    )
+    raw = b"\0\1\0\0" + struct.pack("<dii", 0.5, 3, 4)
+    parts = channel(1, "/odd", "odd_msgs/msg/Odd", text, schema="ros2idl"), message(1, START, raw)
+    signal = file_of(tmp_path, *parts).signals["/odd"]
+    assert dict(zip(signal.labels, signal.stream.values[0])) == {"x": 0.5, "n.0": 3, "n.1": 4}
+
+
 def test_elements_of_an_array_count_only_where_it_is_as_long_in_every_message(tmp_path):
     signal = survey(tmp_path, wrench=[wrench((1.0,)), wrench((1.0, 2.0))]).signals["/wrench"]
     assert not any(label.startswith("free") for label in signal.labels)
@@ -275,3 +288,46 @@ def test_a_topic_that_changes_its_type_is_counted(tmp_path):
     got = file_of(tmp_path, *parts)
     assert got.rejected == {"/x carries std_msgs/Bool, and before std_msgs/Float64": 1}
     assert len(got.signals["/x"].stream) == 1
+
+
+JOINTS32 = """
+std_msgs/Header header
+string[] name
+float32[] position
+float32[] velocity
+float32[] effort
+================================================================================
+MSG: std_msgs/Header
+builtin_interfaces/Time stamp
+string frame_id
+"""
+
+
+def joints32(sec, *positions):
+    """Two joints of a JointState as JOINTS32 has it."""
+    body = struct.pack("<iIIB3x", sec, 0, 1, 0) + struct.pack("<I", 2)
+    body += struct.pack("<I2s2xI2s2x", 2, b"a", 2, b"b") + struct.pack("<I2f", 2, *positions)
+    return b"\0\1\0\0" + body + struct.pack("<I2fI", 2, 0.0, 0.0, 0)
+
+
+def test_a_bag_may_define_known_types_in_its_own_way(tmp_path):
+    """Numbers of another width are the same numbers, in every message; a time that is none is
+    counted, and nothing is shifted by it."""
+    kind = "sensor_msgs/msg/JointState"
+    value = velocity_dict()
+    value["observations"] = value["observations"][:1]
+    own = contract(value)
+    text = STORE.generate_msgdef("std_msgs/msg/Float64MultiArray", ros_version=2)[0]
+    parts = [
+        channel(1, "/joint_states", kind, JOINTS32),
+        channel(2, "/commands", "std_msgs/msg/Float64MultiArray", text),
+        message(1, START, joints32(5, 0.5, 1.5)),
+        message(1, START + 2, joints32(6, 2.5, 3.5)),
+        message(1, 2**63 + 1, joints32(6, 7.0, 7.0)),
+    ]
+    signal = file_of(tmp_path, *parts).signals["/joint_states"]
+    assert signal.stream.values.tolist() == [[0.5, 1.5, 0, 0], [2.5, 3.5, 0, 0]]
+    got = READER.read(tmp_path / "x.mcap", ".", own)
+    assert got.streams["joints"].values.tolist() == [[0.5, 1.5, 0, 0], [2.5, 3.5, 0, 0]]
+    assert got.streams["joints"].stamp.tolist() == [5 * 10**9, 6 * 10**9]
+    assert sum(got.rejected.values()) == 1

@@ -405,6 +405,27 @@ def test_episodes_are_in_the_order_of_their_index_not_of_the_files(tmp_path):
     ]
 
 
+def file_before(rows):
+    """lerobot #2401: the first episode of a file is said to be in the file before."""
+    return [r | {"data/file_index": max(0, (r["episode_index"] - 1) // 2)} for r in rows]
+
+
+def begun_again(rows):
+    """lerobot #2057: the indices begin again with every file."""
+    return [r | {"dataset_from_index": 7, "dataset_to_index": 3} for r in rows]
+
+
+def without_length(rows):
+    return [{k: v for k, v in r.items() if k != "length"} for r in rows]
+
+
+@pytest.mark.parametrize("change", [file_before, begun_again, without_length])
+def test_what_converters_of_lerobot_got_wrong_is_read(tmp_path, change):
+    write_v3(tmp_path / "set", change=change)
+    episodes, _ = load_episodes(tmp_path / "set", table_contract())
+    assert [len(e) for e in episodes] == [30, 20, 25, 10]
+
+
 def twice(rows):
     return [*rows, rows[0]]
 
@@ -414,11 +435,11 @@ def without_one(rows):
 
 
 def longer(rows):
-    return [*rows[:-1], rows[-1] | {"dataset_to_index": rows[-1]["dataset_to_index"] + 1}]
+    return [*rows[:-1], rows[-1] | {"length": rows[-1]["length"] + 1}]
 
 
 def backwards(rows):
-    return [rows[0] | {"dataset_to_index": -1}, *rows[1:]]
+    return [rows[0] | {"length": -1}, *rows[1:]]
 
 
 def nowhere(rows):

@@ -1,8 +1,10 @@
 """The example contracts load, with and without their optional parts, and every guess is marked."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -47,3 +49,29 @@ def test_lerobots_names_are_not_those_of_the_urdf():
     assert not set(rad.actions[0].names) & set(degrees.actions[0].names)
     for own in (rad, degrees):
         assert own.observations[0].names == own.actions[0].names
+
+
+def test_lerobots_columns_are_read_by_their_own_names_and_units(tmp_path):
+    """A v2.1 dataset as LeRobot writes it for this arm, its names in another order than ours."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    from training.data.lerobot import LeRobotReader
+
+    own = Contract.load(next(p for p in EXAMPLES if p.stem == "so101_lerobot"))
+    names = list(reversed(own.actions[0].names))
+    rows = np.round(np.random.default_rng(0).uniform(-90, 90, (20, 6)), 3)
+    feature = {"dtype": "float32", "shape": [6], "names": names}
+    info = {
+        "codebase_version": "v2.1", "fps": 30, "total_episodes": 1, "chunks_size": 1000,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "features": {"observation.state": feature, "action": feature},
+    }  # fmt: skip
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    (tmp_path / "data/chunk-000").mkdir(parents=True)
+    columns = {"observation.state": rows.tolist(), "action": (rows + 1).tolist()}
+    pq.write_table(pa.table(columns), tmp_path / "data/chunk-000/episode_000000.parquet")
+
+    reader = LeRobotReader()
+    streams = reader.read(tmp_path, reader.recordings(tmp_path)[0], own).streams
+    assert np.array_equal(streams["joints"].values, rows[:, ::-1])
+    assert np.array_equal(streams["arm"].values, rows[:, ::-1] + 1)

@@ -119,10 +119,17 @@ def text(value: str | bytes) -> bytes:
     return struct.pack("<I", len(raw)) + raw
 
 
-def channel(number: int, topic: str, kind: str, definition: str, encoding: str = "cdr") -> bytes:
+def channel(
+    number: int,
+    topic: str,
+    kind: str,
+    definition: str,
+    encoding: str = "cdr",
+    schema: str = "ros2msg",
+) -> bytes:
     """A schema and a channel."""
-    schema = struct.pack("<H", number) + text(kind) + text("ros2msg" if definition else "") + text(definition)  # fmt: skip
-    return record(0x03, schema) + record(
+    body = text(kind) + text(schema if definition else "") + text(definition)
+    return record(0x03, struct.pack("<H", number) + body) + record(
         0x04, struct.pack("<HH", number, number) + text(topic) + text(encoding) + text(b"")
     )
 

@@ -19,12 +19,16 @@ import torch
 from qgf_make import SCALE, contract, velocity_dict
 
 from qgf_ros.errors import CriterionNotMet, DataRefused, UsageError, exit_codes
+from qgf_ros.normalizer import Normalizer
 from qgf_ros.policy import load_policy
 from training import checkpoint, loop
+from training.batches import Recorded
 from training.config import FitConfig
 from training.critics.base import CriticConfig
 from training.critics.sarsa import Learner
+from training.data.chunks import ChunkTable
 from training.data.episodes import Episode
+from training.distributed import World
 from training.fit import fit_episodes
 from training.models import Critic, Value, VelocityField
 
@@ -407,17 +411,16 @@ def test_fault_097_fewer_chunks_than_a_batch_is_refused_at_once(tmp_path):
         train(tmp_path, data=[replace(e, terminal=False) for e in short])
 
 
-def test_every_update_draws_from_seed_and_number_alone():
-    """So that nothing needs to be remembered, and no two updates are alike."""
-    from qgf_ros.normalizer import Normalizer
-    from training.batches import Recorded
-    from training.data.chunks import ChunkTable
-    from training.distributed import World
-
+def recorded():
     table = ChunkTable(DATA, CONTRACT.time.horizon, 0.99)
     parts = table.cut(np.arange(len(table)))
     normalizer = Normalizer.fit(parts.obs, parts.action.reshape(-1, 2))
-    batches = Recorded(table, normalizer, 1.0, CONFIG)
+    return Recorded(table, normalizer, 1.0, CONFIG)
+
+
+def test_every_update_draws_from_seed_and_number_alone():
+    """So that nothing needs to be remembered, and no two updates are alike."""
+    batches = recorded()
     a, b, c = (loop.draw(batches, CONFIG, k, World())[0] for k in (5, 5, 6))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     wide = replace(CONFIG, batch=2 * CONFIG.batch)
@@ -427,3 +430,17 @@ def test_every_update_draws_from_seed_and_number_alone():
         half = slice(rank * CONFIG.batch, (rank + 1) * CONFIG.batch)
         assert np.array_equal(part[0], rows[half]) and torch.equal(part[2], noise[half])
         assert torch.equal(part[1].obs, whole.obs[half]) and torch.equal(part[3], at[half])
+
+
+def test_noise_on_what_is_seen_is_the_flows_alone_and_changes_no_other_draw():
+    batches = recorded()
+    noisy = replace(CONFIG, observation_noise=0.2)
+    rows, plain, *drawn = loop.draw(batches, CONFIG, 5, World())
+    same, shaken, *again = loop.draw(batches, noisy, 5, World())
+    assert np.array_equal(rows, same) and all(map(torch.equal, drawn, again))
+    assert torch.equal(shaken.obs, plain.obs) and torch.equal(shaken.next_obs, plain.next_obs)
+    off = (shaken.seen_by_flow - plain.seen_by_flow) / 0.2
+    assert off.mean().abs() < 0.2 and 0.8 < off.std() < 1.2
+    assert not torch.equal(
+        loop.draw(batches, noisy, 6, World())[1].seen_by_flow, shaken.seen_by_flow
+    )

@@ -210,8 +210,7 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
                 for source in (file, *journals):
                     contained(file.parent, source)
                     if source is not file and sqlite_salvage.names_another_file(source):
-                        losses.add(f"file damaged: {source.name} is not applied: it names a file")
-                        continue
+                        raise Damage(f"{source.name} names another file, which no bag's does")
                     shutil.copyfile(source, f"{copy}{source.name[len(file.name) :]}")
                 sqlite_salvage.apply_journal(copy, file.name, losses)
             else:

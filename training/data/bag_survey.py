@@ -81,10 +81,10 @@ class _Topic:
         self._room = room
         self._too_many = kind in OTHERS
         self._layouts: dict[Any, _Layout] = {}
-        self._stamp, self._receipt = array("q"), array("q")
+        self._times = array("q")  # stamp and receipt in turn
 
     def __len__(self) -> int:
-        return len(self._receipt)
+        return len(self._times) // 2
 
     def take(self, channel: Channel, losses: Losses) -> Take | None:
         """What becomes of a channel's messages; None where they hold no numbers."""
@@ -116,11 +116,11 @@ class _Topic:
             if stamped:
                 at = msg.header.stamp
                 stamp = at.sec * 1_000_000_000 + at.nanosec or receipt
+            times = array("q", (stamp, receipt))  # raises where they are no times
             self._room.left -= len(numbers)
             layout.rows.append(len(self))
             layout.values.extend(numbers)
-            self._receipt.append(receipt)
-            self._stamp.append(stamp)
+            self._times.extend(times)
 
         return take_with(channel, store, [add], losses)
 
@@ -150,9 +150,9 @@ class _Topic:
             numbers = np.frombuffer(layout.values).reshape(len(layout.rows), len(layout.labels))
             columns = np.array([where[layout.labels[i]] for i in kept], np.int64)
             values[np.ix_(np.frombuffer(layout.rows, np.int64), columns)] = numbers[:, kept]
-        receipt = np.array(self._receipt, np.int64)
+        stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
         order = receipt_order(receipt, self.ends)
-        stream = Stream(np.array(self._stamp, np.int64)[order], receipt[order], values[order])
+        stream = Stream(stamp[order], receipt[order], values[order])
         return Signal(topic, self.type, tuple(labels), stream)
 
     def _common(self) -> list[str]:
@@ -202,7 +202,7 @@ def _reader(leaves: list[tuple[str, bool]]) -> Any:
         lengths = tuple(len(p) if is_array else 1 for p, (_, is_array) in zip(parts, leaves))
         if sum(lengths) > MAX_VALUES:
             raise _TooMany
-        return lengths, np.hstack(parts).astype(np.float64)
+        return lengths, array("d", np.hstack(parts).astype(np.float64).tobytes())
 
     return read
 
@@ -234,7 +234,8 @@ def _joints(names: Any, parts: list[Any]) -> tuple[Any, Any]:
     for f, part in zip(JOINTS, parts):
         if len(part) not in (0, len(names)):
             raise SchemaError(f"{f} has {len(part)} values for {len(names)} joint names")
-    return (names, tuple(bool(len(p)) for p in parts)), np.concatenate(parts)
+    numbers = np.concatenate(parts).astype(np.float64)
+    return (names, tuple(bool(len(p)) for p in parts)), array("d", numbers.tobytes())
 
 
 BY_JOINT = {

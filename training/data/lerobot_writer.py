@@ -117,7 +117,7 @@ class LeRobotWriter:
             for row, stats in zip(self._episodes, self._stats)
         ]
         file = self._new_file("meta/episodes/chunk-000/file-000.parquet")
-        pq.write_table(pa.Table.from_pylist(rows), file)
+        pq.write_table(pa.Table.from_pylist(rows), file, write_page_checksum=True)
         pq.write_table(_tasks(self._task), self._new_file("meta/tasks.parquet"))
         total = {n: _plain(_merged([s[n] for s in self._stats])) for n in self._features}
         self._new_file("meta/stats.json").write_text(json.dumps(total, indent=4))

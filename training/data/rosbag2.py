@@ -106,11 +106,12 @@ class _Rows:
         self._header = (
             (lambda msg: msg) if source.type == "std_msgs/Header" else attrgetter("header")
         )
-        self._stamp, self._receipt, self._values = array("q"), array("q"), array("d")
+        self._times = array("q")  # stamp and receipt in turn
+        self._values = array("d")
         self.ends: list[int] = []  # of the files
 
     def __len__(self) -> int:
-        return len(self._stamp)
+        return len(self._times) // 2
 
     def add(self, msg: Any, receipt: int) -> None:
         """Raises whatever a message that does not fit leads to, and is then as before."""
@@ -123,16 +124,15 @@ class _Rows:
         if self.source.stamp == "header":
             header = self._header(msg).stamp
             stamp = header.sec * 1_000_000_000 + header.nanosec or receipt  # unset is no stamp
-        self._receipt.append(receipt)
-        self._stamp.append(stamp)
+        self._times.extend(array("q", (stamp, receipt)))
         self._values.frombytes(values)
 
     def stream(self) -> Stream:
         """In order of receipt within each file; files follow one another."""
-        receipt = np.array(self._receipt, np.int64)
+        stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
         order = bag_files.receipt_order(receipt, self.ends)
         values = np.array(self._values, np.float64).reshape(len(self), len(self.source.labels))
-        return Stream(np.array(self._stamp, np.int64)[order], receipt[order], values[order])
+        return Stream(stamp[order], receipt[order], values[order])
 
 
 def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
@@ -168,7 +168,8 @@ def _joint_decoder(
     def decode(msg: Any) -> bytes:
         nonlocal seen, order
         if msg.name == seen and all(len(getattr(msg, f)) == len(seen) for f in fields):
-            return b"".join([getattr(msg, f).take(order).tobytes() for f in fields])
+            parts = [np.asarray(getattr(msg, f), np.float64) for f in fields]
+            return b"".join([part.take(order).tobytes() for part in parts])
         values = kind.decode(msg, fields, names).tobytes()
         seen, order = list(msg.name), np.array([msg.name.index(n) for n in names], np.intp)
         return values

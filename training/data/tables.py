@@ -24,6 +24,7 @@ RENAME = (  # a message's fields have fixed names; guessing who is who would mix
     "; name them in meta/info.json (an npz: in its `names`) as the message's fields are named"
 )
 PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
+DEPARTS = "timestamp departs from index / fps by more than half a period"
 MAX_TICKS = 10_000_000  # of one episode; at 1 kHz nearly three hours
 
 
@@ -220,7 +221,7 @@ def on_grid(where: object, seconds: np.ndarray, fps: float) -> tuple[np.ndarray,
             f"{where}: {stays} of {len(ticks)} rows do not come a period of {1 / fps:.4g} s after the "
             "row before by their timestamps; either those or fps are wrong"
         )
-    said = {"timestamp departs from index / fps by more than half a period": int(departs.sum())}
+    said = {DEPARTS: int(departs.sum())}
     if stays:
         said["timestamp does not come after the row before"] = stays
     return ticks, said

@@ -1,0 +1,170 @@
+"""Where a LeRobot dataset has its episodes: meta/info.json, meta/episodes and the parquet footers."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qgf_ros.errors import DataRefused
+from training.data.tables import inside
+
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+EPISODES = "meta/episodes/*/*.parquet"
+INDEX = ["episode_index", "data/chunk_index", "data/file_index"]
+# What a data_path may be made of: a width of ten thousand digits would be a bomb.
+TEMPLATE = r"(?:[^{}]|\{(?:%s)(?::0?\d?d)?\})+"
+MAX_EPISODES = 1_000_000
+MAX_INFO = 2**26  # bytes of info.json
+
+DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The checked content of meta/info.json that is needed."""
+    file = inside(path, "meta/info.json")
+    try:
+        if file.stat().st_size > MAX_INFO:
+            raise ValueError(f"{file.stat().st_size} bytes")
+        info = json.loads(file.read_text(encoding="utf-8"))
+        version = info["codebase_version"]
+        if version not in VERSIONS:
+            raise DataRefused(
+                f"{path} is LeRobot {version}; this version reads {', '.join(VERSIONS)}"
+            )
+        keys = ("codebase_version", "fps", "features", "data_path", "chunks_size", "total_episodes")
+        needed = {k: info[k] for k in keys}
+        whole = all(
+            type(needed[k]) is int and needed[k] >= 0 for k in ("chunks_size", "total_episodes")
+        )
+        fps = needed["fps"]
+        sound = (
+            whole
+            and needed["chunks_size"] > 0
+            and needed["total_episodes"] <= MAX_EPISODES
+            and isinstance(fps, (int, float))
+            and 0 < fps <= 1e5
+        )
+        if not (sound and type(fps) is not bool and isinstance(needed["features"], dict)):
+            raise ValueError(
+                f"fps {fps!r}, {needed['total_episodes']!r} episodes: these make no sense"
+            )
+        given = "chunk_index|file_index" if version == "v3.0" else "episode_chunk|episode_index"
+        if not re.fullmatch(TEMPLATE % given, needed["data_path"]):
+            raise ValueError(f"data_path {needed['data_path']!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataRefused(
+            f"{path}/meta/info.json is damaged: {type(error).__name__}: {error}"
+        ) from None
+    return needed
+
+
+def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:
+    """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
+    files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
+    index = _read_index(tuple((f, *state_of(f)) for f in files))
+    if len(index) != info["total_episodes"]:
+        raise DataRefused(
+            f"{path}: meta/info.json says {info['total_episodes']} episodes, meta/episodes lists {len(index)}"
+        )
+    return index
+
+
+@lru_cache(maxsize=4)
+def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int, int, int]]:
+    index: dict[int, tuple[int, int, int]] = {}
+    for file, *_ in files:
+        try:
+            with pq.ParquetFile(file, page_checksum_verification=True) as source:
+                if source.metadata.num_rows > MAX_EPISODES:
+                    raise ValueError(f"{source.metadata.num_rows} episodes")
+                # The two indices do not go on from file to file in some converted datasets (#2057).
+                named = "length" in source.schema_arrow.names
+                span = ["length"] if named else ["dataset_from_index", "dataset_to_index"]
+                table = source.read(INDEX + span)
+            columns = [table[c].to_numpy().astype(np.int64).tolist() for c in INDEX]
+            spans = [table[c].to_numpy().astype(np.int64) for c in span]
+            lengths = (spans[-1] if named else spans[1] - spans[0]).tolist()
+        except DAMAGE as error:
+            raise DataRefused(f"{file} is damaged: {text_of(error)}") from None
+        for episode, chunk, number, length in zip(*columns, lengths):
+            if episode in index or min(episode, chunk, number, length) < 0:
+                raise DataRefused(
+                    f"{file} is damaged: episode {episode} is there twice, or nonsense"
+                )
+            index[episode] = (chunk, number, length)
+    return dict(sorted(index.items()))
+
+
+def state_of(file: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise DataRefused(f"{file}: {error.strerror}") from None
+    return state.st_mtime_ns, state.st_size
+
+
+def place(path: Path, info: dict[str, Any], name: str) -> tuple[Path, int | None, int]:
+    """A recording's file, and in version 3.0 its episode and number of rows there."""
+    if info["codebase_version"] != "v3.0":
+        return inside(path, name), None, 0
+    episode = int(name.removeprefix("episode_"))
+    chunk, number, length = episode_index(path, info)[episode]
+    # LeRobot's converter long named the file before the one that an episode begins (#2401).
+    after = divmod(chunk * info["chunks_size"] + number + 1, info["chunks_size"])
+    said, following = (
+        inside(path, info["data_path"].format(chunk_index=c, file_index=n))
+        for c, n in ((chunk, number), after)
+    )
+    if groups(said, episode) or not following.is_file() or not groups(following, episode):
+        return said, episode, length
+    return following, episode, length
+
+
+def metadata_of(file: Path) -> pq.FileMetaData:
+    try:
+        return _read_metadata(file, *state_of(file))
+    except DAMAGE as error:
+        raise DataRefused(f"{file}: {text_of(error)}") from None
+
+
+@lru_cache(maxsize=4)
+def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
+    return pq.read_metadata(file)
+
+
+def groups(file: Path, episode: int | None) -> list[int]:
+    """Row groups that can hold an episode, by their statistics; all of them for None."""
+    metadata = metadata_of(file)
+    return [g for g in range(metadata.num_row_groups) if _can_hold(metadata, g, episode)]
+
+
+def schema_of(file: Path) -> dict[str, pa.DataType]:
+    try:
+        schema = metadata_of(file).schema.to_arrow_schema()
+    except DAMAGE as error:
+        raise DataRefused(f"{file}: {text_of(error)}") from None
+    return dict(zip(schema.names, schema.types))
+
+
+def _can_hold(metadata: pq.FileMetaData, group: int, episode: int | None) -> bool:
+    if episode is None:
+        return True
+    part = metadata.row_group(group)
+    for i in range(part.num_columns):
+        column = part.column(i)
+        if column.path_in_schema == "episode_index":
+            said = column.statistics
+            return said is None or not said.has_min_max or said.min <= episode <= said.max
+    return False
+
+
+def text_of(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
