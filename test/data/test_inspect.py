@@ -429,9 +429,8 @@ def test_names_in_the_data_are_text_not_markup(tmp_path):
 
 def test_timestamps_that_disagree_with_the_rate_are_found(tmp_path):
     lerobot(tmp_path / "set", late=0.5)
-    with pytest.raises(DataLost) as error:
-        inspect(tmp_path / "set", tmp_path / "out")
-    found = {c["name"]: c for c in error.value.document["checks"]}
+    found = {c["name"]: c for c in inspect(tmp_path / "set", tmp_path / "out")["checks"]}
+    assert found["readable"]["verdict"] == "ok"  # rows stay where their clock says
     assert found["rates"]["verdict"] == "bad" and found["gaps"]["verdict"] == "warn"
 
 

@@ -36,14 +36,13 @@ def rates(data: Dataset) -> Check:
             places.append(
                 f"{s.topic}: {rate(s):.4g} Hz, but 1 % of its intervals are above {late * 1e3:.3g} ms"
             )
-    off = {why: n for why, n in data.rejected.items() if why.startswith("timestamp ")}
-    if off:
+    if data.noticed:
         return Check(
             "rates",
             "bad",
-            f"timestamps of {max(off.values())} rows disagree with {data.rate:g} Hz",
+            f"timestamps of {max(data.noticed.values())} rows disagree with {data.rate:g} Hz",
             "write the true rate into the dataset (fps in meta/info.json), or record again what was dropped",
-            tuple(f"{n} x {why}" for why, n in off.items()),
+            tuple(f"{n} x {why}" for why, n in data.noticed.items()),
         )
     if len(set(said)) > 1:
         return Check(
