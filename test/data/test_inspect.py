@@ -198,6 +198,13 @@ def test_stamps_of_another_clock_are_bad(offset):
     assert found.verdict == "bad" and "/joint_states" in found.where[0]
 
 
+def test_clock_that_runs_faster_is_bad():
+    survey = arm()
+    s = survey.signals["/joint_states"].stream
+    found = verdicts(changed(survey, receipt=s.receipt + (s.stamp - START) // 50))["clocks"]
+    assert found.verdict == "bad" and "part by +0.2" in found.where[0]
+
+
 def test_fault_016_unset_stamps_are_named():
     survey = arm()
     late = survey.signals["/joint_states"].stream

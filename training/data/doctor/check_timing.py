@@ -15,6 +15,7 @@ from training.data.doctor.summary import GAP_PERIODS
 
 JITTER = 1.5  # 99 % quantile of the interval over its median
 LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
+DRIFT = 0.05  # s in the course of a recording: two clocks that run at different speeds
 TRUSTED = 0.5  # correlation, below which a lead means little
 OFFSET = 0.1  # of the state's range
 
@@ -118,6 +119,10 @@ def clocks(data: Dataset) -> Check | None:
         if low < -FUTURE or middle > LATE:
             odd.append(
                 f"{s.topic}: {middle:.3g} s from stamp to receipt (1 %: {low:.3g}, 99 %: {high:.3g})"
+            )
+        elif abs(s.drift) > DRIFT:
+            odd.append(
+                f"{s.topic}: stamp and receipt part by {s.drift:+.3g} s in the course of a recording"
             )
     if odd:
         return Check(
