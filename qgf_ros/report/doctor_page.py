@@ -6,6 +6,7 @@ colour, so that they can be read on paper, on white and on black.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8a8f98"
 INK = "#010203"  # replaced by the page's own colour
 MOST = 60  # rows of a figure; what comes after stands in the document
+META = ("Creator", "Date", "Format", "Type")  # not written
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "qgf",  # the same document, the same page
@@ -117,10 +119,14 @@ def _figure(
         axis.set_axisbelow(True)
         figure.tight_layout()
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(META))
         plt.close(figure)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    # Several drawings on one page: each needs names of its own for what it refers to.
+    prefix = hashlib.sha256(title.encode()).hexdigest()[:8]
+    for reference in ('id="', "url(#", 'href="#'):
+        svg = svg.replace(reference, f"{reference}{prefix}-")
     return {"title": title, "about": about, "svg": svg}
 
 

@@ -112,6 +112,19 @@ def test_tool_that_is_driven_by_twists(tmp_path):
     assert load_episodes(tmp_path / "bag", found)[0]
 
 
+def test_arm_that_is_driven_by_trajectories(tmp_path):
+    value = velocity_dict()
+    value["actions"][0] |= {"type": "trajectory_msgs/JointTrajectory", "fields": ["position"],
+                            "representation": "absolute"}  # fmt: skip
+    own = bag(tmp_path / "bag", value)
+    draft(tmp_path / "bag", tmp_path / "contract.yaml")
+    found = Contract.load(tmp_path / "contract.yaml")
+    assert found.actions[0].type == "trajectory_msgs/JointTrajectory"
+    assert found.actions[0].representation == "absolute" and found.actions[0].names == ("a", "b")
+    ours, theirs = (load_episodes(tmp_path / "bag", c)[0] for c in (found, own))
+    assert np.array_equal(ours[0].action, theirs[0].action)
+
+
 def test_every_guess_says_where_it_came_from():
     found = drafted(survey())
     assert found.guesses >= 6 and found.loads and not found.to_fill_in
@@ -174,7 +187,7 @@ def test_what_this_version_cannot_use_is_listed_with_the_reason():
     plan = Signal("/plan", "trajectory_msgs/JointTrajectory", ("points.0",), Stream(stamp, stamp, np.ones((300, 1))))  # fmt: skip
     seen = Survey("r", survey(others={"/plan": plan}).signals, {"/camera": "sensor_msgs/Image"})
     text = drafted(seen).text
-    assert "# - /plan (trajectory_msgs/JointTrajectory), a command: this version" in text
+    assert "# - /plan (trajectory_msgs/JointTrajectory), a command: it holds neither" in text
     assert "# - /camera (sensor_msgs/Image): holds no numbers" in text
 
 

@@ -93,10 +93,10 @@ class _Topic:
             leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
         except (Damage, _TooMany):
             return None
-        if self._too_many or not 0 < len(leaves) <= MAX_VALUES:
+        joints = self.type in BY_JOINT
+        if self._too_many or not (joints or 0 < len(leaves) <= MAX_VALUES):
             return None
-        joints = self.type == "sensor_msgs/JointState"
-        read = _joints if joints else _reader(leaves)
+        read = BY_JOINT[self.type] if joints else _reader(leaves)
         stamped = any(f[0] == "header" for f in store.fielddefs[channel.type][1])
 
         def add(msg: Any, receipt: int) -> None:
@@ -139,7 +139,7 @@ class _Topic:
         Joints go by name. Of other arrays only those count that are as long in every message: the
         elements of the rest have no fixed meaning.
         """
-        labels = self._common() if self.type != "sensor_msgs/JointState" else self._all_joints()
+        labels = self._all_joints() if self.type in BY_JOINT else self._common()
         count = len(self)
         if not labels or not count or len(labels) > MAX_VALUES or count * len(labels) > 4 * MAX_NUMBERS:  # fmt: skip
             return None
@@ -212,19 +212,36 @@ def _labels(leaves: list[tuple[str, bool]], lengths: tuple[int, ...]) -> Iterato
         yield from (f"{path}.{i}" for i in range(length)) if is_array else (path,)
 
 
-def _joints(msg: Any) -> tuple[Any, Any]:
-    """JointState -> ((names, which of position, velocity, effort there are), the numbers)."""
-    names = tuple(msg.name)
+def _joint_state(msg: Any) -> tuple[Any, Any]:
+    """((names, which of position, velocity, effort there are), the numbers)."""
+    return _joints(msg.name, [getattr(msg, f) for f in JOINTS])
+
+
+def _trajectory(msg: Any) -> tuple[Any, Any]:
+    """The same of a trajectory of one point, which is a command; more of them are a plan."""
+    if len(msg.points) != 1:
+        raise _TooMany
+    point = msg.points[0]
+    return _joints(msg.joint_names, [point.positions, point.velocities, point.effort])
+
+
+def _joints(names: Any, parts: list[Any]) -> tuple[Any, Any]:
+    names = tuple(names)
     if len(names) > MAX_VALUES:
         raise _TooMany
     if len(set(names)) != len(names):
         raise SchemaError("joint names appear twice")
-    parts = [getattr(msg, f) for f in JOINTS]
     for f, part in zip(JOINTS, parts):
         if len(part) not in (0, len(names)):
             raise SchemaError(f"{f} has {len(part)} values for {len(names)} joint names")
     numbers = np.concatenate(parts).astype(np.float64)
     return (names, tuple(bool(len(p)) for p in parts)), array("d", numbers.tobytes())
+
+
+BY_JOINT = {
+    "sensor_msgs/JointState": _joint_state,
+    "trajectory_msgs/JointTrajectory": _trajectory,
+}
 
 
 def _joint_labels(names: tuple[str, ...], there: tuple[bool, ...]) -> Iterator[str]:

@@ -19,9 +19,8 @@ from qgf_ros.strict_yaml import parse_yaml
 from training.data.doctor.dataset import Dataset, survey_dataset
 from training.data.doctor.roles import last_word
 from training.data.doctor.summary import SignalSummary
-from training.data.draft_sources import Lines, Notes, actions, comment, observations, scalar
-
-MARK = "# confirm:"
+from training.data.draft_sources import MARK, Lines, Notes, actions, observations
+from training.data.draft_text import comment, scalar
 
 
 @dataclass(frozen=True)

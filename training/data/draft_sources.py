@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import yaml
 
-from qgf_ros.messages import TYPES
+from qgf_ros.messages import TYPES, Array, Moment
 from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.roles import Pair, has_name, joint, last_word
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import SignalSummary
+from training.data.draft_text import digits, flow_list, identifier, scalar
 
 Lines = list[str]
 
@@ -23,7 +22,6 @@ TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 OFTEN = 0.99  # share of messages that must have a number
 QUANTILES = (0.001, 0.999)
 MARGIN = 0.1  # of the range, on either side, and of the rate
-WIDTH = 100
 JOINTS_WORDS = {"joint_states", "state", "states"}
 PLAIN_WORDS = JOINTS_WORDS | {
     "observation",
@@ -36,6 +34,7 @@ PLAIN_WORDS = JOINTS_WORDS | {
 }
 TAKEN = {"reward", "success", "episode_start"}
 JOINTS, ARRAY = "sensor_msgs/JointState", "std_msgs/Float64MultiArray"
+BY_JOINT = (JOINTS, "trajectory_msgs/JointTrajectory")
 TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
@@ -74,12 +73,14 @@ def _action(
     head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
     if s.type in TWISTS:
         kept = [n for n in s.labels if n not in constants(s)] or list(s.labels)
-        head += [f"    fields: {_list(kept)}   {MARK} those that vary; the others are sent as 0"]
+        head += [
+            f"    fields: {flow_list(kept)}   {MARK} those that vary; the others are sent as 0"
+        ]
         head += ["    representation: velocity", "    space: twist"]
         if s.type == "geometry_msgs/TwistStamped":
             head.append(f"    frame: base_link   {MARK} the frame_id that the receiver expects")
         return head + _limits(s, {n: n for n in kept}, True, pace), False
-    if s.type == JOINTS:
+    if s.type in BY_JOINT:
         what = "position" if any(n.startswith("position.") for n in s.labels) else "velocity"
         labels = [n for n in s.labels if joint(n)[0] == what]
         notes.left += [
@@ -91,7 +92,7 @@ def _action(
         fields = [joint(p.state_label)[0] or "position" for p in pairs.values()]
         matched = len(pairs) == len(s.labels) and len(set(fields)) == 1
         what = fields[0] if matched and fields[0] != "effort" else "velocity"
-        names = {n: _command_name(s, n, pairs.get(n)) for n in s.labels}
+        names = {n: _number_name(name, n, pairs.get(n)) for n in s.labels}
         why = (
             f"the numbers follow measured numbers ({what}) of the same "
             + ("motion" if any(p.by == "correlation" for p in pairs.values()) else "names")
@@ -104,7 +105,7 @@ def _action(
                 "same names"
             )
     absolute = what == "position"
-    if s.type == JOINTS or (not s.type and absolute):
+    if s.type in BY_JOINT or (not s.type and absolute):
         head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{what}]"]
     guessed = [p for p in pairs.values() if p.by == "correlation"]
     note = (
@@ -112,19 +113,21 @@ def _action(
         if guessed
         else ""
     )
-    if s.type != JOINTS and not all(n in pairs or has_name(n) for n in s.labels):
+    if s.type not in BY_JOINT and not all(n in pairs or has_name(n) for n in s.labels):
         note = f"   {MARK} the recording has no names: write those of the joints"
-    head.append(f"    names: {_list(names.values())}{note}")
+    head.append(f"    names: {flow_list(names.values())}{note}")
     head.append(f"    representation: {'absolute' if absolute else 'velocity'}   {MARK} {why}")
     if "gripper" in s.topic.lower():
         head.append("    space: gripper")
     return head + _limits(s, names, not absolute, pace), absolute
 
 
-def _command_name(s: SignalSummary, label: str, pair: Pair | None) -> str:
+def _number_name(source: str, label: str, pair: Pair | None) -> str:
     if pair is not None:
         return pair.name
-    return joint(label)[1] if has_name(label) else f"{identifier(last_word(s.topic))}_{label}"
+    if has_name(label):
+        return joint(label)[1]
+    return f"{source}_{label.removeprefix('data.')}" if label not in ("", "data") else source
 
 
 def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: float) -> Lines:
@@ -147,7 +150,7 @@ def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: f
         a, b = (min(a - pad, 0.0), max(b + pad, 0.0)) if through_zero else (a - pad, b + pad)
         speed = (1 + MARGIN) * fastest[i] if np.isfinite(fastest[i]) and fastest[i] > 0 else b - a
         lines.append(
-            f"      {scalar(name)}: {{min: {_digits(a)}, max: {_digits(b)}, rate: {_digits(speed)}}}{note}"
+            f"      {scalar(name)}: {{min: {digits(a)}, max: {digits(b)}, rate: {digits(speed)}}}{note}"
         )
     return lines
 
@@ -187,21 +190,21 @@ def _observation(
         if not names:
             return []
         lines = [line.replace(ARRAY, JOINTS) for line in lines]
-        lines += [f"    fields: {_list(fields)}", f"    names: {_list(names)}"]
-    elif kind in ("", ARRAY):
-        names = [n if has_name(n) else f"{identifier(last_word(s.topic))}_{n}" for n in s.labels]
+        lines += [f"    fields: {flow_list(fields)}", f"    names: {flow_list(names)}"]
+    elif not kind or isinstance(TYPES[kind], Array):
+        names = [_number_name(identifier(last_word(s.topic)), n, None) for n in s.labels]
         if len(names) == 1 and not kind:
             lines = [line.replace(ARRAY, "std_msgs/Float64") for line in lines]
             lines.append("    fields: [data]")
         else:
             note = "" if all(map(has_name, s.labels)) else f"   {MARK} the recording has no names"
-            lines.append(f"    names: {_list(names)}{note}")
+            lines.append(f"    names: {flow_list(names)}{note}")
     else:
         fields = _fields(kind, [n for n in s.labels if n not in rare], still)
         if not fields:
             notes.left.append(f"{s.topic} ({kind}): nothing in it varies")
             return []
-        lines.append(f"    fields: {_list(fields)}")
+        lines.append(f"    fields: {flow_list(fields)}")
         if any(TYPES[kind].is_orientation(f) for f in fields):
             lines.append(f"    encoding: rot6d   {MARK} or yaw_sin_cos for what stays upright")
     if s.units:
@@ -274,8 +277,12 @@ def _unusable(s: SignalSummary, command: bool) -> str:
         return ""
     if not TOPIC.fullmatch(s.topic.strip("/")):
         return "its topic is no ROS name"
-    if s.type not in TYPES or not TYPES[s.type].fields and s.type not in (JOINTS, ARRAY):
-        return "this version does not read its type"
+    if s.type not in TYPES:
+        return f"not a type of ROS; name its fields by path, as {', '.join(s.labels[:2])}, and give stamp"
+    if s.type in BY_JOINT and not any(joint(n)[0] in ("position", "velocity") for n in s.labels):
+        return "it holds neither positions nor velocities of joints"
+    if isinstance(TYPES[s.type], Moment):
+        return "it only marks a moment"
     return "this version does not command its type" if command and not TYPES[s.type].command else ""
 
 
@@ -295,35 +302,3 @@ def source_name(s: SignalSummary, used: set[str]) -> str:
         name, k = f"{base}_{k}", k + 1
     used.add(name)
     return name
-
-
-def identifier(text: str) -> str:
-    """A ROS name out of any text."""
-    found = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
-    return found if re.match(r"[A-Za-z_]", found) else f"column_{found}"
-
-
-def scalar(text: str) -> str:
-    """A string as YAML, quoted where it must be."""
-    return yaml.safe_dump([text], default_flow_style=True, width=10**6).strip()[1:-1]
-
-
-def comment(text: str) -> str:
-    """One printable line."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-
-
-def _list(names: Iterable[str]) -> str:
-    text = yaml.safe_dump(list(names), default_flow_style=True, width=WIDTH - 8).strip()
-    return text.replace("\n", "\n      ")
-
-
-def _digits(value: float) -> str:
-    text = f"{float(value):.4g}"
-    return (
-        text
-        if re.search(r"[.]", text)
-        else text.replace("e", ".0e")
-        if "e" in text
-        else f"{text}.0"
-    )

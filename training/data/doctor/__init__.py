@@ -6,6 +6,6 @@ summary    one recording in numbers
 dataset    all recordings, one after the other, whatever their number
 leads      how commands lead the states, and how far states stay off what was commanded
 contract   what alignment to a contract keeps and drops
-checks     verdicts, each with its fix
+checks     verdicts, each with its fix; check_* are its subjects
 examine    all of it: the document, the tables, the page
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from qgf_ros.messages import TYPES
 from training.data.doctor.check import SHOWN, Check, some, steady, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import Lead
@@ -14,6 +15,7 @@ from training.data.doctor.summary import GAP_PERIODS
 
 JITTER = 1.5  # 99 % quantile of the interval over its median
 LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
+DRIFT = 0.05  # s in the course of a recording: two clocks that run at different speeds
 TRUSTED = 0.5  # correlation, below which a lead means little
 OFFSET = 0.1  # of the state's range
 
@@ -35,14 +37,13 @@ def rates(data: Dataset) -> Check:
             places.append(
                 f"{s.topic}: {rate(s):.4g} Hz, but 1 % of its intervals are above {late * 1e3:.3g} ms"
             )
-    off = {why: n for why, n in data.rejected.items() if why.startswith("timestamp ")}
-    if off:
+    if data.noticed:
         return Check(
             "rates",
             "bad",
-            f"timestamps of {max(off.values())} rows disagree with {data.rate:g} Hz",
+            f"timestamps of {max(data.noticed.values())} rows disagree with {data.rate:g} Hz",
             "write the true rate into the dataset (fps in meta/info.json), or record again what was dropped",
-            tuple(f"{n} x {why}" for why, n in off.items()),
+            tuple(f"{n} x {why}" for why, n in data.noticed.items()),
         )
     if len(set(said)) > 1:
         return Check(
@@ -110,7 +111,7 @@ def clocks(data: Dataset) -> Check | None:
     unset = [
         s.topic
         for s in steady(data)
-        if s.unset == s.recordings and s.type.endswith(("Stamped", "JointState", "Odometry", "Imu"))
+        if s.unset == s.recordings and s.type in TYPES and TYPES[s.type].stamped
     ]
     odd = []
     for s in stamped:
@@ -118,6 +119,10 @@ def clocks(data: Dataset) -> Check | None:
         if low < -FUTURE or middle > LATE:
             odd.append(
                 f"{s.topic}: {middle:.3g} s from stamp to receipt (1 %: {low:.3g}, 99 %: {high:.3g})"
+            )
+        elif abs(s.drift) > DRIFT:
+            odd.append(
+                f"{s.topic}: stamp and receipt part by {s.drift:+.3g} s in the course of a recording"
             )
     if odd:
         return Check(

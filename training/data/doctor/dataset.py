@@ -39,6 +39,7 @@ class Dataset:
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
+    noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ
     leads: dict[Pair, list[Lead]] = field(default_factory=dict)
     contract: Contract | None = None
@@ -94,7 +95,8 @@ class Dataset:
         number = len(self.recordings)
         self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}))
         self.others |= recording.others
-        self.rejected.update(recording.rejected)
+        for why, count in recording.rejected.items():
+            (self.noticed if "departs" in why else self.rejected)[why] += count
         for pair, lead in recording.leads.items():
             self.leads.setdefault(pair, []).append(lead)
         for topic, summary in recording.signals.items():

@@ -69,6 +69,7 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
         "others": data.others,
         "contract": _contract(data),
         "rejected": dict(data.rejected),
+        "noticed": dict(data.noticed),
         "refused": {r.name: r.refused for r in data.refused},
         "lengths": [{"name": r.name, "seconds": r.seconds, "rows": r.rows} for r in data.readable],
     }

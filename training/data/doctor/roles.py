@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from qgf_ros.messages import TYPES
 from training.data.delay import measured_lead
 from training.data.streams import Signal, Stream, Survey
 
@@ -19,15 +20,7 @@ COMMAND_WORDS = {
     *("desired", "reference", "setpoint", "trajectory"),
 }
 GOALS = {"goal", "goals"}  # a command where joints are sent there, an observation elsewhere
-COMMAND_TYPES = {
-    "sensor_msgs/JointState",
-    "std_msgs/Float64MultiArray",
-    "std_msgs/Float32MultiArray",
-    "std_msgs/Float64",
-    "trajectory_msgs/JointTrajectory",
-    "geometry_msgs/Twist",
-    "geometry_msgs/TwistStamped",
-}
+COMMAND_TYPES = {t.name for t in TYPES.values() if t.command}
 STATE_WORDS = {"observation", "observations", "obs", "state", "states"}
 OUTCOME_WORDS = {
     *(

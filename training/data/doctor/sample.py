@@ -61,9 +61,15 @@ class Extremes:
     @classmethod
     def of(cls, values: np.ndarray, times: np.ndarray) -> Extremes:
         """values (N, d), times (N,) [s]."""
-        finite = np.where(np.isfinite(values), values, np.nan)
-        at = np.broadcast_to(times[:, None], values.shape)
-        return cls(finite, at, np.zeros(values.shape, int))._few()
+        shape = min(len(values), 2 * cls.FEW), values.shape[1]
+        few, when = np.full(shape, np.nan), np.zeros(shape)
+        for i, column in enumerate(values.T):  # by column: a recording may be large
+            pick = np.flatnonzero(np.isfinite(column))
+            if len(pick) > len(few):
+                order = np.argpartition(column[pick], (cls.FEW - 1, len(pick) - cls.FEW))
+                pick = pick[np.r_[order[: cls.FEW], order[-cls.FEW :]]]
+            few[: len(pick), i], when[: len(pick), i] = column[pick], times[pick]
+        return cls(few, when, np.zeros(shape, int))
 
     def numbered(self, recording: int) -> Extremes:
         return Extremes(self.values, self.times, np.full(self.values.shape, recording))

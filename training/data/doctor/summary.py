@@ -14,7 +14,7 @@ from training.data.doctor.leads import Lead, leads
 from training.data.doctor.roles import Pair, Role, last_word, role
 from training.data.doctor.sample import Extremes, Sample
 from training.data.labels import Label
-from training.data.streams import Signal, Survey
+from training.data.streams import Signal, Stream, Survey
 
 ROWS, NUMBERS = 4096, 400_000  # kept of one signal
 GAP_PERIODS = 5
@@ -53,6 +53,7 @@ class SignalSummary:
     largest: tuple[Gap, ...]
     backward: int  # stamps before their predecessor's
     repeated: int  # stamps equal to their predecessor's
+    drift: float  # s by which stamp and receipt part in one recording, the largest of all
     unset: int  # recordings in which no message carries a stamp of its own
 
     def merge(self, other: SignalSummary) -> SignalSummary:
@@ -64,6 +65,7 @@ class SignalSummary:
             **{key: getattr(self, key) + getattr(other, key) for key in counts},
             intervals=self.intervals.merge(other.intervals, ROWS),
             latency=self.latency.merge(other.latency, ROWS),
+            drift=max(self.drift, other.drift, key=abs),
             values=self.values.merge(other.values, size),
             speeds=self.speeds.merge(other.speeds, size),
             extremes=self.extremes.merge(other.extremes),
@@ -161,6 +163,7 @@ def _signal(
         largest=_largest(gaps),
         backward=int((steps < 0).sum()),
         repeated=int((steps == 0).sum()),
+        drift=_drift(stream),
         unset=int(len(stream) > 0 and bool((stream.stamp == stream.receipt).all())),
     )
 
@@ -168,6 +171,15 @@ def _signal(
 def rows_kept(width: int) -> int:
     """Rows of `width` numbers that a sample keeps."""
     return int(np.clip(NUMBERS // max(width, 1), 64, ROWS))
+
+
+def _drift(stream: Stream) -> float:
+    """Latency at the end of a recording less that at its beginning [s]; medians, not single messages."""
+    tenth = len(stream) // 10
+    if tenth < STEADY:
+        return 0.0
+    latency = (stream.receipt - stream.stamp) * 1e-9
+    return float(np.median(latency[-tenth:]) - np.median(latency[:tenth]))
 
 
 def _largest(gaps: tuple[Gap, ...]) -> tuple[Gap, ...]:
@@ -209,6 +221,6 @@ def _content(survey: Survey, begin: int) -> str:
     for topic in sorted(t for t, s in survey.signals.items() if role(t, s.type) != "index"):
         signal = survey.signals[topic]
         digest.update(f"{topic} {signal.labels} {signal.stream.values.shape}".encode())
-        digest.update((signal.stream.stamp - begin).tobytes())
-        digest.update(signal.stream.values.tobytes())
+        digest.update((signal.stream.stamp - begin).data)
+        digest.update(np.ascontiguousarray(signal.stream.values).data)
     return digest.hexdigest()
