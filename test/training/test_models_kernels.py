@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def always(monkeypatch):
     monkeypatch.setattr(kernels, "LEAST", 1)
+    monkeypatch.setattr(kernels, "FEWEST", 1)
 
 
 def nets(members=2, hidden=(16, 24, 8), out=3, layer_norm_last=True):

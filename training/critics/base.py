@@ -111,8 +111,8 @@ class Learner(ABC):
         self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
         self._losses: nn.Module = _Losses(self)
         # Kept: to walk through the nets for them costs a share of every update.
-        self._parameters = [[*net.parameters()] for net in self._trained]
-        self._to_target = [*self.target_critic.parameters()], [*critic.parameters()]
+        self._parameters: list[list[Tensor]] = [[*net.parameters()] for net in self._trained]
+        self._targets: list[Tensor] = [*self.target_critic.parameters()]
         self.optimizer = torch.optim.Adam(
             self._trained.parameters(),
             lr=config.learning_rate,
@@ -183,15 +183,15 @@ class Learner(ABC):
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        target, critic = self._to_target
-        torch._foreach_lerp_(target, critic, self.config.target_rate)
+        critic = self._parameters[1]
+        torch._foreach_lerp_(self._targets, critic, self.config.target_rate)
 
     @torch.no_grad()
     def _move_average(self) -> None:
         if self.averaged is not None:
             # A short run must not remember what it began with.
             decay = min(self.config.average, self._steps / (self._steps + 10))
-            averaged = [*self.averaged.parameters()]
+            averaged: list[Tensor] = [*self.averaged.parameters()]
             torch._foreach_lerp_(averaged, self._parameters[0], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
