@@ -31,6 +31,7 @@ from training.calibration import guidance_scale, held_out
 from training.config import FitConfig
 from training.critics import iql, monte_carlo, sarsa
 from training.critics.base import CriticConfig, Learner
+from training.data.alignment import Report
 from training.data.cache import prepare
 from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays, data_hash, outcomes, return_scale
@@ -94,7 +95,7 @@ def fit(
         groups = split(arrays, config.seed)
         lost = sum(n for reason, n in report.dropped.items() if reason.startswith("message"))
         if world.first:
-            _describe(arrays, report.ticks, report.dropped)
+            _describe(arrays, report)
             for line in diagnose_outcomes(arrays, contract):
                 say(line)
         if strict and lost:
@@ -165,9 +166,7 @@ def _fit(
             "objective is reward: leave bounded out"
         )
     trained = EpisodeArrays.of(trained)
-    held, reported = (
-        [e for e in group if e.terminal or len(e) >= horizon] for group in (held, reported)
-    )
+    held, reported = (_with_a_chunk(group, horizon) for group in (held, reported))
     if not held:
         say("nothing is held out: the figures and the scale of beta are from the training data")
     table = ChunkTable(trained, horizon, config.discount)
@@ -271,16 +270,25 @@ def _fit(
     return Fitted(policy, sha256, figures)
 
 
+def _with_a_chunk(episodes: Sequence[Episode], horizon: int) -> Sequence[Episode]:
+    """Those that are long enough for a chunk."""
+    if not episodes:
+        return ()
+    arrays = EpisodeArrays.of(episodes)
+    return arrays.pick(np.flatnonzero(arrays.terminal | (arrays.steps >= horizon)))
+
+
 def _alone(out: Path, world: World) -> contextlib.AbstractContextManager[None]:
     return checkpoint.only_trainer(out) if world.first else contextlib.nullcontext()
 
 
-def _describe(episodes: Sequence[Episode], ticks: int, dropped: Mapping[str, int]) -> None:
+def _describe(episodes: Sequence[Episode], report: Report) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in outcomes(episodes).items())
-    say(f"{len(episodes)} episodes, {ticks} ticks: {counts}")
-    for reason, count in dropped.items():
-        if count:
-            say(f"  dropped: {reason}: {count}")
+    say(f"{len(episodes)} episodes, {report.ticks} ticks: {counts}")
+    for what, counted in (("dropped", report.dropped), ("noticed", report.noticed)):
+        for reason, count in counted.items():
+            if count:
+                say(f"  {what}: {reason}: {count}")
 
 
 def _warn(normalizer: Normalizer, contract: Contract, informative: bool) -> None:

@@ -211,12 +211,16 @@ class DataConvert(Options):
     """Processes."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.data.convert import convert
+        from training.data.convert import LOST, convert
 
         number = None if self.recording == "all" else self.recording
         counts = convert(self.data, self.contract, self.out, number, self.to, self.workers, track)
         say(f"{self.out}: " + ", ".join(f"{what} {count}" for what, count in counts.items()))
-        return {"out": self.out, "to": self.to, "counts": counts}
+        document = {"out": self.out, "to": self.to, "counts": counts}
+        lost = sum(count for what, count in counts.items() if what.startswith(LOST))
+        if lost:
+            raise DataLost(f"{lost} messages could not be read (counted above)", document)
+        return document
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Chunks against a slow second implementation; absorbing ends, cuts, returns and their scale."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -158,3 +160,28 @@ def test_split_uses_every_episode_once_and_keeps_the_shares(outcomes, seed):
         members = [i for i, o in enumerate(outcomes) if o is outcome]
         share = sum(i in s.report for i in members)
         assert share == (0 if len(members) < 3 else max(1, round(0.1 * len(members))))
+
+
+def test_parts_of_an_episode_that_was_cut_stay_together():
+    """A tick before the gap and a tick behind it look alike: one of them held out would tell nothing."""
+    parts = [
+        replace(
+            episode(8, k == 2, n),
+            name=f"e{n}.{k}",
+            origin=f"e{n}",
+            success=True if k == 2 else None,
+        )
+        for n in range(30)
+        for k in range(3)
+    ]
+    for seed in range(5):
+        groups = split(parts, seed)
+        of = {
+            parts[i].origin: name
+            for name in ("train", "select", "report")
+            for i in getattr(groups, name)
+        }
+        for name in ("train", "select", "report"):
+            assert all(of[parts[i].origin] == name for i in getattr(groups, name))
+        assert sorted((*groups.train, *groups.select, *groups.report)) == list(range(90))
+        assert len(groups.select) == len(groups.report) == 9

@@ -239,6 +239,7 @@ def _episode(
             reward[begin:end_],
             terminal=ended and end_ == len(ticks),
             success=end.won if end_ == len(ticks) else None,
+            origin="" if end_ - begin == len(ticks) else name,
         )
         for begin, end_ in runs
     ]

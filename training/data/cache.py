@@ -1,8 +1,9 @@
 """Recordings prepared once: memory-mapped arrays of episodes, keyed by what is in them.
 
     pieces/<key>.npz     one recording's episodes; the key is the hash of its files, the contract,
-                         the labels and this code's version, so an interrupted preparation goes on where it was
-    episodes/<key>/      the arrays of a whole dataset and index.json; then its pieces are removed
+                         the labels and this code's version, so an interrupted preparation goes on where it was,
+                         and a bag more, or a label, means one recording to read
+    episodes/<key>/      the arrays of a whole dataset, and index.json
 
 Nothing here is precious: the folder may be deleted at any time but during training.
 """
@@ -28,7 +29,7 @@ from training.data.labels import Label
 from training.data.load import Progress, contents, each, read_episodes, refuse_nothing
 from training.data.streams import Reader
 
-VERSION = 2  # counts up when the same recording and contract give other episodes
+VERSION = 3  # counts up when the same recording and contract give other episodes
 ARRAYS = ("obs", "action", "reward")
 
 
@@ -69,8 +70,6 @@ def prepare(
         for _ in each(work, missing, workers, progress) if missing else ():
             pass
         _assemble(path, pieces, out)
-        for piece in pieces:
-            piece.unlink(missing_ok=True)
     return _open(out)
 
 
@@ -121,6 +120,7 @@ def _entry(episode: Episode) -> dict[str, Any]:
         "steps": len(episode),
         "terminal": episode.terminal,
         "success": episode.success,
+        "origin": episode.origin,
         "digest": episode.digest,
     }
 
@@ -196,5 +196,7 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
         terminal=np.array([e["terminal"] for e in entries], bool),
         success=tuple(e["success"] for e in entries),
         names=tuple(e["name"] for e in entries),
+        origins=tuple(e["origin"] for e in entries),
+        digests=tuple(e["digest"] for e in entries),
     )
     return arrays, _report(report)

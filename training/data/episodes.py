@@ -25,6 +25,7 @@ class Episode:
     reward: np.ndarray  # (T,)
     terminal: bool  # ended by success or failure; False: cut (time-out, end of recording)
     success: bool | None = None  # None: nobody said
+    origin: str = ""  # name of the episode that this is a part of, where that was cut at gaps
 
     def __post_init__(self) -> None:
         steps = len(self.action)
@@ -51,9 +52,11 @@ class Episode:
         return hashed.hexdigest()
 
 
-def data_hash(episodes: Iterable[Episode]) -> str:
+def data_hash(episodes: Sequence[Episode]) -> str:
     """SHA-256 over the content of all episodes, in order; names do not matter."""
-    return hashlib.sha256("".join(e.digest for e in episodes).encode()).hexdigest()
+    known = episodes.digests if isinstance(episodes, EpisodeArrays) else ()
+    digests = known or [e.digest for e in episodes]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class EpisodeArrays(Sequence[Episode]):
     terminal: np.ndarray  # (E,) bool
     success: tuple[bool | None, ...]
     names: tuple[str, ...]
+    origins: tuple[str, ...]
+    digests: tuple[str, ...] = ()  # where they are known, for they are long to compute
 
     @classmethod
     def of(cls, episodes: Sequence[Episode]) -> EpisodeArrays:
@@ -88,6 +93,7 @@ class EpisodeArrays(Sequence[Episode]):
             np.array([e.terminal for e in episodes], bool),
             tuple(e.success for e in episodes),
             tuple(e.name for e in episodes),
+            tuple(e.origin for e in episodes),
         )
 
     def __len__(self) -> int:
@@ -109,6 +115,7 @@ class EpisodeArrays(Sequence[Episode]):
             self.reward[first : first + steps],
             bool(self.terminal[index]),
             self.success[index],
+            self.origins[index],
         )
 
     def pick(self, indices: Iterable[int]) -> EpisodeArrays:
@@ -123,6 +130,8 @@ class EpisodeArrays(Sequence[Episode]):
             self.terminal[chosen],
             tuple(self.success[i] for i in chosen),
             tuple(self.names[i] for i in chosen),
+            tuple(self.origins[i] for i in chosen),
+            tuple(self.digests[i] for i in chosen) if self.digests else (),
         )
 
     @property
