@@ -7,14 +7,14 @@ one (`Learner.value_loss`).
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from training.critics import ChunkBatch
 from training.flow import flow_loss
@@ -109,9 +109,10 @@ class Learner(ABC):
         self._steps = 0
         # One optimiser: no parameter is in two nets, and Adam treats each number by itself.
         self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
-        self._losses: nn.Module = _Losses(self)
+        self._shared: nn.Module | None = None  # of several processes
         # Kept: to walk through the nets for them costs a share of every update.
         self._parameters: list[list[Tensor]] = [[*net.parameters()] for net in self._trained]
+        self._all = [p for net in self._parameters for p in net]
         self._targets: list[Tensor] = [*self.target_critic.parameters()]
         self.optimizer = torch.optim.Adam(
             self._trained.parameters(),
@@ -134,25 +135,28 @@ class Learner(ABC):
         """What samples: the average of the flow's weights where there is one."""
         return self.averaged or self.velocity
 
-    def loss(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> tuple[Tensor, Metrics]:
-        """The sum of the nets' losses, and scalars to look at.
+    def losses(
+        self, batch: ChunkBatch, noise: Tensor, time: Tensor
+    ) -> Iterator[tuple[Tensor | float, Metrics]]:
+        """The loss of each net, and scalars to look at. They share no parameter.
 
         noise: (B, D) ~ N(0, I); time: (B,) in [0, 1]: where on the flow it is trained.
         """
-        flow, flow_metrics = flow_loss(self.velocity, batch.seen_by_flow, batch.action, noise, time)
-        q, q_metrics = regression(self.critic, batch, self.target(batch))
-        v, v_metrics = self.value_loss(batch)
-        # The three graphs share no parameter, so the gradient of the sum is each one's own.
-        return flow + q + v, flow_metrics | q_metrics | v_metrics
+        yield self.value_loss(batch)
+        yield regression(self.critic, batch, self.target(batch))
+        yield flow_loss(self.velocity, batch.seen_by_flow, batch.action, noise, time)
 
     def update(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> Metrics:
-        """One step of all nets, each from the nets as they were before it -> the metrics of `loss`,
+        """One step of all nets, each from the nets as they were before it -> the metrics of `losses`,
         and `gradient_norm`. Where that is not finite, nothing was changed."""
-        loss, metrics = self._losses(batch, noise, time)
-        for net in self._parameters:
-            for parameter in net:
-                parameter.grad = None
-        loss.backward()
+        for parameter in self._all:
+            parameter.grad = None
+        metrics: Metrics = {}
+        parts = self.losses if self._shared is None else self._shared
+        for loss, of_net in parts(batch, noise, time):
+            if isinstance(loss, Tensor):
+                loss.backward()  # at once: what it needs is still in the cache
+            metrics |= of_net
         norm = self._clip()
         if norm.isfinite():
             self._move_target()  # towards the critic from before the step
@@ -169,17 +173,16 @@ class Learner(ABC):
     def distribute(self) -> None:
         """From now on gradients are averaged over the processes of torch.distributed. The nets
         become those of the first."""
-        self._losses = DistributedDataParallel(self._losses)
+        self._shared = DistributedDataParallel(_Sum(self))
 
     def _clip(self) -> Tensor:
         """Shortens each net's gradient to `clip`; -> the norm of all before that."""
-        norms = []
-        for parameters in self._parameters:
-            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        each = torch.stack(torch._foreach_norm([p.grad for p in self._all if p.grad is not None]))
+        norms = torch.stack([n.norm() for n in each.split([len(net) for net in self._parameters])])
+        for net, norm in zip(self._parameters, norms.tolist()):
             if norm > self.config.clip:
-                clip_grads_with_norm_(parameters, self.config.clip, norm)
-            norms.append(norm)
-        return torch.stack(norms).norm()
+                clip_grads_with_norm_(net, self.config.clip, torch.tensor(norm))
+        return norms.norm()
 
     @torch.no_grad()
     def _move_target(self) -> None:
@@ -228,13 +231,17 @@ class Learner(ABC):
         return {name: net for name, net in named.items() if net is not None}
 
 
-class _Losses(nn.Module):
-    """`Learner.loss` as a module, which is what DistributedDataParallel wraps."""
+class _Sum(nn.Module):
+    """The losses as one, in a module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, learner: Learner):
         super().__init__()
         self.nets = learner._trained
-        self._loss = learner.loss
+        self._losses = learner.losses
 
-    def forward(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> tuple[Tensor, Metrics]:
-        return self._loss(batch, noise, time)
+    def forward(
+        self, batch: ChunkBatch, noise: Tensor, time: Tensor
+    ) -> list[tuple[Tensor | float, Metrics]]:
+        parts = list(self._losses(batch, noise, time))
+        metrics = {name: value for _, of_net in parts for name, value in of_net.items()}
+        return [(sum(loss for loss, _ in parts), metrics)]
