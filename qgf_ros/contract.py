@@ -563,6 +563,18 @@ class Contract:
             for n in a.labels_of_joints
         ])  # fmt: skip
 
+    @property
+    def relative_positions(self) -> np.ndarray:
+        """(A,) int: as `measured_positions`, for the commands that may be learnt relative to them.
+
+        Not those of a gripper: closed is closed, whatever is between its fingers. Nor where the
+        measured position is read between messages, for the node can only hold the last one.
+        """
+        held = [o.resample == "hold" for o in self.observations for _ in o.feature_labels]
+        joint = [a.space == "joint" for a in self.actions for _ in a.labels_of_joints]
+        at = self.measured_positions
+        return np.where(np.array(joint) & np.array([*held, False])[at], at, -1)
+
     def max_age(self, source: ObservationSource | EndSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""
         goal = self.outcome.goal.observation if self.outcome.goal is not None else None

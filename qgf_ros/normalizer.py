@@ -70,13 +70,19 @@ class Normalizer:
                 observations: what a chunk does last is furthest from where it began.
             siblings: (O,), equal numbers share one unit (`Contract.observation_siblings`); None:
                 every number stands alone.
-            reference: (A,), the `action_reference`; None: all actions are as commanded.
+            reference: (A,), what each action may be relative to, -1 for none; None: all are as
+                commanded. Only those become relative that vary less so: a joint that is always sent
+                to one place stays there, whatever pushes it.
         """
         count = action.shape[-1]
+        low, high = np.quantile(action.reshape(-1, count), QUANTILES, axis=0)
         reference = np.full(count, -1) if reference is None else reference
         if (reference >= 0).any():
-            action = action.reshape(len(obs), -1, count) - _from(reference, obs)
-        low, high = np.quantile(action.reshape(-1, count), QUANTILES, axis=0)
+            chunks = action.reshape(len(obs), -1, count) - _from(reference, obs)
+            nearer, farther = np.quantile(chunks.reshape(-1, count), QUANTILES, axis=0)
+            reference = np.where(farther - nearer < high - low, reference, -1)
+            low = np.where(reference < 0, low, nearer)
+            high = np.where(reference < 0, high, farther)
         half = (high - low) / 2
         low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
         inliers = np.clip(obs, low_obs, high_obs)
@@ -130,6 +136,9 @@ class Normalizer:
 
     @classmethod
     def from_dict(cls, value: dict[str, list[float]]) -> Normalizer:
+        unknown = sorted(set(value) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} are not known to this version")
         numbers = {
             n: np.asarray(value[n], dtype=np.float64) for n in list(cls.__dataclass_fields__)[:4]
         }

@@ -36,7 +36,7 @@ from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.normalizer import Normalizer
 from qgf_ros.strict_yaml import build, parse_yaml
 
-SCHEMA = 1
+SCHEMA = 2  # 1: the same without relative actions, which would be taken for absolute ones
 MANIFEST = "SHA256SUMS"
 DESCRIPTION = "policy.yaml"
 SAMPLER = "sampler.onnx"
@@ -269,6 +269,10 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
             f"the contract {(obs, len(own.action_names))}"
         )
     reference = normalizer.action_reference
+    if description.schema < SCHEMA and (reference >= 0).any():
+        raise PolicyRefused(
+            f"{folder}: relative actions need schema {SCHEMA}; train the policy again"
+        )
     measured = own.measured_positions
     if not ((reference == -1) | (reference == measured)).all():
         raise PolicyRefused(
@@ -303,7 +307,7 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
 def _check_schema(content: Any) -> None:
     """Before the rest: a newer schema may have keys that this version does not know."""
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
         hint = (
             "it was written by a newer qgf_ros: update this one"
@@ -311,7 +315,7 @@ def _check_schema(content: Any) -> None:
             else "train the policy again"
         )
         raise UsageError(
-            f"{DESCRIPTION}: schema is {schema!r}, this qgf_ros reads {SCHEMA}; {hint}"
+            f"{DESCRIPTION}: schema is {schema!r}, this qgf_ros reads 1 to {SCHEMA}; {hint}"
         )
 
 

@@ -24,7 +24,16 @@ from qgf_ros.console import say, track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.normalizer import Normalizer
-from qgf_ros.policy import Beta, Flow, Network, PolicyDescription, Returns, Support, write_policy
+from qgf_ros.policy import (
+    SCHEMA,
+    Beta,
+    Flow,
+    Network,
+    PolicyDescription,
+    Returns,
+    Support,
+    write_policy,
+)
 from training import checkpoint
 from training.batches import Batches, Recorded, Relabelled, some, tensors
 from training.calibration import guidance_scale, held_out
@@ -37,7 +46,7 @@ from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays, data_hash, outcomes, return_scale
 from training.data.goals import Hindsight, shared_scale
 from training.data.rewards import diagnose_outcomes
-from training.data.split import split
+from training.data.split import RULE, split
 from training.distributed import World
 from training.guards import Box
 from training.loop import train
@@ -56,7 +65,7 @@ class Fitted:
     policy: Path
     sha256: str  # of the policy; "" in a process that did not write it
     metrics: dict[str, float]
-    messages_lost: int = 0  # rejected or not finite
+    lost: int = 0  # messages and episodes that could not be used
 
 
 def fit(
@@ -71,7 +80,7 @@ def fit(
     """Trains on `data` by the contract; writes `out`/policy, `out`/metrics.csv and TensorBoard logs,
     and `out`/report.json: what the episodes say that nothing was trained or chosen on.
 
-    resume: go on where a run in `out` was interrupted. strict: refuse data of which messages were
+    resume: go on where a run in `out` was interrupted. strict: refuse data of which something was
     lost. world: of several processes that train together (torchrun); the first one writes.
 
     Raises:
@@ -93,13 +102,14 @@ def fit(
         if world.first:
             world.wait()
         groups = split(arrays, config.seed)
-        lost = sum(n for reason, n in report.dropped.items() if reason.startswith("message"))
         if world.first:
             _describe(arrays, report)
             for line in diagnose_outcomes(arrays, contract):
                 say(line)
-        if strict and lost:
-            raise DataRefused(f"{lost} recorded messages cannot be used, and --strict was given")
+        if strict and report.lost:
+            raise DataRefused(
+                f"{report.lost} recorded messages or episodes cannot be used, and --strict was given"
+            )
         names = {
             group: [arrays.names[i] for i in getattr(groups, group)]
             for group in ("train", "select", "report")
@@ -113,7 +123,7 @@ def fit(
                 "ticks": report.ticks,
                 **outcomes(arrays),
             },
-            "split": {name: len(group) for name, group in names.items()},
+            "split": {name: len(group) for name, group in names.items()} | {"rule": RULE},
         }
         fitted = _fit(
             arrays.pick(groups.train),
@@ -125,7 +135,7 @@ def fit(
             about,
             world,
         )
-        return replace(fitted, messages_lost=lost)
+        return replace(fitted, lost=report.lost)
 
 
 def fit_episodes(
@@ -177,7 +187,7 @@ def _fit(
         )
     rng = np.random.default_rng([20270, config.seed])
     measured = table.cut(rng.choice(len(table), min(MEASURED, len(table)), replace=False), False)
-    reference = np.where(config.relative_actions, contract.measured_positions, -1)
+    reference = contract.relative_positions if config.relative_actions else None
     normalizer = Normalizer.fit(
         measured.obs, measured.action, contract.observation_siblings, reference
     )
@@ -222,18 +232,17 @@ def _fit(
     if not informative:
         betas = Beta(default=math.inf, min=betas.min)
     judged: dict[str, Any] = {}
-    if reported:
+    if reported and world.first:
         nets = Nets(flow, target, learner.target)
         judgement = judge(nets, normalizer, scale, contract, trained, reported, config, config.seed)
         judged = judgement.document
-        if world.first:
-            judgement.show()
-            (out / "report.json").write_text(json.dumps(judged, indent=1))
+        judgement.show()
+        (out / "report.json").write_text(json.dumps(judged, indent=1))
 
     # 4. The policy folder.
     box = Box.of(tensors(measured, normalizer, 1.0).action)
     description = PolicyDescription(
-        schema=1,
+        schema=SCHEMA if (normalizer.action_reference >= 0).any() else 1,
         name=contract.robot,
         description=f"{contract.description} Objective: {contract.outcome.objective}.".strip(),
         contract=contract.to_dict(),

@@ -31,7 +31,7 @@ LOG_EVERY = 100  # updates
 CHOICES = 20  # times in the second half of a run that the critic is looked at
 MOST_SKIPPED = 10  # updates without a finite gradient, one after the other
 # Of the settings, those that change nothing about a run but its pace.
-FREE = ("workers", "threads", "checkpoint_every")
+FREE = ("workers", "checkpoint_every")
 
 
 @dataclass

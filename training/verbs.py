@@ -5,6 +5,7 @@ Heavy imports stay inside `run`, so that `qgf --help` answers at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Train(Options):
     resume: bool = False
     """Go on where a run in --out was interrupted; from the start where there is none."""
     strict: bool = False
-    """Refuse data of which messages were lost, instead of training without them."""
+    """Refuse data of which messages or episodes were lost, instead of training without them."""
     fit: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> Mapping[str, Any]:
@@ -89,9 +90,9 @@ class Train(Options):
         )
         say(f"policy: {fitted.policy}")
         document = {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
-        if fitted.messages_lost:
+        if fitted.lost:
             raise DataLost(
-                f"trained, but {fitted.messages_lost} recorded messages could not be used (counted above)",
+                f"trained, but {fitted.lost} recorded messages or episodes could not be used (counted above)",
                 document,
             )
         return document
@@ -211,15 +212,18 @@ class DataConvert(Options):
     """Processes."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.data.convert import LOST, convert
+        from training.data.alignment import Report
+        from training.data.convert import convert
 
         number = None if self.recording == "all" else self.recording
         counts = convert(self.data, self.contract, self.out, number, self.to, self.workers, track)
         say(f"{self.out}: " + ", ".join(f"{what} {count}" for what, count in counts.items()))
         document = {"out": self.out, "to": self.to, "counts": counts}
-        lost = sum(count for what, count in counts.items() if what.startswith(LOST))
+        lost = Report(dropped=Counter(counts)).lost
         if lost:
-            raise DataLost(f"{lost} messages could not be read (counted above)", document)
+            raise DataLost(
+                f"{lost} messages or episodes could not be used (counted above)", document
+            )
         return document
 
 

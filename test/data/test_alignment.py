@@ -1043,3 +1043,32 @@ def test_fault_106_between_messages_no_tick_is_further_from_one_than_the_limit(s
             assert after - before <= 150
             assert abs(value - tick) <= (1e-6 if how == "linear" else 75)
     assert kept + report.dropped["tick without fresh data"] == 75
+
+
+@pytest.mark.parametrize("late", [3 * T, 20 * T])
+def test_who_lets_go_and_then_says_how_it_went_is_heard(late):
+    """The outcome comes after the last command: it is that of the episode, which ends with it."""
+    last = START + 39 * T
+    said = told([last + late], [[1.0]])
+    rewarded = told([last + k * T for k in range(1, 9)], [[1.0]] * 8)
+    rec = recording(
+        joints=joints(every(T, 90)), goal=goal(every(T, 90)), arm=commands(every(T, 40)),
+        success=said, reward=rewarded,
+    )  # fmt: skip
+    (episode,), report = run(rec, reward_contract())
+    assert episode.terminal and episode.success is True and episode.origin == ""
+    assert len(episode) in (40, 41, 42, 43) and episode.reward.sum() == min(8, late // T)
+    noticed = report.noticed["outcome said after the last command or state"]
+    assert noticed == (late > 3 * T) and report.lost == 0
+
+
+def test_an_outcome_that_comes_much_later_is_lost_and_counted():
+    last = START + 39 * T
+    rec = recording(
+        joints=joints(every(T, 200)), goal=goal(every(T, 200)), arm=commands(every(T, 40)),
+        success=told([last + 60 * T], [[1.0]]),
+        reward=told([last], [[0.0]]),
+    )  # fmt: skip
+    (episode,), report = run(rec, reward_contract())
+    assert not episode.terminal and episode.success is None
+    assert report.lost == 1 and any("episode outcome" in reason for reason in report.dropped)

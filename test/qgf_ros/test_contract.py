@@ -648,8 +648,11 @@ def test_dots_in_names_neither_part_joints_nor_join_what_has_no_unit():
 
 def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encoding():
     text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
-    whole, twist = (yaml.safe_load(b.split("```")[0]) for b in text.split("```yaml\n")[1:])
+    blocks = text.split("```yaml\n")[1:]
+    whole, twist, tested, labels = (yaml.safe_load(b.split("```")[0]) for b in blocks)
     contract(whole)
+    assert contract(whole | tested).outcome.success.condition is not None
+    assert set(labels) == {"version", "episodes"}
     own = contract(twist_dict() | twist)
     assert own.outcome.goal is not None and own.actions[0].frame == "base_link"
     for name in (*TYPES, *ENCODINGS, *NOT_YET):
@@ -681,6 +684,18 @@ def test_a_goal_that_was_said_once_stays_the_goal():
     ages = {o.name: contract.max_age(o) for o in contract.observations}
     assert ages["goal"] == 3600
     assert ages["cube"] == pytest.approx(0.15)
+
+
+def test_grippers_and_positions_between_messages_are_never_relative():
+    value = position_dict()
+    assert (
+        contract(value).relative_positions.tolist() == contract(value).measured_positions.tolist()
+    )
+    value["actions"][0]["space"] = "gripper"
+    assert contract(value).relative_positions.tolist() == [-1, -1]
+    value = position_dict()
+    value["observations"][0]["resample"] = "linear"
+    assert contract(value).relative_positions.tolist() == [-1, -1]
 
 
 def test_measured_positions_are_found_by_name_and_velocities_have_none():

@@ -214,6 +214,30 @@ def relative(obs, chunks):
     return Normalizer.fit(obs, chunks, reference=np.array([2, -1]))
 
 
+def around_the_state(count=50):
+    obs, chunks = RNG.normal(size=(count, 3)), RNG.uniform(-1, 1, size=(count, 4, 2))
+    chunks[:, :, 0] += 3 * obs[:, None, 2]
+    return obs, chunks
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_a_joint_that_is_always_sent_to_one_place_stays_there_whatever_pushes_it(noise):
+    """Relative to where it sags, its target would sag too, and further."""
+    obs, chunks = around_the_state()
+    obs[:, 2] = 0.7 + 0.01 * RNG.normal(size=len(obs))
+    chunks[:, :, 0] = 0.7 + noise * RNG.normal(size=(len(obs), 4))
+    n = relative(obs, chunks)
+    assert n.action_reference.tolist() == [-1, -1]
+    pushed = np.array([0.0, 0.0, 0.5])
+    assert n.unnormalize_action(np.zeros((4, 2)), pushed)[:, 0] == pytest.approx(0.7, abs=5e-3)
+
+
+def test_what_this_version_does_not_know_is_refused():
+    n = relative(*around_the_state())
+    with pytest.raises(ValueError, match="later are not known"):
+        Normalizer.from_dict(n.to_dict() | {"later": [1.0]})
+
+
 def test_an_action_relative_to_the_state_is_the_same_number_wherever_the_robot_is():
     rng = np.random.default_rng(3)
     obs = rng.normal(size=(500, 3))
@@ -228,7 +252,7 @@ def test_an_action_relative_to_the_state_is_the_same_number_wherever_the_robot_i
 
 def test_relative_actions_there_and_back():
     rng = np.random.default_rng(4)
-    obs, chunks = rng.normal(size=(50, 3)), rng.normal(size=(50, 4, 2))
+    obs, chunks = around_the_state()
     n = relative(obs, chunks)
     inside = n.unnormalize_action(rng.uniform(-1, 1, size=chunks.shape), obs)
     back = n.unnormalize_action(n.normalize_action(inside, obs), obs)
@@ -239,13 +263,13 @@ def test_relative_actions_there_and_back():
 
 
 def test_relative_actions_without_the_observation_are_refused():
-    n = relative(np.zeros((9, 3)), RNG.normal(size=(9, 4, 2)))
+    n = relative(*around_the_state())
     with pytest.raises(ValueError, match="need the observation"):
         n.normalize_action(np.zeros((4, 2)))
 
 
 def test_the_reference_is_kept_and_one_from_before_there_was_any_is_as_commanded():
-    n = relative(RNG.normal(size=(9, 3)), RNG.normal(size=(9, 4, 2)))
+    n = relative(*around_the_state())
     assert Normalizer.from_dict(n.to_dict()).action_reference.tolist() == [2, -1]
     old = {k: v for k, v in n.to_dict().items() if k != "action_reference"}
     assert Normalizer.from_dict(old).action_reference.tolist() == [-1, -1]
@@ -253,6 +277,6 @@ def test_the_reference_is_kept_and_one_from_before_there_was_any_is_as_commanded
 
 @pytest.mark.parametrize("reference", ([3, -1], [-2, -1], [0], [0.5, -1]))
 def test_a_reference_that_points_nowhere_is_refused(reference):
-    n = relative(RNG.normal(size=(9, 3)), RNG.normal(size=(9, 4, 2)))
+    n = relative(*around_the_state())
     with pytest.raises(ValueError, match="action_reference"):
         Normalizer.from_dict(n.to_dict() | {"action_reference": reference})

@@ -303,7 +303,7 @@ def test_fault_050_checkpoint_replaced_on_disk_after_loading_has_no_effect(folde
 # Rows 40 to 46: signed, and still wrong.
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", None, 1.0, "garbage"])
+@pytest.mark.parametrize("version", [0, 3, 99, -1, "1", None, 1.0, "garbage", True])
 def test_fault_040_schema_version_refused(folder, version):
     edit(folder, "schema", value=version)
     refused(folder, "schema")
@@ -312,7 +312,7 @@ def test_fault_040_schema_version_refused(folder, version):
 def test_fault_040_newer_schema_with_newer_keys_says_that_it_is_newer(folder):
     file = folder / "policy.yaml"
     content = yaml.safe_load(file.read_text()) | {
-        "schema": 2,
+        "schema": 3,
         "encoder": {"file": "encoder.safetensors"},
     }
     file.write_text(yaml.safe_dump(content))
@@ -702,8 +702,16 @@ def test_actions_relative_to_another_joint_are_refused(tmp_path):
     own = contract(position_dict())
     plain = description(own).normalizer
     measured = tuple(map(float, own.measured_positions))
-    write_tiny(tmp_path / "right", own, normalizer=plain | {"action_reference": measured})
+    relative = plain | {"action_reference": measured}
+    write_tiny(tmp_path / "old", own, normalizer=relative)
+    with pytest.raises(
+        PolicyRefused, match="need schema 2"
+    ):  # an older node would take them as absolute
+        load_policy(tmp_path / "old")
+    write_tiny(tmp_path / "right", own, normalizer=relative, schema=2)
     assert load_policy(tmp_path / "right").normalizer.action_reference.tolist() == [0, 1]
-    write_tiny(tmp_path / "wrong", own, normalizer=plain | {"action_reference": measured[::-1]})
+    write_tiny(
+        tmp_path / "wrong", own, normalizer=plain | {"action_reference": measured[::-1]}, schema=2
+    )
     with pytest.raises(PolicyRefused, match="measured position of the same joint"):
         load_policy(tmp_path / "wrong")

@@ -26,7 +26,7 @@ from training.batches import tensors
 from training.data.chunks import chunks
 from training.data.episodes import Episode, data_hash, outcomes
 from training.data.load import load_episodes
-from training.data.split import split
+from training.data.split import RULE, split
 from training.export import networks
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
@@ -145,7 +145,7 @@ def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held
     group, compared = "all", tuple(range(len(episodes)))
     why = "all of the data; it is not the set that the policy was made from, so nothing tells what was held out"
     looked_at = compared
-    if own and "seed" in made.get("config", {}):
+    if own and made.get("split", {}).get("rule") == RULE:
         groups = split(episodes, made["config"]["seed"])
         long_enough = [i for i in groups.select if len(episodes[i]) >= policy.horizon]
         compared = groups.train

@@ -33,7 +33,9 @@ SLACK = (
     100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
 )
 LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
+LATE = 2.0  # s from the last command or state to the outcome that still is its own
 MOST_TICKS = 1_000_000  # of one episode, or a hundred per command where that is more
+EXCLUDED = "episode excluded by its label"
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
 
 
@@ -51,6 +53,16 @@ class Report:
         self.dropped["duplicate episode"] += episodes
         self.episodes -= episodes
         self.ticks -= ticks
+
+    @property
+    def lost(self) -> int:
+        """Messages, outcomes and whole episodes that nobody wanted to lose."""
+        unwanted = ("message ", "episode ")
+        return sum(
+            count
+            for reason, count in self.dropped.items()
+            if reason.startswith(unwanted) and reason != EXCLUDED
+        )
 
     def merge(self, other: Report) -> None:
         self.episodes += other.episodes
@@ -86,7 +98,7 @@ def align(
         name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
         label = labels.get(f"#{number}", labels.get(""))
         if label is not None and label.outcome == "exclude":
-            report.dropped["episode excluded by its label"] += 1
+            report.dropped[EXCLUDED] += 1
             continue
         episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
     report.episodes += len(episodes)
@@ -229,17 +241,28 @@ def _episode(
         obs[-1], fresh[-1] = obs[-2], fresh[-2]
     usable = fresh[:-1] & commanded
     runs = _runs(usable, fresh)
+    last = len(ticks)
+    if ended and runs and runs[-1][1] < last:
+        # Who has let go of the robot says how it went a moment later.
+        if (last - runs[-1][1]) * period <= LATE * 1e9:
+            last = runs[-1][1]
+            reward[last - 1] += reward[last:].sum()
+            report.noticed["outcome said after the last command or state"] += 1
+        else:
+            report.dropped[
+                f"episode outcome: more than {LATE:g} s after the last command or state"
+            ] += 1
     report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
     report.noticed["cut at a gap"] += max(len(runs) - 1, 0)
     return [
         Episode(
-            name if end_ - begin == len(ticks) else f"{name}.{begin}",
+            name if end_ - begin == last else f"{name}.{begin}",
             obs[begin : end_ + 1],
             action[begin:end_],
             reward[begin:end_],
-            terminal=ended and end_ == len(ticks),
-            success=end.won if end_ == len(ticks) else None,
-            origin="" if end_ - begin == len(ticks) else name,
+            terminal=ended and end_ == last,
+            success=end.won if end_ == last else None,
+            origin="" if end_ - begin == last else name,
         )
         for begin, end_ in runs
     ]

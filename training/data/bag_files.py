@@ -106,11 +106,11 @@ def names(path: Path) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """Without metadata.yaml, files that a recorder has split are one bag; others one each."""
+    """Without metadata.yaml, files that are called by their folder are one bag; others one each."""
     if (folder / METADATA).is_file():
         return ["."]
     files = _bag_files(folder)
-    return ["."] if len(files) == 1 or _is_split(files) else [f.name for f in files]
+    return ["."] if len(files) == 1 or _is_split(folder, files) else [f.name for f in files]
 
 
 def _bag_files(folder: Path) -> list[Path]:
@@ -127,10 +127,10 @@ def _split(file: Path) -> tuple[str, int]:
     return (match[1], int(match[2][:18])) if match else (stem, -1)
 
 
-def _is_split(files: list[Path]) -> bool:
-    """Whether files are numbered from 0 as a recorder does it."""
-    found = [_split(f) for f in files]
-    return bool(found) and found == [(found[0][0], n) for n in range(len(found))]
+def _is_split(folder: Path, files: list[Path]) -> bool:
+    """Whether files are parts of one bag, as a recorder calls them: by their folder, from 0 on."""
+    name = folder.resolve().name
+    return bool(files) and [_split(f) for f in files] == [(name, n) for n in range(len(files))]
 
 
 def open_bag(path: Path, name: str) -> Bag:

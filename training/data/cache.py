@@ -1,7 +1,7 @@
 """Recordings prepared once: memory-mapped arrays of episodes, keyed by what is in them.
 
     pieces/<key>.npz     one recording's episodes; the key is the hash of its files, the contract,
-                         the labels and this code's version, so an interrupted preparation goes on where it was,
+                         the labels and of the code that reads them, so an interrupted preparation goes on where it was,
                          and a bag more, or a label, means one recording to read
     episodes/<key>/      the arrays of a whole dataset, and index.json
 
@@ -17,10 +17,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+import qgf_ros
+import training.data
 from qgf_ros.contract import Contract
 from training.data.alignment import Report
 from training.data.atomic import replaced_file, replaced_folder
@@ -29,7 +32,6 @@ from training.data.labels import Label
 from training.data.load import Progress, contents, each, read_episodes, refuse_nothing
 from training.data.streams import Reader
 
-VERSION = 3  # counts up when the same recording and contract give other episodes
 ARRAYS = ("obs", "action", "reward")
 
 
@@ -78,12 +80,24 @@ def _key(
 ) -> str:
     """What decides a recording's episodes."""
     said = sorted((labels or {}).items())
-    about = f"{VERSION} {contract.hash} {type(reader).__name__} {name} {said}"
+    about = f"{_code()} {contract.hash} {type(reader).__name__} {name} {said}"
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     for file in reader.files(path, name):
         status = file.stat()
         hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())
     return hashed.hexdigest()
+
+
+@cache
+def _code() -> str:
+    hashed = hashlib.sha256()
+    for file in sorted(file for package in (qgf_ros, training.data) for file in _modules(package)):
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()
+
+
+def _modules(package: ModuleType) -> list[Path]:
+    return [p for folder in package.__path__ for p in Path(folder).glob("*.py")]
 
 
 @cache

@@ -29,7 +29,6 @@ from training.data.table_writer import layout, on_grid, rate
 
 Format = Literal["mcap", "sqlite3", "lerobot-v2.1", "lerobot-v3.0", "npz"]
 BAGS = ("mcap", "sqlite3")
-LOST = "message rejected: "  # of counts; alignment's word for it
 STATE = "conversion.json"  # in the folder: what it is made of, and at the end the counts
 PARTS = ".parts"  # in the folder until it is whole: the counts of each recording that is
 
@@ -210,7 +209,7 @@ def _bag(recording: Recording, contract: Contract, to: Any, path: Path) -> dict[
     (part / path.name).rename(path)
     part.rmdir()
     counts = {sources[name].topic: len(stream) for name, stream in streams.items()}
-    return counts | {f"{LOST}{reason}": n for reason, n in recording.rejected.items()}
+    return counts | {f"message rejected: {reason}": n for reason, n in recording.rejected.items()}
 
 
 def _assemble(out: Path, version: Any, contract: Contract) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -53,10 +54,11 @@ class Episode:
 
 
 def data_hash(episodes: Sequence[Episode]) -> str:
-    """SHA-256 over the content of all episodes, in order; names do not matter."""
+    """SHA-256 over the content of all episodes and how they ended, in order; names do not matter."""
     known = episodes.digests if isinstance(episodes, EpisodeArrays) else ()
     digests = known or [e.digest for e in episodes]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    ends = [f"{e.terminal} {e.success}" for e in episodes]
+    return hashlib.sha256(json.dumps([digests, ends]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
