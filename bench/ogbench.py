@@ -103,6 +103,7 @@ ENTRIES = MAIN | OTHERS
 
 PUBLISHED = FitConfig(
     steps=30_000,
+    learning_rate=3e-4,
     schedule="constant",
     warmup=0,
     clip=math.inf,

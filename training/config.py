@@ -37,7 +37,7 @@ class FitConfig:
     expectile: float = 0.9
     """Of iql's value: 0.5 is the data's average, towards 1 the best of the data. sarsa's is always
     0.5 and monte_carlo has none: there, another one is refused."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Largest; reached after `warmup` updates."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: the learning rate falls to nothing at the last update."""

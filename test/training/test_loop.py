@@ -142,8 +142,8 @@ def test_fault_090_another_configuration_or_other_data_is_refused_with_the_diffe
     with interrupted_before(monkeypatch, 20):
         train(tmp_path)
     before = (tmp_path / checkpoint.FILE).read_bytes()
-    with pytest.raises(UsageError, match=r"settings.learning_rate: 0.0003 then, 0.001 now"):
-        train(tmp_path, replace(CONFIG, learning_rate=1e-3))
+    with pytest.raises(UsageError, match=r"settings.learning_rate: 0.001 then, 0.01 now"):
+        train(tmp_path, replace(CONFIG, learning_rate=1e-2))
     with pytest.raises(UsageError, match=r"settings.hidden: \[8\] then, \[8, 8\] now"):
         train(tmp_path, replace(CONFIG, hidden=(8, 8)))
     with pytest.raises(UsageError, match="data: .* then, .* now"):
