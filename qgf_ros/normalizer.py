@@ -79,10 +79,10 @@ class Normalizer:
         reference = np.full(count, -1) if reference is None else reference
         if (reference >= 0).any():
             chunks = action.reshape(len(obs), -1, count) - _from(reference, obs)
-            nearer, farther = np.quantile(chunks.reshape(-1, count), QUANTILES, axis=0)
-            reference = np.where(farther - nearer < high - low, reference, -1)
-            low = np.where(reference < 0, low, nearer)
-            high = np.where(reference < 0, high, farther)
+            varies, varies_less = action.reshape(-1, count).std(0), chunks.reshape(-1, count).std(0)
+            reference = np.where(varies_less < varies, reference, -1)
+            ends = np.quantile(chunks.reshape(-1, count), QUANTILES, axis=0)
+            low, high = np.where(reference < 0, (low, high), ends)
         half = (high - low) / 2
         low_obs, high_obs = np.quantile(obs, QUANTILES, axis=0)
         inliers = np.clip(obs, low_obs, high_obs)

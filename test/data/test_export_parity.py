@@ -1,13 +1,14 @@
 """The parity check of an exported sampler must be able to fail, and the fit must not trip over its data."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 import yaml
 from qgf_make import contract, description, tensors, velocity_dict
 
-from qgf_ros.errors import CriterionNotMet
+from qgf_ros.errors import CriterionNotMet, DataRefused
 from qgf_ros.policy import load_policy, write_policy
 
 pytest.importorskip("torch")
@@ -116,3 +117,32 @@ def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
     config = fit_module.FitConfig(hidden=(8,), steps=2, batch=4, denoise_steps=2)
     fit_module.fit(tmp_path, path, tmp_path / "out", config)
     assert load_policy(tmp_path / "out" / "policy")
+
+
+def test_fault_096_what_was_lost_is_said_by_the_result_and_refused_by_strict(tmp_path, monkeypatch):
+    """Exit code 3 of `qgf train`; 5 with --strict, before anything is trained."""
+    from training import fit as fit_module
+    from training.data.alignment import Report
+
+    rng = np.random.default_rng(0)
+    episodes = [
+        Episode(f"e{k}", rng.normal(size=(31, 5)), rng.normal(size=(30, 2)), rng.normal(size=30), False)
+        for k in range(10)
+    ]  # fmt: skip
+    lost = {"message not finite: joints": 3, "episode of zero length": 1}
+    kept = {
+        "tick without fresh data": 7,
+        "episode excluded by its label": 2,
+        "duplicate episode": 1,
+    }
+    report = Report(10, 300, Counter(lost | kept))
+    arrays = EpisodeArrays.of(episodes)
+    monkeypatch.setattr(fit_module, "prepare", lambda *_: (arrays, report))
+    monkeypatch.setattr(fit_module, "version", lambda _: "0")
+    path = tmp_path / "contract.yaml"
+    path.write_text(yaml.safe_dump(velocity_dict()))
+    config = fit_module.FitConfig(hidden=(8,), steps=2, batch=4, denoise_steps=2)
+    with pytest.raises(DataRefused, match="4 recorded messages or episodes"):
+        fit_module.fit(tmp_path, path, tmp_path / "strict", config, strict=True)
+    assert not (tmp_path / "strict" / "policy").exists()
+    assert fit_module.fit(tmp_path, path, tmp_path / "out", config).lost == 4
