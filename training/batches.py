@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from qgf_ros.contract import Contract
 from qgf_ros.normalizer import Normalizer
 from training.config import FitConfig
 from training.critics import ChunkBatch, monte_carlo
@@ -21,8 +22,11 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
-        """The chunks `rows` (B,); whatever is drawn for them is drawn from `rng`."""
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        """The chunks `rows` (B,) in robot units, and as policy and critic see them; whatever is
+        drawn for them is drawn from `rng`. to_go: also the return of the whole rest."""
 
 
 def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
@@ -51,9 +55,11 @@ class Recorded:
     def __len__(self) -> int:
         return len(self._table)
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
-        parts = self._table.cut(rows, to_go=self._whole)
-        return tensors(_seen(parts, self._whole), self._normalizer, self._scale)
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        parts = self._table.cut(rows, to_go or self._whole)
+        return parts, tensors(_seen(parts, self._whole), self._normalizer, self._scale)
 
 
 class Relabelled:
@@ -72,11 +78,23 @@ class Relabelled:
     def __len__(self) -> int:
         return len(self._goals)
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> ChunkBatch:
-        parts = self._goals.for_critic(rows, self._of_critic, rng, self._whole)
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        parts = self._goals.for_critic(rows, self._of_critic, rng, to_go or self._whole)
         batch = tensors(_seen(parts, self._whole), self._normalizer, self._scale)
         seen = self._goals.for_flow(rows, self._of_flow, rng)
-        return replace(batch, flow_obs=torch.from_numpy(self._normalizer.normalize_obs(seen)))
+        told = torch.from_numpy(self._normalizer.normalize_obs(seen))
+        return parts, replace(batch, flow_obs=told)
+
+
+def made(
+    table: ChunkTable, contract: Contract, normalizer: Normalizer, scale: float, config: FitConfig
+) -> Batches:
+    """Batches as the contract's objective asks for them."""
+    if contract.outcome.goal is None:
+        return Recorded(table, normalizer, scale, config)
+    return Relabelled(Hindsight(table, contract), normalizer, scale, config)
 
 
 def _seen(parts: Chunks, whole: bool) -> Chunks:
@@ -88,4 +106,4 @@ def some(batches: Batches, count: int, seed: int) -> ChunkBatch:
     """At most `count` of the chunks, in random order."""
     rng = np.random.default_rng([20267, seed])
     rows = rng.choice(len(batches), min(count, len(batches)), replace=False)
-    return batches.batch(rows, rng)
+    return batches.cut(rows, rng, to_go=False)[1]

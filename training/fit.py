@@ -35,7 +35,7 @@ from qgf_ros.policy import (
     write_policy,
 )
 from training import checkpoint
-from training.batches import Batches, Recorded, Relabelled, some, tensors
+from training.batches import made, some, tensors
 from training.calibration import guidance_scale, held_out
 from training.config import FitConfig
 from training.critics import iql, monte_carlo, sarsa
@@ -191,25 +191,21 @@ def _fit(
     normalizer = Normalizer.fit(
         measured.obs, measured.action, contract.observation_siblings, reference
     )
-    batches: Batches
-    held_batches: Batches
     if objective == "reach_goal":
         normalizer = shared_scale(normalizer, contract)
         scale = config.return_scale or 1.0  # returns are in [0, 1] by themselves
-        goals = Hindsight(table, contract)
-        batches = Relabelled(goals, normalizer, scale, config)
-        held_batches = Relabelled(Hindsight(held_table, contract), normalizer, scale, config)
-        informative = goals.informative
+        informative = Hindsight(table, contract).informative
     else:
         spread = return_scale(trained, config.discount)
         scale = 1.0 if config.bounded else config.return_scale or spread
         informative = (spread if config.bounded else scale) > 1e-9
         if not informative:
             scale = 1.0
-        batches = Recorded(table, normalizer, scale, config)
-        held_batches = Recorded(held_table, normalizer, scale, config)
         if config.critic == "monte_carlo":
             monte_carlo.check(table)
+    batches, held_batches = (
+        made(t, contract, normalizer, scale, config) for t in (table, held_table)
+    )
     if world.first:
         _warn(normalizer, contract, informative)
 

@@ -106,7 +106,7 @@ def draw(
         time = rng.integers(config.denoise_steps + 1, size=whole) / config.denoise_steps
     else:
         time = rng.random(whole)
-    batch = batches.batch(rows, rng)[torch.arange(whole)[part]]
+    batch = batches.cut(rows, rng, to_go=False)[1][torch.arange(whole)[part]]
     noise = rng.standard_normal((whole, batch.action.shape[1]), np.float32)[part]
     if config.observation_noise:
         shaken = rng.standard_normal((whole, batch.obs.shape[1]), np.float32)[part]

@@ -259,7 +259,7 @@ def test_recorded_demonstrations_can_be_trained_on_by_their_draft(tmp_path):
     assert set(found.observation_names) == set(own.observation_names)
     assert found.outcome.sources.keys() == own.outcome.sources.keys()
     fitted = fit(tmp_path / "bags", tmp_path / "contract.yaml", tmp_path / "run", FitConfig(steps=2, batch=16, hidden=(16,), workers=1))  # fmt: skip
-    assert fitted.messages_lost == 0 and np.isfinite(fitted.metrics["flow_loss"])
+    assert fitted.lost == 0 and np.isfinite(fitted.metrics["flow_loss"])
 
 
 @pytest.mark.skipif(not G1.is_dir(), reason=f"the recordings are not here: {G1}")
