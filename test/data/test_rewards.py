@@ -276,8 +276,10 @@ def test_success_only_is_named_with_what_can_be_done():
 
 
 def test_success_only_with_a_reward_is_offered_time_to_success():
-    found = diagnose_outcomes([episode(True, 10, -0.1), episode(True, 14, -0.1)], REWARD)
-    assert "objective time_to_success" in found[0]
+    sooner = diagnose_outcomes([episode(True, 10, -0.1), episode(True, 14, -0.1)], REWARD)
+    assert len(sooner) == 1, "the same reward in every period tells who was sooner"
+    found = diagnose_outcomes([episode(True, 10, -0.1), episode(True, 10, -0.1)], REWARD)
+    assert "objective time_to_success" in sooner[0] and "objective time_to_success" in found[0]
     assert "the reward is -0.1 in every period: it is constant" in found[1]
 
 

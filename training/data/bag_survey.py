@@ -181,6 +181,8 @@ def _leaves(store: Typestore, kind: str, prefix: str = "") -> Iterator[tuple[str
     if prefix.count(".") > 16:
         raise _TooMany
     for name, desc in store.fielddefs[kind][1]:
+        if name.endswith("covariance"):
+            continue  # how sure a sender is; of an Odometry's 85 numbers 72
         path = prefix + normalize_fieldname(name)
         if desc[0] == Nodetype.NAME and desc[1] not in SKIPPED:
             yield from _leaves(store, str(desc[1]), f"{path}.")

@@ -143,12 +143,13 @@ def diagnose_outcomes(episodes: Sequence[Episode], contract: Contract) -> list[s
             f"to learn. What helps: recordings that succeed; look at the source of success; {LABEL}"
         )
     low, high = min(e.reward.min() for e in episodes), max(e.reward.max() for e in episodes)
-    if objective == "reward" and low == high:
+    ended = [e.reward.sum(dtype=np.float64) for e in episodes if e.terminal]
+    # The same reward in every period is enough where some episodes end sooner than others.
+    if objective == "reward" and low == high and (not ended or np.ptp(ended) == 0):
         said.append(
             f"the reward is {low:g} in every period: it is constant. What helps: look at the "
             "source of the reward; objective time_to_success, with outcomes"
         )
-    ended = [e.reward.sum(dtype=np.float64) for e in episodes if e.terminal]
     lengths = {len(e) for e in episodes if e.terminal}
     if len(ended) > 1 and np.ptp(ended) <= 1e-6 * max(1.0, np.abs(ended).max()):
         same = f"all {len(ended)} episodes that ended have the same return, {ended[0]:g}"

@@ -100,9 +100,12 @@ def rewards(data: Dataset) -> Check | None:
     low, high = data.aligned.rewards
     totals = [e.total for e in data.aligned.episodes]
     text = f"reward of a period {low:.4g} to {high:.4g}, of an episode {min(totals):.4g} to {max(totals):.4g}"
-    if low == high:
+    ended = {round(e.total, 9) for e in data.aligned.episodes if e.terminal}
+    if low == high and len(ended) > 1:
+        text = f"the reward is always {low:.4g}: what counts is how soon an episode ends; {text}"
+    elif low == high:
         return Check(
-            "rewards", "bad", f"the reward is always {low:.4g}",
+            "rewards", "bad", f"the reward is always {low:.4g}, and no episode ends sooner than another",
             "a critic learns nothing from it: look at the reward's topic, or take another objective",
         )  # fmt: skip
     return Check("rewards", "ok", text)
