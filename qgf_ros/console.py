@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,7 +71,17 @@ def emit(document: Mapping[str, Any]) -> None:
     print(flush=True)
 
 
+def some(names: Iterable[str], shown: int = 5) -> str:
+    """The first few of many names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def plain(value: Any) -> Any:
+    """For JSON: dataclasses as objects, NaN as null, infinity as the string "inf"."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qgf_ros.console import say, table
+from qgf_ros.console import plain, say, table
 from qgf_ros.contract import Contract
 from qgf_ros.normalizer import Normalizer
 from training import critic_metrics, prediction
@@ -130,7 +130,7 @@ def judge(
         "guidance": _guidance(model, batch, seed),
     }
     document = {name: {**value, "meaning": MEANING[name]} for name, value in found.items()}
-    return Judgement(_plain(document))
+    return Judgement(plain(document))
 
 
 @torch.no_grad()
@@ -240,18 +240,13 @@ def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    mean = math.nan if value["mean"] is None else value["mean"]
-    return f"{mean:.3g} {_ends(value)}"
+    return f"{_number(value['mean']):.3g} {_ends(value)}"
 
 
 def _ends(value: Mapping[str, Any]) -> str:
-    low, high = (math.nan if value[k] is None else value[k] for k in ("low", "high"))
-    return f"[{low:.3g}, {high:.3g}]"
+    return f"[{_number(value['low']):.3g}, {_number(value['high']):.3g}]"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: Any) -> float:
+    """As it was before it was made plain."""
+    return math.nan if value is None else float(value)

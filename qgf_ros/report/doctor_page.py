@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import jinja2
 import matplotlib
 import numpy as np
 
+from qgf_ros.console import some
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8a8f98"
 INK = "#010203"  # replaced by the page's own colour
-SHOWN = 6  # names in a line
 MOST = 60  # rows of a figure; what comes after stands in the document
 META = ("Creator", "Date", "Format", "Type")  # not written
 STYLE: Any = {
@@ -191,9 +192,3 @@ def _ranges(axis: plt.Axes, rows: list[Mapping[str, Any]], unit: str) -> None:
 def _names(axis: plt.Axes, names: list[str]) -> None:
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

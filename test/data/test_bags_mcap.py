@@ -22,6 +22,7 @@ from qgf_bags import (
     chunk,
     count,
     custom,
+    is_part_of,
     mcap,
     message,
     record,
@@ -58,20 +59,6 @@ def bag(tmp_path):
 
 def chunks_of(data):
     return [(begin, end) for opcode, begin, end in records(data) if opcode == CHUNK]
-
-
-def is_part_of(part, whole) -> bool:
-    """Whether every row of a recording is one of another, in its order."""
-    for name, stream in part.streams.items():
-        full = whole.streams[name]
-        rows = np.searchsorted(full.receipt, stream.receipt)
-        if not (
-            np.array_equal(full.receipt[rows], stream.receipt)
-            and np.array_equal(full.stamp[rows], stream.stamp)
-            and np.array_equal(full.values[rows], stream.values)
-        ):
-            return False
-    return True
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 0.999])

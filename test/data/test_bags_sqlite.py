@@ -10,7 +10,7 @@ from qgf_ros.errors import DataRefused, QgfError
 
 pytest.importorskip("rosbags")
 
-from qgf_bags import ARM, copy_bag, count, fingerprint, same, write
+from qgf_bags import ARM, copy_bag, count, fingerprint, is_part_of, same, write
 
 from training.data.rosbag2 import Rosbag2Reader
 
@@ -29,18 +29,6 @@ def bag(tmp_path):
     whole = read(tmp_path)
     assert whole.rejected == {} and same(whole, Rosbag2Reader().read(tmp_path, "mcap", ARM))
     return file, file.read_bytes(), whole
-
-
-def is_part_of(part, whole) -> bool:
-    for name, stream in part.streams.items():
-        full = whole.streams[name]
-        rows = np.searchsorted(full.receipt, stream.receipt)
-        if not (
-            np.array_equal(full.receipt[rows], stream.receipt)
-            and np.array_equal(full.values[rows], stream.values)
-        ):
-            return False
-    return True
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.999])

@@ -158,3 +158,17 @@ def custom(name: str, definition: str) -> Any:
     store = get_typestore(Stores.ROS2_KILTED)
     store.register(get_types_from_msg(definition, name))
     return store
+
+
+def is_part_of(part, whole) -> bool:
+    """Whether every row of a recording is one of another, in its order."""
+    for name, stream in part.streams.items():
+        full = whole.streams[name]
+        rows = np.searchsorted(full.receipt, stream.receipt)
+        if not (
+            np.array_equal(full.receipt[rows], stream.receipt)
+            and np.array_equal(full.stamp[rows], stream.stamp)
+            and np.array_equal(full.values[rows], stream.values)
+        ):
+            return False
+    return True

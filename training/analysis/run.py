@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qgf_ros.console import say, table, track
+from qgf_ros.console import plain, say, table, track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy, load_policy
@@ -300,16 +300,3 @@ def _as_best_of(point: Point, reached: Reach) -> str:
 
 def _name(point: Point) -> str:
     return f"best of {point.candidates}" if point.name == "best_of_n" else point.name
-
-
-def plain(value: Any) -> Any:
-    """For JSON: dataclasses as objects, NaN as null, infinity as the string "inf"."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,9 +36,3 @@ def steady(data: Dataset) -> list[SignalSummary]:
 
 def worst_of(counts: dict[str, int]) -> list[tuple[str, int]]:
     return [(k, n) for k, n in Counter(counts).most_common() if n]
-
-
-def some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.data.doctor.check import SHOWN, Check, some
+from qgf_ros.console import some
+from training.data.doctor.check import SHOWN, Check
 from training.data.doctor.dataset import Dataset
 
 SHORT = 0.25  # of the median length

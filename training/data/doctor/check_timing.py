@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from qgf_ros.console import some
 from qgf_ros.messages import TYPES
-from training.data.doctor.check import SHOWN, Check, some, steady, worst_of
+from training.data.doctor.check import SHOWN, Check, steady, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import Lead
 from training.data.doctor.sample import column_quantile

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from training.data.doctor.check import SHOWN, Check, some, told
+from qgf_ros.console import some
+from training.data.doctor.check import SHOWN, Check, told
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import STEADY, SignalSummary
