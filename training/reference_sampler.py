@@ -72,7 +72,14 @@ class ReferenceSampler:
         except ValueError as error:  # a wrong name or size is found here, not on the first tick
             raise UsageError(f"{policy.folder}: {error}") from None
 
-    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Sample:
+    def __call__(
+        self,
+        obs: np.ndarray,
+        noise: np.ndarray,
+        weight: float,
+        guards: Any = None,
+        committed: np.ndarray | None = None,
+    ) -> Sample:
         rows = torch.from_numpy(np.broadcast_to(obs, (len(noise), len(obs))).astype(np.float32))
         start = torch.from_numpy(np.ascontiguousarray(noise, np.float32))
         with _threads(self._threads), torch.no_grad():

@@ -21,6 +21,7 @@ from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.latency import Latency
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.policy import Policy
+from qgf_ros.sampler.base import UNGUARDED, Guards
 
 MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
@@ -34,6 +35,7 @@ class Tuning:
 
     beta: float
     num_candidates: int = 1
+    guards: Guards = UNGUARDED
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ class ControlCore:
             epoch=self.epoch,
             beta=beta,
             age=observation.age,
+            guards=self.tuning.guards,
         )
         self._pending = now
         self._inference.submit(request)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qgf_ros.sampler.base import Sample, Sampler
+from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, Sampler
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Request:
     epoch: int
     beta: float
     age: float  # s
+    guards: Guards = UNGUARDED
+    committed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def run_sampler(
     """Runs the sampler; an exception becomes an error text, so that control goes on."""
     began = clock()
     try:
-        sample = sampler(request.obs, request.noise, request.weight)
+        sample = sampler(
+            request.obs, request.noise, request.weight, request.guards, request.committed
+        )
         return Result(request, sample, "", clock() - began)
     except Exception as error:  # whatever a backend raises, the robot must come to a hold
         return Result(request, None, f"{type(error).__name__}: {error}", clock() - began)

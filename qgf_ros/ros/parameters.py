@@ -41,8 +41,18 @@ TINY = 5e-324  # beta: anything above zero, until the policy's floor is known
 
 PARAMETERS = (
     Spec("policy", "", "Policy folder, or the name of a shipped policy (planar_arm, ur5e_cube)."),
+    Spec("policies", "", "Folder whose policies ~/load_policy loads by name. Unset: the one that `policy` is in."),
     Spec("autostart", True, "Configure and activate at start; otherwise a lifecycle manager does."),
     Spec("enable_on_start", False, "Move without waiting for ~/enable. Only for simulation."),
+    Spec("exit_with_parent", False, "End when the process that started this one dies, as with a killed launch."),
+    Spec("gate", "inside", "Who publishes on the robot's topics: this node, or qgf_gate (outside) from ~/command.",
+         choices=("inside", "outside")),
+    Spec("estop_required", False, "FAULT, and no motion at start, without somebody who publishes ~/estop."),
+    Spec("state_bound", 1.0, "HOLD where the state is further outside of what was recorded; inf: never.",
+         "widths of the recorded range", 0.0, math.inf),
+    Spec("hold_if_frozen", False, "HOLD, not a warning alone, where a sensor repeats itself in motion."),
+    Spec("real_time_chunking", False, "Sample while the last chunk goes on, its committed actions held fixed."),
+    Spec("blend_steps", 0, "Actions over which a new chunk takes over from the last; 0: at once.", "", 0, 64),
     Spec("backend", "auto", "What runs the sampler.", choices=("auto", "onnx")),
     Spec("device", "auto", "Where: auto takes CUDA if a session really runs on it.", choices=("auto", "cpu", "cuda")),
     Spec("threads", 1, "Threads of the sampler. More than one is slower on a busy machine.", "", 1, 64),
@@ -50,6 +60,17 @@ PARAMETERS = (
     Spec("beta", math.nan, "Temperature of the guidance: smaller guides harder, inf is the unguided policy. "
          "Unset: the policy's default; never below the policy's floor.", "return scale", TINY, math.inf, live=True),
     Spec("num_candidates", 1, "Candidates per sample; the one with the largest Q is executed.", "", 1, 64, live=True),
+    Spec("guidance.slew", 0.5, "Time in which the guidance weight crosses its whole range, 0 to 1/floor; 0: at once.",
+         "s", 0.0, 60.0, live=True),
+    Spec("guidance.support", False, "Drop what of the gradient leads further out of the data's range.", live=True),
+    Spec("guidance.disagreement", math.inf, "No guidance where the critics' Q have a larger standard deviation.",
+         "return scale", 0.0, math.inf, live=True),
+    Spec("guidance.skip_first", 0, "Denoising steps from the noise on without guidance.", "", 0, 999, live=True),
+    Spec("guidance.last", 0, "Guidance in the last so many denoising steps only; 0: in all.", "", 0, 1000, live=True),
+    Spec("guidance.only", "", "Names of the numbers that are guided, with commas (arm.shoulder); unset: all.", live=True),
+    Spec("guidance.ratio_cap", math.inf, "Largest guidance of a denoising step, relative to the flow's velocity.",
+         "", 0.0, math.inf, live=True),
+    Spec("guidance.keep_best", False, "The unguided sample where the guided one's Q is not larger.", live=True),
     Spec("limits_scale", 1.0, "Tightens the contract's limits of velocity and rate.", "", 0.01, 1.0, live=True),
 )  # fmt: skip
 BY_NAME = {spec.name: spec for spec in PARAMETERS}

@@ -5,6 +5,7 @@ Shapes: O observation, D = H * A, N candidates. All numbers are normalised, floa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,14 +28,47 @@ class Sample:
     guidance_ratio: np.ndarray  # (N,) w * mean |grad Q| / mean |velocity|
 
 
+@dataclass(frozen=True)
+class Guards:
+    """What of the critic's gradient reaches the action; as written here, all of it.
+
+    Ours, not the paper's; the reference is `training.guards`, where each is explained.
+    """
+
+    skip_first: int = 0  # denoising steps from t = 0 on without guidance
+    last: int = 0  # guidance in the last so many steps only; 0: in all
+    disagreement: float = math.inf  # largest std of the members' Q at a_hat [return scale]
+    only: tuple[str, ...] = ()  # "<action>.<name>" of the numbers that are guided; none: all are
+    support: bool = False  # never further out than the data, by the policy's box
+    ratio_cap: float = math.inf  # largest w |grad Q| / |velocity| of a step
+    keep_best: bool = False  # the unguided sample where the guided one's Q is not larger
+
+
+UNGUARDED = Guards()
+
+
 class Sampler(Protocol):
     """Draws candidates. Not thread-safe: one thread calls it."""
 
     backend: str  # "onnx", ...
     device: str  # what the session really reports: "cpu" or "cuda"
 
-    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Sample:
-        """obs: (O,); noise: (N, D) ~ N(0, I); weight: w = 1 / beta >= 0, where 0 is unguided."""
+    def __call__(
+        self,
+        obs: np.ndarray,
+        noise: np.ndarray,
+        weight: float,
+        guards: Guards = UNGUARDED,
+        committed: np.ndarray | None = None,
+    ) -> Sample:
+        """
+        Args:
+            obs: (O,).
+            noise: (N, D) ~ N(0, I).
+            weight: w = 1 / beta >= 0, where 0 is unguided.
+            committed: (k, A) normalised, the chunk's first k actions, 0 < k < H: they are going to
+                be executed anyway and are held fixed while the others are sampled to follow them.
+        """
 
 
 BACKENDS = ("auto", "onnx")

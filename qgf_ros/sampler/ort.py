@@ -7,7 +7,7 @@ import onnxruntime
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.policy import SAMPLER, Policy
-from qgf_ros.sampler.base import Sample, warm_up
+from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
 
 INPUTS = {"obs", "noise", "w"}
 
@@ -50,7 +50,14 @@ class OnnxSampler:
         self._outputs = list(Sample.__dataclass_fields__)
         warm_up(self, policy)
 
-    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Sample:
+    def __call__(
+        self,
+        obs: np.ndarray,
+        noise: np.ndarray,
+        weight: float,
+        guards: Guards = UNGUARDED,
+        committed: np.ndarray | None = None,
+    ) -> Sample:
         count = len(noise)
         feed = {
             "obs": np.broadcast_to(obs, (count, len(obs))).astype(np.float32),

@@ -37,7 +37,7 @@ class Tampered:
 
         self._real = OnnxSampler(policy, device)
 
-    def __call__(self, obs, noise, weight):
+    def __call__(self, obs, noise, weight, guards=None, committed=None):
         sample = self._real(obs, noise, weight)
         return dataclasses.replace(sample, action=self.change(sample.action.copy()))
 

@@ -237,7 +237,14 @@ class FakeSampler:
         self.plan = plan
         self.calls: list[tuple[np.ndarray, np.ndarray, float]] = []
 
-    def __call__(self, obs: np.ndarray, noise: np.ndarray, weight: float) -> Any:
+    def __call__(
+        self,
+        obs: np.ndarray,
+        noise: np.ndarray,
+        weight: float,
+        guards: Any = None,
+        committed: Any = None,
+    ) -> Any:
         self.calls.append((obs.copy(), noise.copy(), weight))
         unguided = np.clip(0.3 * noise + 0.1 * np.tanh(obs).sum(), -1, 1).astype(np.float32)
         guided = np.clip(unguided + 0.01 * min(weight, 10.0), -1, 1).astype(np.float32)
