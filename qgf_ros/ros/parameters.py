@@ -67,7 +67,7 @@ PARAMETERS = (
          "return scale", 0.0, math.inf, live=True),
     Spec("guidance.skip_first", 0, "Denoising steps from the noise on without guidance.", "", 0, 999, live=True),
     Spec("guidance.last", 0, "Guidance in the last so many denoising steps only; 0: in all.", "", 0, 1000, live=True),
-    Spec("guidance.only", "", "Names of the numbers that are guided, with commas (arm.shoulder); unset: all.", live=True),
+    Spec("guidance.only", "", "Names of the numbers that are guided (arm.a,arm.b); unset: all.", live=True),
     Spec("guidance.ratio_cap", math.inf, "Largest guidance of a denoising step, relative to the flow's velocity.",
          "", 0.0, math.inf, live=True),
     Spec("guidance.keep_best", False, "The unguided sample where the guided one's Q is not larger.", live=True),
