@@ -87,6 +87,12 @@ def slack() -> float:
     return 0.010 + 2 * _stalls.worst
 
 
+class TimedOut(AssertionError):
+    """What was waited for did not come. On a machine that is busy with something else it may just
+    have taken longer: the one failure for which a wire test is run once more, see test/ros/conftest.
+    What came and was wrong, such as a command outside the envelope, is never forgiven."""
+
+
 _domain_locks: dict[int, int] = {}
 _taken = 0
 
@@ -211,7 +217,8 @@ class Proc:
                         if ended
                         else f"said nothing of it for {timeout} s"
                     )
-                    raise AssertionError(f"waiting for {text!r}: the process {what}\n{self.log}")
+                    kind = AssertionError if ended else TimedOut
+                    raise kind(f"waiting for {text!r}: the process {what}\n{self.log}")
                 self._news.wait(min(left, 0.2))
 
     @property
@@ -330,7 +337,8 @@ class Wire:
         with self.news:
             while not (value := condition()):
                 log = f"\n{proc.log}" if proc is not None else ""
-                assert time.monotonic() < until, f"waited {timeout} s for {what}{log}"
+                if time.monotonic() >= until:
+                    raise TimedOut(f"waited {timeout} s for {what}{log}")
                 assert proc is None or proc.running, (
                     f"the process ended while waiting for {what}{log}"
                 )
@@ -552,9 +560,9 @@ class FakeRobot(Wire):
 
         try:
             return self.wait(found, timeout, f"state {state} {reason}", proc)
-        except AssertionError as error:
+        except TimedOut as error:
             last = self.statuses[-1].msg if self.statuses else None
-            raise AssertionError(f"{error}\nlast status: {last}") from None
+            raise TimedOut(f"{error}\nlast status: {last}") from None
 
     def wait_commands(self, count: int, timeout: float = 5.0) -> list[Arrived]:
         """`count` new commands."""
@@ -596,6 +604,8 @@ class FakeRobot(Wire):
             self.wait_statuses(1)
         self.wait_state(RUN, 5.0, proc)
         self.wait_candidates(6)
+        # Each topic is discovered by itself, so one that arrives says nothing about the others.
+        self.wait(lambda: self.commands and self.q_values, 10.0, "commands and Q values", proc)
 
     def close(self) -> None:
         self._stopping.set()
