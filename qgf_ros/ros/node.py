@@ -11,7 +11,6 @@ import gc
 import sys
 import threading
 import time
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,6 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Output
 from qgf_ros.control.inference import ThreadInference
@@ -36,24 +34,19 @@ from qgf_ros.ros.conversions import (
     Command,
     PolicyInfo,
     QValues,
-    Status,
     action_message,
     command_message,
-    diagnostic_message,
     policy_message,
     q_message,
     ros_type,
-    status_message,
 )
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.process import run
+from qgf_ros.ros.reports import Reports
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.share import find_policy
 
-from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
-
 STATUS_PERIOD = 0.1  # s, steady time
-DIAGNOSTICS_EVERY = 10  # statuses
 DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
 LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
@@ -69,16 +62,10 @@ class QgfNode(LifecycleNode):
         self.core: ControlCore | None = None
         self._loop: ControlLoop | None = None
         self._state_subscriptions: list[Any] = []
-        self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._state = State.UNCONFIGURED
-        self._statuses = 0
-        self._level: Any = None  # of the last diagnostics
         self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
-        self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
-        self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray, "/diagnostics", qos.REPORT
-        )
+        self._reports = Reports(self)
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
@@ -216,7 +203,7 @@ class QgfNode(LifecycleNode):
         """The last command on the wire is a stop; then the state SHUTDOWN."""
         self._halt()
         self._change_state(State.SHUTDOWN)
-        self._status_publisher.wait_for_all_acked(DELIVERY)
+        self._reports.deliver(DELIVERY)
         self._release()
 
     def _halt(self) -> None:
@@ -340,7 +327,7 @@ class QgfNode(LifecycleNode):
             values = output.values[begin:end]
             publisher.publish(action_message(spec, values, now, contract.time.period))
             begin = end
-        self._sent.append(time.monotonic())
+        self._reports.sent()
 
     def _note(self, result: TickResult) -> None:
         if result.state is not self._state:
@@ -368,45 +355,7 @@ class QgfNode(LifecycleNode):
             self.error = QgfError(f"the control thread failed: {self._loop.error!r}")
             self.get_logger().fatal(str(self.error))
             self.done.set()
-        now = self.get_clock().now().nanoseconds
-        owner = self.get_fully_qualified_name()
-        core = self.core
-        reason = (
-            core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
-        )
-        if self.error is not None:
-            reason = Problem(f"ERROR_{getattr(self.error, 'code', 1)}", str(self.error))
-        fields: dict[str, Any] = {}
-        if core is not None:
-            p50, p99, largest = core.inference_latency.percentiles_ms()
-            ages = core.assembler.ages(now)
-            recent = time.monotonic() - 1.0
-            fields = {
-                "enabled": core.supervisor.enabled,
-                "tick": core.ticks,
-                "sequence": core.sequence,
-                "epoch": core.epoch,
-                "beta": core.beta,
-                "policy_sha256": core.policy.sha256,
-                "topics": [o.topic for o in core.policy.contract.observations],
-                "topic_age": list(ages.values()),
-                "inference_p50_ms": p50,
-                "inference_p99_ms": p99,
-                "inference_max_ms": largest,
-                "achieved_rate": float(sum(t > recent for t in list(self._sent))),
-                "overruns": core.overruns,
-                "dropped": core.assembler.dropped,
-                "limit_hits": core.gate.limit_hits,
-            }
-        status = status_message(now, owner, self._state, reason, **fields)
-        self._status_publisher.publish(status)
-        self._statuses += 1
-        hardware = core.policy.contract.robot if core is not None else ""
-        diagnostics = diagnostic_message(status, hardware)
-        level = diagnostics.status[0].level
-        if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
-            self._diagnostics_publisher.publish(diagnostics)
-            self._level = level
+        self._reports.publish(self.core, self._state, self.error)
 
 
 def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:
