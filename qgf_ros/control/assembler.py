@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.contract import Contract
+from qgf_ros.control.reasons import Problem
 
 FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
 LARGEST = float(
@@ -29,14 +30,6 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why there is no observation, or no command: a code for scripts and a sentence for people."""
-
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class _Latest:
     stamp: int
     values: np.ndarray
@@ -51,6 +44,7 @@ class Assembler:
         self._width = {o.name: len(o.labels) for o in contract.observations}
         self._topic = {o.name: o.topic for o in contract.observations}
         self.dropped = 0
+        self.state_score = float("nan")  # see bounds.py
         self.clear()
 
     def clear(self) -> None:

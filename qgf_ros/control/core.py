@@ -19,6 +19,7 @@ from qgf_ros.control.chunk import Chunk, Sampled, choose, draw_noise
 from qgf_ros.control.gate import Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.latency import Latency
+from qgf_ros.control.notices import Notices
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards
@@ -76,6 +77,7 @@ class ControlCore:
         """
         contract = policy.contract
         self.policy = policy
+        self.notices = Notices()
         self.assembler = Assembler(contract)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)

@@ -10,8 +10,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, diagnostic_message, status_message
@@ -74,4 +74,6 @@ class Reports:
             "overruns": core.overruns,
             "dropped": core.assembler.dropped,
             "limit_hits": core.gate.limit_hits,
+            "warnings": [f"{p.code}: {p.detail}" for p in core.notices.current(now)],
+            "state_score": core.assembler.state_score,
         }
