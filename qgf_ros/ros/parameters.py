@@ -1,6 +1,9 @@
 """The node's parameters: one table, and the checks that keep a bad value out.
 
-Values are checked without side effects first and applied only when all of a request are good.
+A request is checked without side effects, and applied when rclpy has stored all of it: another
+callback may still refuse what was good here. rclpy's callbacks before and after a set do not exist
+in Humble, so the node's `set_parameters_atomically`, through which its services go in every
+version, is led through `Parameters.set`.
 """
 
 from __future__ import annotations
@@ -73,6 +76,7 @@ PARAMETERS = (
     Spec("guidance.keep_best", False, "The unguided sample where the guided one's Q is not larger.", live=True),
     Spec("limits_scale", 1.0, "Tightens the contract's limits of velocity and rate.", "", 0.01, 1.0, live=True),
 )  # fmt: skip
+Store = Callable[[list[Parameter]], SetParametersResult]
 BY_NAME = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -129,7 +133,10 @@ class Parameters:
     """Declares the table on a node, keeps checked values, and tells when a live one changed."""
 
     def __init__(self, node: Node, on_change: Callable[[str, Any], None]) -> None:
-        """Raises UsageError for a bad or unknown value on the command line or in a parameter file."""
+        """Raises UsageError for a bad or unknown value on the command line or in a parameter file.
+
+        The node has to lead `set_parameters_atomically` through `set`.
+        """
         self._node = node
         self._on_change = on_change
         self._low: dict[str, float] = {}
@@ -155,9 +162,19 @@ class Parameters:
             )  # the checked value is the one that counts
             node.declare_parameter(spec.name, value, _descriptor(spec))
             self.values[spec.name] = value
-        if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
-            node.add_pre_set_parameters_callback(self._to_types)
         node.add_on_set_parameters_callback(self._on_set)
+
+    def set(self, parameters: Iterable[Parameter], store: Store) -> SetParametersResult:
+        """Brings a request to the table's types, and applies it where `store`, rclpy's own
+        `set_parameters_atomically`, took it."""
+        typed = [self._typed(p) for p in parameters]
+        result = store(typed)
+        if result.successful:
+            for parameter in typed:
+                if parameter.name in self.values:
+                    self.values[parameter.name] = parameter.value
+                    self._on_change(parameter.name, parameter.value)
+        return result
 
     def set_floor(self, name: str, low: float, default: float) -> None:
         """A policy brings its own lower bound and default; the default serves where nothing was set.
@@ -169,13 +186,10 @@ class Parameters:
         self._low[name] = max(spec.low, low)
         value = self.values[name]
         value = default if math.isnan(value) else checked(spec, value, low)
-        self._node.set_parameters([Parameter(name, Parameter.Type.DOUBLE, value)])
-
-    def _to_types(self, parameters: list[Parameter]) -> list[Parameter]:
-        """Lets 1 and "inf" through to a double parameter; what cannot be converted is refused later."""
-        return [self._typed(p) for p in parameters]
+        self._node.set_parameters_atomically([Parameter(name, Parameter.Type.DOUBLE, value)])
 
     def _typed(self, parameter: Parameter) -> Parameter:
+        """Lets 1 and "inf" through to a double; what cannot be converted is refused later."""
         spec = BY_NAME.get(parameter.name)
         if spec is None or not spec.live or type(spec.default) is not float:
             return parameter
@@ -187,7 +201,6 @@ class Parameters:
             return parameter
 
     def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
-        good = {}
         for parameter in parameters:
             spec = BY_NAME.get(parameter.name)
             if parameter.name == "use_sim_time":
@@ -198,12 +211,9 @@ class Parameters:
             if spec is None:
                 continue
             try:
-                good[spec.name] = checked(spec, parameter.value, self._low.get(spec.name))
+                checked(spec, parameter.value, self._low.get(spec.name))
             except UsageError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-        for name, value in good.items():
-            self.values[name] = value
-            self._on_change(name, value)
         return SetParametersResult(successful=True)
 
 
