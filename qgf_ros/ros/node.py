@@ -43,7 +43,7 @@ from qgf_ros.ros.conversions import (
     ros_type,
 )
 from qgf_ros.ros.parameters import Parameters
-from qgf_ros.ros.process import run
+from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.share import find_policy
@@ -67,6 +67,8 @@ class QgfNode(LifecycleNode):
         self._state = State.UNCONFIGURED
         self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
+        if self.parameters.values["exit_with_parent"]:
+            exit_with_parent()
         self._reports = Reports(self)
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
