@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,7 @@ class ControlCore:
         self.tuning = Tuning(
             policy.description.beta.default if beta is None else beta, num_candidates
         )
+        self.forbidden: Callable[[], Problem | None] = lambda: None  # a word from outside, per tick
         self.inference_latency = Latency()
         self.overruns = 0
         self.ticks = 0
@@ -164,6 +166,23 @@ class ControlCore:
             self.supervisor.enable(False)
             return self.gate.brake(now)
 
+    def takeover(self, owner: str) -> None:
+        """Somebody else's commands reach the robot: HOLD, and no motion until `enable`."""
+        with self._lock:
+            self.supervisor.enabled = False
+            self.supervisor.interrupt(
+                Problem("TAKEOVER", f"{owner} commands the robot; when it is done, call ~/enable")
+            )
+
+    def explicit_hold(self, now: int) -> Candidate:
+        """The candidate by which an outside gate holds at once, rather than after its timeout."""
+        with self._lock:
+            self.sequence += 1
+            deadline = now + DEADLINE_PERIODS * self._period
+            return Candidate(
+                self._owner, self.sequence, self.epoch, now, now, deadline, (), np.empty(0)
+            )
+
     def close(self) -> None:
         """Releases the sampler's thread."""
         self._inference.close()
@@ -199,6 +218,8 @@ class ControlCore:
             problem = observation
         elif was_running and not self.supervisor.enabled:
             problem = DISABLED
+        elif (forbidden := self.forbidden()) is not None:
+            problem = forbidden
         elif self._suspect and self.supervisor.state is State.HOLD:
             problem = self._probe(now, observation, answer)
         else:

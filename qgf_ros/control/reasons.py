@@ -138,6 +138,64 @@ REASONS = {
         "The gate changed more than a fifth of the last second's commands.",
         "Raise beta.",
     ),
+    "GATE_MISSING": Reason(
+        "HOLD",
+        "With gate outside: no status of qgf_gate for 1 s.",
+        "Start qgf_gate, as the launch file does, or start the node with gate:=inside.",
+    ),
+    "CANDIDATES_STOPPED": Reason(
+        "HOLD",
+        "qgf_gate has heard no candidate of the owner in command for command_timeout.",
+        "Look whether its process lives and keeps its rate; its own status says more.",
+    ),
+    "EXPLICIT_HOLD": Reason(
+        "HOLD",
+        "The owner in command asks qgf_gate for a hold.",
+        "Its own status says why.",
+    ),
+    "OWNER": Reason(
+        "warning",
+        "A candidate of somebody who has no say while another one commands.",
+        "Nothing, if the takeover is meant; else stop one of the two.",
+    ),
+    "EPOCH": Reason(
+        "warning",
+        "A candidate of an epoch that is over, or in which another owner took over.",
+        "Call ~/enable of the node that sends it.",
+    ),
+    "SEQUENCE": Reason(
+        "warning",
+        "A candidate that is not newer than the last one of its owner.",
+        "Look for two processes under one name.",
+    ),
+    "DEADLINE": Reason(
+        "warning",
+        "A candidate came after its deadline.",
+        "Look at the machine's load and the network; synchronise the machines' clocks.",
+    ),
+    "FUTURE": Reason(
+        "warning",
+        "A candidate is to be executed more than 0.1 s ahead of the gate's clock.",
+        "Synchronise the machines' clocks; give all nodes the same use_sim_time.",
+    ),
+    "NAMES": Reason(
+        "HOLD",
+        "A candidate does not have the contract's names, in the contract's order.",
+        "Give the gate and its owners the same policy.",
+    ),
+    "NONFINITE": Reason(
+        "HOLD", "A candidate holds NaN or Inf.", "Repair who sends it; its own status says more."
+    ),
+    "COMMAND_SCHEMA": Reason(
+        "warning",
+        "What came on an owner's topic is too large or no command.",
+        "Look for what else publishes there.",
+    ),
+    "COMMAND_CONFLICT": Reason(
+        "warning",
+        "Somebody other than the gate publishes on the robot's command topics.",
+        "Find it with `ros2 topic info -v`; start the node with gate:=outside.",
+    ),
     "ERROR": Reason(
         "FAULT",
         "The node could not start or go on; the number is the process's exit code.",

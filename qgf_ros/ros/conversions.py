@@ -75,6 +75,24 @@ def command_message(c: Candidate) -> Command:
     )
 
 
+def nanoseconds(time: Time) -> int:
+    return time.sec * NANOSECONDS + time.nanosec
+
+
+def candidate(msg: Command) -> Candidate:
+    """What a message says, unchecked: the gate judges it."""
+    return Candidate(
+        owner=msg.owner,
+        sequence=msg.sequence,
+        epoch=msg.epoch,
+        stamp=nanoseconds(msg.header.stamp),
+        execute_at=nanoseconds(msg.execute_at),
+        deadline=nanoseconds(msg.deadline),
+        names=tuple(msg.names),
+        values=np.array(msg.values, dtype=np.float64),
+    )
+
+
 def action_message(spec: ActionSpec, values: np.ndarray, now: int, period: float) -> Any:
     """One action entry's numbers as the robot's own message. `period` [s] of control."""
     kind = message_type(spec.type)

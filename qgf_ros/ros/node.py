@@ -16,7 +16,6 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
@@ -24,10 +23,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
 from qgf_ros.control.core import ControlCore, TickResult
-from qgf_ros.control.gate import Output
+from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.errors import QgfError
 from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.policy import Policy, load_policy
 from qgf_ros.ros import qos
@@ -36,20 +35,20 @@ from qgf_ros.ros.conversions import (
     Command,
     PolicyInfo,
     QValues,
-    action_message,
     command_message,
     policy_message,
     q_message,
     ros_type,
 )
+from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
+from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
 from qgf_ros.sampler.base import make_sampler
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
-DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
 LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
 
@@ -63,6 +62,8 @@ class QgfNode(LifecycleNode):
         self.error: Exception | None = None
         self.core: ControlCore | None = None
         self._loop: ControlLoop | None = None
+        self._robot: RobotCommands | None = None
+        self._gate: OutsideGate | None = None
         self._state_subscriptions: list[Any] = []
         self._state = State.UNCONFIGURED
         self._estop = False  # what was last heard on ~/estop
@@ -104,6 +105,7 @@ class QgfNode(LifecycleNode):
         try:
             self._configure()
         except Exception as error:  # rclpy would swallow it
+            self._release()
             return self._failed(error)
         self.error = None
         self._change_state(State.INACTIVE)
@@ -119,7 +121,6 @@ class QgfNode(LifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
-        self._check_remaps(policy)
         sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
@@ -132,26 +133,13 @@ class QgfNode(LifecycleNode):
             num_candidates=values["num_candidates"],
         )
         self.core.gate.scale = values["limits_scale"]
-        self._action_publishers = [
-            self.create_publisher(ros_type(a.type), a.topic, qos.COMMAND)
-            for a in policy.contract.actions
-        ]
+        outside = values["gate"] == "outside"
+        self._robot = None if outside else RobotCommands(self, policy.contract)
+        self._gate = OutsideGate(self, self.core) if outside else None
         self._info_publisher.publish(policy_message(policy, sampler))
         self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
-
-    def _check_remaps(self, policy: Policy) -> None:
-        """A remap must not lead a command back into the state."""
-        resolve = self.resolve_topic_name
-        observed = {resolve(o.topic) for o in policy.contract.observations}
-        commanded = [resolve(a.topic) for a in policy.contract.actions]
-        loops = sorted(observed & set(commanded))
-        if loops or len(set(commanded)) < len(commanded):
-            raise UsageError(
-                f"after remapping, {', '.join(loops or commanded)} is observed and commanded, or commanded "
-                "twice; change the remap rules"
-            )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -231,19 +219,22 @@ class QgfNode(LifecycleNode):
             output = core.halt(now)
             if output.values is None:
                 break
-            self._send(output, now)
+            self._send(output, None, now)
             if core.gate.at_rest:
                 break
             time.sleep(period)
-        for publisher in self._action_publishers:  # what is destroyed at once may never arrive
-            publisher.wait_for_all_acked(DELIVERY)
+        if self._robot is not None:
+            self._robot.deliver()
+        else:
+            self._command_publisher.wait_for_all_acked(DELIVERY)
 
     def _release(self) -> None:
         if self.core is not None:
             self.core.close()
-            for publisher in self._action_publishers:
-                self.destroy_publisher(publisher)
-        self.core = None
+        for piece in (self._robot, self._gate):
+            if piece is not None:
+                piece.destroy()
+        self.core = self._robot = self._gate = None
 
     # Messages in. Runs in the executor's thread and only copies.
 
@@ -317,24 +308,21 @@ class QgfNode(LifecycleNode):
         self._emit(self.core.clock_stopped(now), now)
 
     def _emit(self, result: TickResult, deadline: int) -> None:
-        if result.output.values is not None:
-            self._send(result.output, deadline)
-        if result.candidate is not None:
-            self._command_publisher.publish(command_message(result.candidate))
+        self._send(result.output, result.candidate, deadline)
         if result.sampled is not None:
             self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
         self._note(result)
 
-    def _send(self, output: Output, now: int) -> None:
-        """The only place that publishes on the robot's command topics; the gate made the values."""
-        assert self.core is not None and output.values is not None
-        contract, begin = self.core.policy.contract, 0
-        for spec, publisher in zip(contract.actions, self._action_publishers):
-            end = begin + len(spec.labels_of_joints)
-            values = output.values[begin:end]
-            publisher.publish(action_message(spec, values, now, contract.time.period))
-            begin = end
-        self._reports.sent()
+    def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
+        """To the robot what the core's gate put out, or to qgf_gate as a candidate."""
+        if self._gate is not None:
+            candidate = self._gate.candidate(output, candidate, now)
+        elif self._robot is not None:
+            self._robot.send(output, now)
+        if output.values is not None:
+            self._reports.sent()
+        if candidate is not None:
+            self._command_publisher.publish(command_message(candidate))
 
     def _note(self, result: TickResult) -> None:
         if result.state is not self._state:

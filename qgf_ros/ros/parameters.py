@@ -130,18 +130,31 @@ def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
 
 
 class Parameters:
-    """Declares the table on a node, keeps checked values, and tells when a live one changed."""
+    """Declares a table on a node, keeps checked values, and tells when a live one changed."""
 
-    def __init__(self, node: Node, on_change: Callable[[str, Any], None]) -> None:
-        """Raises UsageError for a bad or unknown value on the command line or in a parameter file.
+    def __init__(
+        self,
+        node: Node,
+        on_change: Callable[[str, Any], None],
+        table: tuple[Spec, ...] = PARAMETERS,
+        foreign: Iterable[str] = (),
+    ) -> None:
+        """
+        Args:
+            foreign: names of another node's parameters, passed over in a file that both read.
+
+        Raises:
+            UsageError: a bad or unknown value on the command line or in a parameter file.
 
         The node has to lead `set_parameters_atomically` through `set`.
         """
         self._node = node
         self._on_change = on_change
+        self._by_name = {spec.name: spec for spec in table}
         self._low: dict[str, float] = {}
         self.values: dict[str, Any] = {}
-        unknown = set(node._parameter_overrides) - set(BY_NAME) - {"use_sim_time"}
+        unknown = set(node._parameter_overrides) - set(self._by_name) - {"use_sim_time"}
+        unknown -= set(foreign)
         unknown = {
             n
             for n in unknown
@@ -149,9 +162,9 @@ class Parameters:
         }
         if unknown:
             raise UsageError(
-                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(BY_NAME)}"
+                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(self._by_name)}"
             )
-        for spec in PARAMETERS:
+        for spec in table:
             override = node._parameter_overrides.get(spec.name)
             if override is not None and override.type_ is not Parameter.Type.NOT_SET:
                 value = checked(spec, override.value)
@@ -182,7 +195,7 @@ class Parameters:
         Raises:
             UsageError: the value that was set before lies below the bound.
         """
-        spec = BY_NAME[name]
+        spec = self._by_name[name]
         self._low[name] = max(spec.low, low)
         value = self.values[name]
         value = default if math.isnan(value) else checked(spec, value, low)
@@ -190,7 +203,7 @@ class Parameters:
 
     def _typed(self, parameter: Parameter) -> Parameter:
         """Lets 1 and "inf" through to a double; what cannot be converted is refused later."""
-        spec = BY_NAME.get(parameter.name)
+        spec = self._by_name.get(parameter.name)
         if spec is None or not spec.live or type(spec.default) is not float:
             return parameter
         try:
@@ -202,7 +215,7 @@ class Parameters:
 
     def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
         for parameter in parameters:
-            spec = BY_NAME.get(parameter.name)
+            spec = self._by_name.get(parameter.name)
             if parameter.name == "use_sim_time":
                 reason = (
                     "use_sim_time is read at start: a clock is not swapped under a moving robot"

@@ -134,8 +134,8 @@ def installed(name: str) -> str:
 
 
 def node_command(name: str = "qgf_node") -> list[str]:
-    module = {"qgf_node": "qgf_ros.ros.node", "qgf_sim": "qgf_ros.ros.sim_node"}[name]
-    return [sys.executable, "-m", module]
+    modules = {"qgf_node": "node", "qgf_gate": "gate_node", "qgf_sim": "sim_node"}
+    return [sys.executable, "-m", f"qgf_ros.ros.{modules[name]}"]
 
 
 def ros_args(
