@@ -34,7 +34,7 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.gate_reports import GateReports
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
-from qgf_ros.ros.process import run
+from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands
 from qgf_ros.share import find_policy
 
@@ -50,7 +50,8 @@ PARAMETERS = (
          "publishes its candidates on <name>/command. A name without / is in the gate's namespace."),
     Spec("command_timeout", 0.0, "The gate holds after so long without a candidate. 0: two control periods.",
          "s", 0.0, 10.0),
-    Spec("limits_scale", 1.0, "Tightens the contract's limits of velocity and rate.", "", 0.01, 1.0, live=True),
+    BY_NAME["limits_scale"],
+    BY_NAME["exit_with_parent"],
 )  # fmt: skip
 
 
@@ -66,6 +67,8 @@ class GateNode(Node):
         self._stopping = threading.Event()
         self.parameters = Parameters(self, self._on_parameter, PARAMETERS, foreign=BY_NAME)
         values = self.parameters.values
+        if values["exit_with_parent"]:
+            exit_with_parent()
         self._contract, policy = _contract(values["policy"], values["contract"])
         owners = self._full_names(values["owners"])
         simulated = self.get_parameter("use_sim_time").value

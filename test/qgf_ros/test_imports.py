@@ -259,9 +259,7 @@ def test_one_function_sends_on_the_robots_command_topics():
         if n in uses
     }
     assert holders == {"send", "deliver", "destroy"}
-    outside = [
-        f for f in FILES if f != ROBOT and "_action_publishers" in ast.unparse(FILES[f])
-    ]
+    outside = [f for f in FILES if f != ROBOT and "_action_publishers" in ast.unparse(FILES[f])]
     assert not outside, "the publishers stay in their class"
 
 
