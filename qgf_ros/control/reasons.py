@@ -128,9 +128,21 @@ REASONS = {
         "The sampler gave something of another shape or type than a chunk.",
         "Export the policy again.",
     ),
+    "DEVICE": Reason(
+        "HOLD",
+        "The sampler's device was lost. It is made again once, on the same device; a second loss "
+        "within 60 s, or no such device, is a FAULT.",
+        "Look at the device (`nvidia-smi`, the kernel log); restart the node with another `device`.",
+    ),
+    "SAMPLER_SLOW": Reason(
+        "HOLD",
+        "A sample takes longer than there is time between two: the robot does not start.",
+        "A faster device, a smaller num_candidates, or a policy that executes more of each chunk.",
+    ),
     "Q_INVALID": Reason(
-        "warning",
-        "Q or its gradient is not finite, or beyond what was seen in training; no guidance then.",
+        "HOLD",
+        "Q or its gradient is not finite, or beyond what was seen in training: that sample is not "
+        "guided (a warning). Ten in a row are a HOLD.",
         "If it persists: beta inf, and train the critic again.",
     ),
     "GUIDANCE_SATURATED": Reason(

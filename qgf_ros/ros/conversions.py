@@ -120,6 +120,7 @@ def q_message(result: TickResult, now: int) -> QValues:
         guidance_ratio=s.guidance_ratio,
         share_clipped=s.share_clipped,
         guards=list(s.guards),
+        seam_jump=s.seam_jump,
         share_executed=s.share_executed,
         inference_ms=s.inference_seconds * 1e3,
         tick_ms=result.seconds * 1e3,
