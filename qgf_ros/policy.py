@@ -260,7 +260,7 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     except (UsageError, KeyError, ValueError) as error:
         raise PolicyRefused(f"{folder}: {error}; train or export the policy again") from None
     if contract is not None:
-        _check_fits(folder, own, contract)
+        check_fits(folder, own, contract)
     obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
     sizes = (len(normalizer.obs_mean), len(normalizer.action_center))
     if sizes != (obs, len(own.action_names)):
@@ -491,7 +491,7 @@ def _tensors(
     return tensors
 
 
-def _check_fits(folder: Path, own: Contract, robot: Contract) -> None:
+def check_fits(folder: Path, own: Contract, robot: Contract) -> None:
     """Both sides of every difference that changes what a number means."""
     a, b = own.to_dict(), robot.to_dict()
     differences = [

@@ -22,6 +22,7 @@ from qgf_ros.control.notices import Notices
 from qgf_ros.control.sampling import Build, Sampling
 from qgf_ros.control.schedule import Schedule
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
+from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
 
@@ -105,6 +106,11 @@ class ControlCore:
         self._estop: Problem | None = None
         self._real_time = real_time_chunking
         self._swapped = False  # the current chunk is of the policy before
+        if real_time_chunking and contract.time.horizon < 2:
+            raise UsageError(
+                "real_time_chunking is on, and the policy's chunks have 1 action, so that none is left "
+                "while the next chunk is sampled; it needs 2 or more: switch it off"
+            )
         low, high, _ = contract.limits
         self.schedule = Schedule(self._period, high - low, blend_steps)
         self.sampling = Sampling(
@@ -151,14 +157,6 @@ class ControlCore:
     def estop(self) -> None:
         """Latches FAULT at the next tick. Only `reset` releases it."""
         self._estop = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
-
-    def takeover(self, owner: str) -> None:
-        """Another owner's commands pass the gate: holds until `enable`."""
-        with self._lock:
-            self.supervisor.interrupt(
-                Problem("TAKEOVER", f"{owner} commands the robot; call ~/enable to go on")
-            )
-            self.supervisor.enabled = False
 
     def swap(
         self,
@@ -289,21 +287,14 @@ class ControlCore:
         self, now: int, observation: Observation
     ) -> tuple[Sampled | None, np.ndarray | None, Problem | None]:
         """The action for this tick: from the current chunk, a new one, or the last one again."""
-        sampled = None
-        steps = self.policy.contract.time.execute_steps
-        if not self.sampling.pending:
-            lead = self._lead()
-            if self._swapped or self.schedule.exhausted(now, steps - lead):
-                self._request(now, observation, self.schedule.committed(now, lead))
-        if self.sampling.pending:
-            on_time = not self.schedule.exhausted(now, steps) or self._real_time
-            covered = on_time and self.schedule.covers(now)
-            answer = self.sampling.receive(self.epoch, wait=not covered)
-            if answer is not None:
-                choice = self.sampling.judge(now, answer)
-                if isinstance(choice, Problem):
-                    return None, None, choice
-                sampled = self._adopt(now, answer, choice)
+        sampled = self._take_up(now)
+        steps, lead = self.policy.contract.time.execute_steps, self._lead()
+        due = self._swapped or self.schedule.exhausted(now, steps - lead)
+        if due and not self.sampling.pending and not isinstance(sampled, Problem):
+            self._request(now, observation, self.schedule.committed(now, lead))
+            sampled = sampled or self._take_up(now)
+        if isinstance(sampled, Problem):
+            return None, None, sampled
         values = self.schedule.take(now)
         if values is not None:
             self._reused = 0
@@ -312,9 +303,24 @@ class ControlCore:
         self._reused += 1
         late = f"no action for {self._reused} ticks: sampling is slower than the period"
         self.notices.note(now, Problem("OVERRUN", late))
-        if self._reused > MAX_REUSE:
+        # Nothing moves before the first chunk: it may take as long as it has actions.
+        patience = MAX_REUSE if self.schedule.begun else max(MAX_REUSE, self.policy.horizon - 1)
+        if self._reused > patience:
             return sampled, None, Problem("OVERRUN", late)
-        return sampled, self.schedule.repeat(), None  # None: the first sample may take a moment
+        return sampled, self.schedule.repeat(), None
+
+    def _take_up(self, now: int) -> Sampled | Problem | None:
+        """The answer to the request that is pending, if it has come, as the current chunk."""
+        if not self.sampling.pending:
+            return None
+        steps = self.policy.contract.time.execute_steps
+        in_time = self._real_time or not self.schedule.exhausted(now, steps)
+        covered = in_time and self.schedule.covers(now)
+        answer = self.sampling.receive(self.epoch, wait=not covered)
+        if answer is None:
+            return None
+        choice = self.sampling.judge(now, answer)
+        return choice if isinstance(choice, Problem) else self._adopt(now, answer, choice)
 
     def _lead(self) -> int:
         """Ticks from a request to its answer, by which it is made earlier: at most half a chunk, so

@@ -62,6 +62,11 @@ class Sampling:
         self._incredible = 0  # samples in a row
         self.forget()
 
+    @property
+    def device(self) -> str:
+        """Where the sampler runs, as its session really reports."""
+        return self._inference.sampler.device
+
     def forget(self) -> None:
         """After a reset: what went wrong before no longer counts."""
         self.pending = False  # a sampler that still hangs is found out again
@@ -84,7 +89,7 @@ class Sampling:
         self.void()
 
     def submit(self, request: Request) -> None:
-        self.pending = True
+        self.pending, self._ticks = True, 0
         self._inference.submit(request)
 
     def receive(self, epoch: int, wait: bool) -> Result | None:
@@ -173,7 +178,7 @@ class Sampling:
         """The sampler is made again once; twice within a minute is a FAULT."""
         again = self._lost is not None and (now - self._lost) * 1e-9 <= LOST_AGAIN
         self._lost = now
-        device, policy, build = self._inference.sampler.device, self._policy, self._build
+        device, policy, build = self.device, self._policy, self._build
         if again or build is None:
             problem = Problem("DEVICE", f"{device} was lost{' again' * again}: {error}")
             self._fault(problem)
@@ -184,8 +189,7 @@ class Sampling:
     def _rebuilt(self) -> Problem | None:
         """Takes the sampler over once it is made; another device would be slower in silence."""
         assert self._rebuild is not None
-        outcome = self._rebuild.poll()
-        device = self._inference.sampler.device
+        outcome, device = self._rebuild.poll(), self.device
         if outcome is None:
             return Problem("DEVICE", f"{device} was lost; the sampler is being made again")
         self._rebuild = None

@@ -43,6 +43,11 @@ class Schedule:
         self._last = self._chunk.actions[self._index(now)]
         return self._last
 
+    @property
+    def begun(self) -> bool:
+        """Something was executed."""
+        return self._last is not None
+
     def repeat(self) -> np.ndarray | None:
         """(A,) the last action once more; None before the first one."""
         return self._last

@@ -24,6 +24,7 @@ from qgf_ros.sampler.base import Sampler
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.srv import LoadPolicy  # noqa: F401  (for the service)
 except ImportError as error:
     with exit_codes():  # only executables import this: end as they end, without a traceback
         raise UsageError(

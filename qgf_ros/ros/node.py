@@ -25,6 +25,7 @@ from qgf_ros.contract import ObservationSource
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
+from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
 from qgf_ros.messages import SchemaError, message_type
@@ -42,10 +43,11 @@ from qgf_ros.ros.conversions import (
 )
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
+from qgf_ros.ros.policy_swap import PolicySwap
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
-from qgf_ros.sampler.base import make_sampler
+from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
@@ -76,6 +78,7 @@ class QgfNode(LifecycleNode):
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
+        PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
         # Twice: a latched stop is heard by a late node only if it asks for it, and who asks for it
         # does not hear a publisher that does not latch. Hearing a stop twice does no harm.
         for profile in (qos.LATCHED, qos.REPORT):
@@ -121,7 +124,7 @@ class QgfNode(LifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
-        sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
+        sampler = self._build(policy, values["device"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
         self.core = ControlCore(
@@ -131,15 +134,28 @@ class QgfNode(LifecycleNode):
             seed=values["seed"],
             beta=values["beta"],
             num_candidates=values["num_candidates"],
+            blend_steps=values["blend_steps"],
+            real_time_chunking=values["real_time_chunking"],
+            build=self._build,
+            timed=time_sampler(policy, sampler, values["num_candidates"]),
         )
         self.core.gate.scale = values["limits_scale"]
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None
-        self._info_publisher.publish(policy_message(policy, sampler))
-        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
+        self._announce(policy, sampler)
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
+
+    def _build(self, policy: Policy, device: str) -> Sampler:
+        values = self.parameters.values
+        return make_sampler(policy, values["backend"], device, values["threads"])
+
+    def _announce(self, policy: Policy, sampler: Sampler) -> None:
+        """What is in use from now on."""
+        beta = self.parameters.values["beta"]
+        self._info_publisher.publish(policy_message(policy, sampler))
+        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, beta))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
