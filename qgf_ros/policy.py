@@ -151,7 +151,7 @@ class Sanity:
 
 @dataclass(frozen=True)
 class Support:
-    """Where the recorded chunks lie: a range for each of the D numbers, normalised actions."""
+    """Where recorded numbers lie: a range for each, normalised."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -161,7 +161,7 @@ class Support:
         ordered = all(a <= b for a, b in zip(self.low, self.high))
         if len(self.low) != len(self.high) or not finite or not ordered:
             raise ValueError(
-                f"support has {len(self.low)} and {len(self.high)} numbers; it needs as many, finite, low <= high"
+                f"{len(self.low)} numbers low and {len(self.high)} high; a range needs both, finite, low <= high"
             )
 
 
@@ -190,7 +190,8 @@ class PolicyDescription:
     beta: Beta
     sanity: Sanity
     description: str = ""
-    support: Support | None = None
+    support: Support | None = None  # of chunks, D numbers
+    states: Support | None = None  # of observations, O numbers
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -283,6 +284,11 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     if support is not None and len(support.low) != flat:
         raise PolicyRefused(
             f"{folder}: support has {len(support.low)} numbers, a chunk of the contract {flat}"
+        )
+    states = description.states
+    if states is not None and len(states.low) != obs:
+        raise PolicyRefused(
+            f"{folder}: states has {len(states.low)} numbers, an observation of the contract {obs}"
         )
     steps = description.flow.denoise_steps
     tensors = {}

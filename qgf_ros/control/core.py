@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.bounds import Bounds
 from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
 from qgf_ros.control.gate import Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
@@ -86,7 +87,7 @@ class ControlCore:
         contract = policy.contract
         self.policy = policy
         self.notices = Notices()
-        self.assembler = Assembler(contract)
+        self.assembler = Assembler(contract, Bounds(policy), self.notices)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
         self.tuning = Tuning(
@@ -234,6 +235,7 @@ class ControlCore:
             self.ticks += 1
             state, sampled, candidate = self._decide(now)
             output = self.gate.step(now, candidate)
+            self.assembler.sent(now, output.values)
             reason = self.supervisor.reason
         return TickResult(state, reason, candidate, output, sampled, time.perf_counter() - began)
 

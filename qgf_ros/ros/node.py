@@ -140,6 +140,8 @@ class QgfNode(LifecycleNode):
             timed=time_sampler(policy, sampler, values["num_candidates"]),
         )
         self.core.gate.scale = values["limits_scale"]
+        self.core.assembler.state_bound = values["state_bound"]
+        self.core.assembler.hold_if_frozen = values["hold_if_frozen"]
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None
