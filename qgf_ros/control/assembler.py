@@ -64,7 +64,7 @@ class Assembler:
         }
         if contract.outcome.goal is not None:  # what was said once is true at every moment
             del self._max_skew[contract.outcome.goal.observation]
-        self._bounds = bounds
+        self.bounds = bounds
         self._notices = notices or Notices()
         self._frozen = Frozen(contract)
         self._unstamped: set[str] = set()
@@ -145,8 +145,8 @@ class Assembler:
         if problem is not None:
             return problem
         vector = np.concatenate([latest[name].values for name in self._sources])
-        if self._bounds is not None:
-            judged = self._bounds.judge(vector, self.state_bound)
+        if self.bounds is not None:
+            judged = self.bounds.judge(vector, self.state_bound)
             self.state_score = judged.score
             if judged.problem is not None:
                 return judged.problem

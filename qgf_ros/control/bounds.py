@@ -3,7 +3,8 @@
 The policy carries a box: for each observed number the range of what was recorded, but for one in
 10,000 at either end. The score of a state is its largest distance outside of the box, in widths of
 that number's range: 0 inside, 1 where a joint is as far beyond its range as that is wide. A wrong
-unit (degrees for radians) scores many.
+unit (degrees for radians) scores many. A width counts as three standard deviations at least: what
+hardly varied in the data may vary a little more on the robot.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ WARN_AT = 0.1  # widths
 # state is refused from 15 standard deviations on.
 WITHOUT_BOX = 5.0
 VARIED = 1e-6  # normalised width: less is no range that could measure a distance
+LEAST_WIDTH = 3.0  # standard deviations; what varied evenly between two ends has 3.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Bounds:
         # What never varied cannot be far: how far is far? It is worth a warning, in standard
         # deviations of its siblings, or in its own unit where it has none.
         self._varied = width > VARIED
-        self._unit = np.where(self._varied, width, 1.0)
+        self._unit = np.where(self._varied, np.maximum(width, LEAST_WIDTH), 1.0)
 
     def judge(self, vector: np.ndarray, bound: float) -> Judgement:
         """Args:

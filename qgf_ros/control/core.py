@@ -181,13 +181,14 @@ class ControlCore:
             if beta is not None:
                 self.tuning.beta = beta
 
-    def clock_jumped(self) -> None:
-        """The control clock went back: what was buffered belongs to another time."""
+    def clock_jumped(self) -> TickResult:
+        """The control clock jumped, back or ahead: what was buffered belongs to another time."""
         with self._lock:
             self.assembler.clear()
-            self.supervisor.interrupt(
-                Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state")
-            )
+            problem = Problem("CLOCK_JUMP", "the clock jumped; waiting for fresh state")
+            self.supervisor.interrupt(problem)
+            nothing = Output(None, admitted=False)  # the next tick is the hold's first
+            return TickResult(self.supervisor.state, problem, None, nothing, None, 0.0)
 
     def clock_stopped(self, now: int) -> TickResult:
         """Instead of a tick while the control clock stands still: brings the robot to a hold."""

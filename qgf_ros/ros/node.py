@@ -355,7 +355,7 @@ class QgfNode(LifecycleNode):
 
     def _on_clock_jump(self) -> None:
         assert self.core is not None
-        self.core.clock_jumped()
+        self._note(self.core.clock_jumped())
 
     # Reports.
 
