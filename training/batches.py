@@ -118,8 +118,7 @@ def state_box(seen: ChunkBatch) -> Support:
     At least the outermost is left out: one bad row must not blind the node to all others. Where
     policy and critic were told different goals, both count.
     """
-    parts = [p for p in (seen.obs, seen.next_obs, seen.flow_obs) if p is not None]
-    obs = torch.cat(parts).double().numpy()
-    low = np.quantile(obs, STATE_TAIL, axis=0, method="higher")
-    high = np.quantile(obs, 1 - STATE_TAIL, axis=0, method="lower")
-    return Support(tuple(np.minimum(low, high).tolist()), tuple(np.maximum(low, high).tolist()))
+    parts = [p.double().numpy() for p in (seen.obs, seen.next_obs, seen.flow_obs) if p is not None]
+    low = np.min([np.quantile(p, STATE_TAIL, axis=0, method="higher") for p in parts], axis=0)
+    high = np.max([np.quantile(p, 1 - STATE_TAIL, axis=0, method="lower") for p in parts], axis=0)
+    return Support(tuple(np.minimum(low, high).tolist()), tuple(high.tolist()))

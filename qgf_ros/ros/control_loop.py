@@ -93,7 +93,7 @@ class ControlLoop(threading.Thread):
                 deadline = self._next_deadline()
             else:
                 # Missed ticks are skipped, before the tick too: the thread may have woken up late.
-                deadline += self._late(deadline) // self._period * self._period
+                deadline += max(self._late(deadline), 0) // self._period * self._period
                 self._tick(deadline)
                 deadline += self._period
 
