@@ -176,6 +176,7 @@ class ControlCore:
         """
         with self._lock:
             self.policy = policy
+            self.assembler.bounds = Bounds(policy)
             self.sampling.swap(policy, sampler, timed)
             self._swapped = True
             if beta is not None:
@@ -209,10 +210,7 @@ class ControlCore:
     def takeover(self, owner: str) -> None:
         """Somebody else's commands reach the robot: HOLD, and no motion until `enable`."""
         with self._lock:
-            self.supervisor.enabled = False
-            self.supervisor.interrupt(
-                Problem("TAKEOVER", f"{owner} commands the robot; when it is done, call ~/enable")
-            )
+            self.supervisor.takeover(owner)
 
     def explicit_hold(self, now: int) -> Candidate:
         """The candidate by which an outside gate holds at once, rather than after its timeout."""

@@ -23,7 +23,7 @@ from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.inference import Request, ThreadInference
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy import Beta
+from qgf_ros.policy import Beta, Support
 
 T = SECOND // 20
 
@@ -146,6 +146,18 @@ def test_fault_048_what_node_and_robot_agreed_on_may_not_change(what):
     print(said)
     first = new[0] if isinstance(new, list) else new
     assert str(first) in said and ("robot has" in said or "this one is" in said)
+
+
+def test_a_swap_brings_the_new_policys_box_of_states():
+    rig = Rig()
+    rig.step(3)
+    box = Support((-0.1,) * 5, (0.1,) * 5)
+    rig.state["joints"] = np.array([0.0, 9.0, 0.0, 0.0])  # within fifteen standard deviations
+    rig.step(3)
+    assert rig.ticks[-1].state is State.RUN
+    rig.core.swap(another(rig.contract, states=box), FakeSampler())
+    rig.step()
+    assert rig.ticks[-1].reason.code.startswith("STATE_OOD")
 
 
 def test_a_policy_of_other_chunks_may_take_over():
