@@ -37,4 +37,4 @@ def test_topics_types_and_directions_are_the_contracts():
     }
     state = {(o.topic, o.type, "GZ_TO_ROS") for o in contract.observations if o.name != "goal"}
     commands = {(a.topic, a.type, "ROS_TO_GZ") for a in contract.actions}
-    assert bridged == state | commands | {("clock", "rosgraph_msgs/Clock", "GZ_TO_ROS")}
+    assert bridged == state | commands | {("/clock", "rosgraph_msgs/Clock", "GZ_TO_ROS")}
