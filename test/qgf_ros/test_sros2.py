@@ -82,7 +82,8 @@ def test_only_the_gate_commands_and_only_the_node_proposes():
 
 def test_the_operator_reaches_only_what_the_node_has():
     heard, said = (allowed("/qgf_operator", "topics", r) for r in ("subscribe", "publish"))
-    assert heard <= allowed("/qgf", "topics", "publish")
+    gates = {n.replace("~", "qgf_gate") for n in allowed("/qgf_gate", "topics", "publish")}
+    assert heard <= allowed("/qgf", "topics", "publish") | gates
     assert said <= allowed("/qgf", "topics", "subscribe")
     assert allowed("/qgf_operator", "services", "request") <= allowed("/qgf", "services", "reply")
     assert {"~/enable", "~/reset"} <= allowed("/qgf_operator", "services", "request")
