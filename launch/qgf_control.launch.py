@@ -1,4 +1,5 @@
-"""The node `qgf`, by default with the simulated arm, which then moves: a first look needs no argument.
+"""The node `qgf` behind `qgf_gate`, by default with the simulated arm, which then moves: a first look
+needs no argument.
 
 On a robot: sim:=none policy:=FOLDER; nothing moves until `~/enable`.
 """
@@ -22,12 +23,26 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "params_file",
         default_value=PathJoinSubstitution([FindPackageShare("qgf_ros"), "config", "default.yaml"]),
-        description="Parameters of the node, under the key /**: (another key may not fit a namespace).",
+        description="Parameters of the node, under the key /**: (another key may not fit a namespace). "
+        "The gate takes policy and limits_scale from it.",
     ),
     DeclareLaunchArgument(
         "namespace",
         default_value="",
-        description="Of both nodes and their topics; /clock is shared.",
+        description="Of all nodes and their topics; /clock is shared.",
+    ),
+    DeclareLaunchArgument(
+        "gate",
+        default_value="true",
+        choices=["true", "false"],
+        description="true: qgf_gate alone publishes on the robot's topics, and holds when the node dies or hangs. "
+        "false: the node publishes there itself.",
+    ),
+    DeclareLaunchArgument(
+        "owners",
+        default_value="qgf",
+        description="Who may command through the gate, separated by commas, the first above all others. "
+        "With a teleoperation that publishes qgf_ros/Command on teleop/command: teleop,qgf.",
     ),
     DeclareLaunchArgument(
         "sim",
@@ -46,7 +61,7 @@ ARGUMENTS = [
         "use_sim_time",
         default_value="auto",
         choices=["auto", "true", "false"],
-        description="Whether the node's time comes from /clock. auto: yes, unless sim is none.",
+        description="Whether time comes from /clock for node and gate. auto: yes, unless sim is none.",
     ),
     DeclareLaunchArgument(
         "autostart",
@@ -57,7 +72,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "log_level",
         default_value="info",
-        description="Of both nodes: debug, info, warn, error or fatal.",
+        description="Of all nodes: debug, info, warn, error or fatal.",
     ),
 ]
 
@@ -74,22 +89,26 @@ def nodes(context: LaunchContext) -> list[Node]:
     if not params_file.is_file():  # launch_ros would warn and start without it
         raise RuntimeError(f"params_file {str(params_file)!r} does not exist")
 
-    # The launch file has the last word here: only it knows whether this is a simulation of its own.
-    parameters = {
-        "enable_on_start": sim == "mujoco",
-        "use_sim_time": given["use_sim_time"] == "true",
-    }
+    # A killed launch leaves nobody behind who moves the robot.
+    every = {"exit_with_parent": True}
+    shared = every | {"use_sim_time": given["use_sim_time"] == "true"}
     if given["use_sim_time"] == "auto":
-        parameters["use_sim_time"] = sim != "none"
+        shared["use_sim_time"] = sim != "none"
     if given["policy"]:  # a string, also where the folder is named 7
-        parameters["policy"] = ParameterValue(given["policy"], value_type=str)
+        shared["policy"] = ParameterValue(given["policy"], value_type=str)
+    gate = given["gate"] == "true"
+    # The launch file has the last word here: only it knows whether this is a simulation of its own.
+    parameters = shared | {
+        "enable_on_start": sim == "mujoco",
+        "gate": "outside" if gate else "inside",
+    }
     if given["autostart"]:
         parameters["autostart"] = given["autostart"] == "true"
     # Before the file, so that the file wins.
     world = given["world"]
     default_policy = [] if given["policy"] or sim != "mujoco" else ["-p", f"policy:={world}"]
 
-    both = {
+    all_of_them = {
         "package": "qgf_ros",
         "namespace": given["namespace"],
         "output": "screen",
@@ -97,27 +116,40 @@ def nodes(context: LaunchContext) -> list[Node]:
     }
     log_level = ["--log-level", given["log_level"]]
     # Named, because launch_ros then writes `parameters` under the full name, which beats any /**.
-    node = Node(
-        executable="qgf_node",
-        name="qgf",
-        parameters=[params_file, parameters],
-        ros_arguments=[*log_level, *default_policy],
-        **both,
-    )
-    if sim != "mujoco":
-        return [node]
-    simulation = Node(
-        executable="qgf_sim",
-        name="qgf_sim",
-        parameters=[{"world": world}],
-        ros_arguments=log_level,
-        **both,
-    )
-    return [simulation, node]
+    found = [
+        Node(
+            executable="qgf_node",
+            name="qgf",
+            parameters=[params_file, parameters],
+            ros_arguments=[*log_level, *default_policy],
+            **all_of_them,
+        )
+    ]
+    if gate:
+        found.append(
+            Node(
+                executable="qgf_gate",
+                name="qgf_gate",
+                parameters=[params_file, shared, {"owners": given["owners"]}],
+                ros_arguments=[*log_level, *default_policy],
+                **all_of_them,
+            )
+        )
+    if sim == "mujoco":
+        found.append(
+            Node(
+                executable="qgf_sim",
+                name="qgf_sim",
+                parameters=[every, {"world": world}],
+                ros_arguments=log_level,
+                **all_of_them,
+            )
+        )
+    return found
 
 
 def ended(event: ProcessExited, context: LaunchContext) -> list[Shutdown] | None:
-    """One is of no use without the other: all end, and with code 1 if it was for an error."""
+    """None is of use without the others: all end, and with code 1 if it was for an error."""
     if context.is_shutdown:
         return None
     if event.returncode:

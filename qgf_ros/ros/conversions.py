@@ -24,6 +24,7 @@ from qgf_ros.sampler.base import Sampler
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.srv import LoadPolicy  # noqa: F401  (for the service)
 except ImportError as error:
     with exit_codes():  # only executables import this: end as they end, without a traceback
         raise UsageError(
@@ -75,6 +76,24 @@ def command_message(c: Candidate) -> Command:
     )
 
 
+def nanoseconds(time: Time) -> int:
+    return time.sec * NANOSECONDS + time.nanosec
+
+
+def candidate(msg: Command) -> Candidate:
+    """What a message says, unchecked: the gate judges it."""
+    return Candidate(
+        owner=msg.owner,
+        sequence=msg.sequence,
+        epoch=msg.epoch,
+        stamp=nanoseconds(msg.header.stamp),
+        execute_at=nanoseconds(msg.execute_at),
+        deadline=nanoseconds(msg.deadline),
+        names=tuple(msg.names),
+        values=np.array(msg.values, dtype=np.float64),
+    )
+
+
 def action_message(spec: ActionSpec, values: np.ndarray, now: int, period: float) -> Any:
     """One action entry's numbers as the robot's own message. `period` [s] of control."""
     kind = message_type(spec.type)
@@ -102,6 +121,7 @@ def q_message(result: TickResult, now: int) -> QValues:
         guidance_ratio=s.guidance_ratio,
         share_clipped=s.share_clipped,
         guards=list(s.guards),
+        seam_jump=s.seam_jump,
         share_executed=s.share_executed,
         inference_ms=s.inference_seconds * 1e3,
         tick_ms=result.seconds * 1e3,

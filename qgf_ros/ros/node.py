@@ -11,23 +11,23 @@ import gc
 import sys
 import threading
 import time
-from collections import deque
 from functools import partial
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
-from qgf_ros.control.gate import Output
+from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
+from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.errors import QgfError
 from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.policy import Policy, load_policy
 from qgf_ros.ros import qos
@@ -36,25 +36,21 @@ from qgf_ros.ros.conversions import (
     Command,
     PolicyInfo,
     QValues,
-    Status,
-    action_message,
     command_message,
-    diagnostic_message,
     policy_message,
     q_message,
     ros_type,
-    status_message,
 )
+from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
-from qgf_ros.ros.process import run
-from qgf_ros.sampler.base import make_sampler
+from qgf_ros.ros.policy_swap import PolicySwap
+from qgf_ros.ros.process import exit_with_parent, run
+from qgf_ros.ros.reports import Reports
+from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
+from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.share import find_policy
 
-from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
-
 STATUS_PERIOD = 0.1  # s, steady time
-DIAGNOSTICS_EVERY = 10  # statuses
-DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
 LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
 
@@ -68,22 +64,21 @@ class QgfNode(LifecycleNode):
         self.error: Exception | None = None
         self.core: ControlCore | None = None
         self._loop: ControlLoop | None = None
+        self._robot: RobotCommands | None = None
+        self._gate: OutsideGate | None = None
         self._state_subscriptions: list[Any] = []
-        self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._state = State.UNCONFIGURED
-        self._statuses = 0
-        self._level: Any = None  # of the last diagnostics
         self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
-        self._status_publisher = self.create_publisher(Status, "~/status", qos.REPORT)
-        self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray, "/diagnostics", qos.REPORT
-        )
+        if self.parameters.values["exit_with_parent"]:
+            exit_with_parent()
+        self._reports = Reports(self)
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
+        PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
         # Twice: a latched stop is heard by a late node only if it asks for it, and who asks for it
         # does not hear a publisher that does not latch. Hearing a stop twice does no harm.
         for profile in (qos.LATCHED, qos.REPORT):
@@ -92,6 +87,9 @@ class QgfNode(LifecycleNode):
         self.create_timer(
             STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        return self.parameters.set(parameter_list, super().set_parameters_atomically)
 
     # Life cycle.
 
@@ -110,6 +108,7 @@ class QgfNode(LifecycleNode):
         try:
             self._configure()
         except Exception as error:  # rclpy would swallow it
+            self._release()
             return self._failed(error)
         self.error = None
         self._change_state(State.INACTIVE)
@@ -125,8 +124,7 @@ class QgfNode(LifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
-        self._check_remaps(policy)
-        sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
+        sampler = self._build(policy, values["device"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
         self.core = ControlCore(
@@ -136,28 +134,30 @@ class QgfNode(LifecycleNode):
             seed=values["seed"],
             beta=values["beta"],
             num_candidates=values["num_candidates"],
+            blend_steps=values["blend_steps"],
+            real_time_chunking=values["real_time_chunking"],
+            build=self._build,
+            timed=time_sampler(policy, sampler, values["num_candidates"]),
         )
         self.core.gate.scale = values["limits_scale"]
-        self._action_publishers = [
-            self.create_publisher(ros_type(a.type), a.topic, qos.COMMAND)
-            for a in policy.contract.actions
-        ]
-        self._info_publisher.publish(policy_message(policy, sampler))
-        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
+        self.core.assembler.state_bound = values["state_bound"]
+        self.core.assembler.hold_if_frozen = values["hold_if_frozen"]
+        outside = values["gate"] == "outside"
+        self._robot = None if outside else RobotCommands(self, policy.contract)
+        self._gate = OutsideGate(self, self.core) if outside else None
+        self._announce(policy, sampler)
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
 
-    def _check_remaps(self, policy: Policy) -> None:
-        """A remap must not lead a command back into the state."""
-        resolve = self.resolve_topic_name
-        observed = {resolve(o.topic) for o in policy.contract.observations}
-        commanded = [resolve(a.topic) for a in policy.contract.actions]
-        loops = sorted(observed & set(commanded))
-        if loops or len(set(commanded)) < len(commanded):
-            raise UsageError(
-                f"after remapping, {', '.join(loops or commanded)} is observed and commanded, or commanded "
-                "twice; change the remap rules"
-            )
+    def _build(self, policy: Policy, device: str) -> Sampler:
+        values = self.parameters.values
+        return make_sampler(policy, values["backend"], device, values["threads"])
+
+    def _announce(self, policy: Policy, sampler: Sampler) -> None:
+        """What is in use from now on."""
+        beta = self.parameters.values["beta"]
+        self._info_publisher.publish(policy_message(policy, sampler))
+        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, beta))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -216,7 +216,7 @@ class QgfNode(LifecycleNode):
         """The last command on the wire is a stop; then the state SHUTDOWN."""
         self._halt()
         self._change_state(State.SHUTDOWN)
-        self._status_publisher.wait_for_all_acked(DELIVERY)
+        self._reports.deliver(DELIVERY)
         self._release()
 
     def _halt(self) -> None:
@@ -237,19 +237,22 @@ class QgfNode(LifecycleNode):
             output = core.halt(now)
             if output.values is None:
                 break
-            self._send(output, now)
+            self._send(output, None, now)
             if core.gate.at_rest:
                 break
             time.sleep(period)
-        for publisher in self._action_publishers:  # what is destroyed at once may never arrive
-            publisher.wait_for_all_acked(DELIVERY)
+        if self._robot is not None:
+            self._robot.deliver()
+        else:
+            self._command_publisher.wait_for_all_acked(DELIVERY)
 
     def _release(self) -> None:
         if self.core is not None:
             self.core.close()
-            for publisher in self._action_publishers:
-                self.destroy_publisher(publisher)
-        self.core = None
+        for piece in (self._robot, self._gate):
+            if piece is not None:
+                piece.destroy()
+        self.core = self._robot = self._gate = None
 
     # Messages in. Runs in the executor's thread and only copies.
 
@@ -323,24 +326,21 @@ class QgfNode(LifecycleNode):
         self._emit(self.core.clock_stopped(now), now)
 
     def _emit(self, result: TickResult, deadline: int) -> None:
-        if result.output.values is not None:
-            self._send(result.output, deadline)
-        if result.candidate is not None:
-            self._command_publisher.publish(command_message(result.candidate))
+        self._send(result.output, result.candidate, deadline)
         if result.sampled is not None:
             self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
         self._note(result)
 
-    def _send(self, output: Output, now: int) -> None:
-        """The only place that publishes on the robot's command topics; the gate made the values."""
-        assert self.core is not None and output.values is not None
-        contract, begin = self.core.policy.contract, 0
-        for spec, publisher in zip(contract.actions, self._action_publishers):
-            end = begin + len(spec.labels_of_joints)
-            values = output.values[begin:end]
-            publisher.publish(action_message(spec, values, now, contract.time.period))
-            begin = end
-        self._sent.append(time.monotonic())
+    def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
+        """To the robot what the core's gate put out, or to qgf_gate as a candidate."""
+        if self._gate is not None:
+            candidate = self._gate.candidate(output, candidate, now)
+        elif self._robot is not None:
+            self._robot.send(output, now)
+        if output.values is not None:
+            self._reports.sent()
+        if candidate is not None:
+            self._command_publisher.publish(command_message(candidate))
 
     def _note(self, result: TickResult) -> None:
         if result.state is not self._state:
@@ -355,7 +355,7 @@ class QgfNode(LifecycleNode):
 
     def _on_clock_jump(self) -> None:
         assert self.core is not None
-        self.core.clock_jumped()
+        self._note(self.core.clock_jumped())
 
     # Reports.
 
@@ -368,45 +368,7 @@ class QgfNode(LifecycleNode):
             self.error = QgfError(f"the control thread failed: {self._loop.error!r}")
             self.get_logger().fatal(str(self.error))
             self.done.set()
-        now = self.get_clock().now().nanoseconds
-        owner = self.get_fully_qualified_name()
-        core = self.core
-        reason = (
-            core.supervisor.reason if core is not None and self._state > State.INACTIVE else None
-        )
-        if self.error is not None:
-            reason = Problem(f"ERROR_{getattr(self.error, 'code', 1)}", str(self.error))
-        fields: dict[str, Any] = {}
-        if core is not None:
-            p50, p99, largest = core.inference_latency.percentiles_ms()
-            ages = core.assembler.ages(now)
-            recent = time.monotonic() - 1.0
-            fields = {
-                "enabled": core.supervisor.enabled,
-                "tick": core.ticks,
-                "sequence": core.sequence,
-                "epoch": core.epoch,
-                "beta": core.beta,
-                "policy_sha256": core.policy.sha256,
-                "topics": [o.topic for o in core.policy.contract.observations],
-                "topic_age": list(ages.values()),
-                "inference_p50_ms": p50,
-                "inference_p99_ms": p99,
-                "inference_max_ms": largest,
-                "achieved_rate": float(sum(t > recent for t in list(self._sent))),
-                "overruns": core.overruns,
-                "dropped": core.assembler.dropped,
-                "limit_hits": core.gate.limit_hits,
-            }
-        status = status_message(now, owner, self._state, reason, **fields)
-        self._status_publisher.publish(status)
-        self._statuses += 1
-        hardware = core.policy.contract.robot if core is not None else ""
-        diagnostics = diagnostic_message(status, hardware)
-        level = diagnostics.status[0].level
-        if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
-            self._diagnostics_publisher.publish(diagnostics)
-            self._level = level
+        self._reports.publish(self.core, self._state, self.error)
 
 
 def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:

@@ -1,6 +1,9 @@
 """The node's parameters: one table, and the checks that keep a bad value out.
 
-Values are checked without side effects first and applied only when all of a request are good.
+A request is checked without side effects, and applied when rclpy has stored all of it: another
+callback may still refuse what was good here. rclpy's callbacks before and after a set do not exist
+in Humble, so the node's `set_parameters_atomically`, through which its services go in every
+version, is led through `Parameters.set`.
 """
 
 from __future__ import annotations
@@ -73,6 +76,7 @@ PARAMETERS = (
     Spec("guidance.keep_best", False, "The unguided sample where the guided one's Q is not larger.", live=True),
     Spec("limits_scale", 1.0, "Tightens the contract's limits of velocity and rate.", "", 0.01, 1.0, live=True),
 )  # fmt: skip
+Store = Callable[[list[Parameter]], SetParametersResult]
 BY_NAME = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -126,15 +130,32 @@ def checked(spec: Spec, value: Any, low: float | None = None) -> Any:
 
 
 class Parameters:
-    """Declares the table on a node, keeps checked values, and tells when a live one changed."""
+    """Declares a table on a node, keeps checked values, and tells when a live one changed."""
 
-    def __init__(self, node: Node, on_change: Callable[[str, Any], None]) -> None:
-        """Raises UsageError for a bad or unknown value on the command line or in a parameter file."""
+    def __init__(
+        self,
+        node: Node,
+        on_change: Callable[[str, Any], None],
+        table: tuple[Spec, ...] = PARAMETERS,
+        foreign: Iterable[str] = (),
+    ) -> None:
+        """
+        Args:
+            foreign: names of another node's parameters, passed over in a file that both read.
+
+        Raises:
+            UsageError: a bad or unknown value on the command line or in a parameter file.
+
+        The node has to lead `set_parameters_atomically` through `set`.
+        """
         self._node = node
         self._on_change = on_change
+        self._by_name = {spec.name: spec for spec in table}
         self._low: dict[str, float] = {}
+        self._defaulted: set[str] = set()  # nobody has set them: they are the policy's
         self.values: dict[str, Any] = {}
-        unknown = set(node._parameter_overrides) - set(BY_NAME) - {"use_sim_time"}
+        unknown = set(node._parameter_overrides) - set(self._by_name) - {"use_sim_time"}
+        unknown -= set(foreign)
         unknown = {
             n
             for n in unknown
@@ -142,9 +163,9 @@ class Parameters:
         }
         if unknown:
             raise UsageError(
-                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(BY_NAME)}"
+                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(self._by_name)}"
             )
-        for spec in PARAMETERS:
+        for spec in table:
             override = node._parameter_overrides.get(spec.name)
             if override is not None and override.type_ is not Parameter.Type.NOT_SET:
                 value = checked(spec, override.value)
@@ -155,28 +176,46 @@ class Parameters:
             )  # the checked value is the one that counts
             node.declare_parameter(spec.name, value, _descriptor(spec))
             self.values[spec.name] = value
-        if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
-            node.add_pre_set_parameters_callback(self._to_types)
+            if value != value:  # NaN
+                self._defaulted.add(spec.name)
         node.add_on_set_parameters_callback(self._on_set)
 
-    def set_floor(self, name: str, low: float, default: float) -> None:
-        """A policy brings its own lower bound and default; the default serves where nothing was set.
+    def set(self, parameters: Iterable[Parameter], store: Store) -> SetParametersResult:
+        """Brings a request to the table's types, and applies it where `store`, rclpy's own
+        `set_parameters_atomically`, took it."""
+        typed = [self._typed(p) for p in parameters]
+        result = store(typed)
+        if result.successful:
+            for parameter in typed:
+                if parameter.name in self.values:
+                    self._defaulted.discard(parameter.name)
+                    self.values[parameter.name] = parameter.value
+                    self._on_change(parameter.name, parameter.value)
+        return result
+
+    def fitting(self, name: str, low: float, default: float, fall_back: bool = False) -> float:
+        """The value under a policy's lower bound and default: what somebody has set, else the default.
 
         Raises:
-            UsageError: the value that was set before lies below the bound.
+            UsageError: what was set lies below the bound; with `fall_back` it is the default then.
         """
-        spec = BY_NAME[name]
-        self._low[name] = max(spec.low, low)
         value = self.values[name]
-        value = default if math.isnan(value) else checked(spec, value, low)
-        self._node.set_parameters([Parameter(name, Parameter.Type.DOUBLE, value)])
+        if name in self._defaulted or (fall_back and value < low):
+            return default
+        return checked(self._by_name[name], value, low)
 
-    def _to_types(self, parameters: list[Parameter]) -> list[Parameter]:
-        """Lets 1 and "inf" through to a double parameter; what cannot be converted is refused later."""
-        return [self._typed(p) for p in parameters]
+    def set_floor(self, name: str, low: float, default: float, fall_back: bool = False) -> None:
+        """A policy brings its own lower bound and default, see `fitting`."""
+        value = self.fitting(name, low, default, fall_back)
+        ours = name in self._defaulted or value != self.values[name]
+        self._low[name] = max(self._by_name[name].low, low)
+        self._node.set_parameters_atomically([Parameter(name, Parameter.Type.DOUBLE, value)])
+        if ours:  # it was not set by anybody
+            self._defaulted.add(name)
 
     def _typed(self, parameter: Parameter) -> Parameter:
-        spec = BY_NAME.get(parameter.name)
+        """Lets 1 and "inf" through to a double; what cannot be converted is refused later."""
+        spec = self._by_name.get(parameter.name)
         if spec is None or not spec.live or type(spec.default) is not float:
             return parameter
         try:
@@ -187,9 +226,8 @@ class Parameters:
             return parameter
 
     def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
-        good = {}
         for parameter in parameters:
-            spec = BY_NAME.get(parameter.name)
+            spec = self._by_name.get(parameter.name)
             if parameter.name == "use_sim_time":
                 reason = (
                     "use_sim_time is read at start: a clock is not swapped under a moving robot"
@@ -198,12 +236,9 @@ class Parameters:
             if spec is None:
                 continue
             try:
-                good[spec.name] = checked(spec, parameter.value, self._low.get(spec.name))
+                checked(spec, parameter.value, self._low.get(spec.name))
             except UsageError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-        for name, value in good.items():
-            self.values[name] = value
-            self._on_change(name, value)
         return SetParametersResult(successful=True)
 
 

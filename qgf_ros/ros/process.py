@@ -6,6 +6,8 @@ so the handlers here only set a flag, and the node says its last words before th
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import sys
 import threading
@@ -20,6 +22,8 @@ from rclpy.signals import SignalHandlerOptions
 from qgf_ros.errors import UsageError, exit_codes
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = os.getppid()  # as early as this is imported: it may die while the node is being made
 
 
 class Program(Protocol):
@@ -41,6 +45,21 @@ class Program(Protocol):
 
     def close(self) -> None:
         """Last words, then everything is released. Called once, also after an error."""
+
+
+def exit_with_parent() -> None:
+    """From now on the death of the process that started this one is a SIGTERM: a killed launch, or
+    a lost terminal, leaves nobody behind who moves the robot.
+
+    Raises UsageError where the kernel cannot do it (other than Linux).
+    """
+    if not sys.platform.startswith("linux"):
+        raise UsageError(f"exit_with_parent works on Linux, not on {sys.platform}; leave it false")
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise UsageError(f"exit_with_parent: the kernel refused ({reason}); leave it false")
+    if os.getppid() != PARENT:  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(make: Callable[[], Program], name: str) -> int:

@@ -26,7 +26,7 @@ from qgf_ros.errors import UsageError
 from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
-from qgf_ros.ros.process import run
+from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
 
@@ -41,6 +41,7 @@ PARAMETERS: tuple[tuple[str, Any, str], ...] = (
     ("episodes", 0, "End after so many episodes; 0: go on."),
     ("wait_for_command", True, "Begin the first episode with the first command."),
     ("results", "", "File that gets one JSON line per episode."),
+    ("exit_with_parent", False, "End when the process that started this one dies."),
 )
 
 
@@ -52,6 +53,8 @@ class SimNode:
         self.done = threading.Event()
         self.error: Exception | None = None
         self._parameters = self._declare()
+        if self._parameters["exit_with_parent"]:
+            exit_with_parent()
         world = self._parameters["world"]
         self._contract = Contract.load(world_folder(world) / "contract.yaml")
         self._stream = Stream(make_world(world), START)

@@ -225,21 +225,25 @@ def publishes(tree):
     return visitor.found
 
 
-def test_one_function_sends_on_the_robots_command_topics():
-    """In the node, every publisher but those of the reports is the gate's, and only `_send` uses it."""
-    tree = FILES["qgf_ros/ros/node.py"]
-    created = {  # attribute -> what is published there; the actions' publishers are a list
-        ast.unparse(n.targets[0]): ast.unparse(n.value)
+ROBOT = "qgf_ros/ros/robot_commands.py"
+REPORTS = ("~/", "/diagnostics", "/clock")  # what anybody may publish; /clock is the simulation's
+
+
+def publishers(tree):
+    """The topic of every create_publisher, as source text."""
+    calls = [
+        n
         for n in ast.walk(tree)
-        if isinstance(n, ast.Assign) and "create_publisher" in ast.unparse(n.value)
-    }
-    actions = [name for name, value in created.items() if "contract.actions" in value]
-    assert actions == ["self._action_publishers"]
-    reports = set(created) - set(actions)
-    found = publishes(tree)
-    assert len(found) >= 5
-    others = [(function, on) for function, on in found if on not in reports]
-    assert [function for function, _ in others] == ["_send"], others
+        if isinstance(n, ast.Call) and name_of(n.func).endswith("create_publisher")
+    ]
+    return [ast.unparse(c.args[1]) for c in calls]
+
+
+def test_one_function_sends_on_the_robots_command_topics():
+    """Whoever decides, node or gate: `RobotCommands.send` alone publishes, and what it was given."""
+    tree = FILES[ROBOT]
+    assert publishers(tree) == ["a.topic"]
+    assert publishes(tree) == [("send", "publisher")]
     uses = [
         n
         for n in ast.walk(tree)
@@ -254,18 +258,27 @@ def test_one_function_sends_on_the_robots_command_topics():
         for n in ast.walk(f)
         if n in uses
     }
-    assert holders == {"_send", "_halt", "_release"}, (
-        "sends, waits for the delivery of the last words, releases; nobody else"
-    )
+    assert holders == {"send", "deliver", "destroy"}
+    outside = [f for f in FILES if f != ROBOT and "_action_publishers" in ast.unparse(FILES[f])]
+    assert not outside, "the publishers stay in their class"
 
 
-def test_no_other_file_of_the_robots_side_publishes():
-    found = {file for file, tree in FILES.items() if publishes(tree)}
-    assert found == {"qgf_ros/ros/node.py", "qgf_ros/ros/sim_node.py"}, found
+def test_every_other_publisher_is_a_report_of_the_node_itself():
+    """Its topic is written where it is made; the simulation alone also plays the robot's sensors."""
+    found = {file: publishers(tree) for file, tree in FILES.items() if publishers(tree)}
+    del found[ROBOT]
+    assert len(found) >= 3
+    others = {
+        f"{file}: {topic}"
+        for file, topics in found.items()
+        for topic in topics
+        if not topic.strip("'").startswith(REPORTS)
+    }
+    assert others == {"qgf_ros/ros/sim_node.py: s.topic"}
 
 
-def test_what_send_is_given_comes_from_the_gate():
-    """Every call of `_send` passes an `Output`, which only gate.py makes."""
+def test_what_the_robot_is_sent_comes_from_a_gate():
+    """Every call of `send` passes an `Output`, which only gate.py makes."""
     makers = {
         file
         for file, tree in FILES.items()
@@ -273,9 +286,13 @@ def test_what_send_is_given_comes_from_the_gate():
         if isinstance(n, ast.Call) and name_of(n.func).endswith("Output")
     }
     assert makers == {"qgf_ros/control/gate.py"}
-    calls = [
-        ast.unparse(n.args[0])
-        for n in ast.walk(FILES["qgf_ros/ros/node.py"])
-        if isinstance(n, ast.Call) and name_of(n.func) == "self._send"
-    ]
-    assert sorted(calls) == ["output", "result.output"]
+    calls = {
+        (file, ast.unparse(n.args[0]))
+        for file, tree in FILES.items()
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and name_of(n.func).endswith("_robot.send")
+    }
+    assert calls == {
+        ("qgf_ros/ros/node.py", "output"),
+        ("qgf_ros/ros/gate_node.py", "output"),
+    }

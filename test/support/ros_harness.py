@@ -31,6 +31,7 @@ try:
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState, GetState
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.srv import LoadPolicy
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import (
         DescribeParameters,
@@ -140,8 +141,8 @@ def installed(name: str) -> str:
 
 
 def node_command(name: str = "qgf_node") -> list[str]:
-    module = {"qgf_node": "qgf_ros.ros.node", "qgf_sim": "qgf_ros.ros.sim_node"}[name]
-    return [sys.executable, "-m", module]
+    modules = {"qgf_node": "node", "qgf_gate": "gate_node", "qgf_sim": "sim_node"}
+    return [sys.executable, "-m", f"qgf_ros.ros.{modules[name]}"]
 
 
 def ros_args(
@@ -416,6 +417,7 @@ class FakeRobot(Wire):
         self._set_atomically = client(SetParametersAtomically, f"{node}/set_parameters_atomically")
         self._get = client(GetParameters, f"{node}/get_parameters")
         self._describe = client(DescribeParameters, f"{node}/describe_parameters")
+        self.load = client(LoadPolicy, f"{node}/load_policy")
         self._change = client(ChangeState, f"{node}/change_state")
         self._get_state = client(GetState, f"{node}/get_state")
         self._stopping = threading.Event()
@@ -500,6 +502,9 @@ class FakeRobot(Wire):
 
     def reset(self) -> Any:
         return self.call(self._reset, Trigger.Request())
+
+    def load_policy(self, name: str, timeout: float = 30.0) -> Any:
+        return self.call(self.load, LoadPolicy.Request(name=name), timeout)
 
     def estop(self, pressed: bool) -> float:
         """Returns when it was said [s, steady]."""

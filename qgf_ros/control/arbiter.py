@@ -1,0 +1,209 @@
+"""Who commands the robot, and for how long: the logic of `qgf_gate`, on clocks that are handed in.
+
+Several owners may send candidates; one passes at a time. An earlier one of `owners` takes over at
+once, a later one waits until it has been quiet for the timeout, and then needs a new epoch: whoever
+was overridden does not go on by itself. Candidates that stop are a hold, whatever the reason.
+
+Two clocks: deadlines lie on the control clock, silence is measured on the steady one. Under a
+simulated clock, which may run at any speed, silence is measured on that, and on the steady one only
+whether it has stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qgf_ros.contract import Contract
+from qgf_ros.control.assembler import FUTURE_TOLERANCE
+from qgf_ros.control.gate import Candidate, Gate, Output, Refused
+from qgf_ros.control.reasons import Problem
+from qgf_ros.control.supervisor import State
+
+TIMEOUT_PERIODS = 2  # the default of command_timeout
+STALLED = 0.5  # s of steady time without a candidate, where the clock is simulated
+NEVER = -(10**18)  # ns
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One point in time on both clocks [ns]."""
+
+    control: int
+    steady: int
+
+
+@dataclass
+class _Stream:
+    """What was last heard of an owner."""
+
+    at: Moment = Moment(NEVER, NEVER)
+    epoch: int = -1
+    sequence: int = -1
+    void: int = -1  # the epoch in which somebody else took over
+
+
+class Arbiter:
+    """Keeps a gate, and what it has heard of each owner. Not for two threads at once."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        owners: tuple[str, ...],
+        timeout: float = 0.0,
+        simulated: bool = False,
+    ) -> None:
+        """
+        Args:
+            owners: who may command, the first above all others.
+            timeout: s without a candidate before the gate holds; 0: two control periods.
+            simulated: the control clock is not the machine's.
+        """
+        self.gate = Gate(contract)
+        self.owner: str | None = None  # whose candidates pass; None: nobody's, nothing is sent
+        self.reason: Problem | None = None  # why it holds, or does not pass what it hears
+        self.refused = 0  # of the owner in command, and held for
+        self.owners = owners
+        self.names = contract.action_names
+        self._positions = ~contract.velocity_like
+        self._period = round(contract.time.period * 1e9)
+        self._timeout = round(timeout * 1e9) or TIMEOUT_PERIODS * self._period
+        self._simulated = simulated
+        self._rank = {owner: rank for rank, owner in enumerate(owners)}
+        self._streams = {owner: _Stream() for owner in owners}
+        self._sent = Moment(NEVER, NEVER)  # when the owner, or the hold, last had the word
+        self._alone = False  # the hold goes on without an owner who asks for it
+
+    @property
+    def state(self) -> State:
+        """RUN while candidates go to the robot, HOLD until they do again, READY before the first
+        and after an end in good order."""
+        if self.reason is not None:
+            return State.HOLD
+        return State.READY if self.owner is None else State.RUN
+
+    def ages(self, now: Moment) -> list[float]:
+        """s since each owner was last heard, NaN: never."""
+        return [
+            (now.steady - s.at.steady) * 1e-9 if s.epoch >= 0 else float("nan")
+            for s in self._streams.values()
+        ]
+
+    def offer(self, owner: str, c: Candidate, now: Moment, measured: np.ndarray) -> Output:
+        """Judges a candidate that came on the topic of `owner`, one of the owners.
+
+        Args:
+            measured: (A,) positions by command, NaN for velocities and where none is known.
+
+        Raises:
+            Refused: it has no say; the robot goes on as if it had not come. What the owner in command
+                says wrongly is no such case: it is a hold.
+        """
+        explicit = not c.names and c.values.size == 0
+        self._check_time(owner, c, now)
+        self._check_stream(owner, c, now)
+        begins = owner != self.owner or c.epoch != self.gate.epoch
+        if begins and not (explicit and self.gate.silent):
+            self._hand_over(owner, c, measured)
+        # On the owner's own grid of ticks, so that transport adds no jitter to what limits measure.
+        near = abs(now.control - c.execute_at) <= TIMEOUT_PERIODS * self._period
+        at = c.execute_at if near else now.control
+        output = self.gate.step(at, None if explicit else c)
+        self._sent, self._alone = now, False
+        if output.admitted:
+            self.reason = None
+        elif explicit:
+            self.reason = Problem("EXPLICIT_HOLD", f"{owner} asks for a hold")
+        else:
+            self.reason = _problem(f"{output.refused} (from {owner})")
+            self.refused += 1
+        self._note_silence()
+        return output
+
+    def watch(self, now: Moment) -> Output | None:
+        """The hold, once candidates have stopped; None while there is nothing to do."""
+        if self.gate.silent:
+            return None
+        if not (self._alone and now.steady - self._sent.steady >= self._period):
+            if self._alone or not self._stopped(self._sent, now):
+                return None
+            if self.reason is None:
+                age = (now.steady - self._sent.steady) * 1e-9
+                self.reason = Problem(
+                    "CANDIDATES_STOPPED", f"nothing from {self.owner} for {age:.3f} s"
+                )
+        self._sent, self._alone = now, True
+        output = self.gate.brake(now.control)
+        self._note_silence()
+        return output
+
+    def pause(self, now: Moment) -> float:
+        """s until `watch` should be called again, at most a period."""
+        wait = self._period
+        if not self.gate.silent:
+            wait = self._sent.steady + (self._period if self._alone else self._timeout) - now.steady
+        return min(max(wait, self._period // 20), self._period) * 1e-9
+
+    def _check_time(self, owner: str, c: Candidate, now: Moment) -> None:
+        if c.owner != owner:
+            raise Refused(f"OWNER: {c.owner[:80]!r} on the topic of {owner}")
+        late = (now.control - c.deadline) * 1e-9
+        if late > 0:
+            raise Refused(f"DEADLINE: {late:.3f} s ago (from {owner})")
+        ahead = (c.execute_at - now.control) * 1e-9
+        if ahead > FUTURE_TOLERANCE:
+            raise Refused(f"FUTURE: to be executed in {ahead:.3f} s (from {owner})")
+
+    def _check_stream(self, owner: str, c: Candidate, now: Moment) -> None:
+        """Whether it is the newest word of an owner who has the say."""
+        stream = self._streams[owner]
+        older = c.epoch < stream.epoch or c.sequence <= stream.sequence
+        if older and owner != self.owner and self._stopped(stream.at, now):
+            stream = self._streams[owner] = _Stream()  # a process that began anew
+        if c.epoch < stream.epoch:
+            raise Refused(f"EPOCH: {c.epoch}, now {stream.epoch} (from {owner})")
+        if c.sequence <= stream.sequence:
+            raise Refused(f"SEQUENCE: {c.sequence} after {stream.sequence} (from {owner})")
+        stream.at, stream.epoch, stream.sequence = now, c.epoch, c.sequence
+        other = self.owner
+        if other is not None and self._rank[other] < self._rank[owner]:
+            if not self._stopped(self._streams[other].at, now):
+                stream.void = c.epoch
+                raise Refused(f"OWNER: {owner}, while {other} commands")
+        if c.epoch == stream.void:
+            raise Refused(f"EPOCH: {c.epoch} of {owner} was overridden; enable it again")
+
+    def _hand_over(self, owner: str, c: Candidate, measured: np.ndarray) -> None:
+        """Limits go on from what was last sent, or after a silence from what is measured."""
+        if self.gate.silent:
+            unknown = self._positions & ~np.isfinite(measured)
+            if unknown.any():
+                names = ", ".join(n for n, missing in zip(self.names, unknown) if missing)
+                raise Refused(f"STATE_MISSING: no fresh measured position of {names}")
+        for other, stream in self._streams.items():
+            if self._rank[other] > self._rank[owner]:
+                stream.void = stream.epoch
+        self.gate.begin_epoch(c.epoch, measured)
+        self.owner = owner
+
+    def _note_silence(self) -> None:
+        if self.gate.silent:
+            self.owner = None
+            if self.reason is not None and self.reason.code == "EXPLICIT_HOLD":
+                self.reason = None  # an end in good order
+
+    def _stopped(self, since: Moment, now: Moment) -> bool:
+        steady = now.steady - since.steady
+        if not self._simulated:
+            return steady >= self._timeout
+        # Either direction: a clock that went back makes what was sent before it worthless.
+        return (
+            abs(now.control - since.control) >= self._timeout
+            or steady >= max(self._timeout, STALLED * 1e9)
+        )  # fmt: skip
+
+
+def _problem(refused: str) -> Problem:
+    code, _, detail = refused.partition(": ")
+    return Problem(code, detail)

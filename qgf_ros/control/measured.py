@@ -1,0 +1,46 @@
+"""Where the robot's joints are measured to be, for who needs nothing else of the state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qgf_ros.contract import Contract, ObservationSource
+from qgf_ros.control.assembler import FUTURE_TOLERANCE
+
+
+class MeasuredPositions:
+    """The newest measured position of each joint that is commanded by position."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self._index = contract.measured_positions  # into [observation, NaN]
+        self._observed = np.full(len(contract.observation_names), np.nan)
+        self._stamp: dict[str, int] = {}  # ns, by source
+        self._part: dict[str, slice] = {}
+        begin = 0
+        for source in contract.observations:
+            part = slice(begin, begin + len(source.feature_labels))
+            if any(part.start <= at < part.stop for at in self._index):
+                self._part[source.name] = part
+            begin = part.stop
+
+    @property
+    def sources(self) -> list[ObservationSource]:
+        """Those of the contract that hold such a position; none for velocities."""
+        return [o for o in self._contract.observations if o.name in self._part]
+
+    def push(self, source: ObservationSource, stamp: int, values: np.ndarray) -> None:
+        """Takes the numbers of a message, in the order of the source's `labels`, true at `stamp`
+        [ns]. A number that is not finite is an unknown one."""
+        self._observed[self._part[source.name]] = source.features(values)
+        self._stamp[source.name] = stamp
+
+    def at(self, now: int) -> np.ndarray:
+        """(A,) positions by command, NaN for velocities and where none is known that is as young as
+        the contract wants it, or it lies ahead of `now` [ns]."""
+        observed = np.append(self._observed, np.nan)
+        for source in self.sources:
+            age = (now - self._stamp.get(source.name, 0)) * 1e-9 + source.delay
+            if not -FUTURE_TOLERANCE <= age <= self._contract.max_age(source):
+                observed[self._part[source.name]] = np.nan
+        return np.where(np.isfinite(observed), observed, np.nan)[self._index]

@@ -1,0 +1,222 @@
+"""Every code with which the node says what is wrong, with its meaning and what to do.
+
+A code may be followed by what it is about: "STATE_STALE:joint_states". A test finds every code that
+the package raises in this table, and docs/safety.md shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why there is no observation, or no command: a code for scripts and a sentence for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A row of the table. `leads_to`: the worst that follows at once; three HOLDs of one code within
+    10 s become FAULT, except where a person asked for them."""
+
+    leads_to: Literal["warning", "HOLD", "FAULT"]
+    meaning: str
+    remedy: str
+
+
+REASONS = {
+    "STATE_MISSING": Reason(
+        "HOLD",
+        "A topic of the contract has not been heard since activation or since the clock jumped.",
+        "Start its publisher; compare name, type and QoS with `ros2 topic info -v`.",
+    ),
+    "STATE_STALE": Reason(
+        "HOLD",
+        "The newest good message of a topic is older than its max_age.",
+        "Look for a sensor, driver or network that stopped; a slow topic needs a larger max_age.",
+    ),
+    "STATE_SKEW": Reason(
+        "HOLD",
+        "A topic lags behind the newest one by more than 2/3 of its max_age: two moments, no state.",
+        "Compare the stamps of the topics; give a source that is late by nature its `delay`.",
+    ),
+    "STATE_SCHEMA": Reason(
+        "HOLD",
+        "A message does not have the numbers that the contract names.",
+        "The detail says which are missing, twice there, or of another length.",
+    ),
+    "STATE_NONFINITE": Reason(
+        "HOLD",
+        "A topic has only brought NaN, Inf, numbers beyond float32 or no rotation for its max_age.",
+        "Repair the sensor or its driver.",
+    ),
+    "STATE_FUTURE": Reason(
+        "HOLD",
+        "A stamp lies more than 0.1 s ahead of the node's clock.",
+        "Synchronise the machines' clocks; give all nodes the same use_sim_time.",
+    ),
+    "STATE_FROZEN": Reason(
+        "HOLD",
+        "As FROZEN, with the parameter hold_if_frozen.",
+        "Restart the sensor or its driver.",
+    ),
+    "STATE_OOD": Reason(
+        "HOLD",
+        "A number of the state lies further outside of what was recorded than state_bound.",
+        "Check its unit, sign and frame; bring the robot back to where it was recorded.",
+    ),
+    "FROZEN": Reason(
+        "warning",
+        "A sensor repeats identical numbers with fresh stamps although motion is commanded.",
+        "Look whether the robot moves; if it does, the sensor is stuck.",
+    ),
+    "OOD": Reason(
+        "warning",
+        "A number of the state lies outside of what was recorded.",
+        "The policy extrapolates: watch it, or record there.",
+    ),
+    "STAMP_ZERO": Reason(
+        "warning",
+        "Messages carry no stamp; the time of their arrival counts.",
+        "Let the driver stamp them, or delays stay unseen.",
+    ),
+    "CLOCK_JUMP": Reason(
+        "HOLD",
+        "The control clock jumped; what was buffered belongs to another time.",
+        "Nothing after a restart of a simulation; else look for what sets the clock.",
+    ),
+    "CLOCK_STOPPED": Reason(
+        "HOLD",
+        "The simulated clock stands still.",
+        "Unpause the simulation; check that /clock is published.",
+    ),
+    "DISABLED": Reason("HOLD", "Somebody called ~/enable with false.", "Call ~/enable with true."),
+    "TAKEOVER": Reason(
+        "HOLD",
+        "Somebody else commands the robot through the gate.",
+        "When they are done, call ~/enable with true.",
+    ),
+    "ESTOP": Reason(
+        "FAULT", "Somebody published true on ~/estop.", "Release it, then call ~/reset."
+    ),
+    "OVERRUN": Reason(
+        "HOLD",
+        "No valid action for this tick (a warning), or for more than two in a row (HOLD).",
+        "A smaller num_candidates, a faster device, or a less busy machine.",
+    ),
+    "INFERENCE": Reason(
+        "HOLD",
+        "The sampler raised an error; three within 10 s are a FAULT.",
+        "The detail has the error; run `qgf check` on the policy.",
+    ),
+    "INFER_HUNG": Reason(
+        "FAULT",
+        "The sampler has not answered for 1 s.",
+        "Restart the node; look at the device.",
+    ),
+    "ACTION_NONFINITE": Reason(
+        "HOLD",
+        "The sampler gave NaN or Inf; three within 10 s are a FAULT.",
+        "Run `qgf check` on the policy.",
+    ),
+    "ACTION_SCHEMA": Reason(
+        "FAULT",
+        "The sampler gave something of another shape or type than a chunk.",
+        "Export the policy again.",
+    ),
+    "DEVICE": Reason(
+        "HOLD",
+        "The sampler's device was lost. It is made again once, on the same device; a second loss "
+        "within 60 s, or no such device, is a FAULT.",
+        "Look at the device (`nvidia-smi`, the kernel log); restart the node with another `device`.",
+    ),
+    "SAMPLER_SLOW": Reason(
+        "HOLD",
+        "A sample takes longer than there is time between two: the robot does not start.",
+        "A faster device, a smaller num_candidates, or a policy that executes more of each chunk.",
+    ),
+    "Q_INVALID": Reason(
+        "HOLD",
+        "Q or its gradient is not finite, or beyond what was seen in training: that sample is not "
+        "guided (a warning). Ten in a row are a HOLD.",
+        "If it persists: beta inf, and train the critic again.",
+    ),
+    "GUIDANCE_SATURATED": Reason(
+        "warning",
+        "The gate changed more than a fifth of the last second's commands.",
+        "Raise beta.",
+    ),
+    "GATE_MISSING": Reason(
+        "HOLD",
+        "With gate outside: no status of qgf_gate for 1 s.",
+        "Start qgf_gate, as the launch file does, or start the node with gate:=inside.",
+    ),
+    "CANDIDATES_STOPPED": Reason(
+        "HOLD",
+        "qgf_gate has heard no candidate of the owner in command for command_timeout.",
+        "Look whether its process lives and keeps its rate; its own status says more.",
+    ),
+    "EXPLICIT_HOLD": Reason(
+        "HOLD",
+        "The owner in command asks qgf_gate for a hold.",
+        "Its own status says why.",
+    ),
+    "OWNER": Reason(
+        "warning",
+        "A candidate of somebody who has no say while another one commands.",
+        "Nothing, if the takeover is meant; else stop one of the two.",
+    ),
+    "EPOCH": Reason(
+        "warning",
+        "A candidate of an epoch that is over, or in which another owner took over.",
+        "Call ~/enable of the node that sends it.",
+    ),
+    "SEQUENCE": Reason(
+        "warning",
+        "A candidate that is not newer than the last one of its owner.",
+        "Look for two processes under one name.",
+    ),
+    "DEADLINE": Reason(
+        "warning",
+        "A candidate came after its deadline.",
+        "Look at the machine's load and the network; synchronise the machines' clocks.",
+    ),
+    "FUTURE": Reason(
+        "warning",
+        "A candidate is to be executed more than 0.1 s ahead of the gate's clock.",
+        "Synchronise the machines' clocks; give all nodes the same use_sim_time.",
+    ),
+    "NAMES": Reason(
+        "HOLD",
+        "A candidate does not have the contract's names, in the contract's order.",
+        "Give the gate and its owners the same policy.",
+    ),
+    "NONFINITE": Reason(
+        "HOLD", "A candidate holds NaN or Inf.", "Repair who sends it; its own status says more."
+    ),
+    "COMMAND_SCHEMA": Reason(
+        "warning",
+        "What came on an owner's topic is too large or no command.",
+        "Look for what else publishes there.",
+    ),
+    "COMMAND_CONFLICT": Reason(
+        "warning",
+        "Somebody other than the gate publishes on the robot's command topics.",
+        "Find it with `ros2 topic info -v`; start the node with gate:=outside.",
+    ),
+    "ERROR": Reason(
+        "FAULT",
+        "The node could not start or go on; the number is the process's exit code.",
+        "The detail says what, where and how to fix it.",
+    ),
+}
+
+
+def base_code(code: str) -> str:
+    """The table's key: "STATE_STALE:joint_states" -> "STATE_STALE", "ERROR_4" -> "ERROR"."""
+    head = code.partition(":")[0]
+    return "ERROR" if head.startswith("ERROR_") else head

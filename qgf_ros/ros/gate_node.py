@@ -1,0 +1,203 @@
+"""The node `qgf_gate`: the second barrier, in a process of its own, which survives the first.
+
+It alone publishes on the robot's topics. Candidates come on `<owner>/command`; each that may pass
+goes out at once, within the contract's limits. When they stop, are late, foreign or wrong, a thread
+on the steady clock brings the robot to a hold. Before the first candidate it sends nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.expand_topic_name import expand_topic_name
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.serialization import deserialize_message
+from rclpy.validate_full_topic_name import validate_full_topic_name
+
+from qgf_ros.contract import Contract, ObservationSource
+from qgf_ros.control.arbiter import Arbiter, Moment
+from qgf_ros.control.gate import Candidate, Output, Refused
+from qgf_ros.control.measured import MeasuredPositions
+from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.messages import message_type
+from qgf_ros.policy import load_policy
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
+from qgf_ros.ros.gate_reports import GateReports
+from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
+from qgf_ros.ros.process import exit_with_parent, run
+from qgf_ros.ros.robot_commands import RobotCommands
+from qgf_ros.share import find_policy
+
+STATUS_PERIOD = 0.1  # s, steady time
+LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
+MAX_BYTES = 2**16  # of a message: larger ones are not even looked into
+MAX_OWNERS = 16
+
+PARAMETERS = (
+    Spec("policy", "", "Policy folder, or a shipped policy's name: its contract counts."),
+    Spec("contract", "", "Contract file (contract.yaml), in place of a policy."),
+    Spec("owners", "qgf", "Nodes that may command, separated by commas, the first above all others; each "
+         "publishes its candidates on <name>/command. A name without / is in the gate's namespace."),
+    Spec("command_timeout", 0.0, "The gate holds after so long without a candidate. 0: two control periods.",
+         "s", 0.0, 10.0),
+    BY_NAME["limits_scale"],
+    BY_NAME["exit_with_parent"],
+)  # fmt: skip
+
+
+class GateNode(Node):
+    """The executor's thread passes candidates on, the watchdog's thread holds; one lock for both."""
+
+    def __init__(self) -> None:
+        super().__init__("qgf_gate")
+        self.node = self
+        self.done = threading.Event()
+        self.error: Exception | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.parameters = Parameters(self, self._on_parameter, PARAMETERS, foreign=BY_NAME)
+        values = self.parameters.values
+        if values["exit_with_parent"]:
+            exit_with_parent()
+        self._contract, policy = _contract(values["policy"], values["contract"])
+        owners = self._full_names(values["owners"])
+        simulated = self.get_parameter("use_sim_time").value
+        self._arbiter = Arbiter(self._contract, owners, values["command_timeout"], simulated)
+        self._arbiter.gate.scale = values["limits_scale"]
+        self._measured = MeasuredPositions(self._contract)
+        self._robot = RobotCommands(self, self._contract)
+        self._passed = self.create_publisher(Command, "~/passed", qos.REPORT)
+        self._reports = GateReports(self, self._arbiter, self._contract.robot, policy)
+        # Raw: what is too large is dropped before it becomes a million Python objects.
+        for owner in owners:
+            take = partial(self._guarded, "COMMAND_SCHEMA", partial(self._on_command, owner))
+            self.create_subscription(Command, f"{owner}/command", take, qos.COMMAND, raw=True)
+        for source in self._measured.sources:
+            take = partial(self._guarded, "STATE_SCHEMA", partial(self._on_state, source))
+            kind = ros_type(source.type)
+            self.create_subscription(kind, source.topic, take, qos.STATE, raw=True)
+        # Steady time: status goes on when a simulated clock stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(STATUS_PERIOD, self._on_timer, clock=steady)
+        self._thread = threading.Thread(target=self._watch, name="qgf-gate-watch", daemon=True)
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        return self.parameters.set(parameter_list, super().set_parameters_atomically)
+
+    def start(self) -> str:
+        self._thread.start()
+        return "READY"
+
+    def close(self) -> None:
+        """The last command on the wire is a stop."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2.0)
+        give_up = time.monotonic() + LAST_WORDS
+        gate = self._arbiter.gate
+        while not gate.silent and time.monotonic() < give_up:
+            self._send(gate.brake(self._now().control))
+            if gate.at_rest:
+                break
+            time.sleep(self._contract.time.period)
+        self._robot.deliver()
+        self._robot.destroy()
+
+    def _now(self) -> Moment:
+        return Moment(self.get_clock().now().nanoseconds, time.monotonic_ns())
+
+    def _full_names(self, owners: str) -> tuple[str, ...]:
+        try:
+            full = [
+                expand_topic_name(name.strip(), self.get_name(), self.get_namespace())
+                for name in owners.split(",")
+            ]
+            for name in full:
+                validate_full_topic_name(name)
+        except Exception as error:  # rclpy has several types for a bad name
+            raise UsageError(f"owners is {owners!r}: {' '.join(str(error).split())}") from None
+        if len(set(full)) < len(full) or len(full) > MAX_OWNERS:
+            raise UsageError(f"owners is {owners!r}; allowed: at most {MAX_OWNERS}, each once")
+        return tuple(full)
+
+    # What arrives.
+
+    def _guarded(self, code: str, take: Callable[[bytes], None], data: bytes) -> None:
+        """Nothing that arrives may end the executor, or keep it busy."""
+        try:
+            if len(data) > MAX_BYTES:
+                raise Refused(f"{code}: {len(data)} bytes; allowed {MAX_BYTES}")
+            take(data)
+        except Refused as refusal:
+            self._reports.refused(str(refusal))
+        except Exception as error:
+            self._reports.refused(f"{code}: {error!r}")
+
+    def _on_command(self, owner: str, data: bytes) -> None:
+        offered = candidate(deserialize_message(data, Command))
+        with self._lock:
+            now = self._now()
+            measured = self._measured.at(now.control)
+            self._send(self._arbiter.offer(owner, offered, now, measured), offered)
+
+    def _on_state(self, source: ObservationSource, data: bytes) -> None:
+        msg = deserialize_message(data, ros_type(source.type))
+        stamp = nanoseconds(msg.header.stamp) if source.stamp == "header" else 0
+        values = message_type(source.type).decode(msg, source.fields, source.names)
+        self._measured.push(source, stamp or self._now().control, values)
+
+    def _on_parameter(self, name: str, value: Any) -> None:
+        with self._lock:
+            self._arbiter.gate.scale = value  # the only live one
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            self._reports.publish(self._now(), self._robot.shared_topics)
+
+    # What goes out.
+
+    def _send(self, output: Output | None, offered: Candidate | None = None) -> None:
+        """To the robot, and to `~/passed`: the candidate as it was sent, or the gate's own hold."""
+        if output is not None and output.values is not None:
+            now = self._now().control
+            self._robot.send(output, now)
+            self._passed.publish(self._reports.passed(output, offered, now))
+        self._reports.note(self._now())
+
+    def _watch(self) -> None:
+        try:
+            while not self._stopping.wait(self._arbiter.pause(self._now())):
+                with self._lock:
+                    self._send(self._arbiter.watch(self._now()))
+        except Exception as error:  # without a watchdog there is no second barrier
+            self.error = QgfError(f"the watchdog failed: {error!r}")
+            self.done.set()
+
+
+def _contract(policy: str, contract: str) -> tuple[Contract, str]:
+    """The contract, and the policy's id if it is from a policy. Verified as for the node."""
+    if bool(policy) == bool(contract):
+        raise UsageError("give either policy or contract: the gate takes its limits from it")
+    if contract:
+        return Contract.load(Path(contract).expanduser()), ""
+    loaded = load_policy(find_policy(policy))
+    return loaded.contract, loaded.sha256
+
+
+def main() -> int:
+    """Entry point of `ros2 run qgf_ros qgf_gate`."""
+    return run(GateNode, "qgf_gate")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What `qgf_gate` says about itself: `~/status`, `/diagnostics`, and its words for `~/passed`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+
+from qgf_ros.control.arbiter import Arbiter, Moment
+from qgf_ros.control.gate import Candidate, Output
+from qgf_ros.control.notices import Notices
+from qgf_ros.control.reasons import Problem
+from qgf_ros.control.supervisor import State
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import (
+    Command,
+    Status,
+    command_message,
+    diagnostic_message,
+    status_message,
+)
+
+DIAGNOSTICS_EVERY = 10  # statuses
+
+
+class GateReports:
+    """Status when the state changes and when it is asked to, the diagnostics with every tenth."""
+
+    def __init__(self, node: Node, arbiter: Arbiter, robot: str, policy_sha256: str) -> None:
+        self._node = node
+        self._arbiter = arbiter
+        self._robot = robot
+        self._policy = policy_sha256
+        self._name = node.get_fully_qualified_name()
+        self._status = node.create_publisher(Status, "~/status", qos.REPORT)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.REPORT)
+        self._notices = Notices()
+        self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
+        self._commands = self._holds = self._sequence = self._statuses = self._refused = 0
+        self._state = State.READY
+        self._level: Any = None  # of the last diagnostics
+
+    def passed(self, output: Output, offered: Candidate | None, now: int) -> Command:
+        """The command that goes out at `now` [ns] and whose it is: the owner's, or the gate's own hold."""
+        self._sent.append(time.monotonic())
+        self._commands += 1
+        assert output.values is not None
+        names = self._arbiter.names
+        if output.admitted and offered is not None:
+            self._sequence = offered.sequence
+            return command_message(dataclasses.replace(offered, values=output.values))
+        self._holds += 1
+        epoch = self._arbiter.gate.epoch
+        hold = Candidate(self._name, self._holds, epoch, now, now, now, names, output.values)
+        return command_message(hold)
+
+    def refused(self, text: str) -> None:
+        """Something that came has no say; `text` is "CODE: sentence"."""
+        self._refused += 1
+        code, _, detail = text.partition(": ")
+        self._notices.note(time.monotonic_ns(), Problem(code, detail))
+        self._node.get_logger().warning(f"refused: {text}", throttle_duration_sec=1.0)
+
+    def note(self, now: Moment) -> None:
+        """Says a change of state at once."""
+        state, reason = self._arbiter.state, self._arbiter.reason
+        if state is self._state:
+            return
+        text = f"{self._state.name} -> {state.name} {reason.detail if reason else ''}".rstrip()
+        # Two calls on two lines: rclpy refuses a call site that changes its severity.
+        if state is State.HOLD:
+            self._node.get_logger().warning(text)
+        else:
+            self._node.get_logger().info(text)
+        self._state = state
+        self.publish(now)
+
+    def publish(self, now: Moment, shared: Callable[[], list[str]] = list) -> None:
+        """`shared`: topics of the robot on which somebody else publishes too; asked once per second."""
+        arbiter = self._arbiter
+        if self._statuses % DIAGNOSTICS_EVERY == 0:
+            for topic in shared():
+                text = f"somebody else publishes on {topic}"
+                self._notices.note(now.steady, Problem("COMMAND_CONFLICT", text))
+        recent = time.monotonic() - 1.0
+        status = status_message(
+            now.control,
+            self._name,
+            arbiter.state,
+            arbiter.reason,
+            warnings=[f"{p.code}: {p.detail}" for p in self._notices.current(now.steady)],
+            enabled=arbiter.owner is not None,
+            tick=self._commands,
+            sequence=self._sequence,
+            epoch=arbiter.gate.epoch,
+            beta=math.nan,
+            policy_sha256=self._policy,
+            topics=[f"{owner}/command" for owner in arbiter.owners],
+            topic_age=arbiter.ages(now),
+            state_score=math.nan,
+            inference_p50_ms=math.nan,
+            inference_p99_ms=math.nan,
+            inference_max_ms=math.nan,
+            achieved_rate=float(sum(t > recent for t in list(self._sent))),
+            dropped=self._refused + arbiter.refused,
+            limit_hits=arbiter.gate.limit_hits,
+        )
+        self._status.publish(status)
+        self._statuses += 1
+        diagnostics = diagnostic_message(status, self._robot)
+        level = diagnostics.status[0].level
+        if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
+            self._diagnostics.publish(diagnostics)
+            self._level = level

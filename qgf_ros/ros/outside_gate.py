@@ -1,0 +1,64 @@
+"""The node's side of `qgf_gate`: what it is sent, and whether it is there and passes our candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from rclpy.node import Node
+
+from qgf_ros.control.core import ControlCore
+from qgf_ros.control.gate import Candidate, Output
+from qgf_ros.control.reasons import Problem
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import Command, Status
+
+GATE = "qgf_gate"  # its name in the node's namespace; remap <GATE>/status and <GATE>/passed for another
+SIGN_OF_LIFE = 1.0  # s of steady time; the gate's status comes at 10 Hz
+
+
+class OutsideGate:
+    """From configure to cleanup, where the parameter `gate` is `outside`."""
+
+    def __init__(self, node: Node, core: ControlCore) -> None:
+        self._node = node
+        self._core = core
+        self._own = node.get_fully_qualified_name()
+        self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
+        self._seen: float | None = None  # steady time of its last status
+        self._subscriptions = [
+            node.create_subscription(Status, f"{GATE}/status", self._on_status, qos.REPORT),
+            node.create_subscription(Command, f"{GATE}/passed", self._on_passed, qos.REPORT),
+        ]
+        core.forbidden = self._missing
+
+    def candidate(self, output: Output, wanted: Candidate | None, now: int) -> Candidate | None:
+        """What to send at the tick `now` [ns]: the command as our own gate has limited it, or while
+        that one holds an explicit hold. The first barrier counts where the second one stands too.
+        """
+        if output.values is None:
+            return None
+        if wanted is None or not output.admitted:
+            return self._core.explicit_hold(now)
+        return dataclasses.replace(wanted, values=output.values)
+
+    def destroy(self) -> None:
+        """Takes the subscriptions down."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_status(self, msg: Any) -> None:
+        self._seen = time.monotonic()
+
+    def _on_passed(self, msg: Any) -> None:
+        if msg.owner not in (self._own, self._gate):
+            self._core.takeover(msg.owner[:80])
+
+    def _missing(self) -> Problem | None:
+        seen = self._seen
+        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
+            return None
+        return Problem(
+            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
+        )

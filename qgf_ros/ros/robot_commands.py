@@ -1,0 +1,65 @@
+"""The robot's command topics. Whoever decides, here is the one place that publishes on them."""
+
+from __future__ import annotations
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+
+from qgf_ros.contract import Contract
+from qgf_ros.control.gate import Output
+from qgf_ros.errors import UsageError
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import action_message, ros_type
+
+DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
+
+
+class RobotCommands:
+    """A publisher for each action of the contract, fed with nothing but what a gate put out."""
+
+    def __init__(self, node: Node, contract: Contract) -> None:
+        """Raises UsageError where the remap rules lead a command back into the state."""
+        _check_remaps(node, contract)
+        self._node = node
+        self._contract = contract
+        self._action_publishers = [
+            node.create_publisher(ros_type(a.type), a.topic, qos.COMMAND) for a in contract.actions
+        ]
+
+    def send(self, output: Output, now: int) -> None:
+        """Publishes `output.values` (A,), stamped `now` [ns, control clock]. None: nothing."""
+        if output.values is None:
+            return
+        begin = 0
+        for spec, publisher in zip(self._contract.actions, self._action_publishers):
+            end = begin + len(spec.labels_of_joints)
+            values = output.values[begin:end]
+            publisher.publish(action_message(spec, values, now, self._contract.time.period))
+            begin = end
+
+    def deliver(self) -> None:
+        """Waits for the last words to arrive: what is destroyed at once may never do."""
+        for publisher in self._action_publishers:
+            publisher.wait_for_all_acked(DELIVERY)
+
+    def shared_topics(self) -> list[str]:
+        """Topics on which somebody else publishes too. By the graph, where the dead live for a
+        while: good for a warning, and for nothing else."""
+        names = [self._node.resolve_topic_name(a.topic) for a in self._contract.actions]
+        return [name for name in names if self._node.count_publishers(name) > 1]
+
+    def destroy(self) -> None:
+        """Takes the publishers down."""
+        for publisher in self._action_publishers:
+            self._node.destroy_publisher(publisher)
+
+
+def _check_remaps(node: Node, contract: Contract) -> None:
+    observed = {node.resolve_topic_name(o.topic) for o in contract.observations}
+    commanded = [node.resolve_topic_name(a.topic) for a in contract.actions]
+    loops = sorted(observed & set(commanded))
+    if loops or len(set(commanded)) < len(commanded):
+        raise UsageError(
+            f"after remapping, {', '.join(loops or commanded)} is observed and commanded, or commanded "
+            "twice; change the remap rules"
+        )
