@@ -30,6 +30,8 @@ DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 HUNG = 1.0  # s without an answer of the sampler: it will not come
 FAILURES, FAILURES_WITHIN = 3, 10.0  # of the sampler, s: then it is a FAULT
 
+ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+
 
 @dataclass
 class Tuning:
@@ -50,6 +52,9 @@ class TickResult:
     output: Output
     sampled: Sampled | None
     seconds: float  # the tick took
+    observation_age: float | None = None  # s, of the oldest source; None: no observation
+    assemble_seconds: float = 0.0
+    gate_seconds: float = 0.0
 
 
 class ControlCore:
@@ -100,6 +105,7 @@ class ControlCore:
         self._names = contract.action_names
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
+        self._assembled: tuple[float | None, float] = (None, 0.0)  # age and time of the last one, s
         self._pending: int | None = None  # start of the request that is being sampled
         self._pending_ticks = 0
         self._failures: deque[tuple[int, str]] = deque(maxlen=16)
@@ -138,9 +144,9 @@ class ControlCore:
             self._suspect = False
             self.supervisor.reset()
 
-    def estop(self) -> None:
+    def estop(self, problem: Problem = ESTOP) -> None:
         """Latches FAULT at the next tick. Only `reset` releases it."""
-        self._estop = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+        self._estop = problem
 
     def clock_jumped(self) -> None:
         """The control clock went back: what was buffered belongs to another time."""
@@ -195,9 +201,13 @@ class ControlCore:
         with self._lock:
             self.ticks += 1
             state, sampled, candidate = self._decide(now)
+            decided = time.perf_counter()
             output = self.gate.step(now, candidate)
             reason = self.supervisor.reason
-        return TickResult(state, reason, candidate, output, sampled, time.perf_counter() - began)
+            age, assembling = self._assembled
+        ended = time.perf_counter()
+        times = (ended - began, age, assembling, ended - decided)
+        return TickResult(state, reason, candidate, output, sampled, *times)
 
     def _decide(self, now: int) -> tuple[State, Sampled | None, Candidate | None]:
         """The supervisor's state for this tick, and a candidate if it is RUN."""
@@ -211,7 +221,10 @@ class ControlCore:
         if self._pending_ticks * self._period * 1e-9 > HUNG:
             hung = Problem("INFER_HUNG", f"the sampler gave no answer for {HUNG:.0f} s")
             self.supervisor.fault(hung)
+        began = time.perf_counter()
         observation = self.assembler.assemble(now)
+        age = None if isinstance(observation, Problem) else observation.age
+        self._assembled = age, time.perf_counter() - began
         was_running = self.supervisor.state is State.RUN
         problem: Problem | None
         if isinstance(observation, Problem):
