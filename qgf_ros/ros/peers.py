@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
@@ -26,6 +27,7 @@ from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
 
+INFINITE = Duration(nanoseconds=2**63 - 1)  # as DDS has it
 QUIET = 1.0  # s after the last foreign command, before the robot may be commanded again
 
 
@@ -161,7 +163,8 @@ def unheard(node: Node, endpoints: Iterable[Endpoint]) -> list[Problem]:
                 )
                 continue
             theirs = info.qos_profile
-            pairs = [(p, theirs) if end.publishes else (theirs, p) for p in end.profiles]
+            ours = [_effective(profile) for profile in end.profiles]
+            pairs = [(p, theirs) if end.publishes else (theirs, p) for p in ours]
             verdicts = [qos_check_compatible(*pair) for pair in pairs]
             if all(verdict == QoSCompatibility.ERROR for verdict, _ in verdicts):
                 text = verdicts[-1][1].replace("ERROR: ", "").strip(";").replace(";", ", ")
@@ -172,6 +175,17 @@ def unheard(node: Node, endpoints: Iterable[Endpoint]) -> list[Problem]:
                     )
                 )
     return problems
+
+
+def _effective(profile: QoSProfile) -> QoSProfile:
+    """With the durations that DDS puts where none is given, as the graph shows the others'."""
+    return QoSProfile(
+        depth=profile.depth,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        deadline=INFINITE,
+        liveliness_lease_duration=INFINITE,
+    )
 
 
 def _name(info: Any) -> str:

@@ -24,7 +24,7 @@ DIAGNOSTICS_PERIOD = 1.0  # s
 
 class Reports:
     """Publishes the status when it is asked to, and the diagnostics once a second and when their
-    level changes, if somebody listens."""
+    level or what they name changes, if somebody listens."""
 
     def __init__(self, node: Node) -> None:
         self.log = ThrottledLog(node.get_logger())
@@ -88,7 +88,7 @@ class Reports:
             self._held_since = now
         held = now - self._held_since if self._held_since is not None else 0.0
         level = level_of(state, failed, bool(status.warnings), held)
-        levels, (said, at) = (level, bool(connections)), self._said
+        levels, (said, at) = (level, [p.code for p in connections]), self._said
         if levels == said and now - at < DIAGNOSTICS_PERIOD - 0.01:  # s; timers come a little early
             return
         self._said = levels, now

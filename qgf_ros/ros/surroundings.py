@@ -18,7 +18,9 @@ from qgf_ros.ros.peers import Endpoint, ForeignCommands, Twin, unheard
 
 PATIENCE = 1.0  # s without an error in a callback, or without a sign of a twin, until all is well
 LOOK_PERIOD = 0.5  # s between two looks at the graph
-TWIN_IS_ERROR = 1.0  # s after the start: later, this node may be the one that others rely on
+# s after the start, in which DDS has discovered the other (it takes 0.05 s or about 2.8 s); later,
+# this node may be the one that others rely on.
+TWIN_IS_ERROR = 4.0
 
 
 class Surroundings:
