@@ -109,9 +109,9 @@ def _content(values: np.ndarray) -> bytes:
 
 
 class Twin:
-    """Listens on ~/status for a second live node of this name."""
+    """Listens on ~/status for a second live node of this name; `found` is given its ticks so far."""
 
-    def __init__(self, node: Node, found: Callable[[], None]) -> None:
+    def __init__(self, node: Node, found: Callable[[int], None]) -> None:
         self._echo = Echo()
         self._found = found
         node.create_subscription(Status, "~/status", self._on_status, qos.REPORT)
@@ -122,7 +122,7 @@ class Twin:
     def _on_status(self, msg: Status) -> None:
         # The last word of one that is just ending is no sign of life.
         if self._echo.is_foreign(_key(msg)) and msg.state != State.SHUTDOWN:
-            self._found()
+            self._found(msg.tick)
 
 
 def _key(status: Status) -> tuple[int, int, int, int]:

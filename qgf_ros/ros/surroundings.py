@@ -51,6 +51,7 @@ class Surroundings:
         self._foreign: ForeignCommands | None = None
         self._endpoints: list[Endpoint] = []
         self._lost = False
+        self._ticks = 0
         self._started: float | None = None  # steady times
         self._twin_at = self._raised_at = self._looked_at = -60.0
         self._raised = Problem("CALLBACK", "")
@@ -107,6 +108,7 @@ class Surroundings:
     def said(self, status: Status) -> None:
         """This status goes out now."""
         self._twin.sent(status)
+        self._ticks = status.tick
 
     # What the node asks.
 
@@ -147,9 +149,11 @@ class Surroundings:
             warnings.append(self._raised)
         return warnings
 
-    def _on_twin(self) -> None:
+    def _on_twin(self, ticks: int) -> None:
+        """The younger one ends. `ticks`: of the other."""
         self._twin_at = time.monotonic()
-        if self._started is not None and self._twin_at - self._started <= TWIN_IS_ERROR:
+        early = self._started is not None and self._twin_at - self._started <= TWIN_IS_ERROR
+        if early and ticks >= self._ticks:
             self._fail(
                 UsageError(
                     f"a node called {self._node.get_fully_qualified_name()} is already running; stop "
