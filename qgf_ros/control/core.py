@@ -30,6 +30,8 @@ from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
 MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 
+ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+
 
 @dataclass
 class Tuning:
@@ -50,6 +52,9 @@ class TickResult:
     output: Output
     sampled: Sampled | None
     seconds: float  # the tick took
+    observation_age: float | None = None  # s, of the oldest source; None: no observation
+    assemble_seconds: float = 0.0
+    gate_seconds: float = 0.0
 
 
 class ControlCore:
@@ -124,6 +129,7 @@ class ControlCore:
             timed=timed,
         )
         self.inference_latency = self.sampling.latency
+        self._assembled: tuple[float | None, float] = (None, 0.0)  # age and time of the last one, s
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
         self.epoch = 0
         self._begin_epoch(None)
@@ -156,9 +162,9 @@ class ControlCore:
             self.sampling.forget()
             self.supervisor.reset()
 
-    def estop(self) -> None:
+    def estop(self, problem: Problem = ESTOP) -> None:
         """Latches FAULT at the next tick. Only `reset` releases it."""
-        self._estop = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+        self._estop = problem
 
     def swap(
         self,
@@ -234,10 +240,14 @@ class ControlCore:
         with self._lock:
             self.ticks += 1
             state, sampled, candidate = self._decide(now)
+            decided = time.perf_counter()
             output = self.gate.step(now, candidate)
             self.assembler.sent(now, output.values)
             reason = self.supervisor.reason
-        return TickResult(state, reason, candidate, output, sampled, time.perf_counter() - began)
+            age, assembling = self._assembled
+        ended = time.perf_counter()
+        times = (ended - began, age, assembling, ended - decided)
+        return TickResult(state, reason, candidate, output, sampled, *times)
 
     def _decide(self, now: int) -> tuple[State, Sampled | None, Candidate | None]:
         """The supervisor's state for this tick, and a candidate if it is RUN."""
@@ -248,7 +258,10 @@ class ControlCore:
             answer = self.sampling.receive(self.epoch, wait=False)  # no more than a sign of life
         if (hung := self.sampling.overdue()) is not None:
             self.supervisor.fault(hung)
+        began = time.perf_counter()
         observation = self.assembler.assemble(now)
+        age = None if isinstance(observation, Problem) else observation.age
+        self._assembled = age, time.perf_counter() - began
         was_running = self.supervisor.state is State.RUN
         problem: Problem | None
         if isinstance(observation, Problem):

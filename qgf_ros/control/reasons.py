@@ -103,6 +103,41 @@ REASONS = {
     "ESTOP": Reason(
         "FAULT", "Somebody published true on ~/estop.", "Release it, then call ~/reset."
     ),
+    "ESTOP_MISSING": Reason(
+        "HOLD",
+        "estop_required is set, and nobody has spoken on ~/estop.",
+        "Start the emergency stop's node; it has to publish false once.",
+    ),
+    "ESTOP_LOST": Reason(
+        "FAULT",
+        "The publisher of ~/estop is gone; without estop_required no more than a warning.",
+        "Start it again, let it publish false, then call ~/reset.",
+    ),
+    "COMMAND_CONFLICT": Reason(
+        "HOLD",
+        "Somebody else publishes on the robot's command topics (with qgf_gate: a warning).",
+        "Stop it; or let qgf_gate decide between both (gate: outside).",
+    ),
+    "CALLBACK": Reason(
+        "HOLD",
+        "A callback raised an error; the node goes on after a second without one.",
+        "The detail has the error; please report it.",
+    ),
+    "DUPLICATE_NAME": Reason(
+        "warning",
+        "A second live node has this node's name.",
+        "Give one another name or namespace.",
+    ),
+    "TYPE_MISMATCH": Reason(
+        "warning",
+        "A peer uses a topic with another message type, so that DDS does not connect it.",
+        "Correct the type in the contract, or remap the topic.",
+    ),
+    "QOS_INCOMPATIBLE": Reason(
+        "warning",
+        "A peer's QoS is incompatible, so that DDS does not connect it.",
+        "Change the policy that is named; the README's table of topics has this node's.",
+    ),
     "OVERRUN": Reason(
         "HOLD",
         "No valid action for this tick (a warning), or for more than two in a row (HOLD).",
@@ -202,11 +237,6 @@ REASONS = {
         "warning",
         "What came on an owner's topic is too large or no command.",
         "Look for what else publishes there.",
-    ),
-    "COMMAND_CONFLICT": Reason(
-        "warning",
-        "Somebody other than the gate publishes on the robot's command topics.",
-        "Find it with `ros2 topic info -v`; start the node with gate:=outside.",
     ),
     "ERROR": Reason(
         "FAULT",

@@ -31,7 +31,6 @@ class OutsideGate:
             node.create_subscription(Status, f"{GATE}/status", self._on_status, qos.REPORT),
             node.create_subscription(Command, f"{GATE}/passed", self._on_passed, qos.REPORT),
         ]
-        core.forbidden = self._missing
 
     def candidate(self, output: Output, wanted: Candidate | None, now: int) -> Candidate | None:
         """What to send at the tick `now` [ns]: the command as our own gate has limited it, or while
@@ -42,6 +41,15 @@ class OutsideGate:
         if wanted is None or not output.admitted:
             return self._core.explicit_hold(now)
         return dataclasses.replace(wanted, values=output.values)
+
+    def problem(self) -> Problem | None:
+        """Why the robot may not move: there is no gate."""
+        seen = self._seen
+        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
+            return None
+        return Problem(
+            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
+        )
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -54,11 +62,3 @@ class OutsideGate:
     def _on_passed(self, msg: Any) -> None:
         if msg.owner not in (self._own, self._gate):
             self._core.takeover(msg.owner[:80])
-
-    def _missing(self) -> Problem | None:
-        seen = self._seen
-        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
-            return None
-        return Problem(
-            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
-        )

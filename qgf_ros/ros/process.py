@@ -43,6 +43,9 @@ class Program(Protocol):
     def start(self) -> str:
         """Begins to work; what to print when that is done, "READY" if nothing is left to do."""
 
+    def raised(self, error: Exception) -> None:
+        """A callback raised this; the program goes on, unless it raises it again."""
+
     def close(self) -> None:
         """Last words, then everything is released. Called once, also after an error."""
 
@@ -92,7 +95,12 @@ def _spin(program: Program, stop: threading.Event, name: str) -> None:
     try:
         print(f"{name}: {program.start()}", flush=True)
         while not (stop.is_set() or program.done.is_set()):
-            executor.spin_once(timeout_sec=SPIN_SLICE)
+            try:
+                executor.spin_once(timeout_sec=SPIN_SLICE)
+            except Exception as error:
+                if not rclpy.ok():  # nothing will ever come again
+                    raise
+                program.raised(error)
         if program.done.is_set() and program.error is not None:
             raise program.error
     finally:
