@@ -40,6 +40,9 @@ class Output:
     refused: str = ""  # why the candidate was not sent
 
 
+NOTHING = Output(None, admitted=False)
+
+
 class Gate:
     """Keeps the last sent command, and nothing else that could drift."""
 
