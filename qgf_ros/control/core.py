@@ -17,7 +17,7 @@ import numpy as np
 from qgf_ros.control.assembler import Assembler, Observation, Problem
 from qgf_ros.control.bounds import Bounds
 from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
-from qgf_ros.control.gate import Candidate, Gate, Output
+from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.sampling import Build, Sampling
@@ -195,8 +195,8 @@ class ControlCore:
             self.assembler.clear()
             problem = Problem("CLOCK_JUMP", "the clock jumped; waiting for fresh state")
             self.supervisor.interrupt(problem)
-            nothing = Output(None, admitted=False)  # the next tick is the hold's first
-            return TickResult(self.supervisor.state, problem, None, nothing, None, 0.0)
+            # The next tick is the hold's first.
+            return TickResult(self.supervisor.state, problem, None, NOTHING, None, 0.0)
 
     def clock_stopped(self, now: int) -> TickResult:
         """Instead of a tick while the control clock stands still: brings the robot to a hold."""
@@ -371,7 +371,9 @@ class ControlCore:
         self._committed = committed
         fixed = None
         if committed is not None:
-            fixed = self.policy.normalizer.normalize_action(committed, observation.vector)
+            # Not clipped: they will be executed as they are, wherever the robot has got to.
+            normalizer = self.policy.normalizer
+            fixed = normalizer.normalize_action(committed, observation.vector, clip=False)
         count, size = self.tuning.num_candidates, self.policy.flat_dim
         request = Request(
             obs=self.policy.normalizer.normalize_obs(observation.vector),

@@ -172,10 +172,24 @@ def test_committed_actions_are_relative_to_the_newer_observation():
     rig.state["joints"] = np.array([0.52, 0.1, 0, 0])
     rig.step(2)
     request = rig.inference.requests[1]
-    assert request.start == START + 3 * T
+    assert request.start == START + 3 * T and request.committed.dtype == np.float32
     assert request.committed[0] == pytest.approx([0.53 - 0.52, 0.13 - 0.1], abs=1e-6)
     assert rig.ticks[3].candidate.values == pytest.approx([0.53, 0.13], abs=1e-6)
     assert rig.ticks[4].candidate.values == pytest.approx([0.52 + 0.11, 0.1 + 0.11], abs=1e-6)
+
+
+def test_committed_actions_beyond_the_range_are_passed_as_they_are():
+    """They are executed as they are: a sampler that saw them clipped would follow another motion."""
+    own = contract(position_dict(rate=100.0, execute=4))
+    plain = description(own).normalizer
+    policy = policy_in_memory(
+        own, normalizer=plain | {"action_reference": tuple(own.measured_positions)}
+    )
+    rig = Rig(own, plan=ramp, policy=policy, inference=late(1), real_time_chunking=True)
+    rig.step(3)
+    rig.state["joints"] = np.array([-1.5, 0.0, 0, 0])
+    rig.step()
+    assert rig.inference.requests[1].committed[0] == pytest.approx([1.53, 0.03], abs=1e-6)
 
 
 def test_what_was_committed_is_executed_to_the_bit_whatever_the_sampler_made_of_it():
