@@ -124,6 +124,15 @@ class Normalizer:
         unit = np.asarray(action, dtype=np.float64)
         return self._origin(obs) + self.action_center + self.action_half_range * unit
 
+    def action_bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest action, (A,) each in robot units, that [-1, 1] can mean, where what a
+        relative action is relative to lies within low..high, (A,)."""
+        relative = self.action_reference >= 0
+        middle, half = self.action_center, self.action_half_range
+        return np.where(relative, low, 0.0) + middle - half, np.where(
+            relative, high, 0.0
+        ) + middle + half
+
     def _origin(self, obs: np.ndarray | None) -> np.ndarray | float:
         if (self.action_reference < 0).all():
             return 0.0

@@ -79,6 +79,7 @@ class ControlCore:
         self.assembler = Assembler(contract)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
+        self.gate.expect(*policy.normalizer.action_bounds(*contract.limits[:2]))
         self.tuning = Tuning(
             policy.description.beta.default if beta is None else beta, num_candidates
         )
