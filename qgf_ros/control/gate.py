@@ -75,9 +75,6 @@ class Output:
     refused: str = ""  # why the candidate was not sent
 
 
-NOTHING = Output(None, admitted=False)
-
-
 class Gate:
     """Keeps what was last sent, and nothing else that could drift."""
 
@@ -89,6 +86,8 @@ class Gate:
         self.expect(self._limiter.low, self._limiter.high)
         self._scale = 1.0
         self.limit_hits = 0
+        self._last_sent: int | None = None
+        self._hold_steps: int | None = None  # since the last admitted candidate; None: silent
         self.silence()
         self.begin_epoch(0, None)
 
@@ -136,8 +135,8 @@ class Gate:
 
     def silence(self) -> None:
         """Nothing more is sent, and what was sent is forgotten: the robot may be moved meanwhile."""
-        self._hold_steps: int | None = None  # since the last admitted candidate; None: silent
-        self._last_sent: int | None = None
+        self._hold_steps = None
+        self._last_sent = None
         self._last = at_rest(np.where(self._velocity, 0.0, np.nan))
 
     @property
@@ -238,12 +237,13 @@ def _limits(contract: Contract) -> tuple[Limiter, np.ndarray]:
         for action in contract.actions
         for name in action.labels_of_joints
     ]
-    chain = np.array([
+    rate, second, third = np.array([
         [getattr(limit, key) if key else np.inf for key in mode.limits] for mode, limit in rows
-    ])  # fmt: skip
+    ]).T  # fmt: skip
     low, high, _ = contract.limits
     ramps = np.array([mode.hold == "ramp_to_zero" for mode, _ in rows])
-    return Limiter(low, high, *chain.T, ramps), np.array([mode.clamped for mode, _ in rows])
+    clamped = np.array([mode.clamped for mode, _ in rows])
+    return Limiter(low, high, rate, second, third, ramps), clamped
 
 
 class Refused(Exception):

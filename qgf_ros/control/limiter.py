@@ -83,17 +83,20 @@ class Limiter:
         """
         low, high = (end * np.where(self.ramps, scale, 1.0) for end in (self.low, self.high))
         most, second, third = self.rate * scale, self.second * scale, self.third * scale
-        # As asked, where that needs no more than is allowed. Else towards the target, itself in
-        # motion, so that the number can stop there: it would swing about it for ever.
-        direct = (target - last.value) / elapsed
-        turn = direct - last.rate
-        allowed = np.abs(turn) <= second * elapsed
-        allowed &= np.abs(turn - last.second * elapsed) <= third * elapsed**2
+        # As asked, where that needs no more than is allowed, now and to stay there. Else towards the
+        # target, itself in motion, so that the number can stop there: it would swing about it.
         drift = np.clip((target - last.target) / elapsed, -most, most)
         drift = np.where(np.isfinite(last.target), drift, 0.0)
+        direct = (target - last.value) / elapsed
+        gap = target - last.value - drift * elapsed
+        turn, back = direct - last.rate, gap / elapsed
+        allowed = np.abs(turn - last.second * elapsed) <= third * elapsed**2
+        allowed &= np.abs(turn) <= second * elapsed
+        settles = (np.abs(back) <= second * elapsed) & (np.abs(back + turn) <= third * elapsed**2)
+        allowed &= settles | (np.abs(back) <= 1e-9 * most)
         build_up = np.zeros(len(third))  # s, from none to full braking
         np.divide(second, third, where=np.isfinite(third), out=build_up)
-        aim = drift + _towards(target - last.value - drift * elapsed, second, elapsed + build_up)
+        aim = drift + _towards(gap, second, elapsed + build_up)
         turn = _towards(aim - last.rate, third, elapsed) * elapsed
         rate = np.where(allowed, direct, last.rate + turn)
         up = np.minimum(last.second + third * elapsed, _stopping(most - last.rate, third, elapsed))
