@@ -18,7 +18,10 @@ from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 
 FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
-SKEW_PERIODS, SKEW_SHARE = 2, 1 / 3  # behind the newest source: periods, or of its own max_age
+# How far a message may be behind the newest source when it comes, the largest of: periods, a share of
+# its own max_age (cameras are late by more than two periods, and their owners say so there), and the
+# time that a wireless link or a busy executor takes at times [s].
+SKEW_PERIODS, SKEW_SHARE, SKEW_LEAST = 2, 1 / 3, 1 / 30
 QUATERNION_LENGTHS = (0.9, 1.1)  # what is meant as a rotation; beyond it something is broken
 LARGEST = float(
     np.finfo(np.float32).max
@@ -58,10 +61,8 @@ class Assembler:
         self._rotations = {o.name: _quaternions(o) for o in contract.observations}
         self._delay = {o.name: round(o.delay * 1e9) for o in contract.observations}
         self._max_age = {o.name: round(contract.max_age(o) * 1e9) for o in contract.observations}
-        self._max_skew = {
-            name: max(SKEW_PERIODS * round(contract.time.period * 1e9), round(SKEW_SHARE * age))
-            for name, age in self._max_age.items()
-        }
+        least = round(max(SKEW_PERIODS * contract.time.period, SKEW_LEAST) * 1e9)
+        self._max_skew = {n: max(least, round(SKEW_SHARE * a)) for n, a in self._max_age.items()}
         if contract.outcome.goal is not None:  # what was said once is true at every moment
             del self._max_skew[contract.outcome.goal.observation]
         self.bounds = bounds

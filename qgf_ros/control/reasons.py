@@ -41,8 +41,10 @@ REASONS = {
     ),
     "STATE_SKEW": Reason(
         "HOLD",
-        "A topic lags behind the newest one by more than 2/3 of its max_age: two moments, no state.",
-        "Compare the stamps of the topics; give a source that is late by nature its `delay`.",
+        "A message came further behind the newest topic than two periods, a third of its max_age and "
+        "33 ms: two moments are no state.",
+        "Compare the stamps of the topics; where one is late by nature, give it a max_age of at least "
+        "three times that.",
     ),
     "STATE_SCHEMA": Reason(
         "HOLD",
