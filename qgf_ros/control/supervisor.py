@@ -57,6 +57,8 @@ class Supervisor:
     def _advance(self, now: int, problem: Problem | None) -> None:
         if self.state is State.FAULT:
             return
+        if self.state is State.RUN and not self.enabled and problem is None:
+            problem = DISABLED
         if self.state in (State.WAITING, State.READY):
             self.reason = problem
             if problem is not None:
