@@ -75,6 +75,9 @@ class Output:
     refused: str = ""  # why the candidate was not sent
 
 
+NOTHING = Output(None, admitted=False)
+
+
 class Gate:
     """Keeps what was last sent, and nothing else that could drift."""
 
