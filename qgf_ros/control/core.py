@@ -20,14 +20,13 @@ from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
 from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.notices import Notices
-from qgf_ros.control.sampling import Build, Sampling
-from qgf_ros.control.schedule import Schedule
+from qgf_ros.control.sampling import Build, Sampling, most_early
+from qgf_ros.control.schedule import MAX_REUSE, Schedule
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
 
-MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 
 ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
@@ -124,6 +123,7 @@ class ControlCore:
             policy,
             inference,
             wait=wait * contract.time.period,
+            early=real_time_chunking,
             fault=self.supervisor.fault,
             build=build,
             timed=timed,
@@ -338,13 +338,12 @@ class ControlCore:
         return choice if isinstance(choice, Problem) else self._adopt(now, answer, choice)
 
     def _lead(self) -> int:
-        """Ticks from a request to its answer, by which it is made earlier: at most half a chunk, so
-        that there are actions until the next answer. 0: requests are made when they are due."""
+        """Ticks from a request to its answer, by which it is made earlier. 0: when it is due."""
         if not self._real_time:
             return 0
         p99 = self.inference_latency.percentiles_ms()[1] * 1e6
         ticks = math.ceil(p99 / self._period) if p99 > 0 else 1  # NaN: nothing is measured yet
-        return min(ticks, self.policy.horizon // 2)
+        return min(ticks, most_early(self.policy))
 
     def _candidate(
         self, now: int, observation: Observation, values: np.ndarray | None

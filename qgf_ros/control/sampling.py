@@ -11,6 +11,7 @@ from qgf_ros.control.chunk import Choice, choose, draw_noise
 from qgf_ros.control.inference import Inference, Rebuild, Request, Result, run_sampler
 from qgf_ros.control.latency import Latency
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.schedule import MAX_REUSE
 from qgf_ros.errors import PolicyRefused
 from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import Sampler
@@ -36,6 +37,7 @@ class Sampling:
         inference: Inference,
         *,
         wait: float,
+        early: bool = False,
         fault: Callable[[Problem], None],
         build: Build | None = None,
         timed: Iterable[float] = (),
@@ -43,6 +45,7 @@ class Sampling:
         """
         Args:
             wait: how long a tick waits for an answer of its own [s].
+            early: requests are made before they are due.
             fault: latches FAULT.
             build: makes the sampler again after its device was lost; None: that is a FAULT.
             timed: seconds that calls have taken, see `time_sampler`.
@@ -53,6 +56,7 @@ class Sampling:
         self._policy = policy
         self._inference = inference
         self._wait = wait
+        self._early = early
         self._fault = fault
         self._build = build
         self._rebuild: Rebuild | None = None
@@ -152,9 +156,19 @@ class Sampling:
         if isinstance(tried, Problem):
             self.suspect = True
             return tried
+        if self.suspect and answer.seconds > self._patience:
+            late = f"a sample still takes {answer.seconds * 1e3:.1f} ms"
+            return Problem("OVERRUN", f"{late}, and {self._patience * 1e3:.1f} ms would be in time")
         self.suspect = False
         self._timed.append(answer.seconds)
         return self._too_slow()
+
+    @property
+    def _patience(self) -> float:
+        """s that a sample may take before a tick is without a valid action."""
+        time = self._policy.contract.time
+        early = most_early(self._policy) if self._early else 0
+        return time.period * (time.horizon - time.execute_steps + MAX_REUSE + early)
 
     def _too_slow(self) -> Problem | None:
         slowest = max(self._timed, default=0.0)  # p99 of ten calls
@@ -202,6 +216,12 @@ class Sampling:
         self.void()
         self.suspect = True
         return None
+
+
+def most_early(policy: Policy) -> int:
+    """Ticks by which a request may be made before it is due: half a chunk, so that there are actions
+    until the next answer."""
+    return policy.horizon // 2
 
 
 def time_budget(policy: Policy) -> float:

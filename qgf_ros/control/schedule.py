@@ -6,6 +6,8 @@ import numpy as np
 
 from qgf_ros.control.chunk import Chunk, blend
 
+MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
+
 
 class Schedule:
     """The current chunk by the time law. Times in ns on the control clock."""

@@ -272,6 +272,25 @@ def test_fault_042_048_a_first_sample_that_is_none_is_refused(bad):
         time_sampler(policy, FakeSampler(lambda call, honest: bad(honest)))
 
 
+def test_fault_052_a_sampler_that_is_still_late_keeps_the_robot_in_hold():
+    """Else it would be a HOLD every half a second, and soon a FAULT, although the delay passes."""
+    delays = {k: 4 for k in range(1, 12)}
+
+    class Late(LateInference):
+        def poll(self, timeout):
+            result = super().poll(timeout)
+            seconds = self.delays(self._begun - 1) * 0.05
+            return result and Result(result.request, result.sample, result.error, seconds)
+
+    rig = Rig(inference=lambda s: Late(s, lambda i: delays.get(i, 0)))
+    rig.step(40)
+    assert rig.ticks[-1].state is State.HOLD and "200.0 ms" in rig.ticks[-1].reason.detail
+    rig.step(40)
+    assert rig.ticks[-1].state is State.RUN
+    states = [t.state for t in rig.ticks]
+    assert sum(b is State.HOLD and a is State.RUN for a, b in zip(states, states[1:])) == 1
+
+
 # Row 117.
 
 
