@@ -303,11 +303,11 @@ class ControlCore:
     ) -> tuple[Sampled | None, np.ndarray | None, Problem | None]:
         """The action for this tick: from the current chunk, a new one, or the last one again."""
         sampled = self._take_up(now)
-        steps, lead = self.policy.contract.time.execute_steps, self._lead()
-        due = self._swapped or self.schedule.exhausted(now, steps - lead)
-        if due and not self.sampling.pending and not isinstance(sampled, Problem):
-            self._request(now, observation, self.schedule.committed(now, lead))
-            sampled = sampled or self._take_up(now)
+        if not self.sampling.pending and not isinstance(sampled, Problem):
+            steps, lead = self.policy.contract.time.execute_steps, self._lead()
+            if self._swapped or self.schedule.exhausted(now, steps - lead):
+                self._request(now, observation, self.schedule.committed(now, lead))
+                sampled = sampled or self._take_up(now)
         if isinstance(sampled, Problem):
             return None, None, sampled
         values = self.schedule.take(now)

@@ -16,6 +16,10 @@ class Latency:
     def add(self, seconds: float) -> None:
         self._seconds.append(seconds)
 
+    def clear(self) -> None:
+        """Begins anew."""
+        self._seconds.clear()
+
     def percentiles_ms(self) -> tuple[float, float, float]:
         """p50, p99 and the largest [ms]; NaN where nothing was measured."""
         if not self._seconds:

@@ -89,6 +89,7 @@ class Sampling:
         self._inference.swap(sampler)
         self._rebuild = None
         self._timed = deque(timed, maxlen=PROBES)
+        self.latency.clear()
         self.forget()
         self.void()
 

@@ -127,6 +127,7 @@ class QgfNode(LifecycleNode):
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
         sampler = self._build(policy, values["device"])
+        timed = time_sampler(policy, sampler, values["num_candidates"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
         self.core = ControlCore(
@@ -139,7 +140,7 @@ class QgfNode(LifecycleNode):
             blend_steps=values["blend_steps"],
             real_time_chunking=values["real_time_chunking"],
             build=self._build,
-            timed=time_sampler(policy, sampler, values["num_candidates"]),
+            timed=timed,
         )
         self.core.gate.scale = values["limits_scale"]
         self.core.assembler.state_bound = values["state_bound"]
