@@ -259,7 +259,9 @@ class GuidedSampler(nn.Module):
         stages = [torch.cat(stage, dim=1) for stage in zip(*gradients, strict=True)]
         gradient_norm = self._mean_norm(stages[-1])
         tiny = torch.finfo(noise.dtype).tiny
-        ratio = w * gradient_norm / self._mean_norm(torch.cat(velocities, dim=1)[:rows]).clamp_min(tiny)
+        ratio = (
+            w * gradient_norm / self._mean_norm(torch.cat(velocities, dim=1)[:rows]).clamp_min(tiny)
+        )
         q_std = q[:, :rows].std(dim=0, unbiased=False)
         q_guided = torch.where(guided, best[:rows], best[rows:])
         hits = [(x != y).any(dim=1).to(w.dtype) for x, y in zip(stages, stages[1:])]

@@ -103,9 +103,7 @@ def choose(
     )
 
 
-def _guards(
-    sample: Sample, row: int, sane: np.ndarray, guided: np.ndarray
-) -> tuple[str, ...]:
+def _guards(sample: Sample, row: int, sane: np.ndarray, guided: np.ndarray) -> tuple[str, ...]:
     """Which guards altered the candidate of that row; q_invalid: any."""
     names = [] if sane.all() else ["q_invalid"]
     if sane[row] and not guided[row] and not np.array_equal(
