@@ -20,6 +20,7 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.policy import Policy, load_policy
+from qgf_ros.sampler import base
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
@@ -32,7 +33,7 @@ START = 1_000 * NANOSECONDS  # clocks at 0 hide errors
 
 @dataclass(frozen=True)
 class Reference:
-    """What only the reference sampler can do: other estimators, GradStep, guards.
+    """What only the reference sampler can do: other estimators, GradStep, and their guards.
 
     grad_size: of GradStep's steps, per unit of Q in returns that are not scaled.
     support: the guard with the box that the policy stores.
@@ -48,13 +49,14 @@ class Reference:
 @dataclass(frozen=True)
 class Variant:
     """One way of sampling from a policy. beta infinite: unguided. reference None: as exported.
-    floor: whether the policy's floor of beta holds, as on the robot."""
+    floor: whether the policy's floor of beta holds, as on the robot. guards: those of the robot."""
 
     name: str
     beta: float
     num_candidates: int = 1
     reference: Reference | None = None
     floor: bool = True
+    guards: base.Guards = base.UNGUARDED
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def run_block(
             beta=variant.beta,
             num_candidates=variant.num_candidates,
         )
+        core.tuning.guards = variant.guards
         # A clock of its own: noise depends on stamps, and must not on who ran before.
         results.append(run_episode(core, Stream(world, START), int(seed)))
     return results

@@ -6,9 +6,11 @@ Shapes: B batch, D = H * A, E members, W width of a hidden layer, T steps.
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,18 @@ from training.models import (
     time_table,
 )
 
-INPUTS = ("obs", "noise", "w")
+INPUTS = (
+    "obs",
+    "noise",
+    "w",
+    "guide",
+    "low",
+    "high",
+    "disagreement",
+    "ratio_cap",
+    "fixed",
+    "committed",
+)
 OUTPUTS = (
     "action",
     "q",
@@ -35,6 +48,7 @@ OUTPUTS = (
     "q_std",
     "gradient_norm",
     "guidance_ratio",
+    "acted",
 )
 OPSET = 20  # the first with GELU as one operation
 
@@ -97,32 +111,43 @@ class CriticGradient(nn.Module):
 
     def transposed(self) -> list[Tensor]:
         """The weights as the reverse pass wants them: to the action, then layer by layer.
-        Taken once per sample, so that an export does not hold them once per step."""
-        return [weight.transpose(1, 2) for weight in (self.w_action, *self.weights)]
 
-    def gradient(self, seen: Tensor, action: Tensor, transposed: list[Tensor]) -> Tensor:
-        """(B, D): the gradient of the aggregated Q with respect to the action."""
+        Taken once per sample, so that an export does not hold them once per step. What is linear
+        in the reverse of a layer norm is in them: its scale, and that there is no gradient along
+        a shift of its input.
+        """
+        back = [weight.transpose(1, 2) for weight in (self.w_action, *self.weights)]
+        centred = [w - w.mean(dim=1, keepdim=True) for w in back[:-1]]
+        scaled = [w * scale for w, scale in zip((*centred[1:], back[-1]), self.scales)]
+        return [centred[0], *scaled]
+
+    def gradient(
+        self, seen: Tensor, action: Tensor, transposed: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, D) the gradient of the aggregated Q with respect to the action, and the members' Q
+        (E, B, 1) there."""
         raw, tape = self._run(seen, action)
-        share = self._share(raw)
+        g = transposed[-1]
         if self.bounded:  # the sigmoid's slope; its second factor is 1 - q, exact also near q = 1
-            share = share * raw.sigmoid() * (-raw).sigmoid()
-        g = share * transposed[-1]  # d Q / d (last hidden layer), (E, B, W)
+            g = g * raw.sigmoid() * (-raw).sigmoid()
+        g = self._share(raw, g)  # d Q / d (last hidden layer), (E, B, W)
         for i in reversed(range(len(tape))):
             unit, inverse_std, slope = tape[i]
-            g = g * slope * self.scales[i]
-            # Layer norm, reversed: no gradient along a shift or a stretch of its input.
-            g = g - g.mean(dim=-1, keepdim=True) - unit * (g * unit).mean(dim=-1, keepdim=True)
+            g = g * slope
+            # Layer norm, reversed: no gradient along a stretch of its input.
+            g = g - unit * (g * unit).mean(dim=-1, keepdim=True)
             g = (inverse_std * g) @ transposed[i]
-        return g.sum(dim=0)
+        return g.sum(dim=0), raw.sigmoid() if self.bounded else raw
 
-    def _share(self, raw: Tensor) -> Tensor:
-        """raw: (E, B, 1), each member's output -> d aggregated Q / d Q_i, of that shape."""
+    def _share(self, raw: Tensor, g: Tensor) -> Tensor:
+        """raw: (E, B, 1), each member's output; g: (E, ..., W), the gradients d Q_i -> (E, B, W),
+        each multiplied by d aggregated Q / d Q_i."""
         members = raw.shape[0]
         if self.kind == "min":  # through the smaller member alone; a sigmoid keeps the order
-            return self.member.eq(raw.argmin(dim=0, keepdim=True)).to(raw.dtype)
+            return torch.where(self.member.eq(raw.argmin(dim=0, keepdim=True)), g, 0.0)
         share = torch.ones_like(raw) / members
         if not self.k:
-            return share
+            return share * g
         # d std / d Q_i = (Q_i - mean) / (E std); where all agree both are 0, and so is the slope.
         q = raw.sigmoid() if self.bounded else raw
         std = spread(q)
@@ -130,7 +155,7 @@ class CriticGradient(nn.Module):
         centred = q - q.mean(dim=0)
         # Twice: a mean that was rounded leaves a common rest, as large as std where all agree.
         centred = centred - centred.mean(dim=0)
-        return share - self.k / members * centred / std
+        return (share - self.k / members * centred / std) * g
 
     def _run(self, seen: Tensor, action: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """-> Q (E, B, 1) and, per hidden layer, what its reverse pass needs."""
@@ -168,45 +193,93 @@ class GuidedSampler(nn.Module):
         self.velocity = VelocityByStep(velocity, times)
         self.critic = CriticGradient(critic, self.velocity.size, aggregation)
 
-    def forward(self, obs: Tensor, noise: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        """obs: (B, O); noise: (B, D) ~ N(0, I); w: (B,) = 1/beta >= 0. -> in order of `OUTPUTS`:
+    def forward(
+        self,
+        obs: Tensor,
+        noise: Tensor,
+        w: Tensor,
+        guide: Tensor,
+        low: Tensor,
+        high: Tensor,
+        disagreement: Tensor,
+        ratio_cap: Tensor,
+        fixed: Tensor,
+        committed: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """A sample for each of B rows. `unguarded` has the arguments after w that leave the method
+        as it is; the guards are explained in `training.guards`, committed in `sampling.sample`.
 
-        action (B, D), its q (B,), action_unguided (B, D), its q_unguided (B,), q_std (B,) the
-        members' standard deviation (of the E, not an estimate) at `action`, gradient_norm (B,)
-        and guidance_ratio (B,) as in `sampling.Sample`. Rows with w = 0: both halves bit-equal.
+        Args:
+            obs, noise, w: (B, O); (B, D) ~ N(0, I); (B,) = 1/beta >= 0.
+            guide: (T, D) bool, which numbers are guided in which steps.
+            low, high: (D,), the box of the support guard, infinite for none.
+            disagreement, ratio_cap: (), infinite for none.
+            fixed, committed: (D,) bool, which numbers are held, and (D,) at what.
+
+        Returns:
+            In order of `OUTPUTS`: action (B, D), its q (B,), action_unguided (B, D), its
+            q_unguided (B,), q_std (B,) the members' standard deviation (of the E, not an estimate)
+            at `action`, gradient_norm (B,) and guidance_ratio (B,) as in `sampling.Sample`, and
+            acted (B,), which guards took something away: 1 support, 2 disagreement, 4 ratio_cap,
+            summed. Rows with w = 0: both halves bit-equal.
         """
         rows, guided = obs.shape[0], w > 0  # len() would fix the batch size in an export
         critic_seen, transposed = self.critic.observe(obs), self.critic.transposed()
         flow_seen = _twice(obs @ self.velocity.w_obs)
+        weight, still = w.unsqueeze(1), torch.zeros_like(noise)
+        applied = (guided.view(-1, 1, 1) & guide & ~fixed).flatten(1)  # (B, T * D)
+        limits = (low, high, disagreement, ratio_cap)
+        limited = ((low > -math.inf) | (high < math.inf)).any()
+        limited = limited | (disagreement < math.inf) | (ratio_cap < math.inf)
         # The upper half of the 2B rows is guided, the lower is not.
-        weight = torch.cat([w, torch.zeros_like(w)]).unsqueeze(1)
         a = _twice(noise)
+        line = committed - a
         gradients, velocities = [], []
-        for k in range(self.steps):
-            v = self.velocity(flow_seen, a, k)
-            a_hat = (a + (1 - k / self.steps) * v).clamp(-1, 1)
-            g = self.critic.gradient(critic_seen, a_hat[:rows], transposed)
-            push = torch.where(weight > 0, weight * _twice(g), 0.0)  # 0 * inf is not 0
-            a = a + (v + push) / self.steps
-            gradients.append(g)
-            velocities.append(v[:rows])
-        a = a.clamp(-1, 1)
+        for k, mask in enumerate(applied.split(self.velocity.size, dim=1)):
+            v = torch.where(fixed, line, self.velocity(flow_seen, a, k))
+            a_hat = (a + (1 - k / self.steps) * v).clamp(-1, 1)[:rows]
+            g, q = self.critic.gradient(critic_seen, a_hat, transposed)
+            g = torch.where(mask, g, 0.0)  # chosen, not multiplied: 0 * inf is not 0
+            place = (g, q, a_hat, v, weight, *limits)
+            # A branch of the export: who has these guards off pays next to nothing for them.
+            if torch.compiler.is_exporting():
+                stages = torch.cond(limited, _guarded, _unguarded, place)
+            else:
+                stages = (_guarded if limited else _unguarded)(*place)
+            a = a + (v + torch.cat([weight * stages[-1], still])) / self.steps
+            velocities.append(v)
+            gradients.append((g, *stages))
+        a = torch.where(fixed, committed, a.clamp(-1, 1))
         unguided = a[rows:]
         # Equal rows may still differ in the last bit by where they stand in a matrix product.
         action = torch.where(guided.unsqueeze(1), a[:rows], unguided)
         q = self.critic(_twice(critic_seen, dim=1), torch.cat([action, unguided]))
         best = aggregate(q, self.critic.aggregation)
-        gradient_norm = torch.where(guided, self._mean_norm(gradients), 0.0)
+        # Asked for, where the members agree, within the box, and shortened.
+        stages = [torch.cat(stage, dim=1) for stage in zip(*gradients, strict=True)]
+        gradient_norm = self._mean_norm(stages[-1])
         tiny = torch.finfo(noise.dtype).tiny
-        ratio = w * gradient_norm / self._mean_norm(velocities).clamp_min(tiny)
+        ratio = (
+            w * gradient_norm / self._mean_norm(torch.cat(velocities, dim=1)[:rows]).clamp_min(tiny)
+        )
         q_std = q[:, :rows].std(dim=0, unbiased=False)
         q_guided = torch.where(guided, best[:rows], best[rows:])
-        return action, q_guided, unguided, best[rows:], q_std, gradient_norm, ratio
+        hits = [(x != y).any(dim=1).to(w.dtype) for x, y in zip(stages, stages[1:])]
+        acted = 2 * hits[0] + hits[1] + 4 * hits[2]
+        return action, q_guided, unguided, best[rows:], q_std, gradient_norm, ratio, acted
 
-    def _mean_norm(self, vectors: list[Tensor]) -> Tensor:
-        """(B,): the mean of the T vectors' L2 norms."""
-        stacked = torch.cat(vectors, dim=1).unflatten(1, (self.steps, self.velocity.size))
-        return stacked.norm(dim=-1).mean(dim=-1)
+    def unguarded(self) -> tuple[Tensor, ...]:
+        """The arguments of `forward` after w: every guard off and nothing committed."""
+        like = self.velocity.w_action
+        far = like.new_full((self.velocity.size,), math.inf)
+        none = torch.zeros_like(far, dtype=torch.bool)
+        guide = torch.ones(self.steps, self.velocity.size, dtype=torch.bool)
+        limit = like.new_tensor(math.inf)
+        return guide, -far, far, limit, limit.clone(), none, torch.zeros_like(far)
+
+    def _mean_norm(self, vectors: Tensor) -> Tensor:
+        """(B, T * D) -> (B,): the mean of the T vectors' L2 norms."""
+        return vectors.unflatten(1, (self.steps, self.velocity.size)).norm(dim=-1).mean(dim=-1)
 
 
 def gelu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +299,8 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
     import onnx
 
     obs_dim, size = module.velocity.w_obs.shape[0], module.velocity.size
-    example = (torch.zeros(3, obs_dim), torch.zeros(3, size), torch.ones(3))
+    guards = module.unguarded()
+    example = (torch.zeros(3, obs_dim), torch.zeros(3, size), torch.ones(3), *guards)
     batch = {0: torch.export.Dim("B")}
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
@@ -239,7 +313,7 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
                 example,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(batch, batch, batch),
+                dynamic_shapes=(batch, batch, batch, *[None] * len(guards)),
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 verbose=False,
@@ -248,10 +322,19 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
         logger.setLevel(level)
     assert program is not None  # what it returns with dynamo=True
     model = program.model_proto
-    for item in (model.graph, *model.graph.node, *model.graph.value_info):
-        del item.metadata_props[:]  # stack traces with paths of this machine
+    _strip(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _strip(graph: Any) -> None:
+    """Takes out what the exporter notes, in branches too: stack traces with paths of this machine."""
+    for item in (graph, *graph.node, *graph.value_info):
+        del item.metadata_props[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _strip(attribute.g)
 
 
 def _parameters(mlp: MLP) -> list[list[Tensor]]:
@@ -269,3 +352,33 @@ def _frozen(tensors: Iterable[Tensor]) -> nn.ParameterList:
 
 def _twice(x: Tensor, dim: int = 0) -> Tensor:
     return torch.cat([x, x], dim=dim)
+
+
+def _guarded(
+    g: Tensor,
+    q: Tensor,
+    a_hat: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    low: Tensor,
+    high: Tensor,
+    disagreement: Tensor,
+    ratio_cap: Tensor,
+) -> tuple[Tensor, ...]:
+    """What disagreement, support and ratio_cap leave of g (B, D), one after another, (B, D) each.
+
+    q: (E, B, 1), the members' Q at a_hat; v: (2B, D); weight: (B, 1).
+    """
+    agree = (disagreement == math.inf) | (q.std(dim=0, unbiased=False) <= disagreement)
+    agreed = torch.where(agree, g, 0.0)
+    # Not up where a_hat is at the box's upper edge or beyond, not down at its lower one.
+    inside = torch.minimum(agreed, torch.where(a_hat < high, math.inf, 0.0))
+    inside = torch.maximum(inside, torch.where(a_hat > low, -math.inf, 0.0))
+    push = weight * inside.norm(dim=-1, keepdim=True)
+    limit = ratio_cap * v[: g.shape[0]].norm(dim=-1, keepdim=True)
+    return agreed, inside, torch.where(push > limit, inside * (limit / push), inside)
+
+
+def _unguarded(g: Tensor, *place: Tensor) -> tuple[Tensor, ...]:
+    """As `_guarded` where all of these guards are off."""
+    return g.clone(), g.clone(), g.clone()

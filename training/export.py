@@ -1,16 +1,17 @@
 """policy folder -> sampler.onnx, with its parity check.
 
 The exported sampler is held to the reference in float64: the error of every normalised action is
-at most 1e-5 * (1 + w), on fresh inputs, for several beta and batch sizes. Samples that float32
-cannot decide are left out and counted: where two ensemble members tie, min may take the other
-one; and where guidance is too strong for the critic's curvature (w * lambda / T > 2, see method)
+at most 1e-5 * (1 + w), on fresh inputs, for several beta and batch sizes, without guards and with
+each of them and committed actions. Samples that float32 cannot decide are left out and counted:
+where two ensemble members tie, min may take the other one; at its edge a guard may take hold or
+not; and where guidance is too strong for the critic's curvature (w * lambda / T > 2, see method)
 the last digit grows until the reference sampler itself, in float32, is somewhere else.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ import torch
 
 from qgf_ros.errors import CriterionNotMet
 from qgf_ros.policy import SAMPLER, Export, Policy, load_policy, write_policy
+from qgf_ros.sampler import base
+from qgf_ros.sampler.base import UNGUARDED
 from qgf_ros.sampler.ort import OnnxSampler
 from training.explicit import GuidedSampler, export_onnx
+from training.guards import Guards
 from training.models import Critic, VelocityField
 from training.sampling import sample
 
@@ -29,6 +33,8 @@ TOLERANCE = 1e-5  # times (1 + w)
 TIE = 1e-5  # of Q: members closer than this may swap
 BATCHES = (1, 2, 5, 16)
 ROUNDS = 6  # fresh inputs per beta and batch size
+KINDS = ("support", "disagreement", "ratio_cap", "window", "only", "committed", "all")
+GUARDED = 5  # batch size at which guards are compared, one round for each kind
 UNDECIDED = 0.1  # of the tolerance: by this the reference differs from itself in float32
 NUDGES = tuple(k * 2.0**-23 for k in (0, 1, -1, 2, -2))  # of the noise, last digits
 LARGEST_SHARE = 0.05  # of guided samples that may be left out as undecided
@@ -83,7 +89,7 @@ def parity(policy: Policy, seed: int = 0) -> Export:
     d = policy.description
     times = torch.from_numpy(policy.velocity["time_embedding"])
 
-    def reference(obs: np.ndarray, noise: np.ndarray, weight: float, dtype: torch.dtype) -> Any:
+    def reference(obs: np.ndarray, noise: np.ndarray, weight: float, case: Case, dtype: Any) -> Any:
         """-> actions in float64, and which rows came near a tie."""
         velocity, critic = critics[dtype]
         watch = TieWatch(critic)
@@ -91,6 +97,8 @@ def parity(policy: Policy, seed: int = 0) -> Export:
         drawn = sample(
             velocity, watch, rows, torch.from_numpy(noise).to(dtype), float(np.float32(weight)),
             steps=d.flow.denoise_steps, aggregation=d.returns.aggregation, times=times,
+            guards=Guards.of(case.guards, policy),
+            committed=None if case.committed is None else torch.from_numpy(case.committed.ravel()),
         )  # fmt: skip
         return drawn.action.double().numpy(), watch.tied.numpy()
 
@@ -100,11 +108,12 @@ def parity(policy: Policy, seed: int = 0) -> Export:
     worst, samples, left_out, compared, undecided = 0.0, 0, 0, 0, 0
     for weight in weights:
         for batch in BATCHES:
-            for _ in range(ROUNDS):
+            for kind in (*("plain",) * ROUNDS, *(KINDS if batch == GUARDED else ())):
                 obs = rng.standard_normal(policy.obs_dim).astype(np.float32)
                 noise = rng.standard_normal((batch, policy.flat_dim)).astype(np.float32)
-                ours = sampler(obs, noise, weight).action
-                theirs, tied = reference(obs, noise, weight, torch.float64)
+                case = _case(kind, policy, sampler(obs, noise, weight), rng)
+                ours = sampler(obs, noise, weight, case.guards, case.committed).action
+                theirs, tied = reference(obs, noise, weight, case, torch.float64)
                 out = np.zeros(batch, bool)
                 if d.returns.aggregation == "min" and weight > 0:
                     out = tied
@@ -113,7 +122,7 @@ def parity(policy: Policy, seed: int = 0) -> Export:
                     apart = np.zeros(batch)
                     for scale in NUDGES:  # one run in float32 may be lucky
                         nudged = noise * np.float32(1 + scale)
-                        single, _ = reference(obs, nudged, weight, torch.float32)
+                        single, _ = reference(obs, nudged, weight, case, torch.float32)
                         apart = np.maximum(apart, _error(single, theirs, weight))
                     chaotic = ~out & (error > 1) & (apart > UNDECIDED)
                     undecided += int(chaotic.sum())
@@ -124,6 +133,36 @@ def parity(policy: Policy, seed: int = 0) -> Export:
     if not compared or undecided > LARGEST_SHARE * (compared + undecided):
         worst = float("inf")  # nothing, or too little, was shown
     return Export(worst, samples, left_out, onnxruntime.__version__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked of the sampler beside the weight."""
+
+    guards: base.Guards = UNGUARDED
+    committed: np.ndarray | None = None
+
+
+def _case(kind: str, policy: Policy, probe: base.Sample, rng: np.random.Generator) -> Case:
+    """One guard, committed actions, or all of them, set so that they take hold of some rows of
+    `probe`, the same sample without. What a policy has no room for is off."""
+    d, names, every = policy.description, policy.contract.action_names, kind == "all"
+    on = {
+        "support": {"support": d.support is not None},
+        "disagreement": {"disagreement": float(np.median(probe.q_std))},
+        "ratio_cap": {"ratio_cap": float(np.median(probe.guidance_ratio))},
+        "window": {"skip_first": 1, "last": d.flow.denoise_steps - 2},
+        "only": {"only": names[:1]},
+    }
+    if d.critic.members < 2:
+        del on["disagreement"]
+    if d.flow.denoise_steps < 3:
+        del on["window"]
+    fields = [values for name, values in on.items() if every or name == kind]
+    committed = None
+    if kind in ("committed", "all") and policy.horizon > 1:
+        committed = rng.uniform(-1, 1, (1, policy.action_dim)).astype(np.float32)
+    return Case(base.Guards(**{k: v for group in fields for k, v in group.items()}), committed)
 
 
 def _error(action: np.ndarray, reference: np.ndarray, weight: float) -> np.ndarray:

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qgf_ros.policy import Policy
+from qgf_ros.sampler import base as robot
 from qgf_ros.strict_yaml import build
 
 BLOCK = 512  # rows at a time where every anchor is compared with every other
@@ -190,6 +192,22 @@ class Guards:
                 f"mask is {self.mask}; needed: 0 or 1 for each of the action's numbers and at "
                 "least one 1 (w = 0 switches guidance off), or () for no mask"
             )
+
+    @classmethod
+    def of(cls, guards: robot.Guards, policy: Policy) -> "Guards":
+        """Those of a robot that runs this policy, but for keep_best: there it is chosen what is
+        executed, among other candidates, and not here. Raises ValueError where they do not fit."""
+        names, box = policy.contract.action_names, policy.description.support
+        if guards.support and box is None:
+            raise ValueError("support: the policy stores no box")
+        return cls(
+            skip_first=guards.skip_first,
+            last=guards.last or None,
+            disagreement=guards.disagreement if guards.disagreement < math.inf else None,
+            mask=tuple(int(name in guards.only) for name in names) if guards.only else (),
+            support=Box(box.low, box.high) if guards.support and box else None,
+            ratio_cap=guards.ratio_cap if guards.ratio_cap < math.inf else None,
+        )
 
     def window(self, steps: int) -> range:
         """The steps of 0..T-1 in which there is guidance. Raises ValueError where none is left."""

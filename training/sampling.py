@@ -59,6 +59,7 @@ def sample(
     bound: float = 1.0,
     times: Tensor | None = None,
     guards: Guards | None = None,
+    committed: Tensor | None = None,
 ) -> Sample:
     """One action for each row of `obs` (B, O) and `noise` (B, D) ~ N(0, I).
 
@@ -68,6 +69,9 @@ def sample(
     times: (T, ...) what `velocity` is told at each step, `time_table(steps)` by default.
     guards: limits on the gradient (`guards.py`), ours and not the paper's; None for none. With
     `keep_best`, a row that falls back to the unguided sample reports that one's q and no gradient.
+    committed: (m,), m < D: the first m numbers of every row are going to be executed anyway, and
+    the others are sampled to follow them. They run on the straight path from their noise to the
+    committed values, v = committed - noise, without guidance, and end there to the bit.
     Runs in the dtype of `noise`. Raises ValueError on an unknown name, a bad weight or shape, or
     guards that do not fit.
     """
@@ -80,8 +84,13 @@ def sample(
     guards = Guards() if guards is None else guards
     window = guards.window(steps)
 
+    held = _committed(committed, noise)
+    count = held.shape[1]
+    line = held - noise[:, :count]
+
     def velocity_at(a: Tensor, k: int) -> Tensor:
-        return velocity(obs, a, times[k].expand(len(a), *times.shape[1:]))
+        v = velocity(obs, a, times[k].expand(len(a), *times.shape[1:]))
+        return torch.cat([line, v[:, count:]], dim=1) if count else v
 
     def q(a: Tensor) -> Tensor:
         return aggregate(critic(obs, a), aggregation)
@@ -98,18 +107,20 @@ def sample(
         if any_guided and k in window:
             step = estimators.Step(velocity_at, q, a, v, k, steps, bound)
             a_hat = step.denoised(a, v)
-            g = guards(gradient(step), Place(a_hat, v, w, partial(critic, obs, a_hat), candidates))
+            g = gradient(step)
+            g = torch.cat([torch.zeros_like(line), g[:, count:]], dim=1) if count else g
+            g = guards(g, Place(a_hat, v, w, partial(critic, obs, a_hat), candidates))
             g = torch.where(guided, g, 0)  # chosen, not multiplied: 0 * inf is not 0
             drift = torch.where(guided, v + w * g, v)
             gradient_norm += g.norm(dim=-1) / steps
         a = a + drift / steps
-    action = a.clamp(-bound, bound)
+    action = torch.cat([held, a.clamp(-bound, bound)[:, count:]], dim=1)
     ratio = w[:, 0] * gradient_norm / velocity_norm.clamp_min(torch.finfo(a.dtype).tiny)
     drawn = Sample(action, q(action), gradient_norm, ratio)
     if not (guards.keep_best and any_guided):
         return drawn
     how: dict[str, Any] = dict(steps=steps, aggregation=aggregation, bound=bound, times=times)
-    return drawn.better(sample(velocity, critic, obs, noise, 0.0, **how))
+    return drawn.better(sample(velocity, critic, obs, noise, 0.0, committed=committed, **how))
 
 
 def best_of_n(
@@ -133,6 +144,18 @@ def best_of_n(
     rows = sample(velocity, critic, obs.repeat_interleave(n, dim=0), noise, weight, **options)
     best = rows.q.view(-1, n).argmax(dim=1)
     return rows[torch.arange(len(obs), device=best.device) * n + best]
+
+
+def _committed(committed: Tensor | None, noise: Tensor) -> Tensor:
+    """The committed numbers of every row, (B, m), like `noise`; raises ValueError on a bad shape."""
+    if committed is None:
+        return noise[:, :0]
+    if committed.dim() != 1 or not 0 < len(committed) < noise.shape[1]:
+        raise ValueError(
+            f"committed has shape {tuple(committed.shape)}; needed: (m,) with m from 1 to "
+            f"{noise.shape[1] - 1}, so that something is left to sample"
+        )
+    return committed.to(noise).expand(len(noise), -1)
 
 
 def _column(weight: float | Tensor, noise: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qgf_ros.control.assembler import Problem
 from qgf_ros.policy import Policy, Sanity
-from qgf_ros.sampler.base import Sample
+from qgf_ros.sampler.base import REPORTED, Sample
 
 SATURATED = 1 - 1e-6  # a normalised number beyond this sits at its edge
 
@@ -55,6 +55,7 @@ class Choice:
     action: np.ndarray  # (H, A) robot units
     share_clipped: float
     guards: tuple[str, ...]
+    guided: bool  # False: what is executed is the unguided action
     credible: bool  # some candidate's Q and gradient are sane; else the action is unguided
 
 
@@ -65,12 +66,15 @@ def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
     return rng.standard_normal((candidates, size), dtype=np.float32)
 
 
-def choose(sample: Sample | None, policy: Policy, obs: np.ndarray) -> Choice | Problem:
+def choose(
+    sample: Sample | None, policy: Policy, obs: np.ndarray, keep_best: bool = False
+) -> Choice | Problem:
     """The candidate with the largest Q that can be believed, in robot units.
 
     obs: (O,), normalised, what was sampled for; relative actions begin there.
     A candidate whose Q or gradient is not finite, or beyond the policy's sanity bounds, falls back
     to the unguided action from the same noise; where that one's Q is no better, it competes last.
+    With `keep_best` so does a candidate whose Q is not larger than the unguided action's.
     """
     wrong = _schema(sample, policy.flat_dim)
     if wrong or sample is None:
@@ -78,9 +82,10 @@ def choose(sample: Sample | None, policy: Policy, obs: np.ndarray) -> Choice | P
     sanity = policy.description.sanity
     sane = np.asarray(_sane_q(sample.q, sanity) & np.isfinite(sample.action).all(axis=1))
     sane &= np.isfinite(sample.gradient_norm) & (sample.gradient_norm <= sanity.gradient_norm)
-    action = np.where(sane[:, None], sample.action, sample.action_unguided)
+    guided = sane & (sample.q > sample.q_unguided) if keep_best else sane
+    action = np.where(guided[:, None], sample.action, sample.action_unguided)
     fallback_q = np.where(_sane_q(sample.q_unguided, sanity), sample.q_unguided, -np.inf)
-    q = np.where(sane, sample.q, fallback_q)
+    q = np.where(guided, sample.q, fallback_q)
     finite = np.asarray(np.isfinite(action).all(axis=1))
     if not finite.any():
         return Problem("ACTION_NONFINITE", "the sampler gave no finite action")
@@ -92,9 +97,22 @@ def choose(sample: Sample | None, policy: Policy, obs: np.ndarray) -> Choice | P
         row=row,
         action=normalizer.unnormalize_action(flat, normalizer.unnormalize_obs(obs)),
         share_clipped=float(np.mean(np.abs(flat) >= SATURATED)),
-        guards=() if sane.all() else ("q_invalid",),
+        guards=_guards(sample, row, sane, guided),
+        guided=bool(guided[row]),
         credible=bool(sane.any()),
     )
+
+
+def _guards(sample: Sample, row: int, sane: np.ndarray, guided: np.ndarray) -> tuple[str, ...]:
+    """Which guards altered the candidate of that row; q_invalid: any."""
+    names = [] if sane.all() else ["q_invalid"]
+    if sane[row] and not guided[row] and not np.array_equal(
+        sample.action[row], sample.action_unguided[row]
+    ):  # fmt: skip
+        names.append("keep_best")
+    if guided[row] and sample.acted is not None:
+        names += [name for i, name in enumerate(REPORTED) if int(sample.acted[row]) >> i & 1]
+    return tuple(names)
 
 
 def blend(old: np.ndarray, new: np.ndarray, steps: int) -> np.ndarray:
@@ -122,6 +140,8 @@ def _schema(sample: object, flat: int) -> str:
         return f"actions of shape {shape}; expected (N, {flat})"
     for name in Sample.__dataclass_fields__:
         value = getattr(sample, name)
+        if value is None and name == "acted":
+            continue
         wanted = shape if name.startswith("action") else shape[:1]
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != wanted:
             kind = (

@@ -21,7 +21,9 @@ from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.sampling import Build, Sampling, most_early
+from qgf_ros.control.saturation import SATURATED, SaturationWatch
 from qgf_ros.control.schedule import MAX_REUSE, Schedule
+from qgf_ros.control.slew import BetaSlew
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
@@ -39,6 +41,7 @@ class Tuning:
     beta: float
     num_candidates: int = 1
     guards: Guards = UNGUARDED
+    slew: float = 0.0  # s in which the weight crosses its whole range; 0: at once
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class ControlCore:
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
         self._real_time = real_time_chunking
+        self._guided = False  # the current chunk
         self._swapped = False  # the current chunk is of the policy before
         if real_time_chunking and contract.time.horizon < 2:
             raise UsageError(
@@ -130,15 +134,23 @@ class ControlCore:
         )
         self.inference_latency = self.sampling.latency
         self._assembled: tuple[float | None, float] = (None, 0.0)  # age and time of the last one, s
+        self._slew = BetaSlew()
+        self._saturation = SaturationWatch(contract.time.period)
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
         self.epoch = 0
         self._begin_epoch(None)
 
     @property
-    def beta(self) -> float:
-        """The temperature in effect: never below the policy's floor; infinite where it is none."""
+    def target_beta(self) -> float:
+        """What was asked for: never below the policy's floor; infinite where it is none."""
         beta = self.tuning.beta
         return max(beta, self.policy.description.beta.min) if beta > 0 else math.inf
+
+    @property
+    def beta(self) -> float:
+        """The temperature in effect; in RUN it may be on its way to `target_beta`."""
+        running = self.supervisor.state is State.RUN
+        return self._slew.beta if running and self._slew.beta else self.target_beta
 
     # What the outside does to the core.
 
@@ -185,6 +197,7 @@ class ControlCore:
             self.policy = policy
             self.assembler.bounds = Bounds(policy)
             self.sampling.swap(policy, sampler, timed)
+            self._slew.forget()  # its weights are on the scale of another return
             self._swapped = True
             if beta is not None:
                 self.tuning.beta = beta
@@ -243,6 +256,9 @@ class ControlCore:
             decided = time.perf_counter()
             output = self.gate.step(now, candidate)
             self.assembler.sent(now, output.values)
+            guided = candidate is not None and self._guided
+            if self._saturation(now, guided and output.limited):
+                self.notices.note(now, SATURATED)
             reason = self.supervisor.reason
             age, assembling = self._assembled
         ended = time.perf_counter()
@@ -292,6 +308,8 @@ class ControlCore:
         self.epoch += 1
         self.schedule.clear()
         self.sampling.void()
+        if self.gate.silent or self.gate.at_rest:
+            self._slew.forget()
         self._reused = 0
         measured = None
         if observation is not None:
@@ -366,7 +384,8 @@ class ControlCore:
         self, now: int, observation: Observation, committed: np.ndarray | None = None
     ) -> None:
         """Asks for a chunk that begins now. committed: (k, A) its first actions, robot units."""
-        beta = self.beta
+        floor, slew = self.policy.description.beta.min, self.tuning.slew
+        beta = self._slew(now, self.target_beta, floor, slew)
         self._committed = committed
         fixed = None
         if committed is not None:
@@ -397,6 +416,7 @@ class ControlCore:
             self.notices.note(now, Problem("Q_INVALID", invalid))
         self.samples += 1
         self._swapped = False
+        self._guided = choice.guided and request.weight > 0
         share = self.schedule.share_executed()
         chunk, seam_jump = self.schedule.adopt(
             Chunk(request.start, choice.action, request.epoch, self.samples), now, self._committed
@@ -405,11 +425,11 @@ class ControlCore:
             chunk=chunk,
             stamp=request.stamp,
             beta=request.beta,
-            q=float(sample.q[row]),
+            q=float((sample.q if choice.guided else sample.q_unguided)[row]),
             q_unguided=float(sample.q_unguided[row]),
             q_std=float(sample.q_std[row]),
             gradient_norm=float(sample.gradient_norm[row]),
-            guidance_ratio=float(sample.guidance_ratio[row]),
+            guidance_ratio=float(sample.guidance_ratio[row]) if choice.guided else 0.0,
             share_clipped=choice.share_clipped,
             guards=choice.guards,
             seam_jump=seam_jump,

@@ -119,11 +119,12 @@ class Sampling:
             return self._device_lost(now, result.error)
         if result.error:
             return self._failed(now, Problem("INFERENCE", f"the sampler failed: {result.error}"))
-        choice = choose(result.sample, self._policy, result.request.obs)
+        request = result.request
+        choice = choose(result.sample, self._policy, request.obs, request.guards.keep_best)
         if isinstance(choice, Problem):
             return self._failed(now, choice)
         # Without guidance the critic has no say, and its state stops nothing.
-        invalid = result.request.weight > 0 and not choice.credible
+        invalid = request.weight > 0 and not choice.credible
         self._incredible = self._incredible + 1 if invalid else 0
         if self._incredible >= INCREDIBLE:
             return Problem(

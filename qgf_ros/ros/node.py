@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,7 @@ from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
 from qgf_ros.ros.surroundings import Surroundings
 from qgf_ros.sampler.base import Sampler, make_sampler
+from qgf_ros.sampler.guards import guards_of
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
@@ -69,7 +71,7 @@ class QgfNode(LifecycleNode):
         self._gate: OutsideGate | None = None
         self._state_subscriptions: list[Any] = []
         self._state = State.UNCONFIGURED
-        self.parameters = Parameters(self, self._on_parameter)
+        self.parameters = Parameters(self, self._on_parameter, check=self._check_guards)
         if self.parameters.values["exit_with_parent"]:
             exit_with_parent()
         self._reports = Reports(self)
@@ -126,6 +128,7 @@ class QgfNode(LifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
+        guards = guards_of(values, policy)
         sampler = self._build(policy, values["device"])
         timed = time_sampler(policy, sampler, values["num_candidates"])
         beta = policy.description.beta
@@ -142,6 +145,7 @@ class QgfNode(LifecycleNode):
             build=self._build,
             timed=timed,
         )
+        self.core.tuning.guards, self.core.tuning.slew = guards, values["guidance.slew"]
         self.core.gate.scale = values["limits_scale"]
         self.core.assembler.state_bound = values["state_bound"]
         self.core.assembler.hold_if_frozen = values["hold_if_frozen"]
@@ -318,6 +322,10 @@ class QgfNode(LifecycleNode):
             response.success, response.message = True, "reset; call ~/enable to move"
         return response
 
+    def _check_guards(self, values: Mapping[str, Any]) -> None:
+        if self.core is not None:
+            guards_of(values, self.core.policy)
+
     def _on_parameter(self, name: str, value: Any) -> None:
         if self.core is None:
             return
@@ -325,6 +333,10 @@ class QgfNode(LifecycleNode):
             self.core.tuning.beta = value
         elif name == "num_candidates":
             self.core.tuning.num_candidates = value
+        elif name == "guidance.slew":
+            self.core.tuning.slew = value
+        elif name.startswith("guidance."):
+            self.core.tuning.guards = guards_of(self.parameters.values, self.core.policy)
         elif name == "limits_scale":
             self.core.gate.scale = value
 

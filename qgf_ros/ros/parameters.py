@@ -9,7 +9,7 @@ version, is led through `Parameters.set`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,10 +138,13 @@ class Parameters:
         on_change: Callable[[str, Any], None],
         table: tuple[Spec, ...] = PARAMETERS,
         foreign: Iterable[str] = (),
+        check: Callable[[Mapping[str, Any]], None] = lambda values: None,
     ) -> None:
         """
         Args:
             foreign: names of another node's parameters, passed over in a file that both read.
+            check: raises UsageError where the values of all parameters, each of them in its range,
+                do not fit each other; then nothing of the request is applied.
 
         Raises:
             UsageError: a bad or unknown value on the command line or in a parameter file.
@@ -150,6 +153,7 @@ class Parameters:
         """
         self._node = node
         self._on_change = on_change
+        self._check = check
         self._by_name = {spec.name: spec for spec in table}
         self._low: dict[str, float] = {}
         self._defaulted: set[str] = set()  # nobody has set them: they are the policy's
@@ -186,11 +190,11 @@ class Parameters:
         typed = [self._typed(p) for p in parameters]
         result = store(typed)
         if result.successful:
-            for parameter in typed:
-                if parameter.name in self.values:
-                    self._defaulted.discard(parameter.name)
-                    self.values[parameter.name] = parameter.value
-                    self._on_change(parameter.name, parameter.value)
+            good = {p.name: p.value for p in typed if p.name in self.values}
+            self._defaulted -= good.keys()
+            self.values |= good
+            for name, value in good.items():
+                self._on_change(name, value)
         return result
 
     def fitting(self, name: str, low: float, default: float, fall_back: bool = False) -> float:
@@ -226,6 +230,7 @@ class Parameters:
             return parameter
 
     def _on_set(self, parameters: Iterable[Parameter]) -> SetParametersResult:
+        wanted = dict(self.values)
         for parameter in parameters:
             spec = self._by_name.get(parameter.name)
             if parameter.name == "use_sim_time":
@@ -236,9 +241,14 @@ class Parameters:
             if spec is None:
                 continue
             try:
-                checked(spec, parameter.value, self._low.get(spec.name))
+                low = self._low.get(spec.name)
+                wanted[spec.name] = checked(spec, parameter.value, low)
             except UsageError as error:
                 return SetParametersResult(successful=False, reason=str(error))
+        try:
+            self._check(wanted)
+        except UsageError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
 

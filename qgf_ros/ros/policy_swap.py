@@ -25,6 +25,7 @@ from qgf_ros.policy import Policy, load_policy
 from qgf_ros.ros.conversions import LoadPolicy
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.sampler.base import Sampler
+from qgf_ros.sampler.guards import guards_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no separator, no "..", nothing hidden
 
@@ -116,6 +117,7 @@ class PolicySwap:
         """In the worker."""
         policy = load_policy(self._find(core, name))
         check_exchange(policy, core.policy.contract)
+        guards_of(self._parameters.values, policy)  # they go on, and have to fit this one too
         sampler = self._build(policy, core.sampling.device)
         if sampler.device != core.sampling.device:
             raise PolicyRefused(

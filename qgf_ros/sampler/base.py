@@ -26,6 +26,11 @@ class Sample:
     q_std: np.ndarray  # (N,) standard deviation of the members' Q at `action`
     gradient_norm: np.ndarray  # (N,) mean over steps of |grad Q|_2
     guidance_ratio: np.ndarray  # (N,) w * mean |grad Q| / mean |velocity|
+    # (N,) which guards took something away, the sum of 2^i of `REPORTED`; None: not known
+    acted: np.ndarray | None = None
+
+
+REPORTED = ("support", "disagreement", "ratio_cap")
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ class Sampler(Protocol):
             obs: (O,).
             noise: (N, D) ~ N(0, I).
             weight: w = 1 / beta >= 0, where 0 is unguided.
+            guards: of guided rows alone. `keep_best` is not for samplers: see `control.chunk.choose`.
             committed: (k, A) normalised, the chunk's first k actions, 0 < k < H: they are going to
-                be executed anyway and are held fixed while the others are sampled to follow them.
+                be executed anyway and are held fixed while the others are sampled to follow them,
+                in guided and unguided rows; the sample has them as they are given, not clipped.
         """
 
 

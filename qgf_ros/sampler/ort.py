@@ -9,7 +9,8 @@ from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.policy import SAMPLER, Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
 
-INPUTS = {"obs", "noise", "w"}
+GUARDS = {"guide", "low", "high", "disagreement", "ratio_cap"}
+INPUTS = {"obs", "noise", "w", "fixed", "committed"} | GUARDS
 
 
 class OnnxSampler:
@@ -48,6 +49,14 @@ class OnnxSampler:
                 f"{policy.folder / SAMPLER} is not a sampler of this version; run `qgf export`"
             )
         self._outputs = list(Sample.__dataclass_fields__)
+        self._policy = policy
+        self._free = {
+            "fixed": np.zeros(policy.flat_dim, bool),
+            "committed": np.zeros(policy.flat_dim, np.float32),
+        }
+        # Of the guards that were last asked for: they change seldom, and are many numbers.
+        self._off = guard_inputs(UNGUARDED, policy)
+        self._guards, self._guarded = UNGUARDED, self._off
         warm_up(self, policy)
 
     def __call__(
@@ -63,5 +72,40 @@ class OnnxSampler:
             "obs": np.broadcast_to(obs, (count, len(obs))).astype(np.float32),
             "noise": np.ascontiguousarray(noise, np.float32),
             "w": np.full(count, weight, np.float32),
+            **(self._inputs(guards) if weight > 0 else self._off),
+            **self._held(committed),
         }
         return Sample(*self._session.run(self._outputs, feed))
+
+    def _inputs(self, guards: Guards) -> dict[str, np.ndarray]:
+        if guards is not self._guards:
+            self._guards, self._guarded = guards, guard_inputs(guards, self._policy)
+        return self._guarded
+
+    def _held(self, committed: np.ndarray | None) -> dict[str, np.ndarray]:
+        if committed is None:
+            return self._free
+        values = np.zeros(self._policy.flat_dim, np.float32)
+        values[: committed.size] = committed.ravel()
+        return {"fixed": np.arange(len(values)) < committed.size, "committed": values}
+
+
+def guard_inputs(guards: Guards, policy: Policy) -> dict[str, np.ndarray]:
+    """The sampler's inputs `GUARDS`; see `training.explicit.GuidedSampler.forward`."""
+    steps, flat = policy.description.flow.denoise_steps, policy.flat_dim
+    step = np.arange(steps)
+    window = (step >= guards.skip_first) & (step >= steps - (guards.last or steps))
+    names = policy.contract.action_names
+    only = np.array([not guards.only or name in guards.only for name in names])
+    low, high = np.full(flat, -np.inf), np.full(flat, np.inf)
+    if guards.support:
+        box = policy.description.support
+        assert box is not None  # `guards_of` has seen to it
+        low, high = np.array(box.low), np.array(box.high)
+    return {
+        "guide": window[:, None] & np.tile(only, policy.horizon),
+        "low": low.astype(np.float32),
+        "high": high.astype(np.float32),
+        "disagreement": np.array(guards.disagreement, np.float32),
+        "ratio_cap": np.array(guards.ratio_cap, np.float32),
+    }

@@ -9,7 +9,8 @@ import yaml
 from qgf_make import contract, description, tensors, velocity_dict
 
 from qgf_ros.errors import CriterionNotMet, DataRefused
-from qgf_ros.policy import load_policy, write_policy
+from qgf_ros.policy import Support, load_policy, write_policy
+from qgf_ros.sampler.base import UNGUARDED
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -22,8 +23,9 @@ from training.data.episodes import Episode, EpisodeArrays
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "tiny"
     own = contract()
-    d = description(own)
-    write_policy(folder, d, tensors(own, d))
+    d = description(own, support=Support((-0.05,) * 10, (0.05,) * 10))
+    weights = tensors(own, d)
+    write_policy(folder, d, weights)
     return folder, export_module.export(folder)
 
 
@@ -37,8 +39,8 @@ class Tampered:
 
         self._real = OnnxSampler(policy, device)
 
-    def __call__(self, obs, noise, weight, guards=None, committed=None):
-        sample = self._real(obs, noise, weight)
+    def __call__(self, obs, noise, weight, *guarded):
+        sample = self._real(obs, noise, weight, *guarded)
         return dataclasses.replace(sample, action=self.change(sample.action.copy()))
 
 
@@ -68,6 +70,29 @@ def not_a_number(action):
 
 def test_parity_sees_one_number_that_is_off(exported, monkeypatch):
     assert parity_with(exported[0], off_by_little, monkeypatch) > 1
+
+
+class Forgetful(Tampered):
+    """The exported sampler, which has not heard of one kind of guard."""
+
+    forgotten = ""
+
+    def __call__(self, obs, noise, weight, guards=UNGUARDED, committed=None):
+        known = {f.name: f.default for f in dataclasses.fields(guards) if f.name == self.forgotten}
+        known = dataclasses.replace(guards, **known)
+        return self._real(
+            obs, noise, weight, known, None if self.forgotten == "committed" else committed
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["disagreement", "ratio_cap", "only", "skip_first", "support", "committed"]
+)
+def test_parity_sees_a_guard_that_is_not_there(exported, monkeypatch, name):
+    monkeypatch.setattr(Forgetful, "forgotten", name)
+    monkeypatch.setattr(export_module, "OnnxSampler", Forgetful)
+    monkeypatch.setattr(export_module, "ROUNDS", 1)
+    assert export_module.parity(load_policy(exported[0])).largest_error > 1
 
 
 @pytest.mark.parametrize("share", ["one", "all"])

@@ -1,0 +1,52 @@
+"""The node's `guidance.*` parameters as guards that fit its policy, or the reason why they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from qgf_ros.errors import UsageError
+from qgf_ros.policy import Policy
+from qgf_ros.sampler.base import Guards
+
+
+def guards_of(values: Mapping[str, Any], policy: Policy) -> Guards:
+    """Guards from the values of all parameters, each of which is in its range already.
+
+    Raises:
+        UsageError: together, or with this policy, they mean nothing.
+    """
+    d, names = policy.description, policy.contract.action_names
+    only = tuple(filter(None, map(str.strip, values["guidance.only"].split(","))))
+    guards = Guards(
+        skip_first=values["guidance.skip_first"],
+        last=values["guidance.last"],
+        disagreement=values["guidance.disagreement"],
+        only=only,
+        support=values["guidance.support"],
+        ratio_cap=values["guidance.ratio_cap"],
+        keep_best=values["guidance.keep_best"],
+    )
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise UsageError(
+            f"guidance.only names {', '.join(unknown)}; the policy's actions are {', '.join(names)}"
+        )
+    steps = d.flow.denoise_steps
+    if guards.skip_first >= steps:
+        raise UsageError(
+            f"guidance.skip_first is {guards.skip_first} of {steps} denoising steps, which leaves "
+            f"none; allowed: up to {steps - 1} (beta inf switches guidance off)"
+        )
+    if guards.support and d.support is None:
+        raise UsageError(
+            f"guidance.support is true, but {policy.folder} stores no range of its data; "
+            "train the policy again, or leave the guard off"
+        )
+    if guards.disagreement < math.inf and d.critic.members < 2:
+        raise UsageError(
+            f"guidance.disagreement is {guards.disagreement:g}, but the critic has 1 member, which "
+            "never disagrees; train one with 2 or more, or leave the guard off (inf)"
+        )
+    return guards
