@@ -175,7 +175,12 @@ def test_fault_075_whenever_it_is_stopped_the_robot_rests_and_nothing_old_comes_
             woken, count = time.time_ns(), len(robot.passed)
             began = proc.send(signal.SIGCONT)
             robot.wait(lambda at=began: robot.moves(at), 8, "motion again", proc)
-            fresh = [p.msg for p in robot.passed[count:] if p.msg.owner == "/qgf"]
+            fresh = robot.wait(
+                lambda begin=count: [p.msg for p in robot.passed[begin:] if p.msg.owner == "/qgf"],
+                2,
+                "what was passed",
+                proc,
+            )
             assert all(ros.ns(m.execute_at) >= woken - T * 1e9 for m in fresh), "stale"
             assert fresh[0].epoch > epoch, "what was begun before the stop is void"
         no_burst(robot)
