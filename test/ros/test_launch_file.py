@@ -38,6 +38,7 @@ LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"
 DOMAIN = 60 + os.getpid() % 40  # of this process alone
 PROCESSES = ("qgf_node", "qgf_gate", "qgf_sim")
 PATIENCE = 20  # s, for what takes about two
+WISH = {"ros__parameters": {"enable_on_start": True}}  # of a parameter file; only a launch may
 needs_launch = pytest.mark.skipif(
     find_spec("launch_ros") is None,
     reason="launch_ros is not importable: there is no wheel of it, it comes with an apt ROS 2",
@@ -272,9 +273,8 @@ def test_the_arm_moves_and_ctrl_c_ends_all_processes_well(launch, listen, argume
 @needs_launch
 def test_fault_113_without_simulation_nothing_moves_until_enable(launch, start, listen, tmp_path):
     """In a namespace, on live state from a simulation, with a file that asks for the contrary."""
-    wish = {"ros__parameters": {"enable_on_start": True}}
     file = tmp_path / "wish.yaml"
-    file.write_text(json.dumps({"/left/qgf": wish, "/**": wish}))  # is YAML, and has no aliases
+    file.write_text(json.dumps({"/**": WISH}))  # is YAML, and has no aliases
     listener = listen("left")
     start(f"{get_package_prefix('qgf_ros')}/lib/qgf_ros/qgf_sim", "--ros-args", "-r", "__ns:=/left")
     arguments = ("policy:=planar_arm", "use_sim_time:=true", "namespace:=left")
@@ -286,6 +286,16 @@ def test_fault_113_without_simulation_nothing_moves_until_enable(launch, start, 
     listener.spin(PATIENCE, enough=10)
     assert len(listener.commands) >= 10, launched.text
     assert launched.ctrl_c()[0] == 0
+
+
+@needs_launch
+@pytest.mark.parametrize("keys", [("/left/qgf", "/**"), ("/**", "/**/qgf"), ("/left/*",), ()])
+def test_fault_113_a_file_whose_keys_could_outdo_the_launch_starts_nothing(launch, tmp_path, keys):
+    file = tmp_path / "wish.yaml"
+    file.write_text(json.dumps(dict.fromkeys(keys, WISH)))
+    launched = launch("policy:=planar_arm", f"params_file:={file}")
+    assert launched.process.wait(PATIENCE) == 1
+    assert "its one key must be /**" in launched.text and "process started" not in launched.text
 
 
 @needs_launch
