@@ -218,7 +218,7 @@ def test_fault_072_before_the_first_candidate_it_ends_without_a_word(domain):
         ({"policy": "planar_arm", "contract": "x.yaml"}, 2, "give either policy or contract"),
         ({"policy": "nowhere"}, 4, "no policy folder"),
         ({"contract": "/nowhere.yaml"}, 2, "cannot read /nowhere.yaml"),
-        ({"policy": "planar_arm", "owners": "qgf,/qgf"}, 2, "each once"),
+        ({"policy": "planar_arm", "owners": "qgf,/qgf"}, 2, "name each once"),
         ({"policy": "planar_arm", "owners": "a b"}, 2, "owners is 'a b'"),
         ({"policy": "planar_arm", "owners": "''"}, 2, "owners"),
         ({"policy": "planar_arm", "command_timeout": -1.0}, 2, "command_timeout is -1; allowed: 0"),
