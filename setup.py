@@ -147,7 +147,16 @@ EXTRAS = {
         "colcon-common-extensions",
     ],
     "bench": ["jax", "jaxlib"],
-    "dev": ["pytest", "pytest-xdist", "hypothesis", "h5py", "ruff", "mypy", "types-PyYAML"],
+    "dev": [
+        "pytest",
+        "pytest-rerunfailures",
+        "pytest-xdist",
+        "hypothesis",
+        "h5py",
+        "ruff",
+        "mypy",
+        "types-PyYAML",
+    ],
 }
 
 setup(

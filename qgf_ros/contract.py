@@ -195,17 +195,28 @@ class ObservationSource(Source):
 
 @dataclass(frozen=True)
 class Limit:
-    """Range of one command value, and how fast it may change. Units are the action's, and per s."""
+    """Range of one command value, and how fast it may change. Units are the action's, and per s.
+
+    Of a position `rate` is the velocity. Of a velocity it is the acceleration, and `acceleration`
+    is not given. Without the later keys there is no such limit.
+    """
 
     min: float
     max: float
     rate: float
+    acceleration: float = later(math.inf)  # per s^2
+    jerk: float = later(math.inf)  # per s^3
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
             raise ValueError(f"min {self.min} must be below max {self.max}, both finite")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise ValueError(f"rate is {self.rate}; it must be positive and finite")
+        for key in ("acceleration", "jerk"):
+            if not getattr(self, key) > 0:
+                raise ValueError(
+                    f"{key} is {getattr(self, key)}; it must be positive, or left out for no limit"
+                )
 
 
 # What a representation does when it has to hold, and the only answer that is safe for it.
@@ -288,6 +299,19 @@ class ActionSpec(Source):
             stuck = [n for n, limit in self.limits.items() if not limit.min <= 0 <= limit.max]
             if stuck:
                 raise ValueError(f"a velocity that cannot be zero cannot stop: {', '.join(stuck)}")
+            twice = [n for n, limit in self.limits.items() if limit.acceleration < math.inf]
+            if twice:
+                raise ValueError(
+                    f"the rate of a velocity is its acceleration; leave acceleration out of {', '.join(twice)}"
+                )
+        else:
+            alone = [
+                n for n, limit in self.limits.items() if limit.jerk < limit.acceleration == math.inf
+            ]
+            if alone:
+                raise ValueError(
+                    f"jerk limits how an acceleration changes; give the acceleration of {', '.join(alone)} too"
+                )
 
     @property
     def labels_of_joints(self) -> tuple[str, ...]:

@@ -108,8 +108,10 @@ class Normalizer:
         """(..., O) z-scores -> robot units, float64."""
         return self.obs_mean + self.obs_std * np.asarray(obs, dtype=np.float64)
 
-    def normalize_action(self, action: np.ndarray, obs: np.ndarray | None = None) -> np.ndarray:
-        """(..., H, A) in robot units -> [-1, 1], clipped, float32.
+    def normalize_action(
+        self, action: np.ndarray, obs: np.ndarray | None = None, clip: bool = True
+    ) -> np.ndarray:
+        """(..., H, A) in robot units -> [-1, 1], float32; without `clip` what lies beyond stays there.
 
         obs: (..., O) in robot units, where each chunk begins. Only relative actions need it; without
         them action may be (..., A).
@@ -117,12 +119,21 @@ class Normalizer:
         varied = self.action_half_range > 0
         scale = np.where(varied, self.action_half_range, 1.0)
         unit = np.where(varied, (action - self._origin(obs) - self.action_center) / scale, 0.0)
-        return np.clip(unit, -1, 1).astype(np.float32)
+        return (np.clip(unit, -1, 1) if clip else unit).astype(np.float32)
 
     def unnormalize_action(self, action: np.ndarray, obs: np.ndarray | None = None) -> np.ndarray:
         """(..., H, A) in [-1, 1] -> robot units, float64; obs as in `normalize_action`."""
         unit = np.asarray(action, dtype=np.float64)
         return self._origin(obs) + self.action_center + self.action_half_range * unit
+
+    def action_bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest action, (A,) each in robot units, that [-1, 1] can mean, where what a
+        relative action is relative to lies within low..high, (A,)."""
+        relative = self.action_reference >= 0
+        middle, half = self.action_center, self.action_half_range
+        return np.where(relative, low, 0.0) + middle - half, np.where(
+            relative, high, 0.0
+        ) + middle + half
 
     def _origin(self, obs: np.ndarray | None) -> np.ndarray | float:
         if (self.action_reference < 0).all():

@@ -151,7 +151,7 @@ class Sanity:
 
 @dataclass(frozen=True)
 class Support:
-    """Where the recorded chunks lie: a range for each of the D numbers, normalised actions."""
+    """Where recorded numbers lie: a range for each, normalised."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -161,7 +161,7 @@ class Support:
         ordered = all(a <= b for a, b in zip(self.low, self.high))
         if len(self.low) != len(self.high) or not finite or not ordered:
             raise ValueError(
-                f"support has {len(self.low)} and {len(self.high)} numbers; it needs as many, finite, low <= high"
+                f"{len(self.low)} numbers low and {len(self.high)} high; a range needs both, finite, low <= high"
             )
 
 
@@ -190,7 +190,8 @@ class PolicyDescription:
     beta: Beta
     sanity: Sanity
     description: str = ""
-    support: Support | None = None
+    support: Support | None = None  # of chunks, D numbers
+    states: Support | None = None  # of observations, O numbers
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -260,7 +261,7 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     except (UsageError, KeyError, ValueError) as error:
         raise PolicyRefused(f"{folder}: {error}; train or export the policy again") from None
     if contract is not None:
-        _check_fits(folder, own, contract)
+        check_fits(folder, own, contract)
     obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
     sizes = (len(normalizer.obs_mean), len(normalizer.action_center))
     if sizes != (obs, len(own.action_names)):
@@ -283,6 +284,11 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     if support is not None and len(support.low) != flat:
         raise PolicyRefused(
             f"{folder}: support has {len(support.low)} numbers, a chunk of the contract {flat}"
+        )
+    states = description.states
+    if states is not None and len(states.low) != obs:
+        raise PolicyRefused(
+            f"{folder}: states has {len(states.low)} numbers, an observation of the contract {obs}"
         )
     steps = description.flow.denoise_steps
     tensors = {}
@@ -491,7 +497,7 @@ def _tensors(
     return tensors
 
 
-def _check_fits(folder: Path, own: Contract, robot: Contract) -> None:
+def check_fits(folder: Path, own: Contract, robot: Contract) -> None:
     """Both sides of every difference that changes what a number means."""
     a, b = own.to_dict(), robot.to_dict()
     differences = [

@@ -11,10 +11,13 @@ import torch
 
 from qgf_ros.contract import Contract
 from qgf_ros.normalizer import Normalizer
+from qgf_ros.policy import Support
 from training.config import FitConfig
 from training.critics import ChunkBatch, monte_carlo
 from training.data.chunks import Chunks, ChunkTable
 from training.data.goals import Hindsight, Shares
+
+STATE_TAIL = 1e-4  # of the observations at either end, which do not widen the box of known states
 
 
 class Batches(Protocol):
@@ -107,3 +110,15 @@ def some(batches: Batches, count: int, seed: int) -> ChunkBatch:
     rng = np.random.default_rng([20267, seed])
     rows = rng.choice(len(batches), min(count, len(batches)), replace=False)
     return batches.cut(rows, rng, to_go=False)[1]
+
+
+def state_box(seen: ChunkBatch) -> Support:
+    """The range of each observed number (O,), normalised, but for one in 10,000 at either end.
+
+    At least the outermost is left out: one bad row must not blind the node to all others. Where
+    policy and critic were told different goals, both count.
+    """
+    parts = [p.double().numpy() for p in (seen.obs, seen.next_obs, seen.flow_obs) if p is not None]
+    low = np.min([np.quantile(p, STATE_TAIL, axis=0, method="higher") for p in parts], axis=0)
+    high = np.max([np.quantile(p, 1 - STATE_TAIL, axis=0, method="lower") for p in parts], axis=0)
+    return Support(tuple(np.minimum(low, high).tolist()), tuple(high.tolist()))

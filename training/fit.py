@@ -35,7 +35,7 @@ from qgf_ros.policy import (
     write_policy,
 )
 from training import checkpoint
-from training.batches import made, some, tensors
+from training.batches import made, some, state_box, tensors
 from training.calibration import guidance_scale, held_out
 from training.config import FitConfig
 from training.critics import iql, monte_carlo, sarsa
@@ -250,6 +250,7 @@ def _fit(
         beta=betas,
         sanity=sanity,
         support=Support(box.low, box.high),
+        states=state_box(some(batches, MEASURED, config.seed)),
         provenance=dict(provenance)
         | {
             "contract_sha256": contract.hash,

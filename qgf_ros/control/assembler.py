@@ -6,18 +6,27 @@ newest message of a source is kept. Nothing missing is ever filled in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.contract import Contract
+from qgf_ros.contract import Contract, ObservationSource
+from qgf_ros.control.bounds import Bounds
+from qgf_ros.control.frozen import Frozen
+from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 
 FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
+# How far a message may be behind the newest source when it comes, the largest of: periods, a share of
+# its own max_age (cameras are late by more than two periods, and their owners say so there), and the
+# time that a wireless link or a busy executor takes at times [s].
+SKEW_PERIODS, SKEW_SHARE, SKEW_LEAST = 2, 1 / 3, 1 / 30
+QUATERNION_LENGTHS = (0.9, 1.1)  # what is meant as a rotation; beyond it something is broken
 LARGEST = float(
     np.finfo(np.float32).max
 )  # the networks' arithmetic: beyond it a number is infinite
-NO_STATE = "not finite, or held a quaternion of zeros"
+NO_STATE = "not finite, or held a quaternion that is not of length 1"
 
 
 @dataclass(frozen=True)
@@ -32,19 +41,36 @@ class Observation:
 @dataclass(frozen=True)
 class _Latest:
     stamp: int
+    receipt: int
     values: np.ndarray
 
 
 class Assembler:
-    """One slot per source. `push` may be called from another thread than `assemble`."""
+    """One slot per source. `push` may be called from another thread than `assemble`.
 
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
-        self._source = {o.name: o for o in contract.observations}
+    state_bound: a state further outside of the policy's box is refused [widths], see bounds.py.
+    hold_if_frozen: a frozen sensor is a problem, not a warning alone.
+    """
+
+    def __init__(
+        self, contract: Contract, bounds: Bounds | None = None, notices: Notices | None = None
+    ) -> None:
+        """bounds: those of the policy; None: any finite state is one. notices: where warnings go."""
+        self._sources = {o.name: o for o in contract.observations}
         self._width = {o.name: len(o.labels) for o in contract.observations}
-        self._topic = {o.name: o.topic for o in contract.observations}
+        self._rotations = {o.name: _quaternions(o) for o in contract.observations}
+        self._delay = {o.name: round(o.delay * 1e9) for o in contract.observations}
+        self._max_age = {o.name: round(contract.max_age(o) * 1e9) for o in contract.observations}
+        least = round(max(SKEW_PERIODS * contract.time.period, SKEW_LEAST) * 1e9)
+        self._max_skew = {n: max(least, round(SKEW_SHARE * a)) for n, a in self._max_age.items()}
+        if contract.outcome.goal is not None:  # what was said once is true at every moment
+            del self._max_skew[contract.outcome.goal.observation]
+        self.bounds = bounds
+        self._notices = notices or Notices()
+        self._frozen = Frozen(contract)
+        self._unstamped: set[str] = set()
+        self.state_bound, self.hold_if_frozen = 1.0, False
         self.dropped = 0
-        self.state_score = float("nan")  # see bounds.py
         self.clear()
 
     def clear(self) -> None:
@@ -52,6 +78,8 @@ class Assembler:
         self._latest: dict[str, _Latest] = {}
         self._broken: dict[str, Problem] = {}
         self._nonfinite: set[str] = set()  # whose newest message was not finite
+        self._frozen.clear()
+        self.state_score = float("nan")  # of the last observation, see bounds.py
 
     def push(self, name: str, stamp: int, receipt: int, values: np.ndarray) -> None:
         """Offers a message. What cannot be used is counted, and the last good one is kept.
@@ -60,6 +88,7 @@ class Assembler:
             stamp: when the values were true; 0 is no stamp, and then `receipt` counts.
             values: the numbers of the message, in the order of the source's `labels`.
         """
+        source = self._sources[name]
         if values.shape != (self._width[name],):
             self.reject(
                 name,
@@ -67,12 +96,16 @@ class Assembler:
                 f"{values.shape[0]} numbers where {self._width[name]} are expected",
             )
             return
-        values = self._source[name].features(values)
-        if not (np.abs(values) <= LARGEST).all():  # NaN compares false
-            self.dropped += 1  # the last good one ages until it is too old
+        features = source.features(values)
+        lengths = (math.hypot(*values[part]) for part in self._rotations[name])
+        low, high = QUATERNION_LENGTHS
+        if not ((np.abs(features) <= LARGEST).all() and all(low <= n <= high for n in lengths)):
+            self.dropped += 1  # the last good one ages until it is too old; NaN compares false
             self._nonfinite.add(name)
             return
-        stamp = stamp or receipt
+        if stamp == 0:
+            stamp = receipt
+            self._unstamped_came(source, receipt)
         if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
             self.reject(
                 name, "STATE_FUTURE", f"stamped {(stamp - receipt) * 1e-9:.3f} s in the future"
@@ -82,58 +115,121 @@ class Assembler:
         if held is not None and stamp < held.stamp:
             self.dropped += 1
             return
-        self._latest[name] = _Latest(stamp, np.array(values, dtype=np.float64))
+        latest = _Latest(stamp, receipt, np.array(features, dtype=np.float64))
+        self._latest[name] = latest
+        self._frozen.heard(name, latest.values)
         self._broken.pop(name, None)
         self._nonfinite.discard(name)
+
+    def _unstamped_came(self, source: ObservationSource, now: int) -> None:
+        """Said once: whoever has such a driver has read it, and may have no other."""
+        if source.stamp == "header" and source.name not in self._unstamped:
+            self._unstamped.add(source.name)
+            said = f"{source.topic} has stamp 0; the time of arrival counts"
+            self._notices.note(now, Problem(f"STAMP_ZERO:{source.topic}", said))
 
     def reject(self, name: str, code: str, detail: str) -> None:
         """Notes that a source's newest message is unusable; it stays so until a good one comes."""
         self.dropped += 1
-        self._broken[name] = Problem(
-            f"{code}:{self._topic[name]}", f"{self._topic[name]}: {detail}"
-        )
+        topic = self._sources[name].topic
+        self._broken[name] = Problem(f"{code}:{topic}", f"{topic}: {detail}")
+
+    def sent(self, now: int, values: np.ndarray | None) -> None:
+        """What the robot was sent at `now`, (A,); None: nothing. Once per period."""
+        self._frozen.sent(now, values)
 
     def assemble(self, now: int) -> Observation | Problem:
         """The observation at tick `now`, or the first problem in the contract's order."""
-        for name in self._width:
+        self.state_score = float("nan")
+        latest = dict(self._latest)  # one look: `push` goes on meanwhile
+        problem = self._missing(latest) or self._untimely(now, latest) or self._stuck(now)
+        if problem is not None:
+            return problem
+        vector = np.concatenate([latest[name].values for name in self._sources])
+        if self.bounds is not None:
+            judged = self.bounds.judge(vector, self.state_bound)
+            self.state_score = judged.score
+            if judged.problem is not None:
+                return judged.problem
+            if judged.warning is not None:
+                self._notices.note(now, judged.warning)
+        return Observation(
+            vector=vector,
+            stamp=max(m.stamp for m in latest.values()),
+            age=max(self._age(now, n, m) for n, m in latest.items()) * 1e-9,
+        )
+
+    def _missing(self, latest: dict[str, _Latest]) -> Problem | None:
+        """Sources whose newest message cannot be used, or that have none."""
+        for name in self._sources:
             broken = self._broken.get(name)  # one look: `push` may clear it meanwhile
             if broken is not None:
                 return broken
-        missing = [self._topic[n] for n in self._width if n not in self._latest]
-        if missing:
-            bad = [self._topic[n] for n in self._width if n in self._nonfinite - set(self._latest)]
-            return Problem(
-                "STATE_MISSING:" + ",".join(missing),
-                f"waiting for {', '.join(missing)}"
-                + (f"; on {', '.join(bad)} came only messages that were {NO_STATE}" if bad else ""),
-            )
-        ages = self.ages(now)
-        for source in self._contract.observations:
-            limit = self._contract.max_age(source)
-            if ages[source.name] > limit:
-                age, spoilt = ages[source.name], source.name in self._nonfinite
+        missing = [s.topic for n, s in self._sources.items() if n not in latest]
+        if not missing:
+            return None
+        bad = [s.topic for n, s in self._sources.items() if n in self._nonfinite - set(latest)]
+        return Problem(
+            "STATE_MISSING:" + ",".join(missing),
+            f"waiting for {', '.join(missing)}"
+            + (f"; on {', '.join(bad)} came only messages that were {NO_STATE}" if bad else ""),
+        )
+
+    def _untimely(self, now: int, latest: dict[str, _Latest]) -> Problem | None:
+        """Sources that are too old, from the future, or of another moment than the others."""
+        for name, source in self._sources.items():
+            age, limit = self._age(now, name, latest[name]), self._max_age[name]
+            if age > limit:
+                spoilt = name in self._nonfinite
                 return Problem(
                     f"STATE_{'NONFINITE' if spoilt else 'STALE'}:{source.topic}",
-                    f"{source.topic} is {age:.3f} s old, allowed {limit:.3f} s"
+                    f"{source.topic} is {age * 1e-9:.3f} s old, allowed {limit * 1e-9:.3f} s"
                     + (f"; newer messages were {NO_STATE}" if spoilt else ""),
                 )
-            if ages[source.name] < -FUTURE_TOLERANCE:
+            if age * 1e-9 < -FUTURE_TOLERANCE:
                 return Problem(
                     f"STATE_FUTURE:{source.topic}",
-                    f"{source.topic} is {-ages[source.name]:.3f} s ahead of the clock",
+                    f"{source.topic} is {-age * 1e-9:.3f} s ahead of the clock",
                 )
-        latest = [self._latest[n] for n in self._width]
-        return Observation(
-            vector=np.concatenate([m.values for m in latest]),
-            stamp=max(m.stamp for m in latest),
-            age=max(ages.values()),
-        )
+        newest = max(m.stamp for m in latest.values())
+        for name, limit in self._max_skew.items():
+            # When it came, not now: a slow source waits for its next message, and max_age says for
+            # how long. A source's `delay` is no skew either: the policy has learnt with it.
+            behind = min(newest, latest[name].receipt) - latest[name].stamp
+            if behind > limit:
+                topic = self._sources[name].topic
+                return Problem(
+                    f"STATE_SKEW:{topic}",
+                    f"{topic} came {behind * 1e-9:.3f} s behind the newest topic, "
+                    f"allowed {limit * 1e-9:.3f} s",
+                )
+        return None
+
+    def _stuck(self, now: int) -> Problem | None:
+        """Sensors that do not answer to what is commanded."""
+        for name, source in self._sources.items():
+            if not (seconds := self._frozen.seconds(name, now)):
+                continue
+            said = f"{source.topic} has repeated itself for {seconds:.1f} s of commanded motion"
+            self._notices.note(now, Problem(f"FROZEN:{source.topic}", said))
+            if self.hold_if_frozen:
+                return Problem(f"STATE_FROZEN:{source.topic}", said)
+        return None
+
+    def _age(self, now: int, name: str, message: _Latest) -> int:
+        return now - message.stamp + self._delay[name]
 
     def ages(self, now: int) -> dict[str, float]:
         """Age of each source's newest good message [s], NaN where there is none."""
         return {
-            o.name: (now - m.stamp) * 1e-9 + o.delay
-            if (m := self._latest.get(o.name))
-            else float("nan")
-            for o in self._contract.observations
+            name: self._age(now, name, m) * 1e-9 if (m := self._latest.get(name)) else float("nan")
+            for name in self._sources
         }
+
+
+def _quaternions(source: ObservationSource) -> list[slice]:
+    """Where the quaternions stand among the numbers of a message."""
+    if source.encoding == "identity":
+        return []
+    starts = [i for i, label in enumerate(source.labels) if label.endswith("orientation.x")]
+    return [slice(i, i + 4) for i in starts]

@@ -41,6 +41,7 @@ class Sampled:
     guidance_ratio: float
     share_clipped: float
     guards: tuple[str, ...]
+    seam_jump: float  # share of the command's range; NaN: there was no chunk before
     share_executed: float  # of the chunk before
     inference_seconds: float
     age: float
@@ -54,6 +55,7 @@ class Choice:
     action: np.ndarray  # (H, A) robot units
     share_clipped: float
     guards: tuple[str, ...]
+    credible: bool  # some candidate's Q and gradient are sane; else the action is unguided
 
 
 def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
@@ -91,7 +93,20 @@ def choose(sample: Sample | None, policy: Policy, obs: np.ndarray) -> Choice | P
         action=normalizer.unnormalize_action(flat, normalizer.unnormalize_obs(obs)),
         share_clipped=float(np.mean(np.abs(flat) >= SATURATED)),
         guards=() if sane.all() else ("q_invalid",),
+        credible=bool(sane.any()),
     )
+
+
+def blend(old: np.ndarray, new: np.ndarray, steps: int) -> np.ndarray:
+    """(K, A): over the first `steps` actions linearly from what `old` goes on with to `new`.
+
+    old: (k, A), new: (K, A), both from the same tick on. Where `old` ends sooner, so does the blend.
+    """
+    count = min(steps, len(old), len(new))
+    share = (np.arange(1, count + 1) / (count + 1))[:, None]
+    blended = new.copy()
+    blended[:count] = old[:count] + share * (new[:count] - old[:count])
+    return blended
 
 
 def _sane_q(q: np.ndarray, sanity: Sanity) -> np.ndarray:

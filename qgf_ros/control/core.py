@@ -9,26 +9,28 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
-from qgf_ros.control.chunk import Chunk, Sampled, choose, draw_noise
-from qgf_ros.control.gate import Candidate, Gate, Output
+from qgf_ros.control.bounds import Bounds
+from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
+from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
-from qgf_ros.control.latency import Latency
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.sampling import Build, Sampling
+from qgf_ros.control.schedule import Schedule
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
+from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import UNGUARDED, Guards
+from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
 
 MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is late
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
-HUNG = 1.0  # s without an answer of the sampler: it will not come
-FAILURES, FAILURES_WITHIN = 3, 10.0  # of the sampler, s: then it is a FAULT
+
+ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
 
 
 @dataclass
@@ -50,6 +52,9 @@ class TickResult:
     output: Output
     sampled: Sampled | None
     seconds: float  # the tick took
+    observation_age: float | None = None  # s, of the oldest source; None: no observation
+    assemble_seconds: float = 0.0
+    gate_seconds: float = 0.0
 
 
 class ControlCore:
@@ -69,24 +74,32 @@ class ControlCore:
         beta: float | None = None,
         num_candidates: int = 1,
         wait: float = 0.5,
+        blend_steps: int = 0,
+        real_time_chunking: bool = False,
+        build: Build | None = None,
+        timed: Iterable[float] = (),
     ) -> None:
         """
         Args:
             seed: of the noise, which is a function of (seed, observation stamp).
             beta: temperature; None: the policy's default.
             wait: share of a period that a tick waits for its own sample before it goes on without.
+            blend_steps: see `Schedule`.
+            real_time_chunking: samples while the last chunk goes on, and the actions that will be
+                executed meanwhile are held fixed; else a chunk is sampled in the tick it begins in.
+            build, timed: see `Sampling`.
         """
         contract = policy.contract
         self.policy = policy
         self.notices = Notices()
-        self.assembler = Assembler(contract)
+        self.assembler = Assembler(contract, Bounds(policy), self.notices)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
+        self.gate.expect(*policy.normalizer.action_bounds(*contract.limits[:2]))
         self.tuning = Tuning(
             policy.description.beta.default if beta is None else beta, num_candidates
         )
         self.forbidden: Callable[[], Problem | None] = lambda: None  # a word from outside, per tick
-        self.inference_latency = Latency()
         self.overruns = 0
         self.ticks = 0
         self.sequence = 0
@@ -95,15 +108,28 @@ class ControlCore:
         self._owner = owner
         self._seed = seed
         self._period = round(contract.time.period * 1e9)
-        self._wait = wait * contract.time.period
-        self._execute_steps = contract.time.execute_steps
         self._names = contract.action_names
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
-        self._pending: int | None = None  # start of the request that is being sampled
-        self._pending_ticks = 0
-        self._failures: deque[tuple[int, str]] = deque(maxlen=16)
-        self._suspect = False  # the sampler failed or was late: it has to prove itself again
+        self._real_time = real_time_chunking
+        self._swapped = False  # the current chunk is of the policy before
+        if real_time_chunking and contract.time.horizon < 2:
+            raise UsageError(
+                "real_time_chunking is on, and the policy's chunks have 1 action, so that none is left "
+                "while the next chunk is sampled; it needs 2 or more: switch it off"
+            )
+        low, high, _ = contract.limits
+        self.schedule = Schedule(self._period, high - low, blend_steps)
+        self.sampling = Sampling(
+            policy,
+            inference,
+            wait=wait * contract.time.period,
+            fault=self.supervisor.fault,
+            build=build,
+            timed=timed,
+        )
+        self.inference_latency = self.sampling.latency
+        self._assembled: tuple[float | None, float] = (None, 0.0)  # age and time of the last one, s
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
         self.epoch = 0
         self._begin_epoch(None)
@@ -133,22 +159,44 @@ class ControlCore:
         """Clears FAULT and HOLD; the robot has to be enabled again."""
         with self._lock:
             self._estop = None
-            self._pending = None  # a sampler that still hangs is found out again
-            self._failures.clear()
-            self._suspect = False
+            self.sampling.forget()
             self.supervisor.reset()
 
-    def estop(self) -> None:
+    def estop(self, problem: Problem = ESTOP) -> None:
         """Latches FAULT at the next tick. Only `reset` releases it."""
-        self._estop = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+        self._estop = problem
 
-    def clock_jumped(self) -> None:
-        """The control clock went back: what was buffered belongs to another time."""
+    def swap(
+        self,
+        policy: Policy,
+        sampler: Sampler,
+        beta: float | None = None,
+        timed: Iterable[float] = (),
+    ) -> None:
+        """Between two ticks another policy for the same robot.
+
+        The current chunk goes on until the first sample of the new one is there; the gate goes on
+        from what was last sent. A FAULT stays, and a HOLD ends as it does otherwise.
+
+        Args:
+            beta: from now on; None: as it is.
+        """
+        with self._lock:
+            self.policy = policy
+            self.assembler.bounds = Bounds(policy)
+            self.sampling.swap(policy, sampler, timed)
+            self._swapped = True
+            if beta is not None:
+                self.tuning.beta = beta
+
+    def clock_jumped(self) -> TickResult:
+        """The control clock jumped, back or ahead: what was buffered belongs to another time."""
         with self._lock:
             self.assembler.clear()
-            self.supervisor.interrupt(
-                Problem("CLOCK_JUMP", "the clock went back; waiting for fresh state")
-            )
+            problem = Problem("CLOCK_JUMP", "the clock jumped; waiting for fresh state")
+            self.supervisor.interrupt(problem)
+            # The next tick is the hold's first.
+            return TickResult(self.supervisor.state, problem, None, NOTHING, None, 0.0)
 
     def clock_stopped(self, now: int) -> TickResult:
         """Instead of a tick while the control clock stands still: brings the robot to a hold."""
@@ -169,10 +217,7 @@ class ControlCore:
     def takeover(self, owner: str) -> None:
         """Somebody else's commands reach the robot: HOLD, and no motion until `enable`."""
         with self._lock:
-            self.supervisor.enabled = False
-            self.supervisor.interrupt(
-                Problem("TAKEOVER", f"{owner} commands the robot; when it is done, call ~/enable")
-            )
+            self.supervisor.takeover(owner)
 
     def explicit_hold(self, now: int) -> Candidate:
         """The candidate by which an outside gate holds at once, rather than after its timeout."""
@@ -195,23 +240,28 @@ class ControlCore:
         with self._lock:
             self.ticks += 1
             state, sampled, candidate = self._decide(now)
+            decided = time.perf_counter()
             output = self.gate.step(now, candidate)
+            self.assembler.sent(now, output.values)
             reason = self.supervisor.reason
-        return TickResult(state, reason, candidate, output, sampled, time.perf_counter() - began)
+            age, assembling = self._assembled
+        ended = time.perf_counter()
+        times = (ended - began, age, assembling, ended - decided)
+        return TickResult(state, reason, candidate, output, sampled, *times)
 
     def _decide(self, now: int) -> tuple[State, Sampled | None, Candidate | None]:
         """The supervisor's state for this tick, and a candidate if it is RUN."""
         if self._estop is not None:
             self.supervisor.fault(self._estop)
         answer = None
-        if self._pending is not None and self.supervisor.state is not State.RUN:
-            answer = self._receive(0)  # not acted on, but a sign of life
-        # Counted in ticks: the control clock may jump while a request is open.
-        self._pending_ticks = 0 if self._pending is None else self._pending_ticks + 1
-        if self._pending_ticks * self._period * 1e-9 > HUNG:
-            hung = Problem("INFER_HUNG", f"the sampler gave no answer for {HUNG:.0f} s")
+        if self.sampling.pending and self.supervisor.state is not State.RUN:
+            answer = self.sampling.receive(self.epoch, wait=False)  # no more than a sign of life
+        if (hung := self.sampling.overdue()) is not None:
             self.supervisor.fault(hung)
+        began = time.perf_counter()
         observation = self.assembler.assemble(now)
+        age = None if isinstance(observation, Problem) else observation.age
+        self._assembled = age, time.perf_counter() - began
         was_running = self.supervisor.state is State.RUN
         problem: Problem | None
         if isinstance(observation, Problem):
@@ -220,8 +270,10 @@ class ControlCore:
             problem = DISABLED
         elif (forbidden := self.forbidden()) is not None:
             problem = forbidden
-        elif self._suspect and self.supervisor.state is State.HOLD:
-            problem = self._probe(now, observation, answer)
+        elif not was_running and self.supervisor.state is not State.FAULT:
+            problem = self.sampling.unready(
+                now, self.epoch, answer, lambda: self._request(now, observation)
+            )
         else:
             problem = None
         state = self.supervisor.update(now, problem)
@@ -231,18 +283,16 @@ class ControlCore:
             self._begin_epoch(observation)
         sampled, values, problem = self._act(now, observation)
         if problem is not None:
-            self._suspect = True
+            self.sampling.suspect = True
             return self.supervisor.update(now, problem), sampled, None
         return state, sampled, self._candidate(now, observation, values)
 
     def _begin_epoch(self, observation: Observation | None) -> None:
         """Everything sampled before is void; the gate learns where the robot is measured."""
         self.epoch += 1
-        self._chunk: Chunk | None = None
-        self._pending, self._pending_ticks = None, 0
-        self._executed = 0
+        self.schedule.clear()
+        self.sampling.void()
         self._reused = 0
-        self._last: np.ndarray | None = None
         measured = None
         if observation is not None:
             measured = np.append(observation.vector, np.nan)[self._measured]
@@ -252,28 +302,49 @@ class ControlCore:
         self, now: int, observation: Observation
     ) -> tuple[Sampled | None, np.ndarray | None, Problem | None]:
         """The action for this tick: from the current chunk, a new one, or the last one again."""
-        sampled = None
-        if self._exhausted(now):
-            if self._pending is None:
-                self._request(now, observation)
-            answer = self._receive(self._wait)
-            if answer is not None:
-                adopted = self._adopt(answer)
-                if isinstance(adopted, Problem):
-                    return None, None, self._failed(now, adopted)
-                sampled = adopted
-        values = self._scheduled(now)
+        sampled = self._take_up(now)
+        steps, lead = self.policy.contract.time.execute_steps, self._lead()
+        due = self._swapped or self.schedule.exhausted(now, steps - lead)
+        if due and not self.sampling.pending and not isinstance(sampled, Problem):
+            self._request(now, observation, self.schedule.committed(now, lead))
+            sampled = sampled or self._take_up(now)
+        if isinstance(sampled, Problem):
+            return None, None, sampled
+        values = self.schedule.take(now)
         if values is not None:
-            self._executed += 1
             self._reused = 0
-            self._last = values
             return sampled, values, None
         self.overruns += 1
         self._reused += 1
-        if self._reused > MAX_REUSE:
-            late = f"no action for {self._reused} ticks: sampling is slower than the period"
+        late = f"no action for {self._reused} ticks: sampling is slower than the period"
+        self.notices.note(now, Problem("OVERRUN", late))
+        # Nothing moves before the first chunk: it may take as long as it has actions.
+        patience = MAX_REUSE if self.schedule.begun else max(MAX_REUSE, self.policy.horizon - 1)
+        if self._reused > patience:
             return sampled, None, Problem("OVERRUN", late)
-        return sampled, self._last, None  # None: the first sample of an epoch may take a moment
+        return sampled, self.schedule.repeat(), None
+
+    def _take_up(self, now: int) -> Sampled | Problem | None:
+        """The answer to the request that is pending, if it has come, as the current chunk."""
+        if not self.sampling.pending:
+            return None
+        steps = self.policy.contract.time.execute_steps
+        in_time = self._real_time or not self.schedule.exhausted(now, steps)
+        covered = in_time and self.schedule.covers(now)
+        answer = self.sampling.receive(self.epoch, wait=not covered)
+        if answer is None:
+            return None
+        choice = self.sampling.judge(now, answer)
+        return choice if isinstance(choice, Problem) else self._adopt(now, answer, choice)
+
+    def _lead(self) -> int:
+        """Ticks from a request to its answer, by which it is made earlier: at most half a chunk, so
+        that there are actions until the next answer. 0: requests are made when they are due."""
+        if not self._real_time:
+            return 0
+        p99 = self.inference_latency.percentiles_ms()[1] * 1e6
+        ticks = math.ceil(p99 / self._period) if p99 > 0 else 1  # NaN: nothing is measured yet
+        return min(ticks, self.policy.horizon // 2)
 
     def _candidate(
         self, now: int, observation: Observation, values: np.ndarray | None
@@ -292,18 +363,17 @@ class ControlCore:
             values=values,
         )
 
-    def _exhausted(self, now: int) -> bool:
-        return self._chunk is None or self._chunk.index(now, self._period) >= self._execute_steps
-
-    def _scheduled(self, now: int) -> np.ndarray | None:
-        """The chunk's action for `now`. While the next chunk is late, this one goes on to its end."""
-        if self._chunk is None:
-            return None
-        index = self._chunk.index(now, self._period)
-        return self._chunk.actions[index] if 0 <= index < len(self._chunk.actions) else None
-
-    def _request(self, now: int, observation: Observation) -> None:
+    def _request(
+        self, now: int, observation: Observation, committed: np.ndarray | None = None
+    ) -> None:
+        """Asks for a chunk that begins now. committed: (k, A) its first actions, robot units."""
         beta = self.beta
+        self._committed = committed
+        fixed = None
+        if committed is not None:
+            # Not clipped: they will be executed as they are, wherever the robot has got to.
+            normalizer = self.policy.normalizer
+            fixed = normalizer.normalize_action(committed, observation.vector, clip=False)
         count, size = self.tuning.num_candidates, self.policy.flat_dim
         request = Request(
             obs=self.policy.normalizer.normalize_obs(observation.vector),
@@ -315,35 +385,25 @@ class ControlCore:
             beta=beta,
             age=observation.age,
             guards=self.tuning.guards,
+            committed=fixed,
         )
-        self._pending = now
-        self._inference.submit(request)
+        self.sampling.submit(request)
 
-    def _receive(self, timeout: float) -> Result | None:
-        """A finished sample of this epoch, waiting for it if need be; older ones are dropped."""
-        while (result := self._inference.poll(timeout)) is not None:
-            if result.request.epoch == self.epoch:
-                self._pending = None
-                self.inference_latency.add(result.seconds)
-                return result
-        return None
-
-    def _adopt(self, result: Result) -> Sampled | Problem:
+    def _adopt(self, now: int, result: Result, choice: Choice) -> Sampled:
         """Makes a result the current chunk."""
-        if result.error:
-            return Problem("INFERENCE", f"the sampler failed: {result.error}")
-        sample, request = result.sample, result.request
-        choice = choose(sample, self.policy, request.obs)
-        if isinstance(choice, Problem):
-            return choice
+        sample, request, row = result.sample, result.request, choice.row
         assert sample is not None
-        previous, row = self._chunk, choice.row
+        if "q_invalid" in choice.guards:
+            invalid = "Q or its gradient was not to be believed; that candidate is unguided"
+            self.notices.note(now, Problem("Q_INVALID", invalid))
         self.samples += 1
-        share = self._executed / len(previous.actions) if previous else float("nan")
-        self._executed = 0
-        self._chunk = Chunk(request.start, choice.action, request.epoch, self.samples)
+        self._swapped = False
+        share = self.schedule.share_executed()
+        chunk, seam_jump = self.schedule.adopt(
+            Chunk(request.start, choice.action, request.epoch, self.samples), now, self._committed
+        )
         return Sampled(
-            chunk=self._chunk,
+            chunk=chunk,
             stamp=request.stamp,
             beta=request.beta,
             q=float(sample.q[row]),
@@ -353,31 +413,8 @@ class ControlCore:
             guidance_ratio=float(sample.guidance_ratio[row]),
             share_clipped=choice.share_clipped,
             guards=choice.guards,
+            seam_jump=seam_jump,
             share_executed=share,
             inference_seconds=result.seconds,
             age=request.age,
         )
-
-    def _probe(self, now: int, observation: Observation, answer: Result | None) -> Problem | None:
-        """In HOLD after trouble with the sampler: asks it again, without acting on the answer."""
-        if answer is None:
-            if self._pending is None:
-                self._request(now, observation)
-            answer = self._receive(self._wait)
-        if answer is None:
-            return Problem("OVERRUN", "waiting for the sampler")
-        tried: object = Problem("INFERENCE", f"the sampler failed: {answer.error}")
-        if not answer.error:
-            tried = choose(answer.sample, self.policy, answer.request.obs)
-        if isinstance(tried, Problem):
-            return self._failed(now, tried)
-        self._suspect = False
-        return None
-
-    def _failed(self, now: int, problem: Problem) -> Problem:
-        """Counts a failure of the sampler; a wrong form, or three failures, will not heal: FAULT."""
-        self._failures.append((now, problem.code))
-        recent = sum((now - at) * 1e-9 <= FAILURES_WITHIN for at, code in self._failures)
-        if problem.code == "ACTION_SCHEMA" or recent >= FAILURES:
-            self.supervisor.fault(problem)
-        return problem

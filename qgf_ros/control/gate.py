@@ -1,24 +1,59 @@
 """The gate: every command leaves through here, whatever made it. numpy only.
 
-Order of the checks: owner, epoch and sequence, deadline, names, finite, range, change since the
-last sent command, finite again. What fails is not sent; the robot is brought to hold instead:
-velocities ramp to zero under the contract's rate, positions stay where they were last sent.
+Order of the checks: owner, epoch and sequence, deadline, names, finite, known start, absurd; then
+the limits in the order of MODES, and finite again. What fails is not sent; the robot is brought to
+hold instead: velocities ramp to zero, positions slow down and stay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from qgf_ros.contract import Contract
+from qgf_ros.contract import ActionSpec, Contract
+from qgf_ros.control.limiter import Limiter, at_rest
 
 STOP_STREAM = 1.0  # s: how long the hold is repeated before the command topic falls silent
+STANDS_AFTER = 2  # periods without a command: what follows one has stopped by then
+
+
+class Mode(NamedTuple):
+    """How one kind of number is judged.
+
+    In three bands: within the range it passes; outside of it, by up to `clamped` widths, it is
+    brought to the range's end; what is further out is no action but a fault, and refused.
+    """
+
+    limits: tuple[str, str, str]  # keys of `Limit`: of its change, and so on; "" there is none
+    hold: str  # where a hold brings it
+    clamped: float
+
+
+_POSITION = Mode(("rate", "acceleration", "jerk"), "hold_last_sent", 1.0)
+_VELOCITY = Mode(("rate", "jerk", ""), "ramp_to_zero", 1.0)
+MODES = {
+    "position": _POSITION,
+    "velocity": _VELOCITY,
+    "twist": _VELOCITY,
+    "gripper": _POSITION,
+}
+
+
+def mode_of(action: ActionSpec) -> str:
+    """The row of MODES that an action's numbers are judged by."""
+    if action.representation == "velocity":
+        return "twist" if action.space == "twist" else "velocity"
+    return "gripper" if action.space == "gripper" else "position"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What somebody wants the robot to do. Times in ns on the control clock; see Command.msg."""
+    """What somebody wants the robot to do. Times in ns on the control clock; see Command.msg.
+
+    Without names and values it is an explicit hold.
+    """
 
     owner: str
     sequence: int
@@ -40,14 +75,18 @@ class Output:
     refused: str = ""  # why the candidate was not sent
 
 
+NOTHING = Output(None, admitted=False)
+
+
 class Gate:
-    """Keeps the last sent command, and nothing else that could drift."""
+    """Keeps what was last sent, and nothing else that could drift."""
 
     def __init__(self, contract: Contract) -> None:
         self._names = contract.action_names
-        self._low, self._high, self._rate = contract.limits
         self._velocity = contract.velocity_like
         self._period = contract.time.period
+        self._limiter, self._clamped = _limits(contract)
+        self.expect(self._limiter.low, self._limiter.high)
         self._scale = 1.0
         self.limit_hits = 0
         self._last_sent: int | None = None
@@ -66,6 +105,17 @@ class Gate:
             raise ValueError(f"limits_scale is {value}; allowed: above 0, at most 1")
         self._scale = value
 
+    def expect(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Tells what the commander may well ask for, (A,) each, beside what is in the range.
+
+        A policy's actions may be wider than the limits, which somebody may have narrowed for a first
+        try: those are clamped, however far out. Only what is beyond both is absurd.
+        """
+        low = np.minimum(low, self._limiter.low)
+        high = np.maximum(high, self._limiter.high)
+        margin = self._clamped * (high - low)
+        self._absurd = low - margin, high + margin
+
     def begin_epoch(self, epoch: int, measured: np.ndarray | None) -> None:
         """From now on only candidates of `epoch` pass, and only of the first owner that is heard.
 
@@ -75,7 +125,7 @@ class Gate:
 
         Args:
             measured: (A,) positions by command, NaN where unknown; velocities are ignored. None:
-                nothing is known.
+                nothing is known, and no position is sent.
         """
         self.epoch = epoch
         self._owner: str | None = None
@@ -83,14 +133,14 @@ class Gate:
         if self.silent:
             unknown = np.full(len(self._names), np.nan)
             known = unknown if measured is None else np.asarray(measured, dtype=np.float64)
-            self._last = np.where(self._velocity, 0.0, known)
+            self._last = at_rest(np.where(self._velocity, 0.0, known))
             self._last_sent = None
 
     def silence(self) -> None:
         """Nothing more is sent, and what was sent is forgotten: the robot may be moved meanwhile."""
         self._hold_steps = None
         self._last_sent = None
-        self._last = np.where(self._velocity, 0.0, np.nan)
+        self._last = at_rest(np.where(self._velocity, 0.0, np.nan))
 
     @property
     def silent(self) -> bool:
@@ -99,14 +149,12 @@ class Gate:
 
     @property
     def at_rest(self) -> bool:
-        """All velocities that were last sent are zero."""
-        return not np.any(self._last[self._velocity])
+        """What was last sent leaves the robot standing."""
+        return not self._limiter.moves(self._last)
 
     def step(self, now: int, candidate: Candidate | None) -> Output:
         """Judges the tick's candidate and says what to send. Called once per period."""
-        elapsed = self._period
-        if self._last_sent is not None:
-            elapsed = min(max((now - self._last_sent) * 1e-9, 0.0), self._period)
+        elapsed = self._elapsed(now)
         if candidate is None:
             return self._hold(now, elapsed)
         try:
@@ -114,18 +162,29 @@ class Gate:
         except Refused as refusal:
             return self._hold(now, elapsed, str(refusal))
         self._owner, self._sequence = candidate.owner, candidate.sequence
-        low, high = self._range()
-        values = self._within_rate(np.clip(wanted, low, high), elapsed)
-        if not np.isfinite(values).all():
+        if wanted is None:
+            return self._hold(now, elapsed)
+        with np.errstate(over="ignore", invalid="ignore"):  # of limits as large as floats can be
+            motion = self._limiter.follow(self._last, wanted, elapsed, self._scale)
+            limited = bool(np.any(np.abs(motion.value - wanted) > 1e-12))
+        if not np.isfinite(motion[:3]).all():
             return self._hold(now, elapsed, "NONFINITE after limits")
-        limited = bool(np.any(np.abs(values - wanted) > 1e-12))
         self.limit_hits += limited
         self._hold_steps = 0
-        self._last, self._last_sent = values, now
-        return Output(values.copy(), admitted=True, limited=limited)
+        self._last, self._last_sent = motion, now
+        return Output(motion.value.copy(), admitted=True, limited=limited)
 
-    def _checked(self, now: int, c: Candidate) -> np.ndarray:
-        """The candidate's numbers (A,) float64. Raises Refused with the reason."""
+    def _elapsed(self, now: int) -> float:
+        """Seconds in which what is sent now may differ from the last: at most a period."""
+        if self._last_sent is None:
+            return self._period
+        elapsed = (now - self._last_sent) * 1e-9
+        if elapsed > STANDS_AFTER * self._period:
+            self._last = at_rest(self._last.value)
+        return min(max(elapsed, 0.0), self._period)
+
+    def _checked(self, now: int, c: Candidate) -> np.ndarray | None:
+        """The candidate's numbers (A,) float64; None for a hold. Raises Refused with the reason."""
         if self._owner is not None and c.owner != self._owner:
             raise Refused(f"OWNER: {c.owner}, while {self._owner} commands")
         if c.epoch != self.epoch:
@@ -134,6 +193,8 @@ class Gate:
             raise Refused(f"SEQUENCE: {c.sequence} after {self._sequence}")
         if c.deadline < now:
             raise Refused(f"DEADLINE: {(now - c.deadline) * 1e-9:.3f} s ago")
+        if c.names == () and np.shape(c.values) == (0,):
+            return None
         if c.names != self._names or np.shape(c.values) != (len(self._names),):
             raise Refused(f"NAMES: {list(c.names)[:8]}, the contract has {list(self._names)[:8]}")
         if np.asarray(c.values).dtype.kind not in "fiu":
@@ -141,25 +202,25 @@ class Gate:
         values = np.asarray(c.values, dtype=np.float64)
         if not np.isfinite(values).all():
             raise Refused("NONFINITE")
+        unknown = np.isnan(self._last.value)
+        if unknown.any():
+            raise Refused(f"START: where {self._names[np.argmax(unknown)]} is was never measured")
+        low, high = self._absurd
+        absurd = (values < low) | (values > high)
+        if absurd.any():
+            at = int(np.argmax(absurd))
+            raise Refused(
+                f"RANGE: {self._names[at]} = {values[at]:.6g}, limits {self._limiter.low[at]:g} to "
+                f"{self._limiter.high[at]:g}"
+            )
         return values
-
-    def _range(self) -> tuple[np.ndarray, np.ndarray]:
-        scale = np.where(self._velocity, self._scale, 1.0)
-        return self._low * scale, self._high * scale
-
-    def _within_rate(self, values: np.ndarray, elapsed: float) -> np.ndarray:
-        """Limits the change since the last sent command, over at most one period [s]."""
-        step = self._rate * self._scale * elapsed
-        known = np.isfinite(self._last)
-        last = np.where(known, self._last, values)
-        return np.where(known, np.clip(values, last - step, last + step), values)
 
     def brake(self, now: int) -> Output:
         """One period of holding, whatever the clock says: it stands still, or this is the end."""
         return self._hold(now, self._period)
 
     def _hold(self, now: int, elapsed: float, refused: str = "") -> Output:
-        """Velocities towards zero, positions as last sent; then silence, but never at speed."""
+        """Brings the robot to rest and repeats that; then silence, but never at speed."""
         if self._hold_steps is None:
             return Output(None, admitted=False, refused=refused)
         if self._hold_steps * self._period >= STOP_STREAM and self.at_rest:
@@ -167,11 +228,25 @@ class Gate:
             return Output(None, admitted=False, refused=refused)
         self._hold_steps += 1  # counted, not timed: the clock may have jumped or stopped
         # Braking is not tightened by `scale`: a robot that is told to be gentle must still stop.
-        step = self._rate * elapsed
-        target = np.where(self._velocity, 0.0, self._last)
-        self._last = np.clip(target, self._last - step, self._last + step)
+        self._last = self._limiter.hold(self._last, elapsed)
         self._last_sent = now
-        return Output(self._last.copy(), admitted=False, refused=refused)
+        return Output(self._last.value.copy(), admitted=False, refused=refused)
+
+
+def _limits(contract: Contract) -> tuple[Limiter, np.ndarray]:
+    """The contract's limits by the mode of each number, and how many widths beyond are clamped (A,)."""
+    rows = [
+        (MODES[mode_of(action)], action.limits[name])
+        for action in contract.actions
+        for name in action.labels_of_joints
+    ]
+    rate, second, third = np.array([
+        [getattr(limit, key) if key else np.inf for key in mode.limits] for mode, limit in rows
+    ]).T  # fmt: skip
+    low, high, _ = contract.limits
+    ramps = np.array([mode.hold == "ramp_to_zero" for mode, _ in rows])
+    clamped = np.array([mode.clamped for mode, _ in rows])
+    return Limiter(low, high, rate, second, third, ramps), clamped
 
 
 class Refused(Exception):

@@ -37,14 +37,24 @@ class Result:
     sample: Sample | None
     error: str
     seconds: float
+    device_lost: bool = False  # the error is the device's, and calling again will not help
 
 
 class Inference(Protocol):
-    """A mailbox of size one: `submit` never blocks, `poll` waits at most `timeout` seconds."""
+    """A mailbox of size one: `submit` never blocks, `poll` waits at most `timeout` seconds.
+
+    `swap` goes on with another sampler; what was asked of the one before is dropped, and if it
+    hangs, nobody waits for it.
+    """
+
+    @property
+    def sampler(self) -> Sampler: ...
 
     def submit(self, request: Request) -> None: ...
 
     def poll(self, timeout: float) -> Result | None: ...
+
+    def swap(self, sampler: Sampler) -> None: ...
 
     def close(self) -> None: ...
 
@@ -60,22 +70,38 @@ def run_sampler(
         )
         return Result(request, sample, "", clock() - began)
     except Exception as error:  # whatever a backend raises, the robot must come to a hold
-        return Result(request, None, f"{type(error).__name__}: {error}", clock() - began)
+        text = f"{type(error).__name__}: {error}"
+        return Result(request, None, text, clock() - began, is_device_loss(error))
+
+
+def is_device_loss(error: Exception) -> bool:
+    """By name and text: the backends' exceptions share no base class, and need not be installed.
+
+    torch raises RuntimeError("CUDA error: ...") and torch.cuda.OutOfMemoryError, ONNX Runtime a
+    `Fail` or `RuntimeException` that names CUDA, CUDNN or CUBLAS.
+    """
+    text = str(error).upper()
+    return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or any(
+        word in text for word in ("CUDA", "CUDNN", "CUBLAS")
+    )
 
 
 class InlineInference:
     """Samples in `submit`; the result is there at once."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+        self.sampler = sampler
         self._result: Result | None = None
 
     def submit(self, request: Request) -> None:
-        self._result = run_sampler(self._sampler, request)
+        self._result = run_sampler(self.sampler, request)
 
     def poll(self, timeout: float) -> Result | None:
         result, self._result = self._result, None
         return result
+
+    def swap(self, sampler: Sampler) -> None:
+        self.sampler, self._result = sampler, None
 
     def close(self) -> None:
         pass
@@ -85,13 +111,39 @@ class ThreadInference:
     """Samples in a thread of its own. A newer request replaces one that has not begun."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+        self._worker = _Worker(sampler)
+
+    @property
+    def sampler(self) -> Sampler:
+        return self._worker.sampler
+
+    def submit(self, request: Request) -> None:
+        self._worker.submit(request)
+
+    def poll(self, timeout: float) -> Result | None:
+        return self._worker.poll(timeout)
+
+    def swap(self, sampler: Sampler) -> None:
+        before, self._worker = self._worker, _Worker(sampler)
+        before.end()
+
+    def close(self) -> None:
+        """Ends the thread after the call in progress; a call that hangs is left to the process."""
+        self._worker.end()
+        self._worker.join(timeout=1.0)
+
+
+class _Worker(threading.Thread):
+    """One sampler, its thread and its mailbox."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__(name="qgf-inference", daemon=True)
+        self.sampler = sampler
         self._request: Request | None = None
         self._result: Result | None = None
         self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="qgf-inference", daemon=True)
-        self._thread.start()
+        self._ending = False
+        self.start()
 
     def submit(self, request: Request) -> None:
         with self._changed:
@@ -105,22 +157,40 @@ class ThreadInference:
             result, self._result = self._result, None
             return result
 
-    def close(self) -> None:
-        """Ends the thread after the call in progress; a call that hangs is left to the process."""
+    def end(self) -> None:
         with self._changed:
-            self._closing = True
+            self._ending = True
             self._changed.notify_all()
-        self._thread.join(timeout=1.0)
 
-    def _work(self) -> None:
+    def run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._request is not None or self._closing)
-                if self._closing:
+                self._changed.wait_for(lambda: self._request is not None or self._ending)
+                if self._ending:
                     return
                 request, self._request = self._request, None
             assert request is not None
-            result = run_sampler(self._sampler, request)
+            result = run_sampler(self.sampler, request)
             with self._changed:
                 self._result = result
                 self._changed.notify_all()
+
+
+class Rebuild(threading.Thread):
+    """Builds a sampler again in a thread of its own: it may take seconds, or never end."""
+
+    def __init__(self, build: Callable[[], Sampler]) -> None:
+        super().__init__(name="qgf-rebuild", daemon=True)
+        self._build = build
+        self._outcome: Sampler | str | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._build()
+        except Exception as error:  # it becomes the reason of a FAULT
+            self._outcome = f"{type(error).__name__}: {error}"
+
+    def poll(self) -> Sampler | str | None:
+        """The sampler, or the error; None: not done."""
+        return self._outcome

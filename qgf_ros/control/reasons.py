@@ -41,8 +41,10 @@ REASONS = {
     ),
     "STATE_SKEW": Reason(
         "HOLD",
-        "A topic lags behind the newest one by more than 2/3 of its max_age: two moments, no state.",
-        "Compare the stamps of the topics; give a source that is late by nature its `delay`.",
+        "A message came further behind the newest topic than two periods, a third of its max_age and "
+        "33 ms: two moments are no state.",
+        "Compare the stamps of the topics; where one is late by nature, give it a max_age of at least "
+        "three times that.",
     ),
     "STATE_SCHEMA": Reason(
         "HOLD",
@@ -103,6 +105,41 @@ REASONS = {
     "ESTOP": Reason(
         "FAULT", "Somebody published true on ~/estop.", "Release it, then call ~/reset."
     ),
+    "ESTOP_MISSING": Reason(
+        "HOLD",
+        "estop_required is set, and nobody has spoken on ~/estop.",
+        "Start the emergency stop's node; it has to publish false once.",
+    ),
+    "ESTOP_LOST": Reason(
+        "FAULT",
+        "The publisher of ~/estop is gone; without estop_required no more than a warning.",
+        "Start it again, let it publish false, then call ~/reset.",
+    ),
+    "COMMAND_CONFLICT": Reason(
+        "HOLD",
+        "Somebody else publishes on the robot's command topics (with qgf_gate: a warning).",
+        "Stop it; or let qgf_gate decide between both (gate: outside).",
+    ),
+    "CALLBACK": Reason(
+        "HOLD",
+        "A callback raised an error; the node goes on after a second without one.",
+        "The detail has the error; please report it.",
+    ),
+    "DUPLICATE_NAME": Reason(
+        "warning",
+        "A second live node has this node's name.",
+        "Give one another name or namespace.",
+    ),
+    "TYPE_MISMATCH": Reason(
+        "warning",
+        "A peer uses a topic with another message type, so that DDS does not connect it.",
+        "Correct the type in the contract, or remap the topic.",
+    ),
+    "QOS_INCOMPATIBLE": Reason(
+        "warning",
+        "A peer's QoS is incompatible, so that DDS does not connect it.",
+        "Change the policy that is named; the README's table of topics has this node's.",
+    ),
     "OVERRUN": Reason(
         "HOLD",
         "No valid action for this tick (a warning), or for more than two in a row (HOLD).",
@@ -128,9 +165,21 @@ REASONS = {
         "The sampler gave something of another shape or type than a chunk.",
         "Export the policy again.",
     ),
+    "DEVICE": Reason(
+        "HOLD",
+        "The sampler's device was lost. It is made again once, on the same device; a second loss "
+        "within 60 s, or no such device, is a FAULT.",
+        "Look at the device (`nvidia-smi`, the kernel log); restart the node with another `device`.",
+    ),
+    "SAMPLER_SLOW": Reason(
+        "HOLD",
+        "A sample takes longer than there is time between two: the robot does not start.",
+        "A faster device, a smaller num_candidates, or a policy that executes more of each chunk.",
+    ),
     "Q_INVALID": Reason(
-        "warning",
-        "Q or its gradient is not finite, or beyond what was seen in training; no guidance then.",
+        "HOLD",
+        "Q or its gradient is not finite, or beyond what was seen in training: that sample is not "
+        "guided (a warning). Ten in a row are a HOLD.",
         "If it persists: beta inf, and train the critic again.",
     ),
     "GUIDANCE_SATURATED": Reason(
@@ -190,11 +239,6 @@ REASONS = {
         "warning",
         "What came on an owner's topic is too large or no command.",
         "Look for what else publishes there.",
-    ),
-    "COMMAND_CONFLICT": Reason(
-        "warning",
-        "Somebody other than the gate publishes on the robot's command topics.",
-        "Find it with `ros2 topic info -v`; start the node with gate:=outside.",
     ),
     "ERROR": Reason(
         "FAULT",

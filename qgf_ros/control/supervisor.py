@@ -1,7 +1,7 @@
 """Whether the robot may move: a state machine on a clock that is handed in.
 
 WAITING --state complete--> READY --enable--> RUN --problem--> HOLD --healthy again--> RUN
-any --estop, or three HOLDs of one reason in 10 s--> FAULT --reset--> WAITING
+any --estop, or three related HOLDs in 10 s--> FAULT --reset--> WAITING
 
 Enabling acts at once or is refused; it is never remembered for a later moment.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 from collections import deque
 
-from qgf_ros.control.assembler import Problem
+from qgf_ros.control.reasons import Problem
 
 HEALTHY_TICKS = 10  # in a row, before HOLD ends
-ESCALATE_COUNT, ESCALATE_WITHIN = 3, 10.0  # HOLDs of one reason, s
+ESCALATE_COUNT, ESCALATE_WITHIN = 3, 10.0  # HOLDs of one code or about one topic, s
 
 
 class State(enum.IntEnum):
@@ -31,6 +31,7 @@ class State(enum.IntEnum):
 
 
 DISABLED = Problem("DISABLED", "disabled; call ~/enable with true")
+BY_A_PERSON = ("DISABLED", "TAKEOVER")  # no signs of trouble, and only ~/enable goes on from them
 
 
 class Supervisor:
@@ -41,55 +42,78 @@ class Supervisor:
         self.reason: Problem | None = None
         self.enabled = enabled
         self._healthy = 0
+        self._stopped_at: int | None = None  # when this HOLD or FAULT was first seen by a tick
         self._holds: deque[tuple[int, str]] = deque(maxlen=64)
 
     def update(self, now: int, problem: Problem | None) -> State:
         """Advances by one tick at `now` [ns]. `problem`: what forbids a command in this tick."""
+        self._advance(now, problem)
+        if self.state not in (State.HOLD, State.FAULT):
+            self._stopped_at = None
+        elif self._stopped_at is None or now < self._stopped_at:  # the clock may go back
+            self._stopped_at = now
+        return self.state
+
+    def _advance(self, now: int, problem: Problem | None) -> None:
         if self.state is State.FAULT:
-            return self.state
+            return
+        if self.state is State.RUN and not self.enabled and problem is None:
+            problem = DISABLED
         if self.state in (State.WAITING, State.READY):
             self.reason = problem
             if problem is not None:
                 self.state = State.WAITING
             else:
                 self.state = State.RUN if self.enabled else State.READY
-            return self.state
-        if problem is not None:
+        elif problem is not None:
             self._enter_hold(now, problem)
         elif self.state is State.HOLD:
             self._healthy += 1
             if self._healthy >= HEALTHY_TICKS:
                 self.reason = None
                 self.state = State.RUN if self.enabled else State.READY
-        return self.state
 
     def _enter_hold(self, now: int, problem: Problem) -> None:
         self._healthy = 0
         self.reason = problem
-        if self.state is State.RUN:
-            self.state = State.HOLD
-            self._holds.append((now, problem.code))
-            recent = sum(
-                code == problem.code and (now - at) * 1e-9 <= ESCALATE_WITHIN
-                for at, code in self._holds
-            )
-            if recent >= ESCALATE_COUNT and problem is not DISABLED:
-                self.fault(
-                    Problem(
-                        problem.code,
-                        f"{problem.detail} ({recent} times in {ESCALATE_WITHIN:.0f} s)",
-                    )
-                )
+        if self.state is not State.RUN:
+            return
+        self.state = State.HOLD
+        if problem.code in BY_A_PERSON:
+            return
+        self._holds.append((now, problem.code))
+        recent = sum(
+            _related(code, problem.code) and (now - at) * 1e-9 <= ESCALATE_WITHIN
+            for at, code in self._holds
+        )
+        if recent >= ESCALATE_COUNT:
+            within = f"({recent} times in {ESCALATE_WITHIN:.0f} s)"
+            self.fault(Problem(problem.code, f"{problem.detail} {within}"))
+
+    def held_for(self, now: int) -> float:
+        """For how long it has been in HOLD or FAULT [s]; 0 in other states."""
+        if self._stopped_at is None or self.state not in (State.HOLD, State.FAULT):
+            return 0.0
+        return max(now - self._stopped_at, 0) * 1e-9
 
     def interrupt(self, problem: Problem) -> None:
-        """Forces a HOLD from outside a tick, without counting towards escalation."""
-        if self.state is State.RUN:
-            self.state, self.reason, self._healthy = State.HOLD, problem, 0
+        """Forces a HOLD from outside a tick, or prolongs it, without counting towards escalation."""
+        recovering = self.state is State.HOLD and self._healthy > 0  # else its own reason stands
+        if self.state is State.RUN or recovering:
+            self.state, self.reason = State.HOLD, problem
+        self._healthy = 0
+
+    def takeover(self, owner: str) -> None:
+        """`owner` commands the robot instead: a HOLD from which only `enable` goes on. Said again
+        while that lasts."""
+        self.interrupt(Problem("TAKEOVER", f"{owner} commands the robot; call ~/enable to go on"))
+        self.enabled = False
 
     def enable(self, on: bool) -> str:
         """Answers why not, or "". Never remembered for later: a robot that moves minutes after it
         was told to is a danger."""
-        held = self.state is State.HOLD and self.reason is not DISABLED and not self.enabled
+        asked_for = self.reason is not None and self.reason.code in BY_A_PERSON
+        held = self.state is State.HOLD and not asked_for and not self.enabled
         if on and (self.state is State.WAITING or held):
             return f"in {self.state.name}: {self.reason.detail if self.reason else 'no state yet'}"
         if on and self.state is State.FAULT:
@@ -104,5 +128,11 @@ class Supervisor:
     def reset(self) -> None:
         """Leaves FAULT or HOLD for WAITING, disabled."""
         self.state, self.reason, self.enabled = State.WAITING, None, False
-        self._healthy = 0
+        self._healthy, self._stopped_at = 0, None
         self._holds.clear()
+
+
+def _related(one: str, other: str) -> bool:
+    """Of one code ("STATE_STALE"), or about one thing ("joint_states"), which fails in many ways."""
+    (code, _, about), (other_code, _, other_about) = one.partition(":"), other.partition(":")
+    return code == other_code or (about != "" and about == other_about)

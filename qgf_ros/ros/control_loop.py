@@ -14,6 +14,7 @@ from rclpy.clock import Clock, ClockType, JumpThreshold, ROSClock
 from rclpy.duration import Duration
 
 JUMPED_BACK_PERIODS = 2  # a deadline further ahead than this: the clock went back
+JUMPED_AHEAD = 1.0  # s past a deadline: the clock went ahead, or the process stood still
 STALLED = 0.5  # s of steady time without a step of a simulated clock: it has stopped
 
 
@@ -27,8 +28,9 @@ class _Woken(enum.Enum):
 class ControlLoop(threading.Thread):
     """Calls `tick(deadline)` [ns] once per period until `stop`.
 
-    `jumped()` when the clock went back; `stalled(now)` once per period of steady time while a
-    simulated clock stands still, which can only stop the robot, never move it.
+    `jumped()` when the clock went back, or ahead by more than a second: a simulation began anew, the
+    system's time was set, or the process was stopped. `stalled(now)` once per period of steady time
+    while a simulated clock stands still, which can only stop the robot, never move it.
     """
 
     def __init__(
@@ -86,15 +88,17 @@ class ControlLoop(threading.Thread):
             if woken is _Woken.STALLED:
                 self._stalled(self._clock.now().nanoseconds)
                 patience = self._period * 1e-9  # said once, the hold goes on at the control rate
-            elif woken is _Woken.JUMPED:
+            elif woken is _Woken.JUMPED or self._late(deadline) > JUMPED_AHEAD * 1e9:
                 self._jumped()
                 deadline = self._next_deadline()
             else:
                 # Missed ticks are skipped, before the tick too: the thread may have woken up late.
-                late = self._clock.now().nanoseconds - deadline
-                deadline += late // self._period * self._period
+                deadline += max(self._late(deadline), 0) // self._period * self._period
                 self._tick(deadline)
                 deadline += self._period
+
+    def _late(self, deadline: int) -> int:
+        return self._clock.now().nanoseconds - deadline
 
     def _next_deadline(self) -> int:
         """Ticks lie on whole multiples of the period."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ament_index_python.resources import get_resource, has_resource
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 from qgf_ros.contract import ActionSpec
@@ -24,6 +23,7 @@ from qgf_ros.sampler.base import Sampler
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.srv import LoadPolicy  # noqa: F401  (for the service)
 except ImportError as error:
     with exit_codes():  # only executables import this: end as they end, without a traceback
         raise UsageError(
@@ -120,6 +120,7 @@ def q_message(result: TickResult, now: int) -> QValues:
         guidance_ratio=s.guidance_ratio,
         share_clipped=s.share_clipped,
         guards=list(s.guards),
+        seam_jump=s.seam_jump,
         share_executed=s.share_executed,
         inference_ms=s.inference_seconds * 1e3,
         tick_ms=result.seconds * 1e3,
@@ -161,36 +162,3 @@ def status_message(
         detail=reason.detail if reason else "",
         **fields,
     )
-
-
-LEVELS = {
-    State.UNCONFIGURED: DiagnosticStatus.STALE,
-    State.INACTIVE: DiagnosticStatus.OK,
-    State.WAITING: DiagnosticStatus.WARN,
-    State.READY: DiagnosticStatus.OK,
-    State.RUN: DiagnosticStatus.OK,
-    State.HOLD: DiagnosticStatus.WARN,
-    State.FAULT: DiagnosticStatus.ERROR,
-    State.SHUTDOWN: DiagnosticStatus.STALE,
-}
-
-
-def diagnostic_message(status: Status, hardware: str) -> DiagnosticArray:
-    """The status again, in the form that ROS tools show."""
-    state = State(status.state)
-    values = {
-        "beta": f"{status.beta:g}",
-        "inference p99 [ms]": f"{status.inference_p99_ms:.2f}",
-        "overruns": str(status.overruns),
-        "messages dropped": str(status.dropped),
-        "limit hits": str(status.limit_hits),
-        "policy": status.policy_sha256,
-    } | {f"age of {topic} [s]": f"{age:.3f}" for topic, age in zip(status.topics, status.topic_age)}
-    entry = DiagnosticStatus(
-        level=LEVELS[state],
-        name=f"{status.owner}: control",
-        message=f"{state.name} {status.detail}".strip(),
-        hardware_id=hardware,
-        values=[KeyValue(key=k, value=v) for k, v in values.items()],
-    )
-    return DiagnosticArray(header=status.header, status=[entry])

@@ -93,6 +93,9 @@ class GateNode(Node):
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         return self.parameters.set(parameter_list, super().set_parameters_atomically)
 
+    def raised(self, error: Exception) -> None:
+        raise error
+
     def start(self) -> str:
         self._thread.start()
         return "READY"

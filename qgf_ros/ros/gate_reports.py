@@ -18,13 +18,8 @@ from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
-from qgf_ros.ros.conversions import (
-    Command,
-    Status,
-    command_message,
-    diagnostic_message,
-    status_message,
-)
+from qgf_ros.ros.conversions import Command, Status, command_message, status_message
+from qgf_ros.ros.diagnostics import diagnostic_message, level_of
 
 DIAGNOSTICS_EVERY = 10  # statuses
 
@@ -113,8 +108,8 @@ class GateReports:
         )
         self._status.publish(status)
         self._statuses += 1
-        diagnostics = diagnostic_message(status, self._robot)
-        level = diagnostics.status[0].level
+        level = level_of(arbiter.state, False, bool(status.warnings), 0.0)
+        diagnostics = diagnostic_message(status, level, self._robot)
         if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
             self._diagnostics.publish(diagnostics)
             self._level = level

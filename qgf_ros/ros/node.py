@@ -18,13 +18,14 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
-from qgf_ros.control.core import ControlCore, TickResult
+from qgf_ros.control.core import ESTOP, ControlCore, TickResult
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
+from qgf_ros.control.reasons import Problem
+from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
 from qgf_ros.messages import SchemaError, message_type
@@ -42,10 +43,12 @@ from qgf_ros.ros.conversions import (
 )
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
+from qgf_ros.ros.policy_swap import PolicySwap
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
-from qgf_ros.sampler.base import make_sampler
+from qgf_ros.ros.surroundings import Surroundings
+from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
@@ -66,23 +69,23 @@ class QgfNode(LifecycleNode):
         self._gate: OutsideGate | None = None
         self._state_subscriptions: list[Any] = []
         self._state = State.UNCONFIGURED
-        self._estop = False  # what was last heard on ~/estop
         self.parameters = Parameters(self, self._on_parameter)
         if self.parameters.values["exit_with_parent"]:
             exit_with_parent()
         self._reports = Reports(self)
+        self._reporting = threading.Lock()
+        self._warnings: list[Problem] = []
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        # Twice: a latched stop is heard by a late node only if it asks for it, and who asks for it
-        # does not hear a publisher that does not latch. Hearing a stop twice does no harm.
-        for profile in (qos.LATCHED, qos.REPORT):
-            self.create_subscription(Bool, "~/estop", self._on_estop, profile)
+        PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
+        required = self.parameters.values["estop_required"]
+        self._around = Surroundings(self, required, self._on_estop, self._fail)
         # Steady time: status goes on when a simulated clock stands still.
         self.create_timer(
-            STATUS_PERIOD, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            STATUS_PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
@@ -93,12 +96,14 @@ class QgfNode(LifecycleNode):
     def start(self) -> str:
         """With autostart: to READY, or out of the process with the error's code."""
         if not self.parameters.values["autostart"]:
+            self._around.started()
             return "UNCONFIGURED, waiting for a lifecycle manager"
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 raise self.error or QgfError(
                     "the lifecycle transition failed; the log above says why"
                 )
+        self._around.started()
         return "READY"
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -121,7 +126,7 @@ class QgfNode(LifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = load_policy(find_policy(values["policy"]))
-        sampler = make_sampler(policy, values["backend"], values["device"], values["threads"])
+        sampler = self._build(policy, values["device"])
         beta = policy.description.beta
         self.parameters.set_floor("beta", beta.min, beta.default)
         self.core = ControlCore(
@@ -131,15 +136,32 @@ class QgfNode(LifecycleNode):
             seed=values["seed"],
             beta=values["beta"],
             num_candidates=values["num_candidates"],
+            blend_steps=values["blend_steps"],
+            real_time_chunking=values["real_time_chunking"],
+            build=self._build,
+            timed=time_sampler(policy, sampler, values["num_candidates"]),
         )
         self.core.gate.scale = values["limits_scale"]
+        self.core.assembler.state_bound = values["state_bound"]
+        self.core.assembler.hold_if_frozen = values["hold_if_frozen"]
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None
-        self._info_publisher.publish(policy_message(policy, sampler))
-        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, values["beta"]))
+        self._around.configure(policy.contract, self._gate)
+        self.core.forbidden = self._around.problem
+        self._announce(policy, sampler)
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
+
+    def _build(self, policy: Policy, device: str) -> Sampler:
+        values = self.parameters.values
+        return make_sampler(policy, values["backend"], device, values["threads"])
+
+    def _announce(self, policy: Policy, sampler: Sampler) -> None:
+        """What is in use from now on."""
+        beta = self.parameters.values["beta"]
+        self._info_publisher.publish(policy_message(policy, sampler))
+        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, beta))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -158,8 +180,7 @@ class QgfNode(LifecycleNode):
         assert self.core is not None
         contract = self.core.policy.contract
         self.core.activate(self.parameters.values["enable_on_start"])
-        if self._estop:
-            self.core.estop()
+        self._around.activate(contract)
         goal = contract.outcome.goal.observation if contract.outcome.goal else ""
         self._state_subscriptions = [
             self.create_subscription(ros_type(o.type), o.topic, partial(self._on_state, o), profile)
@@ -210,6 +231,7 @@ class QgfNode(LifecycleNode):
         for subscription in self._state_subscriptions:
             self.destroy_subscription(subscription)
         self._state_subscriptions = []
+        self._around.deactivate()
         core, period = self.core, self.core.policy.contract.time.period
         give_up = time.monotonic() + LAST_WORDS
         while time.monotonic() < give_up:
@@ -231,6 +253,7 @@ class QgfNode(LifecycleNode):
     def _release(self) -> None:
         if self.core is not None:
             self.core.close()
+        self._around.release()
         for piece in (self._robot, self._gate):
             if piece is not None:
                 piece.destroy()
@@ -256,11 +279,18 @@ class QgfNode(LifecycleNode):
             return
         core.assembler.push(source.name, stamp, receipt, values)
 
-    def _on_estop(self, msg: Bool) -> None:
-        self._estop = msg.data
-        if msg.data and self.core is not None:
-            self.core.estop()
-            self.get_logger().error("emergency stop")
+    def _on_estop(self, problem: Problem | None) -> None:
+        if self.core is not None:
+            self.core.estop(problem or ESTOP)
+
+    def raised(self, error: Exception) -> None:
+        """A callback failed: the robot holds, and the node goes on."""
+        self._around.raised(error)
+        self._reports.log.error("CALLBACK", f"a callback failed: {error!r}")
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self.done.set()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self.core is None or self._loop is None:
@@ -280,8 +310,8 @@ class QgfNode(LifecycleNode):
         response.success = False
         if self.core is None:
             response.message = "not configured"
-        elif self._estop:
-            response.message = "the emergency stop is still pressed: release it first"
+        elif refusal := self._around.reset_refusal():
+            response.message = refusal
         else:
             self.core.reset()
             response.success, response.message = True, "reset; call ~/enable to move"
@@ -301,7 +331,11 @@ class QgfNode(LifecycleNode):
 
     def _tick(self, deadline: int) -> None:
         assert self.core is not None
-        self._emit(self.core.tick(deadline), deadline)
+        began = time.perf_counter()
+        result = self.core.tick(deadline)
+        decided = time.perf_counter()
+        self._emit(result, deadline)
+        self._reports.ticked(result, began, decided)
 
     def _on_clock_stopped(self, now: int) -> None:
         assert self.core is not None
@@ -315,12 +349,14 @@ class QgfNode(LifecycleNode):
 
     def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
         """To the robot what the core's gate put out, or to qgf_gate as a candidate."""
+        if output.values is not None:
+            self._reports.sent()
+            if (foreign := self._around.foreign) is not None:
+                foreign.sent(output.values)
         if self._gate is not None:
             candidate = self._gate.candidate(output, candidate, now)
         elif self._robot is not None:
             self._robot.send(output, now)
-        if output.values is not None:
-            self._reports.sent()
         if candidate is not None:
             self._command_publisher.publish(command_message(candidate))
 
@@ -328,16 +364,14 @@ class QgfNode(LifecycleNode):
         if result.state is not self._state:
             reason = result.reason.detail if result.reason else ""
             text = f"{self._state.name} -> {result.state.name} {reason}".rstrip()
-            # Two calls on two lines: rclpy refuses a call site that changes its severity.
-            if result.state in (State.READY, State.RUN):
-                self.get_logger().info(text)
-            else:
-                self.get_logger().warning(text)
+            code = result.reason.code if result.reason else result.state.name
+            log = self._reports.log
+            (log.info if result.state in (State.READY, State.RUN) else log.warning)(code, text)
             self._change_state(result.state)
 
     def _on_clock_jump(self) -> None:
         assert self.core is not None
-        self.core.clock_jumped()
+        self._note(self.core.clock_jumped())
 
     # Reports.
 
@@ -347,10 +381,17 @@ class QgfNode(LifecycleNode):
 
     def _publish_status(self) -> None:
         if self._loop is not None and self._loop.error is not None:
-            self.error = QgfError(f"the control thread failed: {self._loop.error!r}")
-            self.get_logger().fatal(str(self.error))
-            self.done.set()
-        self._reports.publish(self.core, self._state, self.error)
+            self._fail(QgfError(f"the control thread failed: {self._loop.error!r}"))
+        core, error = self.core, self.error
+        with self._reporting:  # the control thread tells of a change, the executor's of all else
+            status = self._reports.status(core, self._state, error, self._warnings)
+            self._around.said(status)
+            failed = error is not None
+            self._reports.publish(status, core, failed, self._around.connections)
+
+    def _on_timer(self) -> None:
+        self._warnings = self._around.look()
+        self._publish_status()
 
 
 def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:

@@ -35,7 +35,6 @@ class OutsideGate:
             node.create_subscription(Status, f"{GATE}/status", self._on_status, qos.REPORT),
             node.create_subscription(Command, f"{GATE}/passed", self._on_passed, qos.REPORT),
         ]
-        core.forbidden = self._missing
 
     def candidate(self, output: Output, wanted: Candidate | None, now: int) -> Candidate | None:
         """What to send at the tick `now` [ns]: the command as our own gate has limited it, or while
@@ -48,6 +47,15 @@ class OutsideGate:
         if wanted.epoch != self._began[0]:
             self._began = wanted.epoch, time.monotonic()
         return dataclasses.replace(wanted, values=output.values)
+
+    def problem(self) -> Problem | None:
+        """Why the robot may not move: there is no gate."""
+        seen = self._seen
+        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
+            return None
+        return Problem(
+            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
+        )
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -72,11 +80,3 @@ class OutsideGate:
         began, since = self._began
         begins = began != epoch or time.monotonic() - since < TURN
         return self._passed_epoch == epoch or not begins
-
-    def _missing(self) -> Problem | None:
-        seen = self._seen
-        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
-            return None
-        return Problem(
-            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
-        )

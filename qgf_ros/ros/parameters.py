@@ -152,6 +152,7 @@ class Parameters:
         self._on_change = on_change
         self._by_name = {spec.name: spec for spec in table}
         self._low: dict[str, float] = {}
+        self._defaulted: set[str] = set()  # nobody has set them: they are the policy's
         self.values: dict[str, Any] = {}
         unknown = set(node._parameter_overrides) - set(self._by_name) - {"use_sim_time"}
         unknown -= set(foreign)
@@ -175,6 +176,8 @@ class Parameters:
             )  # the checked value is the one that counts
             node.declare_parameter(spec.name, value, _descriptor(spec))
             self.values[spec.name] = value
+            if value != value:  # NaN
+                self._defaulted.add(spec.name)
         node.add_on_set_parameters_callback(self._on_set)
 
     def set(self, parameters: Iterable[Parameter], store: Store) -> SetParametersResult:
@@ -185,21 +188,30 @@ class Parameters:
         if result.successful:
             for parameter in typed:
                 if parameter.name in self.values:
+                    self._defaulted.discard(parameter.name)
                     self.values[parameter.name] = parameter.value
                     self._on_change(parameter.name, parameter.value)
         return result
 
-    def set_floor(self, name: str, low: float, default: float) -> None:
-        """A policy brings its own lower bound and default; the default serves where nothing was set.
+    def fitting(self, name: str, low: float, default: float, fall_back: bool = False) -> float:
+        """The value under a policy's lower bound and default: what somebody has set, else the default.
 
         Raises:
-            UsageError: the value that was set before lies below the bound.
+            UsageError: what was set lies below the bound; with `fall_back` it is the default then.
         """
-        spec = self._by_name[name]
-        self._low[name] = max(spec.low, low)
         value = self.values[name]
-        value = default if math.isnan(value) else checked(spec, value, low)
+        if name in self._defaulted or (fall_back and value < low):
+            return default
+        return checked(self._by_name[name], value, low)
+
+    def set_floor(self, name: str, low: float, default: float, fall_back: bool = False) -> None:
+        """A policy brings its own lower bound and default, see `fitting`."""
+        value = self.fitting(name, low, default, fall_back)
+        ours = name in self._defaulted or value != self.values[name]
+        self._low[name] = max(self._by_name[name].low, low)
         self._node.set_parameters_atomically([Parameter(name, Parameter.Type.DOUBLE, value)])
+        if ours:  # it was not set by anybody
+            self._defaulted.add(name)
 
     def _typed(self, parameter: Parameter) -> Parameter:
         """Lets 1 and "inf" through to a double; what cannot be converted is refused later."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -43,6 +43,9 @@ class Program(Protocol):
     def start(self) -> str:
         """Begins to work; what to print when that is done, "READY" if nothing is left to do."""
 
+    def raised(self, error: Exception) -> None:
+        """A callback raised this; the program goes on, unless it raises it again."""
+
     def close(self) -> None:
         """Last words, then everything is released. Called once, also after an error."""
 
@@ -64,6 +67,26 @@ def exit_with_parent() -> None:
 
 def run(make: Callable[[], Program], name: str) -> int:
     """Runs a program until SIGINT, SIGTERM or its own end. Returns 0; errors exit by their code."""
+    try:
+        _run(make, name)
+    except SystemExit as end:
+        _leave(end.code)
+        raise
+    _leave(0)
+    return 0
+
+
+def _leave(code: Any) -> None:
+    """Ends the process here where a thread of ours is still at work. In native code (a sampler, a
+    session that is being built) it would come back into an interpreter that is being taken down,
+    and abort the process."""
+    if any(t.name.startswith("qgf-") and t.is_alive() for t in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _run(make: Callable[[], Program], name: str) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -83,7 +106,6 @@ def run(make: Callable[[], Program], name: str) -> int:
             # down, when it would have its default handlers back: `ros2 launch` always sends one.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-    return 0
 
 
 def _spin(program: Program, stop: threading.Event, name: str) -> None:
@@ -92,7 +114,12 @@ def _spin(program: Program, stop: threading.Event, name: str) -> None:
     try:
         print(f"{name}: {program.start()}", flush=True)
         while not (stop.is_set() or program.done.is_set()):
-            executor.spin_once(timeout_sec=SPIN_SLICE)
+            try:
+                executor.spin_once(timeout_sec=SPIN_SLICE)
+            except Exception as error:
+                if not rclpy.ok():  # nothing will ever come again
+                    raise
+                program.raised(error)
         if program.done.is_set() and program.error is not None:
             raise program.error
     finally:

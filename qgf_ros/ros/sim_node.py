@@ -107,6 +107,9 @@ class SimNode:
             raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
         return values
 
+    def raised(self, error: Exception) -> None:
+        raise error
+
     def start(self) -> str:
         self._thread.start()
         return "READY"

@@ -29,6 +29,8 @@ class Rules:
     def tick(self, now, problem):
         if self.state == "FAULT":
             return
+        if self.state == "RUN" and not self.enabled and problem is None:
+            problem = DISABLED
         if self.state in ("WAITING", "READY"):
             self.state = "WAITING" if problem else "RUN" if self.enabled else "READY"
             self.reason = problem

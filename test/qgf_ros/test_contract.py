@@ -200,6 +200,36 @@ def test_fault_034_rate_must_be_positive(rate):
     refused(changed(("actions", 0, "limits", "elbow", "rate"), rate), "elbow", "rate")
 
 
+@pytest.mark.parametrize("key", ["acceleration", "jerk"])
+@pytest.mark.parametrize("value", [0.0, -1.0, -math.inf])
+def test_fault_034_later_limits_must_be_positive(key, value):
+    path = ("actions", 0, "limits", "b", key)
+    refused(changed(path, value, position_dict()), "actions[0].limits.b", key)
+
+
+def test_fault_034_acceleration_of_a_velocity_is_its_rate():
+    given = changed(("actions", 0, "limits", "elbow", "acceleration"), 5.0)
+    refused(given, "the rate of a velocity is its acceleration", "elbow")
+    own = contract(changed(("actions", 0, "limits", "elbow", "jerk"), 5.0))
+    assert own.actions[0].limits["elbow"].jerk == 5.0
+
+
+def test_fault_034_jerk_of_a_position_needs_an_acceleration():
+    given = changed(("actions", 0, "limits", "b", "jerk"), 5.0, position_dict())
+    refused(given, "give the acceleration of b too")
+    given["actions"][0]["limits"]["b"]["acceleration"] = 3.0
+    own = contract(given)
+    assert (own.actions[0].limits["b"].acceleration, own.actions[0].limits["b"].jerk) == (3.0, 5.0)
+    assert Contract.from_dict(own.to_dict()) == own
+
+
+def test_contracts_without_the_later_limits_keep_their_hash():
+    given = changed(("actions", 0, "limits", "b", "acceleration"), math.inf, position_dict())
+    assert contract(given).hash == contract(position_dict()).hash
+    given["actions"][0]["limits"]["b"]["acceleration"] = 3.0
+    assert contract(given).hash != contract(position_dict()).hash
+
+
 @pytest.mark.parametrize("low,high", [(0.5, 2.0), (-2.0, -0.5)])
 def test_fault_034_velocity_that_cannot_be_zero_refused(low, high):
     refused(
@@ -649,8 +679,10 @@ def test_dots_in_names_neither_part_joints_nor_join_what_has_no_unit():
 def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encoding():
     text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
     blocks = text.split("```yaml\n")[1:]
-    whole, twist, tested, labels = (yaml.safe_load(b.split("```")[0]) for b in blocks)
+    whole, limits, twist, tested, labels = (yaml.safe_load(b.split("```")[0]) for b in blocks)
     contract(whole)
+    limit = contract(changed(("actions", 0, "limits", "b"), limits["elbow"], position_dict()))
+    assert limit.actions[0].limits["b"].jerk == 200.0
     assert contract(whole | tested).outcome.success.condition is not None
     assert set(labels) == {"version", "episodes"}
     own = contract(twist_dict() | twist)

@@ -32,7 +32,7 @@ def test_every_qgf_command_is_one(line):
 def test_parameters_services_topics_and_launch_arguments_are_the_nodes():
     from qgf_ros.ros.parameters import BY_NAME
 
-    node = (ROOT / "qgf_ros/ros/node.py").read_text()
+    node = "".join(path.read_text() for path in (ROOT / "qgf_ros/ros").glob("*.py"))
     for name in re.findall(r"ros2 param set /qgf (\w+)", GUIDE):
         assert BY_NAME[name].live
     for name in re.findall(r"/qgf/(\w+)", GUIDE):
@@ -48,7 +48,7 @@ def test_parameters_services_topics_and_launch_arguments_are_the_nodes():
 
 def test_reasons_are_those_that_the_control_core_gives():
     source = "".join(p.read_text() for p in (ROOT / "qgf_ros/control").glob("*.py"))
-    source += (ROOT / "qgf_ros/ros/node.py").read_text()
+    source += "".join(p.read_text() for p in (ROOT / "qgf_ros/ros").glob("*.py"))
     codes = re.findall(r"\| `([A-Z_]+)[:`]", GUIDE)
     assert len(codes) >= 5
     for code in codes:

@@ -285,6 +285,10 @@ class LateInference:
         result, self._done = self._done, None
         return result
 
+    def swap(self, sampler: Any) -> None:
+        """What was asked of the sampler before is dropped, as by the thread."""
+        self.sampler, self._waiting, self._at_work, self._done = sampler, None, None, None
+
     def close(self) -> None:
         pass
 

@@ -31,6 +31,7 @@ try:
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState, GetState
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.srv import LoadPolicy
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import (
         DescribeParameters,
@@ -85,6 +86,12 @@ def watch_stalls():
 def slack() -> float:
     """s of scheduling that a wire assertion allows: 10 ms, and the worst stall seen on either side."""
     return 0.010 + 2 * _stalls.worst
+
+
+class TimedOut(AssertionError):
+    """What was waited for did not come. On a machine that is busy with something else it may just
+    have taken longer: the one failure for which a wire test is run once more, see test/ros/conftest.
+    What came and was wrong, such as a command outside the envelope, is never forgiven."""
 
 
 _domain_locks: dict[int, int] = {}
@@ -211,7 +218,8 @@ class Proc:
                         if ended
                         else f"said nothing of it for {timeout} s"
                     )
-                    raise AssertionError(f"waiting for {text!r}: the process {what}\n{self.log}")
+                    kind = AssertionError if ended else TimedOut
+                    raise kind(f"waiting for {text!r}: the process {what}\n{self.log}")
                 self._news.wait(min(left, 0.2))
 
     @property
@@ -330,7 +338,8 @@ class Wire:
         with self.news:
             while not (value := condition()):
                 log = f"\n{proc.log}" if proc is not None else ""
-                assert time.monotonic() < until, f"waited {timeout} s for {what}{log}"
+                if time.monotonic() >= until:
+                    raise TimedOut(f"waited {timeout} s for {what}{log}")
                 assert proc is None or proc.running, (
                     f"the process ended while waiting for {what}{log}"
                 )
@@ -408,6 +417,7 @@ class FakeRobot(Wire):
         self._set_atomically = client(SetParametersAtomically, f"{node}/set_parameters_atomically")
         self._get = client(GetParameters, f"{node}/get_parameters")
         self._describe = client(DescribeParameters, f"{node}/describe_parameters")
+        self.load = client(LoadPolicy, f"{node}/load_policy")
         self._change = client(ChangeState, f"{node}/change_state")
         self._get_state = client(GetState, f"{node}/get_state")
         self._stopping = threading.Event()
@@ -493,6 +503,9 @@ class FakeRobot(Wire):
     def reset(self) -> Any:
         return self.call(self._reset, Trigger.Request())
 
+    def load_policy(self, name: str, timeout: float = 30.0) -> Any:
+        return self.call(self.load, LoadPolicy.Request(name=name), timeout)
+
     def estop(self, pressed: bool) -> float:
         """Returns when it was said [s, steady]."""
         self.wait(
@@ -552,9 +565,9 @@ class FakeRobot(Wire):
 
         try:
             return self.wait(found, timeout, f"state {state} {reason}", proc)
-        except AssertionError as error:
+        except TimedOut as error:
             last = self.statuses[-1].msg if self.statuses else None
-            raise AssertionError(f"{error}\nlast status: {last}") from None
+            raise TimedOut(f"{error}\nlast status: {last}") from None
 
     def wait_commands(self, count: int, timeout: float = 5.0) -> list[Arrived]:
         """`count` new commands."""
@@ -596,6 +609,8 @@ class FakeRobot(Wire):
             self.wait_statuses(1)
         self.wait_state(RUN, 5.0, proc)
         self.wait_candidates(6)
+        # Each topic is discovered by itself, so one that arrives says nothing about the others.
+        self.wait(lambda: self.commands and self.q_values, 10.0, "commands and Q values", proc)
 
     def close(self) -> None:
         self._stopping.set()

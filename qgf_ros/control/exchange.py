@@ -1,0 +1,25 @@
+"""Whether a policy may take over from another one while the robot is driven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qgf_ros.contract import Contract
+from qgf_ros.errors import PolicyRefused
+from qgf_ros.policy import Policy, check_fits
+
+
+def check_exchange(policy: Policy, current: Contract) -> None:
+    """What node and robot have agreed on stays: the robot, its topics, names, types, units, limits
+    and the control period. How long a chunk is, and how much of it is executed, is the policy's.
+
+    Raises:
+        PolicyRefused: both sides of every difference.
+    """
+    own, time = policy.contract, current.time
+    if own.robot != current.robot:
+        raise PolicyRefused(
+            f"{policy.folder} is for robot {own.robot!r}, and this one is {current.robot!r}"
+        )
+    alike = replace(own.time, horizon=time.horizon, execute_steps=time.execute_steps)
+    check_fits(policy.folder, replace(own, time=alike), current)

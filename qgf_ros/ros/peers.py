@@ -1,0 +1,192 @@
+"""Who else is on the wire: somebody who commands the same robot, a second node of this name, and
+peers that cannot be understood.
+
+What is said here about others can only stop the robot. Whether somebody commands is judged by the
+messages that arrive, never by the graph, in which the dead live on for 20 s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+
+from qgf_ros.contract import ActionSpec
+from qgf_ros.control.reasons import Problem
+from qgf_ros.control.supervisor import State
+from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import Status, ros_type
+
+INFINITE = Duration(nanoseconds=2**63 - 1)  # as DDS has it
+QUIET = 1.0  # s after the last foreign command, before the robot may be commanded again
+
+
+class Echo:
+    """Tells own messages from others' on a topic that this node also hears: each thing sent comes
+    back once at most, and what was not sent is foreign."""
+
+    def __init__(self) -> None:
+        self._sent: deque[Any] = deque(maxlen=16)  # more were lost than are on their way
+        self._lock = threading.Lock()
+
+    def sent(self, content: Any) -> None:
+        """Called before it is published."""
+        with self._lock:
+            self._sent.append(content)
+
+    def is_foreign(self, content: Any) -> bool:
+        with self._lock:
+            try:
+                self._sent.remove(content)
+            except ValueError:
+                return True
+            return False
+
+
+class ForeignCommands:
+    """Listens on the robot's command topics for messages that this node did not send."""
+
+    def __init__(self, node: Node, actions: Iterable[ActionSpec]) -> None:
+        self._node = node
+        self._actions = tuple(actions)
+        self._echoes = [Echo() for _ in self._actions]
+        self._last = -QUIET  # steady time
+        self._problem = Problem("COMMAND_CONFLICT", "")
+        self._subscriptions = [
+            node.create_subscription(
+                ros_type(spec.type), spec.topic, partial(self._on_message, spec, echo), qos.ALL
+            )
+            for spec, echo in zip(self._actions, self._echoes)
+        ]
+
+    def sent(self, values: np.ndarray) -> None:
+        """These numbers (A,) go out now, in the contract's order."""
+        begin = 0
+        for spec, echo in zip(self._actions, self._echoes):
+            end = begin + len(spec.labels_of_joints)
+            echo.sent(_content(values[begin:end]))
+            begin = end
+
+    def problem(self) -> Problem | None:
+        """Set until 1 s after the last foreign command."""
+        return self._problem if time.monotonic() - self._last < QUIET else None
+
+    def destroy(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_message(self, spec: ActionSpec, echo: Echo, msg: Any) -> None:
+        try:
+            content = _content(message_type(spec.type).decode(msg, spec.fields, spec.names))
+        except SchemaError:
+            content = b""  # of a form that this node never sends
+        if not echo.is_foreign(content):
+            return
+        if self.problem() is None:  # once: a look at the graph takes longer than the message
+            infos = self._node.get_publishers_info_by_topic(spec.topic)
+            others = sorted({_name(i) for i in infos} - {self._node.get_fully_qualified_name()})
+            who = ", ".join(others) or "another node of this name"
+            self._problem = Problem(
+                f"COMMAND_CONFLICT:{spec.topic}",
+                f"{who} commands on {spec.topic} too; stop it, or lead both through qgf_gate",
+            )
+        self._last = time.monotonic()
+
+
+def _content(values: np.ndarray) -> bytes:
+    """As float32, since some command types carry no more."""
+    return np.asarray(values, dtype=np.float32).tobytes()
+
+
+class Twin:
+    """Listens on ~/status for a second live node of this name; `found` is given its ticks so far."""
+
+    def __init__(self, node: Node, found: Callable[[int], None]) -> None:
+        self._echo = Echo()
+        self._found = found
+        node.create_subscription(Status, "~/status", self._on_status, qos.REPORT)
+
+    def sent(self, status: Status) -> None:
+        self._echo.sent(_key(status))
+
+    def _on_status(self, msg: Status) -> None:
+        # The last word of one that is just ending is no sign of life.
+        if self._echo.is_foreign(_key(msg)) and msg.state != State.SHUTDOWN:
+            self._found(msg.tick)
+
+
+def _key(status: Status) -> tuple[int, int, int, int]:
+    return status.header.stamp.sec, status.header.stamp.nanosec, status.state, status.tick
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A topic as this node uses it; `profiles` of all its subscriptions to it, or its publisher."""
+
+    topic: str
+    type: str
+    profiles: tuple[QoSProfile, ...]
+    publishes: bool = False
+
+
+def unheard(node: Node, endpoints: Iterable[Endpoint]) -> list[Problem]:
+    """Peers on these topics that DDS does not connect: another message type, or an incompatible QoS.
+
+    By the graph, about 30 us per topic: once or twice a second, and only to be reported.
+    """
+    problems = []
+    for end in endpoints:
+        look = (
+            node.get_subscriptions_info_by_topic
+            if end.publishes
+            else node.get_publishers_info_by_topic
+        )
+        does = "subscribes to" if end.publishes else "publishes"
+        for info in look(end.topic):
+            kind = info.topic_type.replace("/msg/", "/")
+            if kind != end.type:
+                problems.append(
+                    Problem(
+                        f"TYPE_MISMATCH:{end.topic}",
+                        f"{_name(info)} {does} {end.topic} as {kind}; here it is {end.type}",
+                    )
+                )
+                continue
+            theirs = info.qos_profile
+            ours = [_effective(profile) for profile in end.profiles]
+            pairs = [(p, theirs) if end.publishes else (theirs, p) for p in ours]
+            verdicts = [qos_check_compatible(*pair) for pair in pairs]
+            if all(verdict == QoSCompatibility.ERROR for verdict, _ in verdicts):
+                text = verdicts[-1][1].replace("ERROR: ", "").strip(";").replace(";", ", ")
+                problems.append(
+                    Problem(
+                        f"QOS_INCOMPATIBLE:{end.topic}",
+                        f"{_name(info)} {does} {end.topic} and is not connected: {text}",
+                    )
+                )
+    return problems
+
+
+def _effective(profile: QoSProfile) -> QoSProfile:
+    """With the durations that DDS puts where none is given, as the graph shows the others'."""
+    return QoSProfile(
+        depth=profile.depth,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        deadline=INFINITE,
+        liveliness_lease_duration=INFINITE,
+    )
+
+
+def _name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

@@ -1,0 +1,162 @@
+"""What outside of the control core forbids motion, or deserves a warning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rclpy.node import Node
+
+from qgf_ros.contract import Contract
+from qgf_ros.control.reasons import Problem
+from qgf_ros.errors import UsageError
+from qgf_ros.ros import qos
+from qgf_ros.ros.conversions import Status
+from qgf_ros.ros.estop import LOST, EmergencyStop
+from qgf_ros.ros.outside_gate import OutsideGate
+from qgf_ros.ros.peers import Endpoint, ForeignCommands, Twin, unheard
+
+PATIENCE = 1.0  # s without an error in a callback, or without a sign of a twin, until all is well
+LOOK_PERIOD = 0.5  # s between two looks at the graph
+# s after the start, in which DDS has discovered the other (it takes 0.05 s or about 2.8 s); later,
+# this node may be the one that others rely on.
+TWIN_IS_ERROR = 4.0
+
+
+class Surroundings:
+    """The emergency stop, other commanders, a second node of this name, peers that cannot be heard,
+    errors of callbacks. `problem` is for the control thread, the rest for the executor's."""
+
+    def __init__(
+        self,
+        node: Node,
+        estop_required: bool,
+        stop: Callable[[Problem | None], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """
+        Args:
+            stop: called when the emergency stop is pressed (None), or is lost although required.
+            fail: called with the reason why this node has to end.
+        """
+        self.connections: list[Problem] = []  # peers that DDS does not connect
+        self.callback_errors = 0
+        self._node = node
+        self._required = estop_required
+        self._stop = stop
+        self._fail = fail
+        self._estop = EmergencyStop(node, lambda: stop(None))
+        self._twin = Twin(node, self._on_twin)
+        self._gate: OutsideGate | None = None
+        self._foreign: ForeignCommands | None = None
+        self._endpoints: list[Endpoint] = []
+        self._lost = False
+        self._ticks = 0
+        self._started: float | None = None  # steady times
+        self._twin_at = self._raised_at = self._looked_at = -60.0
+        self._raised = Problem("CALLBACK", "")
+        self.release()
+
+    # What the node tells.
+
+    def started(self) -> None:
+        """From now on a twin may show itself."""
+        self._started = time.monotonic()
+
+    def configure(self, contract: Contract, gate: OutsideGate | None) -> None:
+        """gate: where the commands go through one of another process."""
+        self._gate = gate
+        self._endpoints += [Endpoint(o.topic, o.type, (qos.STATE,)) for o in contract.observations]
+        if gate is None:
+            self._endpoints += [
+                Endpoint(a.topic, a.type, (qos.COMMAND,), publishes=True) for a in contract.actions
+            ]
+
+    def activate(self, contract: Contract) -> None:
+        """Listens for other commanders from now on."""
+        if self._gate is None:
+            self._foreign = ForeignCommands(self._node, contract.actions)
+        if self._estop.is_pressed:
+            self._stop(None)
+        elif self._required and self._estop.lost:
+            self._stop(LOST)
+
+    def deactivate(self) -> None:
+        if self._foreign is not None:
+            self._foreign.destroy()
+            self._foreign = None
+
+    def release(self) -> None:
+        """Forgets the contract."""
+        self._gate = None
+        self._endpoints = [
+            Endpoint("~/estop", "std_msgs/Bool", (qos.LATCHED, qos.REPORT)),
+            Endpoint("~/command", "qgf_ros/Command", (qos.COMMAND,), publishes=True),
+        ]
+
+    def raised(self, error: Exception) -> None:
+        """A callback raised this."""
+        self.callback_errors += 1
+        self._raised = Problem("CALLBACK", f"a callback failed: {type(error).__name__}: {error}")
+        self._raised_at = time.monotonic()
+
+    @property
+    def foreign(self) -> ForeignCommands | None:
+        """Who has to be told what goes out to the robot."""
+        return self._foreign
+
+    def said(self, status: Status) -> None:
+        """This status goes out now."""
+        self._twin.sent(status)
+        self._ticks = status.tick
+
+    # What the node asks.
+
+    def problem(self) -> Problem | None:
+        """Why the robot may not move, if it may not."""
+        if time.monotonic() - self._raised_at < PATIENCE:
+            return self._raised
+        foreign, gate = self._foreign, self._gate  # one look each: the executor may take them away
+        return (
+            self._estop.problem(self._required)
+            or (foreign.problem() if foreign is not None else None)
+            or (gate.problem() if gate is not None else None)
+        )
+
+    def reset_refusal(self) -> str:
+        """Why a reset makes no sense yet, or ""."""
+        if self._estop.is_pressed:
+            return "the emergency stop is still pressed: release it first"
+        return LOST.detail if self._required and self._estop.lost else ""
+
+    def look(self) -> list[Problem]:
+        """Looks around, about ten times a second. Returns what deserves a warning."""
+        now = time.monotonic()
+        self._estop.look()
+        if self._estop.lost and not self._lost and self._required:
+            self._stop(LOST)
+        self._lost = self._estop.lost
+        if now - self._looked_at >= LOOK_PERIOD:
+            self._looked_at = now
+            self.connections = unheard(self._node, self._endpoints)
+        warnings = [*self.connections]
+        if self._lost and not self._required:
+            warnings.append(LOST)
+        if now - self._twin_at < PATIENCE:
+            text = f"another live node is called {self._node.get_fully_qualified_name()}"
+            warnings.append(Problem("DUPLICATE_NAME", text))
+        if now - self._raised_at < PATIENCE:
+            warnings.append(self._raised)
+        return warnings
+
+    def _on_twin(self, ticks: int) -> None:
+        """The younger one ends. `ticks`: of the other."""
+        self._twin_at = time.monotonic()
+        early = self._started is not None and self._twin_at - self._started <= TWIN_IS_ERROR
+        if early and ticks >= self._ticks:
+            self._fail(
+                UsageError(
+                    f"a node called {self._node.get_fully_qualified_name()} is already running; stop "
+                    "it, or give this one another name (-r __node:=...) or namespace"
+                )
+            )

@@ -1,0 +1,213 @@
+"""How far is too far: the box of recorded states, and what stands in for it where there is none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from qgf_make import START, Rig, contract, policy_in_memory, write_tiny
+
+from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bounds
+from qgf_ros.control.notices import Notices
+from qgf_ros.control.supervisor import State
+from qgf_ros.errors import PolicyRefused
+from qgf_ros.policy import Support, load_policy
+from training.batches import STATE_TAIL, state_box
+from training.critics import ChunkBatch
+
+JOINTS = ("joints.position.a", "joints.position.b", "joints.velocity.a", "joints.velocity.b")
+BOX = Support((-2.0, -2.0, -3.0, -3.0, 5.0), (2.0, 2.0, 3.0, 3.0, 5.0))  # the goal never varied
+INSIDE = np.array([0.5, 0.5, 0.0, 0.0, 5.0])
+
+
+def policy(states=BOX, **normalizer):
+    own = contract()
+    made = policy_in_memory(own, states=states)
+    return dataclasses.replace(made, normalizer=dataclasses.replace(made.normalizer, **normalizer))
+
+
+def judge(at=None, value=0.0, bound=1.0, states=BOX, **normalizer):
+    vector = INSIDE.copy()
+    if at is not None:
+        vector[at] = value
+    return Bounds(policy(states, **normalizer)).judge(vector, bound)
+
+
+def test_fault_014_inside_and_on_the_edges_scores_nothing():
+    assert judge() == judge(0, 2.0) == judge(0, -2.0)
+    assert judge().score == 0.0 and judge().warning is None and judge().problem is None
+
+
+@pytest.mark.parametrize("value", [2.0 + 1.5 * 4, -2.0 - 1.5 * 4])
+def test_fault_014_the_score_is_in_widths_of_the_numbers_own_range(value):
+    got = judge(1, value)
+    assert got.score == pytest.approx(1.5)
+    assert got.problem.code == "STATE_OOD:joints.position.b" and got.warning is None
+    assert "recorded were -2 to 2" in got.problem.detail and f"{value:g}" in got.problem.detail
+
+
+def test_fault_014_a_little_outside_is_a_warning_and_beyond_the_bound_a_problem():
+    width = 4.0
+    assert judge(0, 2.0 + 0.99 * WARN_AT * width).warning is None
+    near = judge(0, 2.0 + 0.5 * width)
+    assert near.warning.code == "OOD:joints.position.a" and near.problem is None
+    assert judge(0, 2.0 + 0.999 * width).problem is None
+    assert judge(0, 2.0 + 1.001 * width).problem is not None
+    assert judge(0, 2.0 + 0.3 * width, bound=0.2).problem is not None
+    assert judge(0, 1e30, bound=np.inf).problem is None, "inf never stops"
+    assert judge(0, 1e30, bound=np.inf).warning is not None, "and still says so"
+
+
+def test_fault_014_what_never_varied_only_warns():
+    got = judge(4, 5.2)
+    assert got.score == 0.0 and got.problem is None and got.warning.code == "OOD:goal.point.x"
+    assert "recorded was 5 alone" in got.warning.detail
+    assert judge(4, 1e6).problem is None
+    both = judge(4, 1e6).score, Bounds(policy()).judge(np.array([9.0, 0, 0, 0, 1e6]), 1.0)
+    assert both[0] == 0.0 and both[1].problem.code == "STATE_OOD:joints.position.a"
+
+
+def test_fault_014_what_hardly_varied_is_measured_by_three_standard_deviations():
+    narrow = Support((-0.01,) * 5, (0.01,) * 5)
+    got = Bounds(policy(narrow)).judge(np.array([0.01 + 0.9 * LEAST_WIDTH, 0, 0, 0, 0]), 1.0)
+    assert got.score == pytest.approx(0.9) and got.problem is None
+
+
+def test_fault_014_the_box_is_of_normalised_numbers():
+    scaled = judge(
+        0,
+        10.0 + 2.5 * 4,
+        obs_mean=np.array([10.0, 0, 0, 0, 0]),
+        obs_std=np.array([2.5, 1, 1, 1, 1]),
+    )
+    assert scaled.score == pytest.approx(0.5)
+    assert "recorded were 5 to 15" in scaled.warning.detail, "for people in the robot's own units"
+
+
+@pytest.mark.parametrize("name", ["planar_arm", "ur5e_cube"])
+def test_fault_015_degrees_for_radians_are_caught_with_and_without_a_box(name):
+    from qgf_ros.share import find_policy
+
+    shipped = load_policy(find_policy(name))
+    n = shipped.normalizer
+    states = dataclasses.replace(shipped.description, states=None)
+    at = [i for i, label in enumerate(shipped.contract.observation_names) if ".position." in label][
+        :2
+    ]
+    for made in (shipped, dataclasses.replace(shipped, description=states)):
+        vector = n.obs_mean.copy()
+        assert Bounds(made).judge(vector, 1.0).problem is None
+        vector[at] *= 57.3  # an ordinary pose, said in degrees
+        got = Bounds(made).judge(vector, 1.0)
+        assert got.problem.code.startswith("STATE_OOD:joints.position")
+
+
+@pytest.mark.parametrize("huge", [1e30, -1e30, 3e38])
+def test_fault_008_a_huge_number_is_caught_without_a_box(huge):
+    got = judge(2, huge, states=None)
+    assert got.problem.code == "STATE_OOD:joints.velocity.a" and np.isfinite(got.score)
+
+
+def test_fault_014_without_a_box_fifteen_standard_deviations_are_the_end():
+    edge = WITHOUT_BOX + 2 * WITHOUT_BOX
+    assert edge == 15.0
+    assert judge(0, edge, states=None).problem is None
+    assert judge(0, edge + 0.01, states=None).problem is not None
+
+
+# In the assembler and in the core.
+
+
+def test_fault_014_the_assembler_refuses_warns_and_scores():
+    notices = Notices()
+    box = Assembler(contract(), Bounds(policy()), notices)
+    box.push("goal", START, START, np.array([5.0]))
+    for k, (position, expected) in enumerate([(0.0, 0.0), (4.0, 0.5), (8.0, 1.5)]):
+        box.push("joints", START + k, START + k, np.array([position, 0, 0, 0]))
+        got = box.assemble(START + k)
+        assert box.state_score == pytest.approx(expected)
+        assert isinstance(got, Problem if expected > 1 else Observation)
+    assert got.code == "STATE_OOD:joints.position.a"
+    assert [n.code for n in notices.current(START)] == ["OOD:joints.position.a"]
+    box.state_bound = 2.0
+    assert isinstance(box.assemble(START + 9), Observation)
+
+
+def test_the_score_is_unknown_without_a_state():
+    box = Assembler(contract(), Bounds(policy()))
+    assert np.isnan(box.state_score)
+    box.push("goal", START, START, np.array([5.0]))
+    box.push("joints", START, START, np.zeros(4))
+    box.assemble(START)
+    assert box.state_score == 0.0
+    box.assemble(START + 10**9)
+    assert np.isnan(box.state_score)
+
+
+def test_fault_014_a_far_state_holds_the_robot_in_the_same_tick_and_lets_it_go():
+    rig = Rig(policy=policy())
+    rig.state["goal"][:] = 5.0
+    assert rig.step(7).state is State.RUN
+    rig.state["joints"][0] = 12.0
+    tick = rig.step()
+    assert tick.state is State.HOLD and tick.reason.code == "STATE_OOD:joints.position.a"
+    assert tick.candidate is None and not tick.output.admitted
+    rig.state["joints"][0] = 1.0
+    assert rig.step(12).state is State.RUN
+
+
+# The trainer's box.
+
+
+def batch(obs, next_obs=None, flow_obs=None):
+    import torch
+
+    obs = torch.as_tensor(obs, dtype=torch.float32)
+    one = torch.ones(len(obs))
+    other = obs if next_obs is None else torch.as_tensor(next_obs, dtype=torch.float32)
+    flow = None if flow_obs is None else torch.as_tensor(flow_obs, dtype=torch.float32)
+    return ChunkBatch(obs, torch.zeros(len(obs), 2), one, one, other, one, flow)
+
+
+def test_fault_014_the_box_lets_100000_states_of_the_same_kind_pass():
+    """Smooth, skewed, two-valued and nearly constant numbers; trained on 30,000, asked for 10^5."""
+    rng = np.random.default_rng(14)
+
+    def states(count):
+        return np.stack([
+            rng.standard_normal(count),
+            rng.exponential(size=count) - 1,
+            (rng.random(count) < 0.02) * 7.0,
+            rng.standard_normal(count) * 0.01,
+            np.full(count, 5.0),
+        ], -1)  # fmt: skip
+
+    bounds = Bounds(policy(state_box(batch(states(30_000)))))
+    refused = sum(bounds.judge(s, 1.0).problem is not None for s in states(100_000))
+    assert refused < 100
+
+
+def test_one_bad_row_does_not_widen_the_box():
+    rng = np.random.default_rng(0)
+    good = rng.uniform(-1, 1, (1000, 5))
+    bad = good.copy()
+    bad[17] = 1e6
+    box = state_box(batch(bad))
+    assert max(box.high) <= 1 and min(box.low) >= -1
+
+
+def test_the_box_is_that_of_the_quantiles_and_knows_every_goal_that_was_told():
+    x = np.linspace(0, 1, 30_001)
+    obs = np.repeat(x[:, None], 5, 1)
+    told = obs + np.array([0, 0, 0, 0, 1.0])
+    box = state_box(batch(obs, obs, told))
+    assert box.low[0] == pytest.approx(STATE_TAIL, rel=0.2) and box.high[0] < 1
+    assert box.high[4] > 1.99 and box.low[4] < 0.01
+
+
+def test_a_policy_keeps_its_box_and_another_size_is_refused(tmp_path):
+    write_tiny(tmp_path / "good", states=BOX)
+    assert load_policy(tmp_path / "good").description.states == BOX
+    write_tiny(tmp_path / "bad", states=Support((0.0,), (1.0,)))
+    with pytest.raises(PolicyRefused, match="states has 1 numbers.*5"):
+        load_policy(tmp_path / "bad")
