@@ -6,6 +6,7 @@ On a robot: sim:=none policy:=FOLDER; nothing moves until `~/enable`.
 
 from pathlib import Path
 
+import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited
@@ -23,7 +24,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "params_file",
         default_value=PathJoinSubstitution([FindPackageShare("qgf_ros"), "config", "default.yaml"]),
-        description="Parameters of the node, under the key /**: (another key may not fit a namespace). "
+        description="Parameters of the node, under the key /** and no other. "
         "The gate takes policy and limits_scale from it.",
     ),
     DeclareLaunchArgument(
@@ -88,6 +89,10 @@ def nodes(context: LaunchContext) -> list[Node]:
     params_file = Path(given["params_file"]).expanduser()
     if not params_file.is_file():  # launch_ros would warn and start without it
         raise RuntimeError(f"params_file {str(params_file)!r} does not exist")
+    keys = yaml.safe_load(params_file.read_text())
+    if not isinstance(keys, dict) or list(keys) != ["/**"]:
+        # Among several keys that match a node, the order in the file decides, and ours could lose.
+        raise RuntimeError(f"params_file {str(params_file)!r}: its one key must be /**")
 
     # A killed launch leaves nobody behind who moves the robot.
     every = {"exit_with_parent": True}

@@ -5,8 +5,7 @@ once, a later one waits until it has been quiet for the timeout, and then needs 
 was overridden does not go on by itself. Candidates that stop are a hold, whatever the reason.
 
 Two clocks: deadlines lie on the control clock, silence is measured on the steady one. Under a
-simulated clock, which may run at any speed, silence is measured on that, and on the steady one only
-whether it has stopped.
+simulated clock, which may run at any speed, silence is measured on that one as long as it moves.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
 TIMEOUT_PERIODS = 2  # the default of command_timeout
-STALLED = 0.5  # s of steady time without a candidate, where the clock is simulated
+STALLED = 0.5  # s of steady time without a step of a simulated clock: it has stopped
 NEVER = -(10**18)  # ns
 
 
@@ -73,6 +72,7 @@ class Arbiter:
         self._rank = {owner: rank for rank, owner in enumerate(owners)}
         self._streams = {owner: _Stream() for owner in owners}
         self._sent = Moment(NEVER, NEVER)  # when the owner, or the hold, last had the word
+        self._clock = Moment(NEVER, NEVER)  # when the control clock was last seen to move
         self._alone = False  # the hold goes on without an owner who asks for it
 
     @property
@@ -116,13 +116,16 @@ class Arbiter:
         elif explicit:
             self.reason = Problem("EXPLICIT_HOLD", f"{owner} asks for a hold")
         else:
-            self.reason = _problem(f"{output.refused} (from {owner})")
+            code = output.refused.partition(":")[0]
+            self.reason = Problem(code, f"from {owner}: {output.refused}")
             self.refused += 1
         self._note_silence()
         return output
 
     def watch(self, now: Moment) -> Output | None:
         """The hold, once candidates have stopped; None while there is nothing to do."""
+        if now.control != self._clock.control:
+            self._clock = now
         if self.gate.silent:
             return None
         if not (self._alone and now.steady - self._sent.steady >= self._period):
@@ -194,16 +197,8 @@ class Arbiter:
                 self.reason = None  # an end in good order
 
     def _stopped(self, since: Moment, now: Moment) -> bool:
-        steady = now.steady - since.steady
-        if not self._simulated:
-            return steady >= self._timeout
-        # Either direction: a clock that went back makes what was sent before it worthless.
-        return (
-            abs(now.control - since.control) >= self._timeout
-            or steady >= max(self._timeout, STALLED * 1e9)
-        )  # fmt: skip
-
-
-def _problem(refused: str) -> Problem:
-    code, _, detail = refused.partition(": ")
-    return Problem(code, detail)
+        """Nothing has come for the timeout."""
+        if not self._simulated or now.steady - self._clock.steady >= STALLED * 1e9:
+            return now.steady - since.steady >= self._timeout
+        # Either direction: a clock that went back makes worthless what was sent before.
+        return abs(now.control - since.control) >= self._timeout

@@ -11,11 +11,13 @@ from rclpy.node import Node
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, Status
 
 GATE = "qgf_gate"  # its name in the node's namespace; remap <GATE>/status and <GATE>/passed for another
 SIGN_OF_LIFE = 1.0  # s of steady time; the gate's status comes at 10 Hz
+TURN = 0.5  # s of steady time in which our first candidate takes over from somebody else's, or not
 
 
 class OutsideGate:
@@ -27,6 +29,8 @@ class OutsideGate:
         self._own = node.get_fully_qualified_name()
         self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
         self._seen: float | None = None  # steady time of its last status
+        self._passed_epoch = -1  # of our last candidate that passed
+        self._began = (-1, 0.0)  # our last epoch, and the steady time of its first candidate
         self._subscriptions = [
             node.create_subscription(Status, f"{GATE}/status", self._on_status, qos.REPORT),
             node.create_subscription(Command, f"{GATE}/passed", self._on_passed, qos.REPORT),
@@ -40,6 +44,8 @@ class OutsideGate:
             return None
         if wanted is None or not output.admitted:
             return self._core.explicit_hold(now)
+        if wanted.epoch != self._began[0]:
+            self._began = wanted.epoch, time.monotonic()
         return dataclasses.replace(wanted, values=output.values)
 
     def problem(self) -> Problem | None:
@@ -60,5 +66,17 @@ class OutsideGate:
         self._seen = time.monotonic()
 
     def _on_passed(self, msg: Any) -> None:
-        if msg.owner not in (self._own, self._gate):
+        if msg.owner == self._own:
+            self._passed_epoch = msg.epoch
+        elif msg.owner != self._gate and self._overruled():
             self._core.takeover(msg.owner[:80])
+
+    def _overruled(self) -> bool:
+        """Whether another owner's command is a takeover: not while we do not run, nor while it may
+        still be our turn that is only beginning."""
+        supervisor, epoch = self._core.supervisor, self._core.epoch
+        if supervisor.state is not State.RUN:
+            return supervisor.reason is not None and supervisor.reason.code == "TAKEOVER"
+        began, since = self._began
+        begins = began != epoch or time.monotonic() - since < TURN
+        return self._passed_epoch == epoch or not begins

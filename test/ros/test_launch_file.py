@@ -1,7 +1,8 @@
 """The launch file and the parameter files.
 
 Pinned here: only a launch that starts the simulation enables the robot, whatever a parameter file
-says; a wrong argument starts nothing; one process dying ends the other; Ctrl-C ends both with 0.
+says; the gate stands between the node and the robot by default; a wrong argument starts nothing; one
+process dying ends the others, and so does the launch that is killed; Ctrl-C ends all with 0.
 Where `launch` is missing, the text of the files is checked and the launches are skipped.
 """
 
@@ -35,7 +36,9 @@ from qgf_ros.share import share_folder
 CONFIG = share_folder() / "config"
 LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"
 DOMAIN = 60 + os.getpid() % 40  # of this process alone
+PROCESSES = ("qgf_node", "qgf_gate", "qgf_sim")
 PATIENCE = 20  # s, for what takes about two
+WISH = {"ros__parameters": {"enable_on_start": True}}  # of a parameter file; only a launch may
 needs_launch = pytest.mark.skipif(
     find_spec("launch_ros") is None,
     reason="launch_ros is not importable: there is no wheel of it, it comes with an apt ROS 2",
@@ -83,23 +86,57 @@ def test_golden_yaml_leaves_the_method_alone():
     assert parameters_of("golden.yaml") == {"num_candidates": 1, "limits_scale": 1.0}
 
 
-def test_fault_113_the_launch_file_enables_only_with_its_own_simulation():
-    """Evaluates the launch file's own expression, since `launch` is missing on most test machines."""
-    tree = ast.parse(LAUNCH_FILE.read_text())
+TREE = ast.parse(LAUNCH_FILE.read_text())
+
+
+def expression(parameter, **names):
+    """The launch file's own expression for a parameter, which it sets in one place, evaluated: `launch`
+    is missing on most test machines."""
     found = [
         value
-        for node in ast.walk(tree)
+        for node in ast.walk(TREE)
         if isinstance(node, ast.Dict)
         for key, value in zip(node.keys, node.values)
-        if isinstance(key, ast.Constant) and key.value == "enable_on_start"
+        if isinstance(key, ast.Constant) and key.value == parameter
     ]
-    assert len(found) == LAUNCH_FILE.read_text().count("enable_on_start") == 1
-    code = compile(ast.Expression(found[0]), LAUNCH_FILE.name, "eval")
-    assert {sim: eval(code, {"sim": sim}) for sim in ("mujoco", "gazebo", "none")} == {
-        "mujoco": True,
-        "gazebo": False,
-        "none": False,
+    assert len(found) == 1
+    return eval(compile(ast.Expression(found[0]), LAUNCH_FILE.name, "eval"), names)
+
+
+def calls(name):
+    """The keyword arguments of each call, as source text; the first positional one is `0`."""
+    return [
+        {k.arg: ast.unparse(k.value) for k in node.keywords}
+        | ({"0": ast.unparse(node.args[0])} if node.args else {})
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    ]
+
+
+def test_fault_113_the_launch_file_enables_only_with_its_own_simulation():
+    assert LAUNCH_FILE.read_text().count("enable_on_start") == 1
+    found = {s: expression("enable_on_start", sim=s) for s in ("mujoco", "gazebo", "none")}
+    assert found == {"mujoco": True, "gazebo": False, "none": False}
+
+
+def test_the_gate_stands_by_default_and_then_the_node_publishes_nothing_to_the_robot():
+    arguments = {eval(a["0"]): a for a in calls("DeclareLaunchArgument")}
+    assert eval(arguments["gate"]["default_value"]) == "true"
+    assert eval(arguments["gate"]["choices"]) == ["true", "false"]
+    assert {g: expression("gate", gate=g) for g in (True, False)} == {
+        True: "outside",
+        False: "inside",
     }
+
+
+def test_fault_076_every_process_ends_with_the_launch():
+    assert expression("exit_with_parent") is True
+    nodes = {eval(n["executable"]): n["parameters"] for n in calls("Node")}
+    assert sorted(nodes) == ["qgf_gate", "qgf_node", "qgf_sim"]
+    source = LAUNCH_FILE.read_text()
+    assert "shared = every |" in source and "parameters = shared |" in source
+    for executable, given in nodes.items():
+        assert {"parameters", "shared", "every"} & set(given.strip("[]").split(", ")), executable
 
 
 # Real launches.
@@ -222,25 +259,26 @@ def listen():
 
 
 @needs_launch
-def test_without_an_argument_the_arm_moves_and_ctrl_c_ends_both_processes_well(launch, listen):
-    listener, launched = listen(), launch()
+@pytest.mark.parametrize("arguments", [(), ("gate:=false",)], ids=["gate", "no gate"])
+def test_the_arm_moves_and_ctrl_c_ends_all_processes_well(launch, listen, arguments):
+    listener, launched = listen(), launch(*arguments)
     listener.spin(PATIENCE, enough=20)
     assert any(abs(v) > 0.05 for command in listener.commands for v in command), launched.text
     code, seconds = launched.ctrl_c()
-    assert code == 0 and seconds < 2, (code, seconds, launched.text)
-    assert launched.text.count("process has finished cleanly") == 2
+    assert code == 0 and seconds < 5, (code, seconds, launched.text)
+    assert launched.text.count("process has finished cleanly") == 2 + (not arguments)
     assert "sending signal" not in launched.text  # nothing had to be escalated
 
 
 @needs_launch
 def test_fault_113_without_simulation_nothing_moves_until_enable(launch, start, listen, tmp_path):
     """In a namespace, on live state from a simulation, with a file that asks for the contrary."""
-    wish = {"ros__parameters": {"enable_on_start": True}}
     file = tmp_path / "wish.yaml"
-    file.write_text(json.dumps({"/left/qgf": wish, "/**": wish}))  # is YAML, and has no aliases
+    file.write_text(json.dumps({"/**": WISH}))  # is YAML, and has no aliases
     listener = listen("left")
     start(f"{get_package_prefix('qgf_ros')}/lib/qgf_ros/qgf_sim", "--ros-args", "-r", "__ns:=/left")
-    launched = launch("sim:=none", "use_sim_time:=true", "namespace:=left", f"params_file:={file}")
+    arguments = ("policy:=planar_arm", "use_sim_time:=true", "namespace:=left")
+    launched = launch("sim:=none", *arguments, f"params_file:={file}")
     launched.wait_for("WAITING -> READY")
     listener.spin(1.0)
     assert listener.commands == []
@@ -251,16 +289,41 @@ def test_fault_113_without_simulation_nothing_moves_until_enable(launch, start, 
 
 
 @needs_launch
-@pytest.mark.parametrize("victim, survivor", [("qgf_sim", "qgf_node"), ("qgf_node", "qgf_sim")])
-def test_when_one_process_dies_the_launch_ends_and_says_so_by_its_code(launch, victim, survivor):
-    launched = launch()
-    launched.wait_for(": READY", count=2)
-    pid = launched.pid(survivor)
-    os.kill(launched.pid(victim), signal.SIGKILL)
+@pytest.mark.parametrize("keys", [("/left/qgf", "/**"), ("/**", "/**/qgf"), ("/left/*",), ()])
+def test_fault_113_a_file_whose_keys_could_outdo_the_launch_starts_nothing(launch, tmp_path, keys):
+    file = tmp_path / "wish.yaml"
+    file.write_text(json.dumps(dict.fromkeys(keys, WISH)))
+    launched = launch("policy:=planar_arm", f"params_file:={file}")
     assert launched.process.wait(PATIENCE) == 1
-    until(
-        lambda: not os.path.exists(f"/proc/{pid}"), lambda: f"{survivor} goes on\n{launched.text}"
-    )
+    assert "its one key must be /**" in launched.text and "process started" not in launched.text
+
+
+@needs_launch
+@pytest.mark.parametrize("victim", PROCESSES)
+def test_when_one_process_dies_the_launch_ends_and_says_so_by_its_code(launch, victim):
+    launched = launch()
+    launched.wait_for(": READY", count=3)
+    pids = {name: launched.pid(name) for name in PROCESSES}
+    os.kill(pids[victim], signal.SIGKILL)
+    assert launched.process.wait(PATIENCE) == 1
+    gone(pids, launched)
+
+
+@needs_launch
+def test_fault_076_a_launch_that_is_killed_leaves_nobody_behind(launch):
+    launched = launch()
+    launched.wait_for(": READY", count=3)
+    pids = {name: launched.pid(name) for name in PROCESSES}
+    launched.process.kill()
+    gone(pids, launched)
+
+
+def gone(pids, launched):
+    for name, pid in pids.items():
+        until(
+            lambda p=pid: not os.path.exists(f"/proc/{p}"),
+            lambda n=name: f"{n} goes on\n{launched.text}",
+        )
 
 
 @needs_launch

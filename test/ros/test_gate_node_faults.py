@@ -1,0 +1,328 @@
+"""The node behind `qgf_gate`: killed, stopped, hung, ended, restarted, and overruled by a person.
+
+The robot hears the gate alone. Pinned: a robot that goes on with the last command of a process that
+is gone; a stale command of a process that was stopped; a restarted node that is never heard again.
+"""
+
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ros_harness as ros
+from qgf_make import SCALE
+
+T = ros.PERIOD
+TIMEOUT = 2 * T  # command_timeout by default
+ZERO = [0.0, 0.0]
+COUNT = min(5 * SCALE, 20)
+PHASES = [i / COUNT for i in range(COUNT)]  # where in the period a signal falls
+HELPER = str(Path(__file__).parents[1] / "support" / "gil_holder.py")
+COMMANDS = "velocity_controller/commands"
+
+
+class Robot(ros.FakeRobot):
+    """A robot that does not get where the policy wants it, and hears the gate's reports too."""
+
+    def __init__(self, domain, **kwargs):
+        super().__init__(domain, **kwargs)
+        self.passed = self.record(ros.Command, "qgf_gate/passed", 1000)
+        self.gate_statuses = self.record(ros.Status, "qgf_gate/status", 1000)
+        self.freeze()
+
+    def connect(self, gate):
+        self.wait(lambda: self.gate_statuses, 10, "the gate's status", gate)
+        count = self.node.count_publishers
+        self.wait(lambda: count(COMMANDS) and count("qgf_gate/passed"), 10, "the gate", gate)
+
+    def run(self, proc):
+        """Enabled, and the node's commands reach the robot."""
+        began = time.monotonic()
+        self.drive(proc)
+        self.wait(lambda: self.moves(began), 8, "motion", proc)
+
+    def moves(self, after):
+        last = self.commands[-1] if self.commands else None
+        return last is not None and last.at > after and max(map(abs, last.values)) > 0.5
+
+    def stopped(self, after):
+        """When the command to rest arrived that stood from then on [s, steady], None: not yet."""
+        moving = [c.at for c in self.commands if c.values != ZERO]
+        rest = [c.at for c in self.commands if c.values == ZERO and c.at > max([after, *moving])]
+        return rest[0] if rest else None
+
+
+@contextlib.contextmanager
+def gate_of(domain, **parameters):
+    """A running gate for the shipped arm; in the end it obeys SIGTERM."""
+    arguments = ros.ros_args(policy="planar_arm", **parameters)
+    gate = ros.Proc([*ros.node_command("qgf_gate"), *arguments], domain, deadline=300.0)
+    try:
+        gate.wait_line("qgf_gate: READY")
+        yield gate
+        gate.stop()
+    finally:
+        gate.close()
+
+
+@contextlib.contextmanager
+def robot_of(domain, gate, **options):
+    """A robot that has found the gate. In the end, no command was outside the envelope."""
+    robot = Robot(domain, **options)
+    try:
+        robot.connect(gate)
+        yield robot
+        assert not robot.violations, robot.violations
+    finally:
+        robot.close()
+
+
+@contextlib.contextmanager
+def gate_and_robot(domain, **parameters):
+    with gate_of(domain, **parameters) as gate, robot_of(domain, gate) as robot:
+        yield gate, robot
+
+
+@contextlib.contextmanager
+def node(domain, command=(), **parameters):
+    """A node that leaves the robot to the gate."""
+    arguments = ros.ros_args(policy="planar_arm", gate="outside", **parameters)
+    proc = ros.Proc([*(command or ros.node_command()), *arguments], domain)
+    try:
+        proc.wait_line("qgf: READY")
+        yield proc
+    finally:
+        proc.close()
+
+
+def stop_in_run(robot, phase, end):
+    """Sends signals by `end` at this phase of the period. Returns when, and when the robot was told to
+    rest [s, steady]."""
+    robot.wait_commands(1)
+    time.sleep(phase * T)  # where in the period, not a wait for an event
+    sent = time.monotonic()
+    end()
+    rest = robot.wait(lambda: robot.stopped(sent), 5, "a command to rest")
+    print(f"phase {phase:.2f}: rest {(rest - sent) * 1e3:.0f} ms after the signal")
+    return sent, rest
+
+
+# Processes that are gone.
+
+
+def test_fault_074_080_whenever_it_is_killed_the_robot_rests_and_a_new_one_is_heard(domain):
+    """Each round is a restart behind the same gate, which has silenced the one before."""
+    with gate_of(domain) as gate:
+        for phase in PHASES:  # a robot each, which discovers the living only
+            with robot_of(domain, gate) as robot, node(domain) as proc:
+                robot.run(proc)
+                ros.watch_stalls()
+                sent, rest = stop_in_run(robot, phase, lambda p=proc: p.send(signal.SIGKILL))
+                assert rest - sent <= TIMEOUT + 2 * T + ros.slack()
+                robot.wait(
+                    lambda r=robot: r.gate_statuses[-1].msg.reason == "CANDIDATES_STOPPED",
+                    2,
+                    "the reason",
+                    gate,
+                )
+                robot.wait_silence(0.3)
+                assert robot.commands[-1].values == ZERO
+                assert robot.passed[-1].msg.owner == "/qgf_gate"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_fault_072_a_signal_in_run_is_a_hold_and_ends_with_0(domain, number):
+    with gate_of(domain) as gate:
+        for phase in PHASES:
+            with robot_of(domain, gate) as robot, node(domain) as proc:
+                robot.run(proc)
+                sent, rest = stop_in_run(robot, phase, lambda p=proc: p.send(number))
+                assert proc.wait(3.0) == 0, proc.log
+                assert rest - sent <= 1.0
+                robot.wait_silence(0.3)
+                assert robot.commands[-1].values == ZERO
+                assert robot.candidates[-1].msg.names == [], "an explicit hold, no timeout"
+                assert "Traceback" not in "\n".join(proc.err)
+
+
+def test_fault_073_ten_signals_are_no_more_than_one(domain):
+    with gate_and_robot(domain) as (_, robot), node(domain) as proc:
+        robot.run(proc)
+        sent = time.monotonic()
+        for k in range(10):
+            with contextlib.suppress(ProcessLookupError):
+                proc.send(signal.SIGINT if k % 2 else signal.SIGTERM)
+        assert proc.wait(5.0) in (0, 130, 143), proc.log
+        assert time.monotonic() - sent <= 2.0 + ros.slack()
+        robot.wait(lambda: robot.stopped(sent), 3, "a command to rest")
+        assert "Traceback" not in "\n".join(proc.err)
+
+
+# Processes that do not run for a while.
+
+
+def test_fault_075_whenever_it_is_stopped_the_robot_rests_and_nothing_old_comes_after(domain):
+    with gate_and_robot(domain) as (_, robot), node(domain) as proc:
+        robot.run(proc)
+        for phase in PHASES:
+            ros.watch_stalls()
+            sent, rest = stop_in_run(robot, phase, lambda: proc.send(signal.SIGSTOP))
+            assert rest - sent <= TIMEOUT + 2 * T + ros.slack()
+            time.sleep(max(0.0, sent + 2.0 - time.monotonic()))  # the fault lasts 2 s
+            epoch = robot.passed[-1].msg.epoch
+            woken, count = time.time_ns(), len(robot.passed)
+            began = proc.send(signal.SIGCONT)
+            robot.wait(lambda at=began: robot.moves(at), 8, "motion again", proc)
+            fresh = robot.wait(
+                lambda begin=count: [p.msg for p in robot.passed[begin:] if p.msg.owner == "/qgf"],
+                2,
+                "what was passed",
+                proc,
+            )
+            assert all(ros.ns(m.execute_at) >= woken - T * 1e9 for m in fresh), "stale"
+            assert fresh[0].epoch > epoch, "what was begun before the stop is void"
+        no_burst(robot)
+
+
+def test_fault_054_a_sampler_that_keeps_the_gil_is_stopped_by_the_gate(domain, tmp_path):
+    trigger = tmp_path / "hang"
+    command = [sys.executable, HELPER, str(trigger)]
+    with gate_and_robot(domain) as (_, robot), node(domain, command) as proc:
+        robot.run(proc)
+        ros.watch_stalls()
+        sent = time.monotonic()
+        trigger.touch()
+        rest = robot.wait(lambda: robot.stopped(sent), 5, "a command to rest", proc)
+        assert not trigger.exists()
+        last = max(c.at for c in robot.candidates if c.at < rest)
+        print(f"rest {(rest - last) * 1e3:.0f} ms after the last candidate")
+        assert rest - last <= 3 * T + ros.slack()
+        robot.wait(lambda: robot.moves(rest), 10, "motion again", proc)
+        proc.stop()
+        no_burst(robot)
+
+
+def no_burst(robot):
+    """At no time more commands than one per period; the hold's first step may fall between two."""
+    at = [c.at for c in robot.commands]
+    most = max(sum(t <= u < t + 1.0 for u in at) for t in at)
+    assert most <= 1.0 / T + 3, f"{most} commands within a second"
+
+
+# Somebody else commands.
+
+
+class Person(ros.Wire):
+    """Somebody who commands through the gate, as a teleoperation node does."""
+
+    def __init__(self, domain, name):
+        super().__init__(domain, "person")
+        self.name = name
+        self.publisher = self.node.create_publisher(ros.Command, f"{name}/command", 1)
+        self.sequence = 0
+
+    def say(self, values):
+        self.sequence += 1
+        now = time.time_ns()
+        self.publisher.publish(
+            ros.Command(
+                owner=self.name,
+                sequence=self.sequence,
+                epoch=1,
+                execute_at=ros.time_msg(now),
+                deadline=ros.time_msg(now + 100_000_000),
+                names=["arm.shoulder", "arm.elbow"],
+                values=values,
+            )
+        )
+
+
+@pytest.fixture
+def person(domain):
+    made = Person(domain, "/teleop")
+    yield made
+    made.close()
+
+
+def test_fault_117_a_person_takes_over_and_only_enable_gives_it_back(domain, person):
+    theirs = [-0.25, 0.25]
+    with gate_and_robot(domain, owners="/teleop,qgf") as (gate, robot), node(domain) as proc:
+        person.wait(person.publisher.get_subscription_count, 10, "the gate", gate)
+        robot.run(proc)
+        began = time.monotonic()
+        while not any(s.msg.reason == "TAKEOVER" for s in robot.statuses):
+            assert time.monotonic() < began + 10, f"{gate.log}\n{proc.log}"
+            person.say(theirs)
+            time.sleep(T)
+        assert not robot.statuses[-1].msg.enabled
+        person.say(theirs)
+        ended = time.monotonic()
+        robot.wait(lambda: robot.passed[-1].msg.owner == "/teleop", 2, "their word", gate)
+        owners = [p.msg.owner for p in robot.passed]
+        since = owners.index("/teleop")
+        assert "/qgf" not in owners[since:], "no mixed commands"
+        first = robot.passed[since].at
+        sent = {tuple(c.values) for c in robot.commands if c.at > first + ros.slack()}
+        assert sent <= {tuple(theirs), (0.0, 0.0)}, sent
+
+        robot.wait(lambda: robot.stopped(ended), 3, "a hold when they end", gate)
+        robot.wait_state(ros.READY, 3, proc)
+        robot.wait_statuses(10)
+        assert {p.msg.owner for p in robot.passed[since:]} == {"/teleop", "/qgf_gate"}
+        robot.run(proc)
+        assert robot.passed[-1].msg.owner == "/qgf"
+
+
+def test_fault_079_two_nodes_the_second_one_is_told(domain):
+    """`rival` is enabled first; the node that the gate puts first takes over."""
+    rival_robot = Robot(domain, node="rival")
+    remap = ros.ros_args(("__node:=rival",), policy="planar_arm", gate="outside")
+    rival = ros.Proc([*ros.node_command(), *remap], domain)
+    try:
+        with gate_and_robot(domain, owners="qgf,rival") as (gate, robot), node(domain) as proc:
+            rival.wait_line("qgf: READY")
+            rival_robot.run(rival)
+            robot.run(proc)
+            robot.wait(
+                lambda: any(s.msg.reason == "TAKEOVER" for s in rival_robot.statuses), 3, "word"
+            )
+            since = next(i for i, p in enumerate(robot.passed) if p.msg.owner == "/qgf")
+            robot.wait_candidates(10)
+            assert "/rival" not in [p.msg.owner for p in robot.passed[since:]]
+            proc.stop()
+        rival.stop()
+    finally:
+        rival.close()
+        rival_robot.close()
+
+
+# The gate itself.
+
+
+def test_a_node_outside_of_the_gate_does_not_publish_on_the_robots_topics(domain):
+    with gate_and_robot(domain) as (_, robot), node(domain) as proc:
+        robot.run(proc)
+        topics = {n for n, _ in robot.node.get_publisher_names_and_types_by_node("qgf", "/")}
+        assert "/qgf/command" in topics and f"/{COMMANDS}" not in topics
+        proc.stop()
+
+
+def test_without_a_gate_the_node_does_not_run_and_says_what_is_missing(domain):
+    robot = Robot(domain)
+    try:
+        with node(domain, enable_on_start=True) as proc:
+            robot.speak()
+            robot.wait_state(ros.WAITING, 10, proc, reason="GATE_MISSING")
+            assert not robot.candidates
+            proc.stop()
+    finally:
+        robot.close()
+
+
+def test_a_gate_that_dies_ends_the_nodes_run(domain):
+    with node(domain) as proc, gate_and_robot(domain) as (gate, robot):
+        robot.run(proc)
+        gate.send(signal.SIGKILL)
+        robot.wait_state(ros.HOLD, 5, proc, reason="GATE_MISSING")
