@@ -48,6 +48,7 @@ from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
 from qgf_ros.ros.surroundings import Surroundings
+from qgf_ros.ros.views import Views
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.share import find_policy
 
@@ -78,6 +79,7 @@ class QgfNode(LifecycleNode):
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
+        self._views = Views(self)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
         PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
@@ -342,9 +344,13 @@ class QgfNode(LifecycleNode):
         self._emit(self.core.clock_stopped(now), now)
 
     def _emit(self, result: TickResult, deadline: int) -> None:
+        assert self.core is not None
         self._send(result.output, result.candidate, deadline)
         if result.sampled is not None:
-            self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
+            if self._q_publisher.get_subscription_count() > 0:
+                now = self.get_clock().now().nanoseconds
+                self._q_publisher.publish(q_message(result, now))
+            self._views.show(self.core.policy.contract, result.sampled.chunk)
         self._note(result)
 
     def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
