@@ -132,6 +132,8 @@ class Surroundings:
         """Looks around, about ten times a second. Returns what deserves a warning."""
         now = time.monotonic()
         self._estop.look()
+        if self._foreign is not None:
+            self._foreign.look()
         if self._estop.lost and not self._lost and self._estop.required:
             self._stop(LOST)
         self._lost = self._estop.lost
