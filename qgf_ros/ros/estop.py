@@ -28,7 +28,8 @@ class EmergencyStop:
     """Listens on ~/estop. `pressed()` is called for each true that arrives: to say it again must
     not be less than to say it."""
 
-    def __init__(self, node: Node, pressed: Callable[[], None]) -> None:
+    def __init__(self, node: Node, pressed: Callable[[], None], required: bool) -> None:
+        self.required = required
         self.is_pressed = False
         self.lost = False  # until it is heard again
         self._node = node
@@ -38,12 +39,16 @@ class EmergencyStop:
         self._leased = 0  # publishers with a lease that are alive
         # Several times: a latched stop is heard by a late node only if it asks for it, and who asks
         # for it does not hear a publisher that does not latch; nor does who asks for a lease hear
-        # one that offers none. Hearing a stop twice does no harm.
+        # one that offers none. Hearing a stop twice does no harm. (Each of them makes a publisher
+        # that it does not hear log a warning, so the last one only where somebody relies on it.)
         silent = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
         leased = SubscriptionEventCallbacks(
             liveliness=self._on_liveliness, incompatible_qos=lambda _: None
         )
-        for profile, events in ((qos.LATCHED, silent), (qos.REPORT, silent), (qos.LEASED, leased)):
+        ways = [(qos.LATCHED, silent), (qos.REPORT, silent)]
+        if required:
+            ways.append((qos.LEASED, leased))
+        for profile, events in ways:
             node.create_subscription(
                 Bool, "~/estop", self._on_message, profile, event_callbacks=events
             )
@@ -55,9 +60,9 @@ class EmergencyStop:
             self.lost = True
         self._present = present
 
-    def problem(self, required: bool) -> Problem | None:
+    def problem(self) -> Problem | None:
         """Why the robot may not move, where an emergency stop is required."""
-        if not required:
+        if not self.required:
             return None
         return LOST if self.lost else None if self._heard else UNHEARD
 

@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
 from qgf_ros.ros.surroundings import Surroundings
+from qgf_ros.ros.views import Views
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sampler.guards import guards_of
 from qgf_ros.share import find_policy
@@ -70,16 +72,19 @@ class QgfNode(LifecycleNode):
         self._robot: RobotCommands | None = None
         self._gate: OutsideGate | None = None
         self._state_subscriptions: list[Any] = []
-        self._state = State.UNCONFIGURED
+        self._state = State.UNCONFIGURED  # as it was last said
+        self._noted = State.UNCONFIGURED  # as it is in the control thread
         self.parameters = Parameters(self, self._on_parameter, check=self._check_guards)
         if self.parameters.values["exit_with_parent"]:
             exit_with_parent()
         self._reports = Reports(self)
-        self._reporting = threading.Lock()
+        self._transitions: deque[tuple[State, Problem | None]] = deque()  # not yet said
+        self._changed = self.create_guard_condition(self._say_transitions)
         self._warnings: list[Problem] = []
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
+        self._views = Views(self)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
         PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
@@ -355,9 +360,13 @@ class QgfNode(LifecycleNode):
         self._emit(self.core.clock_stopped(now), now)
 
     def _emit(self, result: TickResult, deadline: int) -> None:
+        assert self.core is not None
         self._send(result.output, result.candidate, deadline)
         if result.sampled is not None:
-            self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
+            if self._q_publisher.get_subscription_count() > 0:
+                now = self.get_clock().now().nanoseconds
+                self._q_publisher.publish(q_message(result, now))
+            self._views.show(self.core.policy.contract, result.sampled.chunk)
         self._note(result)
 
     def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
@@ -374,13 +383,11 @@ class QgfNode(LifecycleNode):
             self._command_publisher.publish(command_message(candidate))
 
     def _note(self, result: TickResult) -> None:
-        if result.state is not self._state:
-            reason = result.reason.detail if result.reason else ""
-            text = f"{self._state.name} -> {result.state.name} {reason}".rstrip()
-            code = result.reason.code if result.reason else result.state.name
-            log = self._reports.log
-            (log.info if result.state in (State.READY, State.RUN) else log.warning)(code, text)
-            self._change_state(result.state)
+        """A change of state is said by the executor's thread: words take longer than commands."""
+        if result.state is not self._noted:
+            self._noted = result.state
+            self._transitions.append((result.state, result.reason))
+            self._changed.trigger()
 
     def _on_clock_jump(self) -> None:
         assert self.core is not None
@@ -389,21 +396,32 @@ class QgfNode(LifecycleNode):
     # Reports.
 
     def _change_state(self, state: State) -> None:
-        self._state = state
+        self._say_transitions()
+        self._state = self._noted = state
         self._publish_status()
 
-    def _publish_status(self) -> None:
+    def _say_transitions(self) -> None:
+        while self._transitions:
+            state, reason = self._transitions.popleft()
+            text = f"{self._state.name} -> {state.name} {reason.detail if reason else ''}".rstrip()
+            log = self._reports.log
+            fine = state in (State.READY, State.RUN)
+            (log.info if fine else log.warning)(reason.code if reason else state.name, text)
+            self._state = state
+            self._publish_status(reason)
+
+    def _publish_status(self, reason: Problem | None = None) -> None:
+        """reason: of the state, if it is not the newest one."""
         if self._loop is not None and self._loop.error is not None:
             self._fail(QgfError(f"the control thread failed: {self._loop.error!r}"))
         core, error = self.core, self.error
-        with self._reporting:  # the control thread tells of a change, the executor's of all else
-            status = self._reports.status(core, self._state, error, self._warnings)
-            self._around.said(status)
-            failed = error is not None
-            self._reports.publish(status, core, failed, self._around.connections)
+        status = self._reports.status(core, self._state, error, self._warnings, reason)
+        self._around.said(status)
+        self._reports.publish(status, core, error is not None, self._around.connections)
 
     def _on_timer(self) -> None:
         self._warnings = self._around.look()
+        self._say_transitions()
         self._publish_status()
 
 

@@ -54,7 +54,11 @@ class Echo:
 
 
 class ForeignCommands:
-    """Listens on the robot's command topics for messages that this node did not send."""
+    """Listens on the robot's command topics for messages that this node did not send.
+
+    Only while there is another publisher to listen to, which is looked up: to hear all of one's own
+    commands takes 0.36 ms of CPU each, and no message comes from one that is not in the graph.
+    """
 
     def __init__(self, node: Node, actions: Iterable[ActionSpec]) -> None:
         self._node = node
@@ -62,12 +66,19 @@ class ForeignCommands:
         self._echoes = [Echo() for _ in self._actions]
         self._last = -QUIET  # steady time
         self._problem = Problem("COMMAND_CONFLICT", "")
-        self._subscriptions = [
-            node.create_subscription(
-                ros_type(spec.type), spec.topic, partial(self._on_message, spec, echo), qos.ALL
-            )
-            for spec, echo in zip(self._actions, self._echoes)
-        ]
+        self._subscriptions: dict[str, Any] = {}
+        self.look()
+
+    def look(self) -> None:
+        """To be called about ten times a second."""
+        for spec, echo in zip(self._actions, self._echoes):
+            others = self._node.count_publishers(spec.topic) > 1
+            if others and spec.topic not in self._subscriptions:
+                self._subscriptions[spec.topic] = self._node.create_subscription(
+                    ros_type(spec.type), spec.topic, partial(self._on_message, spec, echo), qos.ALL
+                )
+            elif not others and spec.topic in self._subscriptions:
+                self._node.destroy_subscription(self._subscriptions.pop(spec.topic))
 
     def sent(self, values: np.ndarray) -> None:
         """These numbers (A,) go out now, in the contract's order."""
@@ -82,7 +93,7 @@ class ForeignCommands:
         return self._problem if time.monotonic() - self._last < QUIET else None
 
     def destroy(self) -> None:
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
 
     def _on_message(self, spec: ActionSpec, echo: Echo, msg: Any) -> None:

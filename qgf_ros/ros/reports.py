@@ -57,13 +57,17 @@ class Reports:
         state: State,
         error: Exception | None,
         warnings: Sequence[Problem],
+        reason: Problem | None = None,
     ) -> Status:
         """The status as it is now; new warnings are logged.
 
-        warnings: what the core does not know of.
+        Args:
+            warnings: what the core does not know of.
+            reason: of the state; None: the core's newest.
         """
         now = self._node.get_clock().now().nanoseconds
-        reason = core.supervisor.reason if core is not None and state > State.INACTIVE else None
+        if reason is None and core is not None and state > State.INACTIVE:
+            reason = core.supervisor.reason
         if error is not None:
             reason = Problem(f"ERROR_{getattr(error, 'code', 1)}", str(error))
         noted = [*(core.notices.current(now) if core is not None else ()), *warnings]

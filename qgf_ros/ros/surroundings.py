@@ -42,10 +42,9 @@ class Surroundings:
         self.connections: list[Problem] = []  # peers that DDS does not connect
         self.callback_errors = 0
         self._node = node
-        self._required = estop_required
         self._stop = stop
         self._fail = fail
-        self._estop = EmergencyStop(node, lambda: stop(None))
+        self._estop = EmergencyStop(node, lambda: stop(None), estop_required)
         self._twin = Twin(node, self._on_twin)
         self._gate: OutsideGate | None = None
         self._foreign: ForeignCommands | None = None
@@ -78,7 +77,7 @@ class Surroundings:
             self._foreign = ForeignCommands(self._node, contract.actions)
         if self._estop.is_pressed:
             self._stop(None)
-        elif self._required and self._estop.lost:
+        elif self._estop.required and self._estop.lost:
             self._stop(LOST)
 
     def deactivate(self) -> None:
@@ -118,7 +117,7 @@ class Surroundings:
             return self._raised
         foreign, gate = self._foreign, self._gate  # one look each: the executor may take them away
         return (
-            self._estop.problem(self._required)
+            self._estop.problem()
             or (foreign.problem() if foreign is not None else None)
             or (gate.problem() if gate is not None else None)
         )
@@ -127,20 +126,22 @@ class Surroundings:
         """Why a reset makes no sense yet, or ""."""
         if self._estop.is_pressed:
             return "the emergency stop is still pressed: release it first"
-        return LOST.detail if self._required and self._estop.lost else ""
+        return LOST.detail if self._estop.required and self._estop.lost else ""
 
     def look(self) -> list[Problem]:
         """Looks around, about ten times a second. Returns what deserves a warning."""
         now = time.monotonic()
         self._estop.look()
-        if self._estop.lost and not self._lost and self._required:
+        if self._foreign is not None:
+            self._foreign.look()
+        if self._estop.lost and not self._lost and self._estop.required:
             self._stop(LOST)
         self._lost = self._estop.lost
         if now - self._looked_at >= LOOK_PERIOD:
             self._looked_at = now
             self.connections = unheard(self._node, self._endpoints)
         warnings = [*self.connections]
-        if self._lost and not self._required:
+        if self._lost and not self._estop.required:
             warnings.append(LOST)
         if now - self._twin_at < PATIENCE:
             text = f"another live node is called {self._node.get_fully_qualified_name()}"

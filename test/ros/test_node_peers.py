@@ -55,6 +55,7 @@ def test_fault_079_a_foreign_command_keeps_the_node_from_running_and_holds_it_in
     with ros.node_and_robot(domain) as (proc, robot):
         robot.speak()
         robot.wait_state(ros.READY, 10, proc)
+        assert robot.node.count_subscribers(COMMANDS) == 1, "alone, it does not hear itself"
         intruder = Intruder(robot, [0.3, 0.0])
         robot.wait(lambda: intruder.publisher.get_subscription_count() >= 2, 5, "the node listens")
 

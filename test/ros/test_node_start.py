@@ -5,13 +5,17 @@ Pinned: a node that came up moving; publishers that exist before the configurati
 """
 
 import math
+import os
+import pickle
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 import ros_harness as ros
 from qgf_make import resign
+from safetensors.numpy import load_file, save_file
 
 from qgf_ros.share import share_folder
 
@@ -237,6 +241,37 @@ def test_fault_036_one_changed_byte_in_the_policy_ends_with_code_4(domain, tmp_p
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     refused(domain, code=4, policy=folder)
+
+
+def _fifo(folder):
+    (folder / "policy.yaml").unlink()
+    os.mkfifo(folder / "policy.yaml")
+
+
+def _nan_weights(folder):
+    weights = load_file(folder / "velocity.safetensors")
+    next(iter(weights.values())).flat[0] = math.nan
+    save_file(weights, folder / "velocity.safetensors")
+    resign(folder)
+
+
+def _pickle(folder):
+    canary = folder.parent / "canary"
+    (folder / "critic.safetensors").write_bytes(
+        pickle.dumps(subprocess.run) + f"(S'touch {canary}'\nios\nsystem\n.".encode()
+    )
+    resign(folder)
+
+
+@pytest.mark.parametrize("spoil", [_fifo, _nan_weights, _pickle], ids=lambda f: f.__name__)
+def test_fault_036_042_043_a_spoilt_policy_ends_with_code_4_and_soon(domain, tmp_path, spoil):
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    spoil(folder)
+    began = time.monotonic()
+    line = refused(domain, code=4, policy=folder)
+    print(f"after {time.monotonic() - began:.2f} s: {line}")
+    assert not (tmp_path / "canary").exists()
 
 
 def test_fault_061_cuda_without_a_gpu_ends_with_code_6(domain):
