@@ -30,6 +30,7 @@ from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
 
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
+STANDS_STILL = Problem("CLOCK_STOPPED", "the control clock stands still; is /clock published?")
 
 ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
 
@@ -113,6 +114,7 @@ class ControlCore:
         self._names = contract.action_names
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
+        self._standing = False  # the control clock, since the last tick
         self._real_time = real_time_chunking
         self._guided = False  # the current chunk
         self._swapped = False  # the current chunk is of the policy before
@@ -157,6 +159,8 @@ class ControlCore:
     def enable(self, on: bool) -> str:
         """Answers why not, or ""."""
         with self._lock:
+            if on and self._standing:  # it would be remembered until the clock goes on
+                return f"in {self.supervisor.state.name}: {STANDS_STILL.detail}"
             return self.supervisor.enable(on)
 
     def activate(self, enabled: bool) -> None:
@@ -214,12 +218,10 @@ class ControlCore:
     def clock_stopped(self, now: int) -> TickResult:
         """Instead of a tick while the control clock stands still: brings the robot to a hold."""
         with self._lock:
-            problem = Problem(
-                "CLOCK_STOPPED", "the control clock stands still; is /clock published?"
-            )
-            self.supervisor.interrupt(problem)
+            self._standing = True
+            self.supervisor.interrupt(STANDS_STILL)
             output = self.gate.brake(now)
-            return TickResult(self.supervisor.state, problem, None, output, None, 0.0)
+            return TickResult(self.supervisor.state, STANDS_STILL, None, output, None, 0.0)
 
     def halt(self, now: int) -> Output:
         """A hold in place of a tick, for the last words before a stop."""
@@ -252,6 +254,7 @@ class ControlCore:
         began = time.perf_counter()
         with self._lock:
             self.ticks += 1
+            self._standing = False
             state, sampled, candidate = self._decide(now)
             decided = time.perf_counter()
             output = self.gate.step(now, candidate)

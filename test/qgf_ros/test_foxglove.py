@@ -1,10 +1,11 @@
-"""The Foxglove layout: every panel is placed once, and every path leads to a field that we publish."""
+"""The layouts for Foxglove and RViz: every panel is placed once, and shows what we publish."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from qgf_ros.policy import load_policy
 from qgf_ros.share import find_policy
@@ -54,7 +55,7 @@ def test_it_has_a_layouts_form():
     kinds = {name.split("!")[0] for name in PANELS}
     assert kinds == {
         "StateTransitions", "RawMessages", "Plot", "Parameters", "DiagnosticSummary", "RosOut",
-        "CallService", "Publish",
+        "CallService", "Publish", "3D",
     }  # fmt: skip
 
 
@@ -83,3 +84,14 @@ def test_buttons_only_stop():
         for c in calls.values()
     }
     assert told == {"/qgf/enable": {"data": False}, "/qgf/estop": {"data": True}}
+
+
+def test_both_show_the_chunk_where_the_node_draws_it():
+    """Relative to the node in code, by its full name in the files."""
+    drawn = {t for c in PANELS.values() for t in c.get("topics", {})}
+    rviz = yaml.safe_load((ROOT / "config" / "rviz" / "qgf.rviz").read_text())
+    displays = rviz["Visualization Manager"]["Displays"]
+    arrays = {d["Topic"]["Value"] for d in displays if d["Class"].endswith("MarkerArray")}
+    assert drawn == arrays == {"/qgf/markers"}
+    source = "".join(path.read_text() for path in (ROOT / "qgf_ros/ros").glob("*.py"))
+    assert 'MarkerArray, "~/markers"' in source

@@ -1,0 +1,24 @@
+"""Enabling acts at once or is refused: a clock that stands still is no way to say it for later."""
+
+from qgf_make import Rig
+
+from qgf_ros.control.supervisor import State
+
+
+def test_fault_022_113_enabling_while_the_clock_stands_still_is_refused():
+    rig = Rig(enabled=False)
+    assert rig.step(2).state is State.READY
+    for _ in range(40):  # somebody paused the simulation
+        rig.core.clock_stopped(rig.now)
+    assert "clock stands still" in rig.core.enable(True)
+    assert rig.step(40).state is State.READY  # minutes later, as far as anybody knows
+    assert not rig.sent
+    assert rig.core.enable(True) == "" and rig.step().state is State.RUN
+
+
+def test_fault_022_disabling_is_never_refused():
+    rig = Rig()
+    assert rig.step(2).state is State.RUN
+    rig.core.clock_stopped(rig.now)
+    assert rig.core.enable(False) == ""
+    assert rig.step(40).state is State.READY
