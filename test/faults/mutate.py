@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import dataclasses
+import io
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import hypothesis  # noqa: F401  loaded once, before the processes fork
+import numpy  # noqa: F401
+import pytest
 
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import UsageError, exit_codes
@@ -36,14 +41,6 @@ TIMEOUT = 300  # s; a mutant on which the tests hang is noticed
 NOT_MUTANT = 99  # the tests ran on something else than the copy
 BOUNDS = {"clip", "minimum", "maximum", "min", "max"}
 FINITE = {"isfinite": True, "isnan": False, "isinf": False}
-GUARD = """
-import pathlib, sys, pytest
-sys.modules.setdefault("torch", None)  # takes seconds, and the robot's side runs without it
-def pytest_collection_finish(session):
-    found = getattr(sys.modules.get({module!r}), "__file__", "")
-    if pathlib.Path(found or "/").resolve() != pathlib.Path({file!r}).resolve():
-        pytest.exit(f"the tests import {{found}}, not the mutant", returncode={code})
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,76 +133,72 @@ def _headline(node: ast.AST) -> ast.AST:
     return node.test if isinstance(node, (ast.If, ast.IfExp)) else node
 
 
+class Guard:
+    """Ends a run whose tests do not test the mutant."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        modules = (getattr(m, "__file__", None) or "/" for m in list(sys.modules.values()))
+        if str(self.file) not in modules:
+            pytest.exit(f"the tests do not import {self.file}", returncode=NOT_MUTANT)
+
+
+@dataclasses.dataclass(frozen=True)
 class Runner:
-    """Runs the tests on copies of the package, one copy per thread."""
+    """Runs the tests on copies of the package, in forked processes that have the libraries already."""
 
-    def __init__(self, folder: Path, tests: Path, expression: str) -> None:
-        self.folder, self.tests, self.expression = folder, tests, expression
-        self._own = threading.local()
+    folder: Path
+    tests: Path
+    expression: str
 
-    def survives(self, file: str, source: str) -> bool:
-        """Whether all tests pass with `source` in the place of `file`."""
-        if not hasattr(self._own, "copy"):
-            self._own.copy = Path(tempfile.mkdtemp(dir=self.folder))
-            for name in ("qgf_ros", "config"):
-                shutil.copytree(
-                    ROOT / name, self._own.copy / name, ignore=shutil.ignore_patterns("__pycache__")
-                )
-            shutil.copy(ROOT / "package.xml", self._own.copy)
-        mutated = self._own.copy / file
-        guard = GUARD.format(module=file[:-3].replace("/", "."), file=str(mutated), code=NOT_MUTANT)
-        (self._own.copy / "mutant_guard.py").write_text(guard)
-        mutated.write_text(source)
-        try:
-            code, text = self._pytest(Path(file).stem[:5])
-        finally:
-            shutil.copy(ROOT / file, mutated)
-        if code not in (0, 1, 2):
-            raise UsageError(f"the tests did not run ({code}): {text[-800:]}")
-        return code == 0
-
-    def _pytest(self, about: str) -> tuple[int, str]:
+    def __call__(self, mutant: Mutant) -> tuple[int, str]:
+        """pytest's exit code and what it printed. For a process of its own, which it changes."""
+        own = Path(tempfile.mkdtemp(dir=self.folder)).resolve()
+        for name in ("qgf_ros", "config"):
+            shutil.copytree(ROOT / name, own / name)
+        shutil.copy(ROOT / "package.xml", own)
+        (own / mutant.file).write_text(mutant.source)
+        os.chdir(own)
+        for name in [n for n in sys.modules if n.split(".")[0] == "qgf_ros"]:
+            del sys.modules[name]
+        sys.modules.setdefault("torch", None)  # takes seconds, and the robot's side runs without
+        sys.path.insert(0, str(own))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])
         # What is about the file comes first: -x ends at the first failure.
+        about = Path(mutant.file).stem[:5]
         files = [self.tests] if self.tests.is_file() else self.tests.glob("test_*.py")
         files = sorted(map(str, files), key=lambda f: (about not in f, f))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "mutant_guard",
-            "-k",
-            self.expression,
-        ]
-        own = str(self._own.copy)
-        path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH", ""))))
-        env = os.environ | {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        try:
-            out = subprocess.run(
-                [*command, *files],
-                cwd=own,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-            )
-        except subprocess.TimeoutExpired:
-            return 1, "timeout"
-        return out.returncode, out.stdout + out.stderr
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.alarm(TIMEOUT)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", self.expression]
+            code = pytest.main([*options, *files], plugins=[Guard(own / mutant.file)])
+        shutil.rmtree(own, ignore_errors=True)
+        return int(code), printed.getvalue()
 
 
 def run(todo: list[Mutant], tests: Path, expression: str, jobs: int = 1) -> list[bool]:
     """For each mutant whether it survives. Raises UsageError where the tests fail without any."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    whole = [Mutant(f, 0, "", (ROOT / f).read_text()) for f in sorted({m.file for m in todo})]
+    alive = []
     with tempfile.TemporaryDirectory(prefix="qgf_mutants_") as folder:
         runner = Runner(Path(folder), tests, expression)
-        for file in sorted({m.file for m in todo}):
-            if not runner.survives(file, (ROOT / file).read_text()):
-                raise UsageError(f"-k {expression!r} of {tests} fails on {file} as it is")
-        with ThreadPoolExecutor(jobs) as pool:
-            fates = pool.map(lambda m: runner.survives(m.file, m.source), todo)
-            return list(track(fates, len(todo), "mutants"))
+        with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
+            fates = pool.imap(runner, [*whole, *todo])
+            for mutant, (code, text) in zip(whole, fates):
+                if code != 0:
+                    raise UsageError(
+                        f"{mutant.file} as it is: -k {expression!r} gives {text[-800:]}"
+                    )
+            for mutant, (code, text) in zip(todo, track(fates, len(todo), "mutants")):
+                if code not in (0, 1, 2):  # passed, failed, could not be imported or took too long
+                    raise UsageError(f"{mutant.file}:{mutant.line} gives {text[-800:]}")
+                alive.append(code == 0)
+    return alive
 
 
 def main() -> int:

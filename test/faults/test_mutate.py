@@ -84,12 +84,12 @@ def f(x: int | None, low) -> int | None:
 def test_tests_that_fail_without_a_mutant_prove_nothing(tmp_path):
     wrong = tmp_path / "test_wrong.py"
     wrong.write_text("import qgf_ros.control.gate\ndef test_fault(): assert False\n")
-    with pytest.raises(UsageError, match="fails on .*gate.py as it is"):
+    with pytest.raises(UsageError, match="gate.py as it is"):
         mutate.run([found("never", "c.deadline < now")], wrong, "fault")
 
 
 def test_tests_that_do_not_import_the_mutant_prove_nothing(tmp_path):
     wrong = tmp_path / "test_wrong.py"
     wrong.write_text("def test_fault(): pass\n")
-    with pytest.raises(UsageError, match="not the mutant"):
+    with pytest.raises(UsageError, match="do not import .*gate.py"):
         mutate.run([found("never", "c.deadline < now")], wrong, "fault")
