@@ -96,7 +96,7 @@ class Gate:
 
     @property
     def scale(self) -> float:
-        """(0, 1]: tightens the limits of velocity and of rate."""
+        """(0, 1]: tightens every limit of commands but the range of positions; of no stop."""
         return self._scale
 
     @scale.setter
@@ -131,8 +131,7 @@ class Gate:
         self._owner: str | None = None
         self._sequence = -1
         if self.silent:
-            unknown = np.full(len(self._names), np.nan)
-            known = unknown if measured is None else np.asarray(measured, dtype=np.float64)
+            known = np.asarray(measured, dtype=np.float64)  # of None: NaN
             self._last = at_rest(np.where(self._velocity, 0.0, known))
             self._last_sent = None
 

@@ -187,6 +187,24 @@ def test_fault_021_a_clock_that_stands_allows_nothing():
     assert drive.rate[-1][0] == pytest.approx(2.0), "and then it goes on as it was moving"
 
 
+def test_fault_067_it_never_runs_away_from_a_target_that_jumped_nearer():
+    drive = Drive(position_contract(acceleration=8.0))
+    drive.send([1.9, -1.9])
+    before = drive.path[-1]
+    drive.send([0.6, -0.6], times=3)
+    assert (np.diff(np.abs(drive.path[1:]), axis=0) > 0).all() and np.abs(before).max() < 0.6
+
+
+def test_fault_022_a_hold_on_a_clock_that_stands_changes_nothing():
+    value = position_dict()
+    value["actions"][0]["limits"]["a"] |= {"acceleration": 8.0}
+    drive = Drive(contract(value))
+    drive.send([1.0, 1.0], times=4)
+    drive.tick -= 1
+    out = drive.send(None, times=3, wait=0)
+    assert (out.values == drive.path[4]).all() and not drive.gate.at_rest
+
+
 def test_fault_072_brake_needs_no_clock():
     drive = Drive(position_contract(acceleration=8.0))
     drive.send([2.0, 2.0], times=5)
@@ -210,6 +228,14 @@ def test_fault_067_jerk_is_kept_on_the_way_and_never_in_a_hold():
     drive.send([2.0, 2.0], times=12)
     drive.send(None, times=2)
     assert drive.second[-2:, 0] == pytest.approx([-8.0, -8.0]), "it brakes with all it has, at once"
+
+
+def test_fault_067_jerk_is_kept_where_the_rate_ends_too():
+    drive = Drive(position_contract(acceleration=8.0, jerk=40.0), (-2.0, 2.0))
+    drive.send([0.9, -0.9], times=60)
+    assert np.abs(drive.rate).max() == pytest.approx(2.0, abs=0.05), "at full speed on the way"
+    third = np.diff(drive.second, axis=0, prepend=0.0) / E
+    assert np.abs(third).max() <= 40.0 * (1 + 1e-6)
 
 
 def test_fault_067_jerk_yields_to_the_end_of_the_range():
@@ -348,7 +374,7 @@ def test_fault_055_an_absurd_number_holds_the_robot():
     assert not out.admitted and out.values == pytest.approx([0.5, 0.5])
 
 
-def test_what_a_policy_may_ask_for_is_clamped_however_narrow_the_limits_are():
+def test_fault_028_what_a_policy_may_ask_for_is_clamped_however_narrow_the_limits_are():
     """Limits narrowed for a first try must slow a robot down, not stop it for a fault."""
     drive = Drive(position_contract(rate=80.0))
     drive.gate.expect(np.array([-50.0, -1.0]), np.array([50.0, 1.0]))
@@ -356,10 +382,12 @@ def test_what_a_policy_may_ask_for_is_clamped_however_narrow_the_limits_are():
     assert drive.send([150.0, 0.0]).admitted, "and a width of that beyond"
     assert drive.send([151.0, 0.0]).refused.startswith("RANGE")
     assert drive.send([0.0, 7.0]).refused.startswith("RANGE"), "the other number's band is its own"
+    for edge in (-5.9, 5.9):
+        assert drive.send([0.0, edge]).admitted, "and what the limits allow is expected too"
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_no_action_of_a_policy_is_absurd(relative):
+def test_fault_028_no_action_of_a_policy_is_absurd(relative):
     """Through the core: data a hundred times as wide as the limits, wherever the robot is measured."""
     own = position_contract(rate=2.0)
     spread = {"action_center": (150.0, 0.0), "action_half_range": (200.0, 200.0)}
@@ -376,7 +404,7 @@ def test_no_action_of_a_policy_is_absurd(relative):
 
 
 @pytest.mark.parametrize("name", ["planar_arm", "ur5e_cube"])
-def test_no_action_of_a_shipped_policy_is_absurd(name):
+def test_fault_028_no_action_of_a_shipped_policy_is_absurd(name):
     policy = load_policy(share_folder() / "config" / "policies" / name)
     own = policy.contract
     low, high = own.limits[:2]
@@ -427,7 +455,7 @@ def test_fault_075_an_explicit_hold_makes_older_candidates_stale():
 # The table.
 
 
-def test_each_action_has_its_row():
+def test_fault_067_each_action_has_its_row():
     twist, grip = contract(twist_dict()).actions
     rows = [contract(position_dict()).actions[0], contract(velocity_dict()).actions[0], twist, grip]
     assert [mode_of(a) for a in rows] == list(MODES)

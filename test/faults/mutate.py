@@ -1,0 +1,236 @@
+"""Mutation: whether the tests of the P0 rows notice when one safety branch is missing.
+
+    python test/faults/mutate.py                                  # the files of FILES
+    python test/faults/mutate.py qgf_ros/control/gate.py --lines 100-160 --jobs 2
+
+One branch after the other is taken out of a copy of the package: a condition is never true, one of
+its parts is left out, a raise does nothing, a bound does not bound, every number counts as finite.
+The tests run against the copy, up to the first that fails. Prints every mutant with its fate; exit
+code 8 where less than 90 % are noticed. The working tree is not written to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import copy
+import dataclasses
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis  # noqa: F401  loaded once, before the processes fork
+import numpy  # noqa: F401
+import pytest
+
+from qgf_ros.console import say, table, track
+from qgf_ros.errors import UsageError, exit_codes
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = tuple(f"qgf_ros/control/{n}.py" for n in ("gate", "limiter", "assembler", "supervisor"))
+TESTS = "test/control"
+ENOUGH = 0.9
+TIMEOUT = 300  # s; a mutant on which the tests hang is noticed
+NOT_MUTANT = 99  # the tests ran on something else than the copy
+BOUNDS = {"clip", "minimum", "maximum", "min", "max"}
+FINITE = {"isfinite": True, "isnan": False, "isinf": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One file without one of its safety branches."""
+
+    file: str
+    line: int
+    what: str
+    source: str
+
+
+def mutants(file: str, source: str) -> list[Mutant]:
+    """All of a file's mutants, in the order of its lines."""
+    tree = ast.parse(source)
+    found = []
+    nodes = list(_code(tree))
+    for at, node in enumerate(nodes):
+        for part, (what, _) in enumerate(_without(node)):
+            other = copy.deepcopy(tree)
+            _, change = _without(list(_code(other))[at])[part]
+            change()
+            text = f"{what}: {' '.join(ast.unparse(_headline(node)).split())[:90]}"
+            found.append(
+                Mutant(file, node.lineno, text, ast.unparse(ast.fix_missing_locations(other)))
+            )
+    return sorted(found, key=lambda m: m.line)
+
+
+def _code(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement and expression that runs: no annotations."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield child
+                yield from _code(child)
+
+
+def _without(node: ast.AST) -> list[tuple[str, object]]:
+    """What can be taken out of a node: how it is called, and what does it."""
+    if isinstance(node, (ast.If, ast.IfExp)):
+        return [("never", lambda: setattr(node, "test", ast.Constant(False)))]
+    if isinstance(node, ast.BoolOp):
+        return [
+            (f"without part {i + 1}", lambda i=i: node.values.pop(i))
+            for i in range(len(node.values))
+        ]
+    if (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
+        and _decides(node)
+    ):
+        parts = (("without part 1", node.right), ("without part 2", node.left))
+        return [(what, lambda kept=kept: _become(node, kept)) for what, kept in parts]
+    if (
+        isinstance(node, ast.AugAssign)
+        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
+        and _decides(node.value)
+    ):
+        return [("left out", lambda: _become(node, ast.Pass()))]
+    if isinstance(node, ast.Raise):
+        return [("not raised", lambda: _become(node, ast.Pass()))]
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in BOUNDS and len(node.args) > 1:
+            return [("unbounded", lambda: _become(node, node.args[0]))]
+        if name in FINITE:
+            shape = ast.unparse(node.args[0])
+            always = ast.parse(
+                f"__import__('numpy').full_like({shape}, {FINITE[name]}, dtype=bool)"
+            )
+            return [("all finite", lambda: _become(node, always.body[0].value))]
+    return []
+
+
+def _decides(node: ast.AST) -> bool:
+    """Whether an operand of | or & is a comparison: then it is logic, number by number."""
+    return any(isinstance(n, ast.Compare) for n in ast.walk(node))
+
+
+def _become(node: ast.AST, other: ast.AST) -> None:
+    place = {name: getattr(node, name) for name in ("lineno", "col_offset")}
+    node.__class__, node.__dict__ = other.__class__, dict(other.__dict__) | place
+
+
+def _headline(node: ast.AST) -> ast.AST:
+    """The part of a statement that says which one it is."""
+    return node.test if isinstance(node, (ast.If, ast.IfExp)) else node
+
+
+class Guard:
+    """Ends a run whose tests do not test the mutant."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        modules = (getattr(m, "__file__", None) or "/" for m in list(sys.modules.values()))
+        if str(self.file) not in modules:
+            pytest.exit(f"the tests do not import {self.file}", returncode=NOT_MUTANT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Runs the tests on copies of the package, in forked processes that have the libraries already."""
+
+    folder: Path
+    tests: Path
+    expression: str
+
+    def __call__(self, mutant: Mutant) -> tuple[int, str]:
+        """pytest's exit code and what it printed. For a process of its own, which it changes."""
+        own = Path(tempfile.mkdtemp(dir=self.folder)).resolve()
+        for name in ("qgf_ros", "config"):
+            shutil.copytree(ROOT / name, own / name)
+        shutil.copy(ROOT / "package.xml", own)
+        (own / mutant.file).write_text(mutant.source)
+        os.chdir(own)
+        for name in [n for n in sys.modules if n.split(".")[0] == "qgf_ros"]:
+            del sys.modules[name]
+        sys.modules.setdefault("torch", None)  # takes seconds, and the robot's side runs without
+        sys.path.insert(0, str(own))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])
+        # What is about the file comes first: -x ends at the first failure.
+        about = Path(mutant.file).stem[:5]
+        files = [self.tests] if self.tests.is_file() else self.tests.glob("test_*.py")
+        files = sorted(map(str, files), key=lambda f: (about not in f, f))
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.alarm(TIMEOUT)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", self.expression]
+            code = pytest.main([*options, *files], plugins=[Guard(own / mutant.file)])
+        shutil.rmtree(own, ignore_errors=True)
+        return int(code), printed.getvalue()
+
+
+def run(todo: list[Mutant], tests: Path, expression: str, jobs: int = 1) -> list[bool]:
+    """For each mutant whether it survives. Raises UsageError where the tests fail without any."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    whole = [Mutant(f, 0, "", (ROOT / f).read_text()) for f in sorted({m.file for m in todo})]
+    alive = []
+    with tempfile.TemporaryDirectory(prefix="qgf_mutants_") as folder:
+        runner = Runner(Path(folder), tests, expression)
+        with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
+            fates = pool.imap(runner, [*whole, *todo])
+            for mutant, (code, text) in zip(whole, fates):
+                if code != 0:
+                    raise UsageError(
+                        f"{mutant.file} as it is: -k {expression!r} gives {text[-800:]}"
+                    )
+            for mutant, (code, text) in zip(todo, track(fates, len(todo), "mutants")):
+                if code not in (0, 1, 2):  # passed, failed, could not be imported or took too long
+                    raise UsageError(f"{mutant.file}:{mutant.line} gives {text[-800:]}")
+                alive.append(code == 0)
+    return alive
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", default=FILES, help="relative to the repository")
+    parser.add_argument("--tests", type=Path, default=ROOT / TESTS, help="a file or a folder")
+    parser.add_argument(
+        "-k", default="fault and not million", help="which tests count, as for pytest"
+    )
+    parser.add_argument("--lines", default="", help="FIRST-LAST, of the only file")
+    parser.add_argument("--jobs", type=int, default=1)
+    given = parser.parse_args()
+    todo = [m for file in given.files for m in mutants(file, (ROOT / file).read_text())]
+    if given.lines:
+        first, last = map(int, given.lines.split("-"))
+        todo = [m for m in todo if first <= m.line <= last]
+    alive = run(todo, given.tests.resolve(), given.k, given.jobs)
+    fates = ("killed", "SURVIVED")
+    table(
+        "mutants",
+        ("where", "fate", "what"),
+        [(f"{m.file}:{m.line}", fates[a], m.what) for m, a in zip(todo, alive)],
+    )
+    share = 1 - sum(alive) / max(1, len(todo))
+    say(
+        f"{len(todo) - sum(alive)} of {len(todo)} killed: {share:.1%}, at least {ENOUGH:.0%} are needed"
+    )
+    return 0 if share >= ENOUGH else 8
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        sys.exit(main())
