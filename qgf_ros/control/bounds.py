@@ -38,6 +38,7 @@ class Bounds:
 
     def __init__(self, policy: Policy) -> None:
         box, self._normalizer = policy.description.states, policy.normalizer
+        self._known = "recorded" if box else "expected"
         self._names = policy.contract.observation_names
         size = len(self._names)
         self._low = np.array(box.low) if box else np.full(size, -WITHOUT_BOX)
@@ -69,9 +70,9 @@ class Bounds:
         n, name = self._normalizer, self._names[at]
         low, high = (n.obs_mean[at] + n.obs_std[at] * edge[at] for edge in (self._low, self._high))
         known = (
-            f"recorded were {low:.4g} to {high:.4g}"
+            f"{self._known} were {low:.4g} to {high:.4g}"
             if self._varied[at]
-            else f"recorded was {low:.4g} alone"
+            else f"{self._known} was {low:.4g} alone"
         )
         far = f", {outside[at]:.3g} widths outside" if self._varied[at] else ""
         return Problem(f"{code}:{name}", f"{name} is {vector[at]:.4g}, {known}{far}")

@@ -160,19 +160,19 @@ def test_twists_and_gripper_arrive_together_with_frame_and_stamp(pair):
     robot.wait_state(ros.READY, 3, proc)
 
 
-def test_zero_quaternion_holds_the_robot_and_a_rotation_moves_it_again(pair):
+def test_fault_019_zero_quaternion_holds_the_robot_and_a_rotation_moves_it_again(pair):
     proc, robot = pair
     robot.quaternion = (0.0,) * 4
     robot.wait(
         lambda: robot.statuses and robot.statuses[-1].msg.reason == "STATE_MISSING:tool/pose",
         15, "a state without a pose", proc,
     )  # fmt: skip
-    assert "quaternion of zeros" in robot.statuses[-1].msg.detail
+    assert "held a quaternion" in robot.statuses[-1].msg.detail
     answer = robot.enable()
     assert not answer.success and "tool/pose" in answer.message
     assert not robot.twists and not robot.grips
 
-    robot.quaternion = (0.0, 0.0, 3.0, 4.0)
+    robot.quaternion = (0.0, 0.0, 0.63, 0.84)  # of length 1.05: normalised
     robot.drive(proc)
     spoilt = time.monotonic()
     robot.quaternion = (0.0,) * 4
@@ -192,7 +192,7 @@ def test_zero_quaternion_holds_the_robot_and_a_rotation_moves_it_again(pair):
     robot.wait(lambda: len(kept()) >= 3, 2, "a hold that is repeated", proc)
     assert len(set(kept())) == 1, "the gripper stays"
 
-    robot.quaternion = (0.0, 0.0, -0.6, -0.8)  # the same rotation, of another sign and length
+    robot.quaternion = (0.0, 0.0, -0.6, -0.8)  # the same rotation, of another sign
     robot.wait_state(ros.RUN, 3, proc)
     robot.wait(lambda: len(robot.candidates) > count + 5, 3, "commands again", proc)
 
