@@ -118,7 +118,7 @@ def measure(policy: Path, rate: int, condition: str, gate: str, seconds: float) 
         storm = None
         if condition == "storm":
             command = [sys.executable, str(ROOT / "test/support/ros_storm.py")]
-            storm = _process(stack, [*command, "joint_states", *JOINTS], domain)
+            storm = _process(stack, [*command, "joint_states", "inf", *JOINTS], domain)
         if gate == "outside":
             _process(stack, gate_command(policy), domain).wait_line("READY")
         own = {"gate": gate} if gate == "outside" else {}

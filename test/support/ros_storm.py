@@ -1,6 +1,6 @@
-"""Joint states as fast as one process can publish them, until SIGTERM.
+"""Joint states from a process of its own, until SIGTERM; at `inf` Hz as fast as it can.
 
-    python ros_storm.py TOPIC NAME=POSITION...
+    python ros_storm.py TOPIC RATE NAME=POSITION...
 
 Stamps are honest and the joints sway a little. Says READY when somebody listens, and in the end one
 line of JSON: how many were published in how many seconds.
@@ -14,7 +14,7 @@ import threading
 import time
 
 
-def main(topic: str, *joints: str) -> None:
+def main(topic: str, rate: str, *joints: str) -> None:
     import rclpy
     from rclpy.qos import qos_profile_sensor_data
     from rclpy.signals import SignalHandlerOptions
@@ -31,6 +31,7 @@ def main(topic: str, *joints: str) -> None:
     while publisher.get_subscription_count() == 0 and not stop.is_set():
         time.sleep(0.005)
     print("storm: READY", flush=True)
+    pause = 1 / float(rate)
     count, began = 0, time.monotonic()
     while not stop.is_set():
         now = time.time_ns()
@@ -39,6 +40,8 @@ def main(topic: str, *joints: str) -> None:
         msg.position = [at + sway for at in rest]
         publisher.publish(msg)
         count += 1
+        if pause:
+            stop.wait(pause)
     print(json.dumps({"published": count, "seconds": time.monotonic() - began}), flush=True)
     node.destroy_node()
     rclpy.try_shutdown()
