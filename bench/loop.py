@@ -47,6 +47,7 @@ SETTLE = 2.0  # s of motion that are not counted
 ENOUGH = {50: 0.995, 100: 0.995}  # share of ticks with a command, where nothing else runs
 STATES_PER_PERIOD = 2
 BURN = "while True: pass"
+BELONGS = 5  # periods within which a command can be that of a candidate
 CONDITIONS = ("quiet", "storm", "busy")
 JOINTS = ("a=0.3", "b=-0.2")
 
@@ -184,6 +185,7 @@ class Robot(ros.Wire):
         self.candidates = listen(self, ros.Command, "qgf/command")
         self.q_values = listen(self, ros.QValues, "qgf/q_values")
         self.statuses = listen(self, ros.Status, "qgf/status")
+        self.gate_statuses = listen(self, ros.Status, "qgf_gate/status")
         create = self.node.create_publisher
         self._joints = create(ros.JointState, "joint_states", ros.qos_profile_sensor_data)
         self._goal = create(ros.PointStamped, "goal", ros.qos_profile_sensor_data)
@@ -234,7 +236,9 @@ class Robot(ros.Wire):
         statuses = list(self.statuses)
         inside = [c.sent for c in list(self.commands) if begin <= c.sent < end]
         intervals = np.diff(inside) * 1e-6
-        pauses = gaps(inside, period)
+        pauses = untold = gaps(inside, period)
+        for said_by in (statuses, list(self.gate_statuses)):
+            untold = unexplained(untold, said_by, period)
         candidates = [
             c.msg for c in list(self.candidates) if begin <= ros.ns(c.msg.execute_at) < end
         ]
@@ -248,7 +252,8 @@ class Robot(ros.Wire):
         admitted = 0
         for msg in candidates:
             tick, stamp = ros.ns(msg.execute_at), ros.ns(msg.header.stamp)
-            at = min((t for t in arrived.get(tuple(msg.values), ()) if t >= tick), default=None)
+            times = arrived.get(tuple(msg.values), ())
+            at = min((t for t in times if tick <= t < tick + BELONGS * period * 1e9), default=None)
             if at is None:
                 continue
             admitted += 1
@@ -264,7 +269,7 @@ class Robot(ros.Wire):
             "largest_gap_ms": round(float(intervals.max(initial=0)), 2),
             "gap_p99_ms": round(float(np.percentile(intervals, 99)), 2),
             "gaps": len(pauses),
-            "unexplained_gaps": len(unexplained(pauses, statuses, period)),
+            "unexplained_gaps": len(untold),
             "jitter_p50_ms": round(float(np.percentile(jitter, 50)), 3),
             "jitter_p99_ms": round(float(np.percentile(jitter, 99)), 3),
             "state_to_command_ms": {k: percentiles(v) for k, v in from_state.items()},

@@ -95,9 +95,8 @@ def soak(
             cycle_ends = time.monotonic() + min(every, left)
             say(f"{time.monotonic() - began:7.1f} s  fault {number}: {fault.__name__}")
             run.cycle(fault, number, cycle_ends)
-        growth = run.growth(seconds)
+        usage = {name: run.judge_usage(name, seconds) for name in run.usage}
         run.finish()
-        problems, usage = run.problems, run.usage
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(seconds, 1),
@@ -106,10 +105,8 @@ def soak(
         "faults": dict(sorted(chosen.items())),
         "commands": run.commands_judged,
         "gaps": run.gaps_judged,
-        "memory_mb": [round(usage[0][0], 1), round(usage[-1][0], 1)],
-        "memory_growth_mb": round(growth, 2),
-        "descriptors": [usage[0][1], usage[-1][1]],
-        "problems": problems,
+        "usage": usage,
+        "problems": run.problems,
     }
 
 
@@ -121,7 +118,8 @@ class Run:
     ) -> None:
         self.rng = rng
         self.problems: list[str] = []
-        self.usage: list[tuple[float, int]] = []  # MB and descriptors, once per fault
+        # MB and descriptors of each process, once per fault since it was started.
+        self.usage: dict[str, list[tuple[float, int]]] = {}
         self.commands_judged = self.gaps_judged = 0
         self.domain = ros.take_domain()
         stack.callback(ros.free_domain, self.domain)
@@ -140,6 +138,7 @@ class Run:
             command = [sys.executable, "-m", "qgf_ros.ros.gate_node", *arguments]
             self.barrier = ros.Proc(command, self.domain, self._deadline)
             stack.callback(self.barrier.close)
+            self.usage["gate"] = []
             self.barrier.wait_line("READY")
         self._stack = stack
         self.start()
@@ -150,6 +149,7 @@ class Run:
         arguments = ros.ros_args(policy=self._policy, **parameters)
         self.node = ros.Proc([*ros.node_command(), *arguments], self.domain, self._deadline)
         self._stack.callback(self.node.close)
+        self.usage["node"] = []
         self.node.wait_line("qgf: READY")
 
     def cycle(self, fault: Callable[[Run], None], number: int, until: float) -> None:
@@ -164,8 +164,9 @@ class Run:
         self.recover(name)
         time.sleep(max(0.0, until - time.monotonic()))
         self._judge(name, begin)
-        watched = self.barrier or self.node
-        self.usage.append((resident_mb(watched), descriptors(watched)))
+        for part, process in (("node", self.node), ("gate", self.barrier)):
+            if process is not None:
+                self.usage[part].append((resident_mb(process), descriptors(process)))
 
     def recover(self, name: str) -> None:
         """What a person does until the arm moves again."""
@@ -181,6 +182,7 @@ class Run:
                 if robot.state == ros.INACTIVE:
                     robot.transition(ros.Transition.TRANSITION_ACTIVATE)
                 elif robot.state == ros.FAULT:
+                    robot.estop(False)
                     robot.reset()
                 elif robot.state == ros.READY:
                     robot.position, robot.velocity = [-0.1, 0.8], [0.0, 0.0]
@@ -214,20 +216,26 @@ class Run:
         for heard in (self._sent, *self._statuses):
             _forget(heard, end - 3_000_000_000)
 
-    def growth(self, seconds: float) -> float:
-        """MB over the last three quarters; too much, or more descriptors, is a problem."""
-        window = self.usage[len(self.usage) // 4 :]
+    def judge_usage(self, part: str, seconds: float) -> dict[str, Any]:
+        """Growth over the last three quarters; too much is a problem."""
+        window = self.usage[part][len(self.usage[part]) // 4 :]
+        if not window:
+            return {}
         tenth = max(1, len(window) // 10)
         first, last = (
-            statistics.median(m for m, _ in part) for part in (window[:tenth], window[-tenth:])
+            statistics.median(mb for mb, _ in end) for end in (window[:tenth], window[-tenth:])
         )
         allowed = GROWTH[seconds >= LONG]
         if last - first > allowed:
-            self.problems.append(f"memory grew by {last - first:.1f} MB, allowed {allowed:g}")
+            self.problems.append(f"{part}: {last - first:.1f} MB more, allowed {allowed:g}")
         before, after = window[0][1], window[-1][1]
         if after > before + DESCRIPTORS:
-            self.problems.append(f"file descriptors grew from {before} to {after}")
-        return last - first
+            self.problems.append(f"{part}: file descriptors from {before} to {after}")
+        return {
+            "memory_mb": [round(first, 1), round(last, 1)],
+            "descriptors": [before, after],
+            "samples": len(window),
+        }
 
     def finish(self) -> None:
         """Both end by SIGTERM, with code 0."""

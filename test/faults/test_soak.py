@@ -18,10 +18,15 @@ def load():
     return module
 
 
-def test_fault_066_random_faults_leave_no_violation_no_silent_gap_and_no_growth():
+# Behind the gate the node is killed too; without it, memory is that of one process all the time.
+GATES = ["outside"] if SCALE == 1 else ["outside", "inside"]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_fault_066_random_faults_leave_no_violation_no_silent_gap_and_no_growth(gate):
     if ros.MISSING:
         pytest.fail(ros.MISSING, pytrace=False)
-    document = load().soak(120.0 if SCALE == 1 else 1200.0, seed=SCALE)
+    document = load().soak(120.0 if SCALE == 1 else 1200.0, seed=1, gate=gate)
     print(document)
     assert document["commands"] > 1000
     assert document["problems"] == []
