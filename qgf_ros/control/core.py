@@ -243,6 +243,12 @@ class ControlCore:
                 self._owner, self.sequence, self.epoch, now, now, deadline, (), np.empty(0)
             )
 
+    def missed(self, ticks: int) -> None:
+        """So many ticks came more than a period late, or not at all. In RUN these are overruns: a gap
+        between commands is never silent."""
+        if self.supervisor.state is State.RUN:
+            self.overruns += ticks
+
     def close(self) -> None:
         """Releases the sampler's thread."""
         self._inference.close()

@@ -28,6 +28,7 @@ class _Woken(enum.Enum):
 class ControlLoop(threading.Thread):
     """Calls `tick(deadline)` [ns] once per period until `stop`.
 
+    `missed(count)` after ticks that were skipped or ended more than a period after their time.
     `jumped()` when the clock went back, or ahead by more than a second: a simulation began anew, the
     system's time was set, or the process was stopped. `stalled(now)` once per period of steady time
     while a simulated clock stands still, which can only stop the robot, never move it.
@@ -39,6 +40,7 @@ class ControlLoop(threading.Thread):
         period: int,
         *,
         tick: Callable[[int], None],
+        missed: Callable[[int], None],
         jumped: Callable[[], None],
         stalled: Callable[[int], None],
     ) -> None:
@@ -46,6 +48,7 @@ class ControlLoop(threading.Thread):
         self._clock = clock
         self._period = period
         self._tick = tick
+        self._missed = missed
         self._jumped = jumped
         self._stalled = stalled
         self._changed = threading.Condition()
@@ -93,8 +96,12 @@ class ControlLoop(threading.Thread):
                 deadline = self._next_deadline()
             else:
                 # Missed ticks are skipped, before the tick too: the thread may have woken up late.
-                deadline += max(self._late(deadline), 0) // self._period * self._period
+                missed = max(self._late(deadline), 0) // self._period
+                deadline += missed * self._period
                 self._tick(deadline)
+                missed += self._late(deadline) > self._period
+                if missed:
+                    self._missed(missed)
                 deadline += self._period
 
     def _late(self, deadline: int) -> int:

@@ -203,6 +203,7 @@ class QgfNode(LifecycleNode):
             self.get_clock(),
             period,
             tick=self._tick,
+            missed=self.core.missed,
             jumped=self._on_clock_jump,
             stalled=self._on_clock_stopped,
         )

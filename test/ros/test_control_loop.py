@@ -37,10 +37,13 @@ class Listener:
 
     def __init__(self, clock):
         self.clock, self.calls, self.news = clock, [], threading.Condition()
+        self.missed = []
+        self.takes = 0.0  # s, of the next tick
         self.loop = ControlLoop(
             clock,
             PERIOD,
             tick=self.tick,
+            missed=self.missed.append,
             jumped=self.jumped,
             stalled=lambda now: self.note("stalled"),
         )
@@ -53,6 +56,8 @@ class Listener:
 
     def tick(self, deadline):
         self.note(deadline)
+        takes, self.takes = self.takes, 0.0
+        time.sleep(takes)
 
     def jumped(self):
         self.note("jumped")
@@ -101,3 +106,13 @@ def test_fault_023_a_slew_or_a_small_step_is_no_jump(listener, step):
         assert all(b - a >= PERIOD for a, b in zip(what, what[1:])), (
             "missed ticks are not caught up"
         )
+
+
+def test_fault_052_a_tick_that_takes_long_is_counted_and_not_caught_up(listener):
+    before = len(listener.calls), sum(listener.missed)
+    listener.takes = 10 * PERIOD * 1e-9
+    listener.wait(lambda: not listener.takes)
+    listener.wait_ticks(5)
+    what = [c[0] for c in listener.calls[before[0] :] if c[0] != "jumped"]
+    assert max(b - a for a, b in zip(what, what[1:])) >= 10 * PERIOD
+    assert sum(listener.missed) - before[1] >= 10, "nine that were skipped, and the long one"
