@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 

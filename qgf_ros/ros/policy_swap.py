@@ -24,8 +24,8 @@ from qgf_ros.errors import PolicyRefused, QgfError
 from qgf_ros.policy import Policy, load_policy
 from qgf_ros.ros.conversions import LoadPolicy
 from qgf_ros.ros.parameters import Parameters
-from qgf_ros.sampler.guards import guards_of
 from qgf_ros.sampler.base import Sampler
+from qgf_ros.sampler.guards import guards_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no separator, no "..", nothing hidden
 
