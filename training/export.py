@@ -33,7 +33,7 @@ TOLERANCE = 1e-5  # times (1 + w)
 TIE = 1e-5  # of Q: members closer than this may swap
 BATCHES = (1, 2, 5, 16)
 ROUNDS = 6  # fresh inputs per beta and batch size
-KINDS = ("support", "disagreement", "ratio_cap", "window", "only", "committed", "all")
+KINDS = ("support", "disagreement", "ratio_cap", "skip_first", "last", "only", "committed", "all")
 GUARDED = 5  # batch size at which guards are compared, one round for each kind
 UNDECIDED = 0.1  # of the tolerance: by this the reference differs from itself in float32
 NUDGES = tuple(k * 2.0**-23 for k in (0, 1, -1, 2, -2))  # of the noise, last digits
@@ -151,13 +151,12 @@ def _case(kind: str, policy: Policy, probe: base.Sample, rng: np.random.Generato
         "support": {"support": d.support is not None},
         "disagreement": {"disagreement": float(np.median(probe.q_std))},
         "ratio_cap": {"ratio_cap": float(np.median(probe.guidance_ratio))},
-        "window": {"skip_first": 1, "last": d.flow.denoise_steps - 2},
+        "skip_first": {"skip_first": d.flow.denoise_steps // 2},
+        "last": {"last": d.flow.denoise_steps // 2},
         "only": {"only": names[:1]},
     }
     if d.critic.members < 2:
         del on["disagreement"]
-    if d.flow.denoise_steps < 3:
-        del on["window"]
     fields = [values for name, values in on.items() if every or name == kind]
     committed = None
     if kind in ("committed", "all") and policy.horizon > 1:

@@ -1,7 +1,7 @@
 """The reference sampler as a backend of the control core: every estimator and guard in closed loop.
 
 For evaluation in simulation and for the benchmark; a robot runs `sampler.onnx`, which knows
-estimator `qgf` without guards and agrees with this one there.
+estimator `qgf` and the guards of `qgf_ros.sampler.base`, and agrees with this one there.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
+from qgf_ros.sampler import base
 from qgf_ros.sampler.base import Sample, warm_up
 from training import sampling
 from training.export import networks
@@ -36,7 +37,8 @@ class ReferenceSampler:
         grad_size: float = SIZE,
         threads: int = 1,
     ) -> None:
-        """estimator: a name of `training.estimators`; guards: None for none.
+        """estimator: a name of `training.estimators`; guards: None for none. They hold where a call
+        brings none of its own.
 
         grad_steps: above 0 the sampler is GradStep with as many steps of `grad_size`: it has no
         guards, and a weight above 0 only switches it on. threads: torch's, while sampling.
@@ -56,16 +58,24 @@ class ReferenceSampler:
             "aggregation": d.returns.aggregation,
             "times": torch.from_numpy(policy.velocity["time_embedding"]),
         }
-        guidance: dict[str, Any] = {"estimator": estimator, "guards": guards}
         climb: dict[str, Any] = {"grad_steps": grad_steps, "size": grad_size}
 
-        def draw(obs: Tensor, noise: Tensor, weight: float) -> sampling.Sample:
-            """obs: (N, O); noise: (N, D)."""
+        def draw(
+            obs: Tensor,
+            noise: Tensor,
+            weight: float,
+            given: Guards | None,
+            committed: Tensor | None,
+        ) -> sampling.Sample:
+            """obs: (N, O); noise: (N, D); committed: (m,)."""
             if grad_steps and weight > 0:
+                if given or committed is not None:
+                    raise UsageError("GradStep has no guards, and holds no committed actions")
                 return grad_step(velocity, critic, obs, noise, **climb, **flow)
-            return sampling.sample(velocity, critic, obs, noise, weight, **guidance, **flow)
+            how: dict[str, Any] = {"guards": given or guards, "committed": committed, **flow}
+            return sampling.sample(velocity, critic, obs, noise, weight, estimator=estimator, **how)
 
-        self._draw, self._critic = draw, critic
+        self._draw, self._critic, self._policy = draw, critic, policy
         self._threads = threads
         try:
             warm_up(self, policy, calls=1)
@@ -77,14 +87,20 @@ class ReferenceSampler:
         obs: np.ndarray,
         noise: np.ndarray,
         weight: float,
-        guards: Any = None,
+        guards: base.Guards = base.UNGUARDED,
         committed: np.ndarray | None = None,
     ) -> Sample:
         rows = torch.from_numpy(np.broadcast_to(obs, (len(noise), len(obs))).astype(np.float32))
         start = torch.from_numpy(np.ascontiguousarray(noise, np.float32))
+        given = None if guards == base.UNGUARDED else Guards.of(guards, self._policy)
+        held = (
+            None if committed is None else torch.from_numpy(np.ravel(committed).astype(np.float32))
+        )
         with _threads(self._threads), torch.no_grad():
-            unguided = self._draw(rows, start, 0.0)
-            guided = unguided if weight == 0 else self._draw(rows, start, weight)
+            unguided = self._draw(rows, start, 0.0, None, held)
+            guided = unguided
+            if weight > 0:
+                guided = self._draw(rows, start, weight, given, held)
             q_std = self._critic(rows, guided.action).std(dim=0, unbiased=False)
         return Sample(
             action=guided.action.numpy(),

@@ -103,9 +103,9 @@ def make_sampler(
     return OnnxSampler(policy, device, threads)
 
 
-def warm_up(sampler: Sampler, policy: Policy, calls: int = 3) -> None:
+def warm_up(sampler: Sampler, policy: Policy, calls: int = 3, guards: Guards = UNGUARDED) -> None:
     """Runs the sampler a few times: the first call allocates and may compile."""
     obs = np.zeros(policy.obs_dim, np.float32)
     noise = np.zeros((1, policy.flat_dim), np.float32)
     for _ in range(calls):
-        sampler(obs, noise, 1.0)
+        sampler(obs, noise, 1.0, guards)

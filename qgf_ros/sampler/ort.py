@@ -57,7 +57,8 @@ class OnnxSampler:
         # Of the guards that were last asked for: they change seldom, and are many numbers.
         self._off = guard_inputs(UNGUARDED, policy)
         self._guards, self._guarded = UNGUARDED, self._off
-        warm_up(self, policy)
+        for guards in (Guards(ratio_cap=1.0), UNGUARDED):  # the graph's other branch too
+            warm_up(self, policy, guards=guards)
 
     def __call__(
         self,

@@ -86,7 +86,7 @@ class Forgetful(Tampered):
 
 
 @pytest.mark.parametrize(
-    "name", ["disagreement", "ratio_cap", "only", "skip_first", "support", "committed"]
+    "name", ["disagreement", "ratio_cap", "only", "skip_first", "last", "support", "committed"]
 )
 def test_parity_sees_a_guard_that_is_not_there(exported, monkeypatch, name):
     monkeypatch.setattr(Forgetful, "forgotten", name)

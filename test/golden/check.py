@@ -31,7 +31,7 @@ from golden_file import Golden, NotGolden
 from training import estimators
 from training.critics import ChunkBatch
 from training.critics.iql import Learner
-from training.explicit import GuidedSampler, export_onnx
+from training.explicit import INPUTS, GuidedSampler, export_onnx
 from training.sampling import CriticFn, best_of_n, sample
 
 TOLERANCE = 1e-4
@@ -111,6 +111,7 @@ def _samples(golden: Golden, nets: dict[str, Any]) -> Iterator[Row]:
     options: dict[str, Any] = {"steps": golden.steps, "aggregation": how}
     explicit = GuidedSampler(velocity, critic, **options)
     backends = {"explicit": explicit, "onnx": _onnx(explicit)}
+    unguarded = explicit.unguarded()
     found = {name.split("/")[1] for name in golden.arrays if name.startswith("sample/")}
     unknown = found - estimators.ESTIMATORS.keys()
     if unknown:
@@ -124,7 +125,7 @@ def _samples(golden: Golden, nets: dict[str, Any]) -> Iterator[Row]:
             for backend, run in backends.items() if name == "qgf" else ():
                 if run is not None:
                     with torch.no_grad():
-                        action = run(obs, noise, torch.full((rows,), w))[0]
+                        action = run(obs, noise, torch.full((rows,), w), *unguarded)[0]
                     yield _compare(f"qgf ({backend}) w={w:g}", action, theirs, ties)
 
     noise = golden.get("best_of_n/noise", rows * n, D)
@@ -176,8 +177,8 @@ def _onnx(module: GuidedSampler) -> Any:
         export_onnx(module, path := Path(folder) / "sampler.onnx")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(obs: Tensor, noise: Tensor, w: Tensor) -> list[Tensor]:
-        feed = {"obs": obs.numpy(), "noise": noise.numpy(), "w": w.numpy()}
+    def run(*values: Tensor) -> list[Tensor]:
+        feed = {name: value.numpy() for name, value in zip(INPUTS, values, strict=True)}
         return [torch.from_numpy(out) for out in session.run(None, feed)]
 
     return run

@@ -26,11 +26,14 @@ pytest.importorskip(
 
 import rclpy
 from ament_index_python.packages import get_package_prefix
+from qgf_make import contract, policy_in_memory
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
 from qgf_ros.ros.parameters import BY_NAME, PARAMETERS, checked
+from qgf_ros.sampler.base import UNGUARDED
+from qgf_ros.sampler.guards import guards_of
 from qgf_ros.share import share_folder
 
 CONFIG = share_folder() / "config"
@@ -83,7 +86,15 @@ def test_default_yaml_says_the_ranges_of_the_code():
 
 
 def test_golden_yaml_leaves_the_method_alone():
-    assert parameters_of("golden.yaml") == {"num_candidates": 1, "limits_scale": 1.0}
+    given = parameters_of("golden.yaml")
+    assert {"num_candidates": 1, "limits_scale": 1.0, "guidance.slew": 0.0} == {
+        k: v for k, v in given.items() if not k.startswith("guidance.") or k == "guidance.slew"
+    }
+    values = {spec.name: spec.default for spec in PARAMETERS} | given
+    tiny = policy_in_memory(contract())
+    assert guards_of(values, tiny) == UNGUARDED
+    named = {s.name for s in PARAMETERS if s.name.startswith("guidance.")}
+    assert named - {"guidance.only"} == {k for k in given if k.startswith("guidance.")}
 
 
 TREE = ast.parse(LAUNCH_FILE.read_text())

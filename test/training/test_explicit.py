@@ -15,6 +15,7 @@ from training.explicit import (
     export_onnx,
     gelu_and_slope,
 )
+from training.guards import Box, Guards
 from training.models import Critic, VelocityField, aggregate
 from training.sampling import sample
 
@@ -32,6 +33,16 @@ def nets(obs_dim=5, D=4, hidden=(16, 12), members=2, seed=0, dtype=torch.float32
 
 def inputs(rows: int, obs_dim=5, D=4, dtype=torch.float32) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, obs_dim, dtype=dtype), torch.randn(rows, D, dtype=dtype)
+
+
+GUARDS = INPUTS[3:]
+
+
+def drawn(module: GuidedSampler, obs, noise, w, **guards: Tensor) -> dict[str, Tensor]:
+    """What the module gives; guards and committed actions by name, off where not given."""
+    off = dict(zip(GUARDS, module.unguarded(), strict=True))
+    given = {k: torch.as_tensor(v).to(off[k].dtype) for k, v in guards.items()}
+    return named(module(obs, noise, w, *(off | given).values()))
 
 
 def named(outputs) -> dict[str, Tensor]:
@@ -59,9 +70,9 @@ def test_reverse_pass_is_the_gradient(members, aggregation, hidden, output):
     torch.testing.assert_close(explicit(seen, action), critic(obs, action))
     action.requires_grad_()
     (want,) = torch.autograd.grad(aggregate(critic(obs, action), aggregation).sum(), action)
-    torch.testing.assert_close(
-        explicit.gradient(seen, action.detach(), explicit.transposed()), want
-    )
+    got, members_q = explicit.gradient(seen, action.detach(), explicit.transposed())
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(members_q.squeeze(-1), critic(obs, action))
 
 
 @pytest.mark.parametrize("output", ["linear", "sigmoid"])
@@ -73,7 +84,7 @@ def test_agrees_with_the_reference_sampler(sizes, aggregation, steps, output):
     velocity, critic = nets(obs_dim, D, hidden, members, dtype=torch.float64, output=output)
     obs, noise = inputs(9, obs_dim, D, dtype=torch.float64)
     w = torch.tensor([0, 0.1, 1, 5, 0, 2, 3, 0.5, 0], dtype=torch.float64)
-    out = named(GuidedSampler(velocity, critic, steps, aggregation)(obs, noise, w))
+    out = drawn(GuidedSampler(velocity, critic, steps, aggregation), obs, noise, w)
     options = {"steps": steps, "aggregation": aggregation}
     guided = sample(velocity, critic, obs, noise, w, **options)
     unguided = sample(velocity, critic, obs, noise, 0.0, **options)
@@ -94,7 +105,9 @@ def test_agrees_with_the_reference_sampler(sizes, aggregation, steps, output):
 def test_float32_is_within_the_tolerance_of_float64(weight):
     velocity, critic = nets(11, 10, (64, 64, 64))
     obs, noise = inputs(300, 11, 10)
-    single = GuidedSampler(velocity, critic)(obs, noise, torch.full((300,), weight))[0]
+    single = drawn(GuidedSampler(velocity, critic), obs, noise, torch.full((300,), weight))[
+        "action"
+    ]
     gaps = []
 
     def watched(o: Tensor, a: Tensor) -> Tensor:
@@ -113,7 +126,7 @@ def test_float32_is_within_the_tolerance_of_float64(weight):
 def test_halves_are_bit_equal_at_zero_weight(rows):
     velocity, critic = nets(11, 10, (64, 64))
     w = torch.arange(rows) % 2 * 1.5  # every second row is guided
-    out = named(GuidedSampler(velocity, critic)(*inputs(rows, 11, 10), w))
+    out = drawn(GuidedSampler(velocity, critic), *inputs(rows, 11, 10), w)
     off = w == 0
     assert torch.equal(out["action"][off], out["action_unguided"][off])
     assert torch.equal(out["q"][off], out["q_unguided"][off])
@@ -132,7 +145,7 @@ def test_members_that_agree_guide_as_one():
         inputs(6)[1],
     )
     both = [CriticGradient(critic, 4, how) for how in ("mean", "mean-1std")]
-    mean, lower = (c.gradient(seen, action.double(), c.transposed()) for c in both)
+    mean, lower = (c.gradient(seen, action.double(), c.transposed())[0] for c in both)
     torch.testing.assert_close(mean, lower)
 
 
@@ -143,17 +156,99 @@ def test_a_saturated_critic_has_a_finite_gradient():
     obs, action = inputs(8)
     seen = explicit.observe(obs)
     assert torch.all(explicit(seen, action) == 1)
-    assert torch.all(explicit.gradient(seen, action, explicit.transposed()) == 0)
+    assert torch.all(explicit.gradient(seen, action, explicit.transposed())[0] == 0)
 
 
 def test_an_infinite_gradient_does_not_reach_unguided_rows():
     velocity, critic = nets()
     critic.mlp.layers[-1].weight.fill_(3e38)
-    out = named(GuidedSampler(velocity, critic)(*inputs(2), torch.tensor([0.0, 1.0])))
+    out = drawn(GuidedSampler(velocity, critic), *inputs(2), torch.tensor([0.0, 1.0]))
     assert not out["gradient_norm"][1].isfinite(), "else this test shows nothing"
     assert out["action"][0].isfinite().all() and out["action_unguided"].isfinite().all()
     assert torch.equal(out["action"][0], out["action_unguided"][0])
     assert out["gradient_norm"][0] == 0 and out["guidance_ratio"][0] == 0
+
+
+BOX = 0.1
+MASK = (True, False, True, True)
+CASES = {  # inputs of the module; the same for the reference; what `acted` is where it takes hold
+    "support": ({"low": [-BOX] * 4, "high": [BOX] * 4}, Guards(support=Box((-BOX,), (BOX,))), 1),
+    "disagreement": ({"disagreement": 0.05}, Guards(disagreement=0.05), 2),
+    "ratio_cap": ({"ratio_cap": 0.1}, Guards(ratio_cap=0.1), 4),
+    "mask": ({"guide": [MASK] * 10}, Guards(mask=MASK), 0),
+    "window": ({"guide": [[2 <= k] * 4 for k in range(10)]}, Guards(skip_first=2), 0),
+    "window at the end": ({"guide": [[6 <= k] * 4 for k in range(10)]}, Guards(last=4), 0),
+}
+
+
+@pytest.mark.parametrize("output", ["linear", "sigmoid"])
+@pytest.mark.parametrize("name", CASES)
+def test_each_guard_is_the_one_of_the_reference(name, output):
+    given, guards, bit = CASES[name]
+    velocity, critic = nets(members=3, dtype=torch.float64, output=output)
+    obs, noise = inputs(40, dtype=torch.float64)
+    w = torch.tensor([0.0, 1.0, 8.0, 30.0], dtype=torch.float64).repeat(10)
+    module = GuidedSampler(velocity, critic)
+    plain, out = drawn(module, obs, noise, w), drawn(module, obs, noise, w, **given)
+    want = sample(velocity, critic, obs, noise, w, guards=guards)
+    for field in ("action", "q", "gradient_norm", "guidance_ratio"):
+        torch.testing.assert_close(out[field], getattr(want, field), atol=1e-9, rtol=1e-7)
+    for field in ("action_unguided", "q_unguided"):
+        assert torch.equal(out[field], plain[field]), "guards are for the guided half"
+    changed = (out["action"] != plain["action"]).any(dim=1)
+    assert changed.any() and not changed[w == 0].any()
+    if bit:
+        assert torch.all(out["acted"][changed] == bit), "and says in which rows it took hold"
+        assert set(out["acted"].tolist()) == {0, bit} and not out["acted"][w == 0].any()
+
+
+@pytest.mark.parametrize("name", ["support", "disagreement", "ratio_cap"])
+def test_a_guard_that_is_on_and_takes_no_hold_changes_no_bit(name):
+    far = {"support": {"low": [-1.1] * 4, "high": [1.1] * 4}}
+    module = GuidedSampler(*nets())
+    obs, noise = inputs(16)
+    w = torch.linspace(0, 4, 16)
+    plain = drawn(module, obs, noise, w)
+    for field, value in drawn(module, obs, noise, w, **far.get(name, {name: 1e30})).items():
+        assert torch.equal(value, plain[field]), field
+
+
+def test_all_guards_act_in_the_order_of_the_reference():
+    given = {k: v for inputs_, *_ in CASES.values() for k, v in inputs_.items()}
+    given["guide"] = [[x and 2 <= k for x in MASK] for k in range(10)]
+    given |= {"fixed": [True, False, False, False], "committed": [0.25, 0.0, 0.0, 0.0]}
+    box = Box((-BOX,), (BOX,))
+    guards = Guards(skip_first=2, disagreement=0.05, mask=MASK, support=box, ratio_cap=0.1)
+    velocity, critic = nets(members=3, dtype=torch.float64)
+    obs, noise = inputs(40, dtype=torch.float64)
+    w = torch.full((40,), 8.0, dtype=torch.float64)
+    out = drawn(GuidedSampler(velocity, critic), obs, noise, w, **given)
+    held = torch.tensor([0.25], dtype=torch.float64)
+    want = sample(velocity, critic, obs, noise, w, guards=guards, committed=held)
+    torch.testing.assert_close(out["action"], want.action, atol=1e-9, rtol=1e-7)
+    assert torch.all(out["action"][:, 0] == 0.25) and torch.all(
+        out["action_unguided"][:, 0] == 0.25
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 8.0])
+def test_committed_numbers_are_held_and_the_others_follow(weight):
+    velocity, critic = nets(dtype=torch.float64)
+    obs, noise = inputs(20, dtype=torch.float64)
+    w = torch.full((20,), weight, dtype=torch.float64)
+    module = GuidedSampler(velocity, critic)
+    plain = drawn(module, obs, noise, w)
+    held = torch.tensor([0.5, -1.25], dtype=torch.float64)  # beyond the clip: it is kept too
+    given = {"fixed": [True, True, False, False], "committed": [*held, 0, 0]}
+    out = drawn(module, obs, noise, w, **given)
+    want = sample(velocity, critic, obs, noise, w, committed=held)
+    unguided = sample(velocity, critic, obs, noise, 0.0, committed=held)
+    torch.testing.assert_close(out["action"], want.action, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(out["action_unguided"], unguided.action, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(out["q"], want.q)
+    for half in ("action", "action_unguided"):
+        assert torch.equal(out[half][:, :2], held.expand(20, 2)), "to the bit"
+        assert not torch.equal(out[half][:, 2:], plain[half][:, 2:]), "the others know of it"
 
 
 def test_refuses_a_time_table_of_another_length():
@@ -191,7 +286,8 @@ def test_onnx_agrees_with_the_reference(exported, rows):
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     obs, noise = inputs(rows, 11, 10)
     w = torch.linspace(0, 4, rows)
-    feed = {"obs": obs, "noise": noise, "w": w}
+    off = GuidedSampler(velocity, critic).unguarded()
+    feed = dict(zip(INPUTS, (obs, noise, w, *off), strict=True))
     values = session.run(None, {k: v.numpy() for k, v in feed.items()})
     out = named(map(torch.from_numpy, values))
     want = sample(velocity, critic, obs, noise, w)

@@ -9,6 +9,7 @@ import torch
 
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import load_policy
+from qgf_ros.sampler import base
 from qgf_ros.sampler.base import Sample, Sampler
 from qgf_ros.sampler.ort import OnnxSampler
 from qgf_ros.share import share_folder
@@ -19,7 +20,7 @@ from training.reference_sampler import ReferenceSampler
 from training.sampling import best_of_n, sample
 
 N, OBS, D = 5, 8, 10  # H = 5, A = 2
-FIELDS = tuple(Sample.__dataclass_fields__)
+FIELDS = tuple(f for f in Sample.__dataclass_fields__ if f != "acted")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,49 @@ def test_it_agrees_with_the_exported_sampler(policy, weight, count):
     assert compared > 0.9 * 5 * count
     if weight:
         assert np.abs(a.action - a.action_unguided).max() > 0.01
+
+
+ROBOT = {
+    "support": base.Guards(support=True),
+    "disagreement": base.Guards(disagreement=0.02),
+    "only": base.Guards(only=("arm.elbow",)),
+    "window": base.Guards(skip_first=2, last=7),
+    "ratio_cap": base.Guards(ratio_cap=0.1),
+    "all": base.Guards(2, 7, 0.02, ("arm.elbow",), True, 0.1),
+}
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "committed"])
+@pytest.mark.parametrize("name", ROBOT)
+def test_a_robots_guards_are_the_references(policy, name, held):
+    weight, guards = 30.0, ROBOT[name]
+    ours, exported = ReferenceSampler(policy), OnnxSampler(policy, "cpu")
+    committed = np.array([[0.4, -0.7]], np.float32) if held else None
+    compared = changed = 0
+    for seed in range(5):
+        obs, noise = inputs(seed, 16)
+        keep = ~ties(policy, obs, noise, weight)
+        plain = exported(obs, noise, weight, committed=committed)
+        a, b = (s(obs, noise, weight, guards, committed) for s in (ours, exported))
+        near = np.abs(a.action - b.action).max(axis=1) < 1e-4 * (1 + weight)
+        compared += int((near & keep).sum())
+        changed += int((b.action != plain.action).any(axis=1).sum())
+        assert np.array_equal(b.action_unguided, plain.action_unguided)
+        if held:
+            for half in (b.action, b.action_unguided, a.action):
+                assert np.array_equal(half[:, :2], np.tile(committed, (16, 1)))
+    assert changed > 20, "the guard takes hold"
+    assert compared > 0.9 * 80, "but for ties, and rows at a guard's edge"
+
+
+def test_guards_off_again_are_the_sampler_without_to_the_bit(policy):
+    sampler = OnnxSampler(policy, "cpu")
+    obs, noise = inputs()
+    before = sampler(obs, noise, 9.0)
+    for guards in ROBOT.values():
+        sampler(obs, noise, 9.0, guards)
+    after = sampler(obs, noise, 9.0, base.Guards())
+    assert all(np.array_equal(getattr(before, f), getattr(after, f)) for f in FIELDS)
 
 
 def test_it_keeps_the_protocol(policy):

@@ -245,3 +245,50 @@ def test_best_of_n_refuses_noise_of_another_size():
     velocity, critic = nets()
     with pytest.raises(ValueError, match="7 noise rows for 2 observations of 4 candidates"):
         best_of_n(velocity, critic, torch.zeros(2, 5), torch.zeros(7, 4), 4)
+
+
+# Committed actions: going to be executed anyway, the others are sampled to follow them.
+
+
+def test_committed_numbers_run_straight_from_their_noise_and_the_flow_sees_them_do_so():
+    seen = []
+
+    def velocity(obs: Tensor, a: Tensor, t: Tensor) -> Tensor:
+        seen.append(a[:, 0].clone())
+        return torch.ones_like(a)
+
+    noise, held = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    got = sample(velocity, lambda obs, a: a.sum(-1)[None], noise, noise, 2.0, committed=held)
+    for k, a in enumerate(seen):
+        torch.testing.assert_close(a, noise[:, 0] + k / 10 * (held - noise[:, 0]))
+    assert torch.all(got.action[:, 0] == 0.5)
+    free = noise[:, 1:] + 1 + 2.0  # v = 1 and w dQ/da = 2, all the way
+    torch.testing.assert_close(got.action[:, 1:], free.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("estimator", estimators.ESTIMATORS)
+def test_no_estimator_moves_what_is_committed(estimator):
+    velocity, critic = nets()
+    obs, noise, held = torch.randn(8, 5), torch.randn(8, 4), torch.tensor([0.5, -1.5])
+    call = partial(sample, velocity, critic, obs, noise, estimator=estimator)
+    got, without = call(3.0, committed=held), call(3.0)
+    assert torch.equal(got.action[:, :2], held.expand(8, 2)), "to the bit, and not clipped"
+    assert not torch.equal(got.action[:, 2:], without.action[:, 2:]), "the others know of it"
+    torch.testing.assert_close(got.q, critic(obs, got.action).min(dim=0).values)
+
+
+def test_the_unguided_sample_that_is_kept_has_the_committed_numbers_too():
+    velocity, critic = nets()
+    obs, noise, held = torch.randn(64, 5), torch.randn(64, 4), torch.tensor([0.9])
+    got = sample(velocity, critic, obs, noise, 1e4, committed=held, guards=Guards(keep_best=True))
+    assert torch.any(got.gradient_norm == 0), "else none was kept"
+    assert torch.all(got.action[:, 0] == held)
+
+
+@pytest.mark.parametrize("size", [0, 4, 5])
+def test_committed_leaves_something_to_sample(size):
+    velocity, critic = nets()
+    with pytest.raises(ValueError, match="committed has shape"):
+        sample(
+            velocity, critic, torch.zeros(1, 5), torch.zeros(1, 4), 1.0, committed=torch.zeros(size)
+        )
