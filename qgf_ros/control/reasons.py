@@ -192,6 +192,11 @@ REASONS = {
         "With gate outside: no status of qgf_gate for 1 s.",
         "Start qgf_gate, as the launch file does, or start the node with gate:=inside.",
     ),
+    "GATE_REFUSES": Reason(
+        "HOLD",
+        "qgf_gate lives, and has passed none of the node's commands for 1 s: the robot stands.",
+        "Read its reason and warnings: another owner, other clocks, no measured positions.",
+    ),
     "CANDIDATES_STOPPED": Reason(
         "HOLD",
         "qgf_gate has heard no candidate of the owner in command for command_timeout.",

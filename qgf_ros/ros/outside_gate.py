@@ -18,6 +18,9 @@ from qgf_ros.ros.conversions import Command, Status
 GATE = "qgf_gate"  # its name in the node's namespace; remap <GATE>/status and <GATE>/passed for another
 SIGN_OF_LIFE = 1.0  # s of steady time; the gate's status comes at 10 Hz
 TURN = 0.5  # s of steady time in which our first candidate takes over from somebody else's, or not
+# Candidates, and s of steady time, without one that passed: the robot stands, and would begin to move
+# whenever the gate changes its mind. Longer than TURN, which has a better reason.
+UNPASSED, UNPASSED_FOR = 10, 1.0
 
 
 class OutsideGate:
@@ -31,6 +34,8 @@ class OutsideGate:
         self._seen: float | None = None  # steady time of its last status
         self._passed_epoch = -1  # of our last candidate that passed
         self._began = (-1, 0.0)  # our last epoch, and the steady time of its first candidate
+        self._unpassed = 0  # candidates since one passed, or since we asked for nothing
+        self._unpassed_since = 0.0  # steady time of the first of them
         self._subscriptions = [
             node.create_subscription(Status, f"{GATE}/status", self._on_status, qos.REPORT),
             node.create_subscription(Command, f"{GATE}/passed", self._on_passed, qos.REPORT),
@@ -43,19 +48,27 @@ class OutsideGate:
         if output.values is None:
             return None
         if wanted is None or not output.admitted:
+            self._unpassed = 0
             return self._core.explicit_hold(now)
+        if self._unpassed == 0:
+            self._unpassed_since = time.monotonic()
+        self._unpassed += 1
         if wanted.epoch != self._began[0]:
             self._began = wanted.epoch, time.monotonic()
         return dataclasses.replace(wanted, values=output.values)
 
     def problem(self) -> Problem | None:
-        """Why the robot may not move: there is no gate."""
-        seen = self._seen
-        if seen is not None and time.monotonic() - seen <= SIGN_OF_LIFE:
-            return None
-        return Problem(
-            "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
-        )
+        """Why the robot may not move: there is no gate, or none that lets us."""
+        now, seen = time.monotonic(), self._seen
+        if seen is None or now - seen > SIGN_OF_LIFE:
+            return Problem(
+                "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
+            )
+        if self._unpassed > UNPASSED and now - self._unpassed_since > UNPASSED_FOR:
+            return Problem(
+                "GATE_REFUSES", f"{self._gate} passes none of our commands; its status says why"
+            )
+        return None
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -68,6 +81,7 @@ class OutsideGate:
     def _on_passed(self, msg: Any) -> None:
         if msg.owner == self._own:
             self._passed_epoch = msg.epoch
+            self._unpassed = 0
         elif msg.owner != self._gate and self._overruled():
             self._core.takeover(msg.owner[:80])
 

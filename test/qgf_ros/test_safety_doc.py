@@ -50,7 +50,7 @@ def driven(seed: int) -> set[tuple[str, str]]:
     supervisor, now = Supervisor(), 0
     stale, skew, stop = (Problem(code, "") for code in ("STATE_STALE:a", "STATE_SKEW:a", "ESTOP"))
     deeds = {
-        lambda: [supervisor.update(now, None) for _ in range(dice.randint(1, 12))]: 12,
+        lambda: supervisor.update(now, None): 100,
         lambda: supervisor.update(now, dice.choice([stale, skew, DISABLED])): 6,
         lambda: supervisor.enable(True): 6,
         lambda: supervisor.enable(False): 1,
@@ -59,7 +59,7 @@ def driven(seed: int) -> set[tuple[str, str]]:
         lambda: supervisor.takeover("/teleop"): 1,
         supervisor.reset: 1,
     }
-    for deed in dice.choices(list(deeds), list(deeds.values()), k=20_000):
+    for deed in dice.choices(list(deeds), list(deeds.values()), k=30_000):
         now += dice.choice([20_000_000, 5_000_000_000])
         before = supervisor.state
         deed()
