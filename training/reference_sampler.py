@@ -98,9 +98,7 @@ class ReferenceSampler:
         )
         with _threads(self._threads), torch.no_grad():
             unguided = self._draw(rows, start, 0.0, None, held)
-            guided = unguided
-            if weight > 0:
-                guided = self._draw(rows, start, weight, given, held)
+            guided = unguided if weight == 0 else self._draw(rows, start, weight, given, held)
             q_std = self._critic(rows, guided.action).std(dim=0, unbiased=False)
         return Sample(
             action=guided.action.numpy(),
