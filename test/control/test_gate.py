@@ -295,6 +295,15 @@ def test_fault_067_scale_tightens_range_and_rate():
     assert np.allclose(out, [1.0, -1.0])
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1.0001, np.nan])
+def test_fault_034_a_scale_that_loosens_or_stops_is_refused(scale):
+    gate = velocity_gate()
+    gate.scale = 0.5
+    with pytest.raises(ValueError, match="limits_scale is .*; allowed: above 0, at most 1"):
+        gate.scale = scale
+    assert gate.scale == 0.5
+
+
 @pytest.mark.parametrize("scale", [np.nan, np.inf])
 def test_fault_067_scale_that_is_no_scale_sends_nothing_mad(scale):
     """`scale` is set from a live parameter; whatever it holds, finite numbers within limits leave."""
