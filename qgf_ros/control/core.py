@@ -264,6 +264,10 @@ class ControlCore:
             state, sampled, candidate = self._decide(now)
             decided = time.perf_counter()
             output = self.gate.step(now, candidate)
+            if output.refused:
+                code, _, why = output.refused.partition(":")
+                refused = Problem(code, f"the gate refused our own command:{why}")
+                state = self.supervisor.update(now, refused)
             self.assembler.sent(now, output.values)
             guided = candidate is not None and self._guided
             if self._saturation(now, guided and output.limited):

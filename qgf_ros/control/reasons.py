@@ -158,7 +158,7 @@ REASONS = {
     "ACTION_NONFINITE": Reason(
         "HOLD",
         "The sampler gave NaN or Inf; three within 10 s are a FAULT.",
-        "Run `qgf check` on the policy.",
+        "Train or export the policy again.",
     ),
     "ACTION_SCHEMA": Reason(
         "FAULT",
@@ -239,6 +239,17 @@ REASONS = {
     ),
     "NONFINITE": Reason(
         "HOLD", "A candidate holds NaN or Inf.", "Repair who sends it; its own status says more."
+    ),
+    "RANGE": Reason(
+        "HOLD",
+        "A candidate asks for more than a whole range beyond its limits: that is no action.",
+        "Look for a unit or a sign that is wrong in who sends it.",
+    ),
+    "TYPE": Reason("HOLD", "A candidate's values are no real numbers.", "Repair who sends it."),
+    "START": Reason(
+        "HOLD",
+        "A position is commanded that was never measured: where the motion would begin is unknown.",
+        "Look for the topic that measures it.",
     ),
     "COMMAND_SCHEMA": Reason(
         "warning",

@@ -994,3 +994,12 @@ def test_relative_actions_begin_at_the_measured_position_by_name():
     rig.state["joints"] = np.array([0.4, 0.1, 7.0, 7.0])
     rig.step()
     assert rig.sent[-1].values == pytest.approx([0.65, -0.4])
+
+
+def test_what_the_gate_refuses_of_our_own_is_a_hold_with_its_reason():
+    rig = Rig()
+    assert rig.step(5).state is State.RUN
+    rig.core.gate.begin_epoch(99, None)  # not by the core: its next candidate is of another epoch
+    result = rig.step()
+    assert result.state is State.HOLD and not result.output.admitted
+    assert result.reason.code == "EPOCH" and "own command" in result.reason.detail

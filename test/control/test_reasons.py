@@ -9,7 +9,7 @@ import qgf_ros
 from qgf_ros.control.reasons import REASONS, base_code
 
 PACKAGE = Path(qgf_ros.__file__).parent
-RAISES = {"Problem": 0, "reject": 1, "_said": 0}  # function -> where its code stands
+RAISES = {"Problem": 0, "Refused": 0, "reject": 1, "_said": 0}  # function -> where its code stands
 
 
 def literal(node):
