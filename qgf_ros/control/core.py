@@ -115,6 +115,7 @@ class ControlCore:
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
         self._standing = False  # the control clock, since the last tick
+        self._asked = False  # to move, since the last tick
         self._real_time = real_time_chunking
         self._guided = False  # the current chunk
         self._swapped = False  # the current chunk is of the policy before
@@ -161,6 +162,7 @@ class ControlCore:
         with self._lock:
             if on and self._standing:  # it would be remembered until the clock goes on
                 return f"in {self.supervisor.state.name}: {STANDS_STILL.detail}"
+            self._asked = on
             return self.supervisor.enable(on)
 
     def activate(self, enabled: bool) -> None:
@@ -218,6 +220,8 @@ class ControlCore:
     def clock_stopped(self, now: int) -> TickResult:
         """Instead of a tick while the control clock stands still: brings the robot to a hold."""
         with self._lock:
+            if self._asked and self.supervisor.state is not State.RUN:
+                self.supervisor.enable(False)  # no tick acted on it, and none may do so later
             self._standing = True
             self.supervisor.interrupt(STANDS_STILL)
             output = self.gate.brake(now)
@@ -260,7 +264,7 @@ class ControlCore:
         began = time.perf_counter()
         with self._lock:
             self.ticks += 1
-            self._standing = False
+            self._standing = self._asked = False
             state, sampled, candidate = self._decide(now)
             decided = time.perf_counter()
             output = self.gate.step(now, candidate)

@@ -16,6 +16,14 @@ def test_fault_022_113_enabling_while_the_clock_stands_still_is_refused():
     assert rig.core.enable(True) == "" and rig.step().state is State.RUN
 
 
+def test_fault_022_113_enabling_just_before_the_clock_stops_is_not_remembered_either():
+    rig = Rig(enabled=False)
+    assert rig.step(2).state is State.READY
+    assert rig.core.enable(True) == ""
+    rig.core.clock_stopped(rig.now)
+    assert rig.step(40).state is State.READY and not rig.sent
+
+
 def test_fault_022_disabling_is_never_refused():
     rig = Rig()
     assert rig.step(2).state is State.RUN

@@ -271,7 +271,7 @@ def listen():
 
 @needs_launch
 @pytest.mark.parametrize("arguments", [(), ("gate:=false",)], ids=["gate", "no gate"])
-def test_the_arm_moves_and_ctrl_c_ends_all_processes_well(launch, listen, arguments):
+def test_fault_077_the_arm_moves_and_ctrl_c_ends_all_processes_well(launch, listen, arguments):
     listener, launched = listen(), launch(*arguments)
     listener.spin(PATIENCE, enough=20)
     assert any(abs(v) > 0.05 for command in listener.commands for v in command), launched.text
