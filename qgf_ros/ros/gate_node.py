@@ -83,8 +83,7 @@ class GateNode(Node):
             self.create_subscription(Command, f"{owner}/command", take, qos.COMMAND, raw=True)
         for source in self._measured.sources:
             take = partial(self._guarded, "STATE_SCHEMA", partial(self._on_state, source))
-            kind = ros_type(source.type)
-            self.create_subscription(kind, source.topic, take, qos.STATE, raw=True)
+            self.create_subscription(ros_type(source.type), source.topic, take, qos.STATE, raw=True)
         # Steady time: status goes on when a simulated clock stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(STATUS_PERIOD, self._on_timer, clock=steady)
@@ -105,8 +104,7 @@ class GateNode(Node):
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)
-        give_up = time.monotonic() + LAST_WORDS
-        gate = self._arbiter.gate
+        gate, give_up = self._arbiter.gate, time.monotonic() + LAST_WORDS
         while not gate.silent and time.monotonic() < give_up:
             self._send(gate.brake(self._now().control))
             if gate.at_rest:
@@ -137,10 +135,9 @@ class GateNode(Node):
             if len(data) > MAX_BYTES:
                 raise Refused(f"{code}: {len(data)} bytes; allowed {MAX_BYTES}")
             take(data)
-        except Refused as refusal:
-            self._reports.refused(str(refusal))
         except Exception as error:
-            self._reports.refused(f"{code}: {error!r}")
+            refused = isinstance(error, Refused)
+            self._reports.refused(str(error) if refused else f"{code}: {error!r}")
 
     def _on_command(self, owner: str, data: bytes) -> None:
         offered = candidate(deserialize_message(data, Command))

@@ -6,6 +6,7 @@ positions that begin anywhere but where they are measured.
 
 import contextlib
 import math
+import os
 import signal
 import time
 
@@ -246,6 +247,19 @@ def test_the_nodes_parameter_file_serves_the_gate_too(domain):
     file = share_folder() / "config" / "default.yaml"
     arguments = ros.ros_args(files=(file,), policy="planar_arm")
     proc = ros.Proc([*ros.node_command("qgf_gate"), *arguments], domain)
+    try:
+        proc.wait_line("qgf_gate: READY")
+        proc.stop()
+    finally:
+        proc.close()
+
+
+def test_the_gate_needs_neither_onnxruntime_nor_torch(domain, tmp_path):
+    for name in ("onnxruntime", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not here')\n")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    arguments = ros.ros_args(policy="planar_arm")
+    proc = ros.Proc([*ros.node_command("qgf_gate"), *arguments], domain, PYTHONPATH=path)
     try:
         proc.wait_line("qgf_gate: READY")
         proc.stop()

@@ -97,6 +97,6 @@ def test_without_the_compiled_messages_the_node_says_what_to_do(tmp_path):
     assert last.startswith("qgf: error[2]: ") and "colcon build" in last, done.stderr
 
 
-@pytest.mark.parametrize("name", ["qgf_node", "qgf_sim"])
+@pytest.mark.parametrize("name", ["qgf_node", "qgf_gate", "qgf_sim"])
 def test_the_ament_index_finds_the_executables(name):
     assert ros.installed(name)
