@@ -238,6 +238,13 @@ class ControlCore:
         with self._lock:
             self.supervisor.takeover(owner)
 
+    def gate_restarted(self) -> None:
+        """The gate outside began anew and knows nothing of what moved: HOLD, until `enable`."""
+        with self._lock:
+            self.supervisor.stand_down(
+                Problem("GATE_RESTARTED", "the gate outside began anew; call ~/enable to go on")
+            )
+
     def explicit_hold(self, now: int) -> Candidate:
         """The candidate by which an outside gate holds at once, rather than after its timeout."""
         with self._lock:

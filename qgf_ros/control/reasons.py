@@ -197,6 +197,11 @@ REASONS = {
         "qgf_gate lives, and has passed none of the node's commands for 1 s: the robot stands.",
         "Read its reason and warnings: another owner, other clocks, no measured positions.",
     ),
+    "GATE_RESTARTED": Reason(
+        "HOLD",
+        "qgf_gate ended and began anew while the node ran.",
+        "Look why it ended; then call ~/enable with true.",
+    ),
     "CANDIDATES_STOPPED": Reason(
         "HOLD",
         "qgf_gate has heard no candidate of the owner in command for command_timeout.",

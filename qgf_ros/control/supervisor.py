@@ -31,7 +31,8 @@ class State(enum.IntEnum):
 
 
 DISABLED = Problem("DISABLED", "disabled; call ~/enable with true")
-BY_A_PERSON = ("DISABLED", "TAKEOVER")  # no signs of trouble, and only ~/enable goes on from them
+# No signs of trouble by themselves, and only ~/enable goes on from them.
+BY_A_PERSON = ("DISABLED", "TAKEOVER", "GATE_RESTARTED")
 
 
 class Supervisor:
@@ -106,7 +107,11 @@ class Supervisor:
     def takeover(self, owner: str) -> None:
         """`owner` commands the robot instead: a HOLD from which only `enable` goes on. Said again
         while that lasts."""
-        self.interrupt(Problem("TAKEOVER", f"{owner} commands the robot; call ~/enable to go on"))
+        self.stand_down(Problem("TAKEOVER", f"{owner} commands the robot; call ~/enable to go on"))
+
+    def stand_down(self, problem: Problem) -> None:
+        """Forces a HOLD from which only `enable` goes on."""
+        self.interrupt(problem)
         self.enabled = False
 
     def enable(self, on: bool) -> str:

@@ -32,6 +32,7 @@ class OutsideGate:
         self._own = node.get_fully_qualified_name()
         self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
         self._seen: float | None = None  # steady time of its last status
+        self._ticks = 0  # what it had sent by then; less than before: another life of it
         self._passed_epoch = -1  # of our last candidate that passed
         self._began = (-1, 0.0)  # our last epoch, and the steady time of its first candidate
         self._unpassed = 0  # candidates since one passed, or since we asked for nothing
@@ -77,6 +78,9 @@ class OutsideGate:
 
     def _on_status(self, msg: Any) -> None:
         self._seen = time.monotonic()
+        if msg.tick < self._ticks:
+            self._core.gate_restarted()
+        self._ticks = msg.tick
 
     def _on_passed(self, msg: Any) -> None:
         if msg.owner == self._own:

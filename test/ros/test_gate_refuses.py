@@ -37,3 +37,25 @@ def test_fault_113_a_gate_that_is_restarted_moves_nothing(domain):
                 robot.wait_commands(5)
     finally:
         robot.close()
+
+
+def test_fault_113_a_gate_that_dies_in_motion_and_begins_anew_waits_for_enable(domain):
+    robot = ros.FakeRobot(domain)
+    try:
+        robot.speak()
+        with process("qgf_node", domain, gate="outside") as node:
+            first = ros.Proc([*ros.node_command("qgf_gate"), *ros.ros_args(policy="planar_arm")], domain)
+            try:
+                robot.drive(node)
+                robot.wait_commands(20)  # its status has told of some
+                first.kill()
+                first.process.wait(5)
+                with process("qgf_gate", domain):
+                    robot.wait_state(ros.HOLD, 10, node, reason="GATE_RESTARTED")
+                    robot.wait_state(ros.READY, 5, node)
+                    assert robot.enable().success
+                    robot.wait_commands(5)
+            finally:
+                first.close()
+    finally:
+        robot.close()
