@@ -63,6 +63,8 @@ class Supervisor:
         if self.state in (State.WAITING, State.READY):
             self.reason = problem
             if problem is not None:
+                if self.state is State.READY:  # it was enabled since the last tick, and too late
+                    self.enabled = False
                 self.state = State.WAITING
             else:
                 self.state = State.RUN if self.enabled else State.READY

@@ -32,6 +32,8 @@ class Rules:
         if self.state == "RUN" and not self.enabled and problem is None:
             problem = DISABLED
         if self.state in ("WAITING", "READY"):
+            if problem and self.state == "READY":  # enabling was too late, and is not remembered
+                self.enabled = False
             self.state = "WAITING" if problem else "RUN" if self.enabled else "READY"
             self.reason = problem
         elif problem:
