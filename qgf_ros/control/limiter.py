@@ -91,11 +91,10 @@ class Limiter:
         gap = target - last.value - drift * elapsed
         turn, back = direct - last.rate, gap / elapsed
         allowed = np.abs(turn - last.second * elapsed) <= third * elapsed**2
-        allowed &= np.abs(turn) <= second * elapsed
         settles = (np.abs(back) <= second * elapsed) & (np.abs(back + turn) <= third * elapsed**2)
         allowed &= settles | (np.abs(back) <= 1e-9 * most)
-        build_up = np.zeros(len(third))  # s, from none to full braking
-        np.divide(second, third, where=np.isfinite(third), out=build_up)
+        with np.errstate(invalid="ignore"):  # infinite by infinite: of numbers without these limits
+            build_up = second / third  # s, from none to full braking
         aim = drift + _towards(gap, second, elapsed + build_up)
         turn = _towards(aim - last.rate, third, elapsed) * elapsed
         rate = np.where(allowed, direct, last.rate + turn)

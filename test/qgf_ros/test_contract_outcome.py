@@ -182,7 +182,7 @@ def test_tested_topic_is_as_old_as_an_observation_may_be():
 def test_examples_of_the_documentation_are_what_is_read(tmp_path):
     text = (Path(__file__).resolve().parents[2] / "docs" / "contract.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    whole, _, tested, labels = blocks
+    whole, *_, tested, labels = blocks
     assert Contract.from_dict(yaml.safe_load(whole)).outcome.failure is not None
     outcome = contract(velocity_dict() | yaml.safe_load(tested)).outcome
     assert outcome.success.condition.seconds == 0.5
