@@ -147,7 +147,7 @@ def _case(kind: str, policy: Policy, probe: base.Sample, rng: np.random.Generato
     """One guard, committed actions, or all of them, set so that they take hold of some rows of
     `probe`, the same sample without. What a policy has no room for is off."""
     d, names, every = policy.description, policy.contract.action_names, kind == "all"
-    on = {
+    on: dict[str, dict[str, Any]] = {
         "support": {"support": d.support is not None},
         "disagreement": {"disagreement": float(np.median(probe.q_std))},
         "ratio_cap": {"ratio_cap": float(np.median(probe.guidance_ratio))},
