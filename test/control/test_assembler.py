@@ -102,6 +102,17 @@ def test_fault_005_skew_of_two_periods_or_a_third_of_max_age(source, limit):
     assert f"{behind * 1e-3:.3f} s behind" in got.detail and f"{limit * 1e-3:.3f} s" in got.detail
 
 
+def test_fault_005_at_high_rates_a_link_may_take_33_ms():
+    value = velocity_dict(period=0.01)
+    value["observations"][0]["max_age"] = 0.05
+    for behind, fine in ((32, True), (35, False)):
+        box = Assembler(contract(value))
+        box.push("goal", START, START, GOAL)
+        box.push("joints", START - behind * MS, START, JOINTS)
+        got = box.assemble(START)
+        assert isinstance(got, Observation) if fine else got.code == "STATE_SKEW:joint_states"
+
+
 def test_fault_005_skew_is_over_with_the_next_message_in_time(box):
     fill(box)
     box.push("goal", START, START + 200 * MS, GOAL)

@@ -145,19 +145,19 @@ def holds(*codes, gap=SECOND):
     (["DISABLED", "DISABLED", "DISABLED"], False),  # what a person does is no sign of trouble
     (["TAKEOVER", "TAKEOVER", "TAKEOVER"], False),
 ])  # fmt: skip
-def test_three_related_holds_are_a_fault(codes, faulted):
+def test_fault_002_three_related_holds_are_a_fault(codes, faulted):
     s = holds(*codes)
     assert (s.state is State.FAULT) == faulted
     if faulted:
         assert s.reason.code == codes[-1] and "3 times in 10 s" in s.reason.detail and not s.enabled
 
 
-def test_holds_that_lie_apart_are_forgotten():
+def test_fault_002_holds_that_lie_apart_are_forgotten():
     assert holds(*["STATE_STALE:a"] * 3, gap=5 * SECOND).state is State.FAULT, "10 s count"
     assert holds(*["STATE_STALE:a"] * 9, gap=5 * SECOND + 1).state is State.RUN
 
 
-def test_interrupts_do_not_escalate():
+def test_fault_002_interrupts_do_not_escalate():
     s = bring("RUN")
     for _ in range(9):
         s.interrupt(JUMP)
@@ -168,7 +168,7 @@ def test_interrupts_do_not_escalate():
 # How long it holds.
 
 
-def test_the_time_of_a_hold_counts_from_its_first_tick_to_its_last():
+def test_fault_002_the_time_of_a_hold_counts_from_its_first_tick_to_its_last():
     s = bring("RUN")
     assert s.held_for(START) == 0.0
     s.update(START + SECOND, STALE)
