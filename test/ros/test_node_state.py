@@ -292,7 +292,8 @@ def test_fault_005_a_topic_of_another_moment_is_a_hold_and_recovers(driving):
     robot.wait(lambda: robot.commands[-1].values == [0.0, 0.0], 2, "rest")
     last = robot.candidates[-1].at - said[0]
     print(f"last policy command {last:.3f} s after the first obstacle of another moment")
-    assert last <= 2 * T + ros.slack()
+    # Until a late stamp is newer than the last one in time, it is dropped as any older one.
+    assert last <= 0.2 + 2 * T + ros.slack()
     robot.speak("obstacle")
     robot.wait_state(ros.RUN, 3, proc)
 
