@@ -167,13 +167,14 @@ def test_fault_007_008_one_nonfinite_message_changes_nothing(driving, value):
     said = []
 
     def once(stamp):
-        if not said:
+        # Only the latest is kept: on a busy machine the good one after it may take its place.
+        if robot.statuses[-1].msg.dropped == dropped and (not said or stamp - said[-1] > 3e8):
             said.append(stamp)
             return bad(stamp)
         return robot.joint_state(stamp)
 
     robot.say["joint_states"] = once
-    robot.wait(lambda: robot.statuses[-1].msg.dropped == dropped + 1, 3, "one dropped message")
+    robot.wait(lambda: robot.statuses[-1].msg.dropped > dropped, 5, "one dropped message")
     robot.wait_commands(10)
     at = [c.at for c in robot.commands[commands:]]
     gap = max(b - a for a, b in zip(at, at[1:]))
