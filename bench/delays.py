@@ -7,7 +7,8 @@ observation, and holds each message back for so much simulated time; stamps stay
 node sees true ages. Ages beyond the contract's `max_age` (0.15 s for the joints: three periods) are
 no state, and the arm stands still by rule; `max_age raised` is the same policy with a contract that
 allows half a second. Finished rows are kept in a file, and a run that was interrupted goes on there.
-Exit code 8 where one period of delay costs more than 5 points of success.
+Exit code 8 where one period of delay costs more than 5 points of success, or where the machine could
+not keep up with the clock.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ RAISED = 0.5  # s, maximum age of every source in the policy whose contract is r
 PATIENCE = 40.0  # s of simulated time per episode, settling included
 START_PATIENCE = 60.0  # s
 COSTS_AT_MOST = 0.05  # of success, at one period
+MISSED_AT_MOST = 0.05  # of the ticks; more is a delay of the machine's own
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,12 @@ class Delays:
         say(f"written: {out}")
         if self.json:
             emit(document)
+        busy = [row["state"] for row in rows if row["missed_ticks"] > MISSED_AT_MOST * row["ticks"]]
+        if busy:
+            raise CriterionNotMet(
+                f"the machine was too busy, or --factor {self.factor:g} too large, to tell the delays "
+                f"from its own: more than {MISSED_AT_MOST:.0%} of the ticks were missed in {', '.join(busy)}"
+            )
         none, one = (row["successes"] / row["episodes"] for row in rows[:2])
         if none - one > COSTS_AT_MOST:
             raise CriterionNotMet(f"one period of delay costs {none - one:.1%}; allowed 5 %")
