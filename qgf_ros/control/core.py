@@ -202,6 +202,7 @@ class ControlCore:
         with self._lock:
             self.policy = policy
             self.assembler.bounds = Bounds(policy)
+            self.gate.expect(*policy.normalizer.action_bounds(*policy.contract.limits[:2]))
             self.sampling.swap(policy, sampler, timed)
             self._slew.forget()  # its weights are on the scale of another return
             self._swapped = True

@@ -44,7 +44,9 @@ def test_fault_113_a_gate_that_dies_in_motion_and_begins_anew_waits_for_enable(d
     try:
         robot.speak()
         with process("qgf_node", domain, gate="outside") as node:
-            first = ros.Proc([*ros.node_command("qgf_gate"), *ros.ros_args(policy="planar_arm")], domain)
+            first = ros.Proc(
+                [*ros.node_command("qgf_gate"), *ros.ros_args(policy="planar_arm")], domain
+            )
             try:
                 robot.drive(node)
                 robot.wait_commands(20)  # its status has told of some
