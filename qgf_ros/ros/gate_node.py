@@ -76,7 +76,7 @@ class GateNode(Node):
         self._measured = MeasuredPositions(self._contract)
         self._robot = RobotCommands(self, self._contract)
         self._passed = self.create_publisher(Command, "~/passed", qos.REPORT)
-        self._reports = GateReports(self, self._arbiter, self._contract.robot, policy)
+        self._reports = GateReports(self, self._arbiter, self._contract, policy)
         # Raw: what is too large is dropped before it becomes a million Python objects.
         for owner in owners:
             take = partial(self._guarded, "COMMAND_SCHEMA", partial(self._on_command, owner))

@@ -12,6 +12,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from qgf_ros.contract import Contract
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.notices import Notices
@@ -22,15 +23,19 @@ from qgf_ros.ros.conversions import Command, Status, command_message, status_mes
 from qgf_ros.ros.diagnostics import diagnostic_message, level_of
 
 DIAGNOSTICS_EVERY = 10  # statuses
+LATE_PERIODS = 1.9  # between two commands: from there on it counts, at two it is never silent
 
 
 class GateReports:
     """Status when the state changes and when it is asked to, the diagnostics with every tenth."""
 
-    def __init__(self, node: Node, arbiter: Arbiter, robot: str, policy_sha256: str) -> None:
+    def __init__(
+        self, node: Node, arbiter: Arbiter, contract: Contract, policy_sha256: str
+    ) -> None:
         self._node = node
         self._arbiter = arbiter
-        self._robot = robot
+        self._robot = contract.robot
+        self._late = LATE_PERIODS * contract.time.period
         self._policy = policy_sha256
         self._name = node.get_fully_qualified_name()
         self._status = node.create_publisher(Status, "~/status", qos.REPORT)
@@ -38,12 +43,16 @@ class GateReports:
         self._notices = Notices()
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._commands = self._holds = self._sequence = self._statuses = self._refused = 0
+        self._overruns = 0
         self._state = State.READY
         self._level: Any = None  # of the last diagnostics
 
     def passed(self, output: Output, offered: Candidate | None, now: int) -> Command:
         """The command that goes out at `now` [ns] and whose it is: the owner's, or the gate's own hold."""
-        self._sent.append(time.monotonic())
+        at = time.monotonic()
+        if self._state is State.RUN and self._sent and at - self._sent[-1] > self._late:
+            self._overruns += 1  # no hold, and yet a gap: neither process got its turn in time
+        self._sent.append(at)
         self._commands += 1
         assert output.values is not None
         names = self._arbiter.names
@@ -104,6 +113,7 @@ class GateReports:
             inference_max_ms=math.nan,
             achieved_rate=float(sum(t > recent for t in list(self._sent))),
             dropped=self._refused + arbiter.refused,
+            overruns=self._overruns,
             limit_hits=arbiter.gate.limit_hits,
         )
         self._status.publish(status)
