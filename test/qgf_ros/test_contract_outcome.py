@@ -118,8 +118,10 @@ def test_the_node_holds_whatever_recordings_do(value):
     for box in boxes:
         for source in own.observations:
             for at in (1_000_000_000, 1_040_000_000):
-                numbers = [at * 1e-9 + i for i in range(len(source.labels))]
-                box.push(source.name, at, at, np.array(numbers))
+                numbers = at * 1e-9 + np.arange(len(source.labels))
+                turn = np.array(["orientation" in label for label in source.labels])
+                numbers[turn] /= np.linalg.norm(numbers[turn]) if turn.any() else 1.0
+                box.push(source.name, at, at, numbers)
     a, b = (box.assemble(1_050_000_000) for box in boxes)
     assert isinstance(a, Observation) and a.vector.tolist() == b.vector.tolist()
 

@@ -48,6 +48,11 @@ def driven(seed: int) -> set[tuple[str, str]]:
     """Every transition that a supervisor makes while anything is done to it, at random."""
     dice, seen = random.Random(seed), set()
     supervisor, now = Supervisor(), 0
+
+    def activate():
+        supervisor.reset()
+        supervisor.enabled = True  # enable_on_start
+
     stale, skew, stop = (Problem(code, "") for code in ("STATE_STALE:a", "STATE_SKEW:a", "ESTOP"))
     deeds = {
         lambda: supervisor.update(now, None): 100,
@@ -58,6 +63,7 @@ def driven(seed: int) -> set[tuple[str, str]]:
         lambda: supervisor.fault(stop): 1,
         lambda: supervisor.takeover("/teleop"): 1,
         supervisor.reset: 1,
+        activate: 1,
     }
     for deed in dice.choices(list(deeds), list(deeds.values()), k=30_000):
         now += dice.choice([20_000_000, 5_000_000_000])
