@@ -21,6 +21,7 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
 TIMEOUT_PERIODS = 2  # the default of command_timeout
+JUMP = 1.0  # s by which the clocks may drift apart between two commands: beyond it one was set
 STALLED = 0.5  # s of steady time without a step of a simulated clock: it has stopped
 NEVER = -(10**18)  # ns
 
@@ -73,6 +74,7 @@ class Arbiter:
         self._streams = {owner: _Stream() for owner in owners}
         self._sent = Moment(NEVER, NEVER)  # when the owner, or the hold, last had the word
         self._clock = Moment(NEVER, NEVER)  # when the control clock was last seen to move
+        self._at = NEVER  # the tick of the last command, on the owner's grid
         self._alone = False  # the hold goes on without an owner who asks for it
 
     @property
@@ -109,6 +111,12 @@ class Arbiter:
         # On the owner's own grid of ticks, so that transport adds no jitter to what limits measure.
         near = abs(now.control - c.execute_at) <= TIMEOUT_PERIODS * self._period
         at = c.execute_at if near else now.control
+        if abs(self._at - now.control) <= TIMEOUT_PERIODS * self._period:
+            at = max(at, self._at)  # a grid that goes back would count the same time twice
+        self._at = at
+        drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
+        if abs(drift) > JUMP * 1e9:
+            self.gate.clock_jumped()
         output = self.gate.step(at, None if explicit else c)
         self._sent, self._alone = now, False
         if output.admitted:
@@ -128,8 +136,11 @@ class Arbiter:
             self._clock = now
         if self.gate.silent:
             return None
-        if not (self._alone and now.steady - self._sent.steady >= self._period):
-            if self._alone or not self._stopped(self._sent, now):
+        if self._alone:
+            if not self._passed(self._period, self._sent, now):
+                return None
+        else:
+            if not self._stopped(self._sent, now):
                 return None
             if self.reason is None:
                 age = (now.steady - self._sent.steady) * 1e-9
@@ -145,6 +156,8 @@ class Arbiter:
         """s until `watch` should be called again, at most a period."""
         wait = self._period
         if not self.gate.silent:
+            if self._simulated:  # at any speed: what is due is only known by looking
+                return max(self._period / 10, 2e6) * 1e-9
             wait = self._sent.steady + (self._period if self._alone else self._timeout) - now.steady
         return min(max(wait, self._period // 20), self._period) * 1e-9
 
@@ -198,7 +211,11 @@ class Arbiter:
 
     def _stopped(self, since: Moment, now: Moment) -> bool:
         """Nothing has come for the timeout."""
+        return self._passed(self._timeout, since, now)
+
+    def _passed(self, span: int, since: Moment, now: Moment) -> bool:
+        """`span` ns have passed: on the steady clock, or on a simulated one as long as it moves."""
         if not self._simulated or now.steady - self._clock.steady >= STALLED * 1e9:
-            return now.steady - since.steady >= self._timeout
+            return now.steady - since.steady >= span
         # Either direction: a clock that went back makes worthless what was sent before.
-        return abs(now.control - since.control) >= self._timeout
+        return abs(now.control - since.control) >= span

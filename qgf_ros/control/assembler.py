@@ -7,7 +7,7 @@ newest message of a source is kept. Nothing missing is ever filled in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,11 +71,16 @@ class Assembler:
         self._unstamped: set[str] = set()
         self.state_bound, self.hold_if_frozen = 1.0, False
         self.dropped = 0
+        self._latest: dict[str, _Latest] = {}
         self.clear()
 
-    def clear(self) -> None:
-        """Forgets everything: nothing counts as seen."""
-        self._latest: dict[str, _Latest] = {}
+    def clear(self, keep: str = "") -> None:
+        """Forgets everything: nothing counts as seen.
+
+        keep: a source that is only said once. What it said stays, as if it came with the next tick.
+        """
+        self._kept = keep
+        self._latest = {name: m for name, m in self._latest.items() if name == keep}
         self._broken: dict[str, Problem] = {}
         self._nonfinite: set[str] = set()  # whose newest message was not finite
         self._frozen.clear()
@@ -141,6 +146,9 @@ class Assembler:
     def assemble(self, now: int) -> Observation | Problem:
         """The observation at tick `now`, or the first problem in the contract's order."""
         self.state_score = float("nan")
+        if self._kept in self._latest:
+            self._latest[self._kept] = replace(self._latest[self._kept], stamp=now, receipt=now)
+        self._kept = ""
         latest = dict(self._latest)  # one look: `push` goes on meanwhile
         problem = self._missing(latest) or self._untimely(now, latest) or self._stuck(now)
         if problem is not None:

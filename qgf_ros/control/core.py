@@ -152,8 +152,9 @@ class ControlCore:
     @property
     def beta(self) -> float:
         """The temperature in effect; in RUN it may be on its way to `target_beta`."""
+        beta = self._slew.beta  # one look: a tick may forget it meanwhile
         running = self.supervisor.state is State.RUN
-        return self._slew.beta if running and self._slew.beta else self.target_beta
+        return beta if running and beta else self.target_beta
 
     # What the outside does to the core.
 
@@ -209,10 +210,16 @@ class ControlCore:
             if beta is not None:
                 self.tuning.beta = beta
 
-    def clock_jumped(self) -> TickResult:
-        """The control clock jumped, back or ahead: what was buffered belongs to another time."""
+    def clock_jumped(self, stood: bool = False) -> TickResult:
+        """The control clock jumped, back or ahead: what was buffered belongs to another time.
+
+        stood: it is this process that stood still, and the robot meanwhile.
+        """
         with self._lock:
-            self.assembler.clear()
+            goal = self.policy.contract.outcome.goal
+            self.assembler.clear(keep=goal.observation if goal else "")
+            if not stood:
+                self.gate.clock_jumped()
             problem = Problem("CLOCK_JUMP", "the clock jumped; waiting for fresh state")
             self.supervisor.interrupt(problem)
             # The next tick is the hold's first.
@@ -233,6 +240,11 @@ class ControlCore:
         with self._lock:
             self.supervisor.enable(False)
             return self.gate.brake(now)
+
+    def stop(self, now: int) -> Output:
+        """The very last word: standing still."""
+        with self._lock:
+            return self.gate.stop(now)
 
     def takeover(self, owner: str) -> None:
         """Somebody else's commands reach the robot: HOLD, and no motion until `enable`."""

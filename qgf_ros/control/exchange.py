@@ -21,5 +21,10 @@ def check_exchange(policy: Policy, current: Contract) -> None:
         raise PolicyRefused(
             f"{policy.folder} is for robot {own.robot!r}, and this one is {current.robot!r}"
         )
+    goals = [c.outcome.goal.observation if c.outcome.goal else "none" for c in (own, current)]
+    if goals[0] != goals[1]:
+        raise PolicyRefused(
+            f"{policy.folder} takes its goal from {goals[0]}, and the one in use from {goals[1]}"
+        )
     alike = replace(own.time, horizon=time.horizon, execute_steps=time.execute_steps)
     check_fits(policy.folder, replace(own, time=alike), current)

@@ -182,6 +182,10 @@ class Gate:
             self._last = at_rest(self._last.value)
         return min(max(elapsed, 0.0), self._period)
 
+    def clock_jumped(self) -> None:
+        """What was sent last was sent a period ago, whatever the clock says."""
+        self._last_sent = None
+
     def _checked(self, now: int, c: Candidate) -> np.ndarray | None:
         """The candidate's numbers (A,) float64; None for a hold. Raises Refused with the reason."""
         if self._owner is not None and c.owner != self._owner:
@@ -216,6 +220,12 @@ class Gate:
 
     def brake(self, now: int) -> Output:
         """One period of holding, whatever the clock says: it stands still, or this is the end."""
+        return self._hold(now, self._period)
+
+    def stop(self, now: int) -> Output:
+        """The very last word where braking takes longer than there is time: standing still. A
+        receiver may go on for ever with what it was last told."""
+        self._last = at_rest(np.where(self._velocity, 0.0, self._last.value))
         return self._hold(now, self._period)
 
     def _hold(self, now: int, elapsed: float, refused: str = "") -> Output:

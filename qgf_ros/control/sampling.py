@@ -185,14 +185,14 @@ class Sampling:
 
     def _failed(self, now: int, problem: Problem) -> Problem:
         self._failures.append((now, problem.code))
-        recent = sum((now - at) * 1e-9 <= FAILURES_WITHIN for at, code in self._failures)
+        recent = sum(abs(now - at) * 1e-9 <= FAILURES_WITHIN for at, code in self._failures)
         if problem.code == "ACTION_SCHEMA" or recent >= FAILURES:
             self._fault(problem)
         return problem
 
     def _device_lost(self, now: int, error: str) -> Problem:
         """The sampler is made again once; twice within a minute is a FAULT."""
-        again = self._lost is not None and (now - self._lost) * 1e-9 <= LOST_AGAIN
+        again = self._lost is not None and abs(now - self._lost) * 1e-9 <= LOST_AGAIN
         self._lost = now
         device, policy, build = self.device, self._policy, self._build
         if again or build is None:

@@ -86,7 +86,7 @@ class Supervisor:
             return
         self._holds.append((now, problem.code))
         recent = sum(
-            _related(code, problem.code) and (now - at) * 1e-9 <= ESCALATE_WITHIN
+            _related(code, problem.code) and abs(now - at) * 1e-9 <= ESCALATE_WITHIN
             for at, code in self._holds
         )
         if recent >= ESCALATE_COUNT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from collections.abc import Callable
 
 from rclpy.clock import Clock, ClockType, JumpThreshold, ROSClock
@@ -29,9 +30,10 @@ class ControlLoop(threading.Thread):
     """Calls `tick(deadline)` [ns] once per period until `stop`.
 
     `missed(count)` after ticks that were skipped or ended more than a period after their time.
-    `jumped()` when the clock went back, or ahead by more than a second: a simulation began anew, the
-    system's time was set, or the process was stopped. `stalled(now)` once per period of steady time
-    while a simulated clock stands still, which can only stop the robot, never move it.
+    `jumped(stood)` when the clock went back, or ahead by more than a second: a simulation began anew, the
+    system's time was set, or (stood) the process was stopped. `stalled(now)` once per period of steady
+    time while a simulated clock stands still, which can only stop the robot, never move it. `failed()`
+    when the thread has ended by an error.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class ControlLoop(threading.Thread):
         *,
         tick: Callable[[int], None],
         missed: Callable[[int], None],
-        jumped: Callable[[], None],
+        jumped: Callable[[bool], None],
         stalled: Callable[[int], None],
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="qgf-control", daemon=True)
         self._clock = clock
@@ -51,6 +54,7 @@ class ControlLoop(threading.Thread):
         self._missed = missed
         self._jumped = jumped
         self._stalled = stalled
+        self._failed = failed
         self._changed = threading.Condition()
         self._stopping = False
         self.error: Exception | None = None
@@ -82,17 +86,18 @@ class ControlLoop(threading.Thread):
             self._run()
         except Exception as error:  # the owner has to stop the robot and end the process
             self.error = error
+            self._failed()
 
     def _run(self) -> None:
         deadline = self._next_deadline() if self._wait(1) is not _Woken.STOPPING else 0
-        patience = STALLED
+        patience, rested = STALLED, time.monotonic()
         while (woken := self._wait(deadline, patience)) is not _Woken.STOPPING:
             patience = STALLED
             if woken is _Woken.STALLED:
                 self._stalled(self._clock.now().nanoseconds)
                 patience = self._period * 1e-9  # said once, the hold goes on at the control rate
             elif woken is _Woken.JUMPED or self._late(deadline) > JUMPED_AHEAD * 1e9:
-                self._jumped()
+                self._jumped(time.monotonic() - rested > JUMPED_AHEAD / 2)
                 deadline = self._next_deadline()
             else:
                 # Missed ticks are skipped, before the tick too: the thread may have woken up late.
@@ -103,6 +108,7 @@ class ControlLoop(threading.Thread):
                 if missed:
                     self._missed(missed)
                 deadline += self._period
+            rested = time.monotonic()
 
     def _late(self, deadline: int) -> int:
         return self._clock.now().nanoseconds - deadline

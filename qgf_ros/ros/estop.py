@@ -68,9 +68,11 @@ class EmergencyStop:
 
     def _on_message(self, msg: Bool) -> None:
         self._heard, self.lost = True, False
-        self.is_pressed = msg.data
         if msg.data:
+            self.is_pressed = True
             self._pressed()
+        elif self._node.count_publishers("~/estop") <= 1:  # one's false releases no other's true
+            self.is_pressed = False
 
     def _on_liveliness(self, event: Any) -> None:
         if self._leased > 0 and event.alive_count == 0:

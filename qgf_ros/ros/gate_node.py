@@ -35,11 +35,10 @@ from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.gate_reports import GateReports
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
 from qgf_ros.ros.process import exit_with_parent, run
-from qgf_ros.ros.robot_commands import RobotCommands
+from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
-LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 MAX_BYTES = 2**16  # of a message: larger ones are not even looked into
 
 PARAMETERS = (
@@ -104,12 +103,14 @@ class GateNode(Node):
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)
-        gate, give_up = self._arbiter.gate, time.monotonic() + LAST_WORDS
-        while not gate.silent and time.monotonic() < give_up:
-            self._send(gate.brake(self._now().control))
-            if gate.at_rest:
-                break
-            time.sleep(self._contract.time.period)
+        gate = self._arbiter.gate
+        bring_to_rest(
+            gate,
+            lambda: gate.brake(self._now().control),
+            lambda: gate.stop(self._now().control),
+            self._send,
+            self._contract.time.period,
+        )
         self._robot.deliver()
         self._robot.destroy()
 

@@ -21,6 +21,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, Status, command_message, status_message
 from qgf_ros.ros.diagnostics import diagnostic_message, level_of
+from qgf_ros.ros.log import ThrottledLog
 
 DIAGNOSTICS_EVERY = 10  # statuses
 LATE_PERIODS = 1.9  # between two commands: from there on it counts, at two it is never silent
@@ -32,7 +33,6 @@ class GateReports:
     def __init__(
         self, node: Node, arbiter: Arbiter, contract: Contract, policy_sha256: str
     ) -> None:
-        self._node = node
         self._arbiter = arbiter
         self._robot = contract.robot
         self._late = LATE_PERIODS * contract.time.period
@@ -44,15 +44,17 @@ class GateReports:
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._commands = self._holds = self._sequence = self._statuses = self._refused = 0
         self._overruns = 0
+        self._last = 0  # ns, control clock, when the last command went out
+        self._log = ThrottledLog(node.get_logger())
         self._state = State.READY
         self._level: Any = None  # of the last diagnostics
 
     def passed(self, output: Output, offered: Candidate | None, now: int) -> Command:
         """The command that goes out at `now` [ns] and whose it is: the owner's, or the gate's own hold."""
-        at = time.monotonic()
-        if self._state is State.RUN and self._sent and at - self._sent[-1] > self._late:
+        if self._state is State.RUN and self._sent and (now - self._last) * 1e-9 > self._late:
             self._overruns += 1  # no hold, and yet a gap: neither process got its turn in time
-        self._sent.append(at)
+        self._last = now
+        self._sent.append(time.monotonic())
         self._commands += 1
         assert output.values is not None
         names = self._arbiter.names
@@ -69,7 +71,7 @@ class GateReports:
         self._refused += 1
         code, _, detail = text.partition(": ")
         self._notices.note(time.monotonic_ns(), Problem(code, detail))
-        self._node.get_logger().warning(f"refused: {text}", throttle_duration_sec=1.0)
+        self._log.warning(code, f"refused: {text}")
 
     def note(self, now: Moment) -> None:
         """Says a change of state at once."""
@@ -77,11 +79,7 @@ class GateReports:
         if state is self._state:
             return
         text = f"{self._state.name} -> {state.name} {reason.detail if reason else ''}".rstrip()
-        # Two calls on two lines: rclpy refuses a call site that changes its severity.
-        if state is State.HOLD:
-            self._node.get_logger().warning(text)
-        else:
-            self._node.get_logger().info(text)
+        (self._log.warning if state is State.HOLD else self._log.info)(state.name, text)
         self._state = state
         self.publish(now)
 

@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from qgf_ros.contract import ObservationSource
+from qgf_ros.control.chunk import Chunk
 from qgf_ros.control.core import ESTOP, ControlCore, TickResult
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
@@ -48,7 +49,7 @@ from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.policy_swap import PolicySwap
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.reports import Reports
-from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands
+from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands, bring_to_rest
 from qgf_ros.ros.surroundings import Surroundings
 from qgf_ros.ros.views import Views
 from qgf_ros.sampler.base import Sampler, make_sampler
@@ -56,7 +57,6 @@ from qgf_ros.sampler.guards import guards_of
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
-LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 
 
 class QgfNode(LifecycleNode):
@@ -206,6 +206,7 @@ class QgfNode(LifecycleNode):
             missed=self.core.missed,
             jumped=self._on_clock_jump,
             stalled=self._on_clock_stopped,
+            failed=self._changed.trigger,
         )
         self._change_state(State.WAITING)
         self._loop.start()
@@ -244,18 +245,17 @@ class QgfNode(LifecycleNode):
         self._state_subscriptions = []
         self._around.deactivate()
         core, period = self.core, self.core.policy.contract.time.period
-        give_up = time.monotonic() + LAST_WORDS
-        while time.monotonic() < give_up:
-            now = (
-                self.get_clock().now().nanoseconds
-            )  # a stale stamp may be ignored at the other end
-            output = core.halt(now)
-            if output.values is None:
-                break
-            self._send(output, None, now)
-            if core.gate.at_rest:
-                break
-            time.sleep(period)
+
+        def now() -> int:  # a stale stamp may be ignored at the other end
+            return self.get_clock().now().nanoseconds
+
+        bring_to_rest(
+            core.gate,
+            lambda: core.halt(now()),
+            lambda: core.stop(now()),
+            lambda output: self._send(output, None, now()),
+            period,
+        )
         if self._robot is not None:
             self._robot.deliver()
         else:
@@ -363,12 +363,18 @@ class QgfNode(LifecycleNode):
     def _emit(self, result: TickResult, deadline: int) -> None:
         assert self.core is not None
         self._send(result.output, result.candidate, deadline)
-        if result.sampled is not None:
-            if self._q_publisher.get_subscription_count() > 0:
-                now = self.get_clock().now().nanoseconds
-                self._q_publisher.publish(q_message(result, now))
-            self._views.show(self.core.policy.contract, result.sampled.chunk)
         self._note(result)
+        if result.sampled is not None:
+            try:
+                self._show(result, result.sampled.chunk)
+            except Exception as error:  # a picture is not worth a robot that is not commanded
+                self._reports.log.error("SHOW", f"a report failed: {error!r}")
+
+    def _show(self, result: TickResult, chunk: Chunk) -> None:
+        assert self.core is not None
+        if self._q_publisher.get_subscription_count() > 0:
+            self._q_publisher.publish(q_message(result, self.get_clock().now().nanoseconds))
+        self._views.show(self.core.policy.contract, chunk)
 
     def _send(self, output: Output, candidate: Candidate | None, now: int) -> None:
         """To the robot what the core's gate put out, or to qgf_gate as a candidate."""
@@ -390,9 +396,9 @@ class QgfNode(LifecycleNode):
             self._transitions.append((result.state, result.reason))
             self._changed.trigger()
 
-    def _on_clock_jump(self) -> None:
+    def _on_clock_jump(self, stood: bool) -> None:
         assert self.core is not None
-        self._note(self.core.clock_jumped())
+        self._note(self.core.clock_jumped(stood))
 
     # Reports.
 
@@ -402,6 +408,8 @@ class QgfNode(LifecycleNode):
         self._publish_status()
 
     def _say_transitions(self) -> None:
+        if self._loop is not None and self._loop.error is not None:
+            self._fail(QgfError(f"the control thread failed: {self._loop.error!r}"))
         while self._transitions:
             state, reason = self._transitions.popleft()
             text = f"{self._state.name} -> {state.name} {reason.detail if reason else ''}".rstrip()
@@ -413,8 +421,6 @@ class QgfNode(LifecycleNode):
 
     def _publish_status(self, reason: Problem | None = None) -> None:
         """reason: of the state, if it is not the newest one."""
-        if self._loop is not None and self._loop.error is not None:
-            self._fail(QgfError(f"the control thread failed: {self._loop.error!r}"))
         core, error = self.core, self.error
         status = self._reports.status(core, self._state, error, self._warnings, reason)
         self._around.said(status)

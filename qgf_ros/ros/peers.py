@@ -28,6 +28,7 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
 
 INFINITE = Duration(nanoseconds=2**63 - 1)  # as DDS has it
+ON_THEIR_WAY = 2.0  # s: what was sent longer ago and has not come back was lost
 QUIET = 1.0  # s after the last foreign command, before the robot may be commanded again
 
 
@@ -36,21 +37,24 @@ class Echo:
     back once at most, and what was not sent is foreign."""
 
     def __init__(self) -> None:
-        self._sent: deque[Any] = deque(maxlen=16)  # more were lost than are on their way
+        self._sent: deque[tuple[float, Any]] = deque(maxlen=1024)  # steady time and content
         self._lock = threading.Lock()
 
     def sent(self, content: Any) -> None:
         """Called before it is published."""
+        now = time.monotonic()
         with self._lock:
-            self._sent.append(content)
+            self._sent.append((now, content))
+            while now - self._sent[0][0] > ON_THEIR_WAY:
+                self._sent.popleft()
 
     def is_foreign(self, content: Any) -> bool:
         with self._lock:
-            try:
-                self._sent.remove(content)
-            except ValueError:
-                return True
-            return False
+            for at, (_, ours) in enumerate(self._sent):
+                if ours == content:
+                    del self._sent[at]
+                    return False
+            return True
 
 
 class ForeignCommands:

@@ -150,6 +150,7 @@ class PolicySwap:
     def _take_over(self, core: ControlCore, prepared: Prepared) -> str:
         policy, sampler = prepared.policy, prepared.sampler
         beta, floor = policy.description.beta, ("beta", policy.description.beta.min)
+        guards_of(self._parameters.values, policy)  # they may have been set since it was prepared
         before = core.tuning.beta
         value = self._parameters.fitting(*floor, beta.default, fall_back=True)
         core.swap(policy, sampler, value, prepared.timed)

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rclpy.duration import Duration
 from rclpy.node import Node
 
 from qgf_ros.contract import Contract
-from qgf_ros.control.gate import Output
+from qgf_ros.control.gate import Gate, Output
 from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import action_message, ros_type
 
+LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive
+
+
+def bring_to_rest(
+    gate: Gate,
+    brake: Callable[[], Output],
+    stop: Callable[[], Output],
+    send: Callable[[Output], None],
+    period: float,
+) -> None:
+    """The last words of a process: brakes step by step, and if that takes too long, stops.
+
+    Args:
+        brake, stop: of the gate, with whatever else its owner has to do.
+        period: s between two steps.
+    """
+    give_up = time.monotonic() + LAST_WORDS
+    while (output := brake()).values is not None:
+        send(output)
+        if gate.at_rest:
+            return
+        if time.monotonic() >= give_up:
+            send(stop())
+            return
+        time.sleep(period)
 
 
 class RobotCommands:

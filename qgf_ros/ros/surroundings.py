@@ -125,7 +125,10 @@ class Surroundings:
     def reset_refusal(self) -> str:
         """Why a reset makes no sense yet, or ""."""
         if self._estop.is_pressed:
-            return "the emergency stop is still pressed: release it first"
+            return (
+                "the emergency stop is still pressed: release it first (where several publish on "
+                "~/estop, a false counts once only one of them is left)"
+            )
         return LOST.detail if self._estop.required and self._estop.lost else ""
 
     def look(self) -> list[Problem]:

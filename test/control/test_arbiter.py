@@ -263,11 +263,39 @@ def test_fault_021_a_burst_is_limited_by_the_time_that_has_really_passed():
         scene.wait(int(rng.integers(0, T // 10)))
         ahead = int(rng.integers(-3 * T, 2 * T))
         at = scene.now.control + ahead
-        deadline = scene.now.control + T
+        deadline = scene.now.control + 10 * T
         top = max(top, scene.say(NODE, 2.0, execute_at=at, deadline=deadline))
         passed = (scene.now.steady - began.steady) * 1e-9
         assert top <= 1.0 * (passed + 5 * 0.05) + 1e-9
     assert top > 0.5
+
+
+def test_fault_021_a_grid_that_goes_back_and_forth_gains_no_time():
+    scene = Scene(velocity_dict(rate=1.0))
+    began, top = scene.now, 0.0
+    for number in range(500):
+        scene.wait(T // 50)
+        at = scene.now.control + (2 * T if number % 2 else -2 * T)
+        deadline = scene.now.control + 10 * T
+        top = max(top, scene.say(NODE, 2.0, execute_at=at, deadline=deadline))
+        passed = (scene.now.steady - began.steady) * 1e-9
+        assert top <= 1.0 * (passed + 5 * 0.05) + 1e-9
+
+
+@pytest.mark.parametrize("speed", [0.3, 5.0])
+def test_under_a_simulated_clock_the_hold_brakes_by_that_clock(speed):
+    scene = Scene(velocity_dict(rate=1.0), simulated=True)
+    for _ in range(60):
+        scene.wait(round(T / speed), speed)
+        scene.say(NODE, 1.0)
+        scene.watch()
+    began, value = scene.now.control, 1.0
+    while value > 0:
+        scene.wait(round(T / speed / 10), speed)
+        value = scene.watch() or value if not scene.arbiter.gate.at_rest else 0.0
+        assert scene.now.control - began < 3 * SECOND
+    took = (scene.now.control - began) * 1e-9
+    assert took == pytest.approx(1.0 + 2 * 0.05, abs=0.12), "1 s at its rate, after the timeout"
 
 
 def test_the_jitter_of_transport_is_not_taken_for_the_robots():

@@ -143,6 +143,24 @@ def test_fault_002_a_position_hold_slows_down_within_its_acceleration_and_stays(
     assert len(held) == pytest.approx(STOP_STREAM / E) and drive.gate.silent
 
 
+@pytest.mark.parametrize("ticks", [20_000, -20_000])
+def test_fault_020_021_a_clock_that_jumps_does_not_stop_the_brakes(ticks):
+    drive = Drive(position_contract(acceleration=8.0))
+    drive.send([2.0, -2.0], times=6)
+    drive.gate.clock_jumped()
+    drive.tick += ticks
+    drive.send(None, times=5)
+    assert np.abs(drive.rate[6:11, 0]) == pytest.approx([1.6, 1.2, 0.8, 0.4, 0.0])
+
+
+def test_fault_072_the_very_last_word_is_standing_still():
+    drive = Drive(velocity_contract(rate=0.4))
+    drive.send([1.0, -1.0], times=50)
+    assert drive.gate.brake(START + 50 * T).values[0] > 0.5
+    output = drive.gate.stop(START + 51 * T)
+    assert output.values.tolist() == [0, 0] and drive.gate.at_rest
+
+
 def test_fault_002_silence_waits_until_a_position_stands():
     drive = Drive(position_contract(acceleration=0.5))
     drive.send([2.0, 2.0], times=30)  # to 0.75: stopping takes 1.5 s

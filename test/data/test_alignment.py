@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
-from qgf_ros.control.assembler import LARGEST, Assembler, Observation
+from qgf_ros.control.assembler import LARGEST, Assembler, Observation, Problem
 from training.data.alignment import HOLD_PERIODS, Report, _usable, align, featured, observe
 from training.data.episodes import data_hash
 from training.data.load import without_duplicates
@@ -253,6 +253,8 @@ def compare_with_the_node(rows):
         newest = int(fine[fine <= tick][-1])
         box.push("goal", newest, newest, np.array([millis(newest)]))
         online = box.assemble(int(tick))
+        if isinstance(online, Problem) and online.code.startswith("STATE_SKEW"):
+            continue  # a robot does not act on it; as data it says what it says
         assert isinstance(online, Observation) == bool(fresh[k]), (k, online)
         if fresh[k]:
             assert np.array_equal(online.vector, obs[k]), k
@@ -711,6 +713,8 @@ def test_offline_and_online_see_the_same_poses(seed):
     rng, own = np.random.default_rng(seed), contract(twist_dict())
     at = every(T, 31)
     pose = rng.normal(size=(31, 6))
+    lengths = np.linalg.norm(pose[:, 1:5], axis=1, keepdims=True)
+    pose[:, 1:5] *= rng.uniform(0.92, 1.08, (31, 1)) / lengths  # as a robot's may be
     pose[1:][rng.random(30) < 0.3, 1:5] = rng.choice([0.0, np.nan])
     rec = twist_recording(pose, 30)
     streams = {n: _usable(s, n, Report()) for n, s in featured(rec, own).items()}

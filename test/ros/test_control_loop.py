@@ -44,7 +44,7 @@ class Listener:
             PERIOD,
             tick=self.tick,
             missed=self.missed.append,
-            jumped=self.jumped,
+            jumped=lambda stood: self.jumped(),
             stalled=lambda now: self.note("stalled"),
         )
         self.loop.start()

@@ -103,7 +103,7 @@ def test_fault_024_025_027_a_bad_beta_is_refused_with_a_reason(robot, bad):
     assert robot.get("beta") == [DEFAULT]
     undisturbed(robot, commands)
     assert {q.msg.beta for q in robot.q_values[chunks:]} <= {DEFAULT}
-    assert robot.statuses[-1].msg.beta == DEFAULT
+    robot.wait(lambda: robot.statuses[-1].msg.beta == DEFAULT, 2, "the status")
     assert all(q.msg.beta >= FLOOR for q in robot.q_values)
 
 

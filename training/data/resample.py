@@ -27,8 +27,8 @@ def hold(
     """
     pick = np.searchsorted(stream.receipt, ticks + slack, side="right") - 1
     holder = _holders(stream.stamp)[np.maximum(pick, 0)]
-    age = (ticks - stream.stamp[holder]) * 1e-9 + delay
-    return stream.values[holder], (pick >= 0) & (age <= max_age)
+    age = ticks - stream.stamp[holder] + round(delay * 1e9)  # whole ns, as in the node
+    return stream.values[holder], (pick >= 0) & (age <= round(max_age * 1e9))
 
 
 def _holders(stamp: np.ndarray) -> np.ndarray:
