@@ -93,7 +93,7 @@ def test_the_simulation_says_clock_state_reward_outcome_and_episode_starts(domai
         joints = [s for j in hear.joints if begin <= (s := ros.ns(j.msg.header.stamp)) < end]
         goals = [s for g in hear.goals if begin <= (s := ros.ns(g.msg.header.stamp)) < end]
         assert len(joints) / len(goals) == pytest.approx(5, rel=0.02)
-        assert end - begin == pytest.approx(8.5e9, rel=0.01), "8 s, and a pause of half a second"
+        assert end - begin == pytest.approx(8.4e9, rel=0.01), "8 s, and a pause of 0.4 s"
 
 
 def test_the_simulation_waits_for_the_first_command(domain):
