@@ -65,7 +65,7 @@ def test_fault_114_emergency_stop_ramps_to_rest_and_latches_until_reset(domain):
         robot.wait_state(ros.READY, 3, proc)
         robot.wait_statuses(5)
         assert len(robot.candidates) == candidates, "a reset does not move the robot"
-        assert robot.enable().success
+        robot.enabled()
         robot.wait_state(ros.RUN, 3, proc)
         robot.wait_candidates(5)
 
@@ -169,7 +169,7 @@ def test_a_hold_that_ends_before_the_robot_is_at_rest_goes_on_from_there(domain,
         robot.speak()
         robot.wait_state(ros.RUN, 3, proc)
         robot.wait_candidates(3)
-        assert not robot.violations, robot.violations
+        robot.refuse_violations()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
@@ -268,7 +268,7 @@ def test_life_cycle_deactivate_activate_cleanup_configure(domain):
         assert robot.state == ros.READY and len(robot.candidates) == candidates, (
             "not enabled, not moving"
         )
-        assert robot.enable().success
+        robot.enabled()
         robot.wait_candidates(6)
 
         assert robot.transition(ros.Transition.TRANSITION_DEACTIVATE)

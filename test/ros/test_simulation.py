@@ -233,7 +233,7 @@ def test_the_policy_reaches_its_goal_at_any_real_time_factor(domain, tmp_path, f
         # Nine in ten succeed (README); half of a few is what chance will not miss.
         assert outcomes.count("success") >= 0.5 * episodes
         assert on_grid >= 0.9
-        assert not listener.violations, listener.violations
+        listener.refuse_violations()
         node.stop()
     finally:
         for proc in filter(None, (node, sim)):
