@@ -15,6 +15,7 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+pytestmark = pytest.mark.xdist_group("goal")  # one export of the policy, not one per worker
 LONGER = 1.0  # s: any other source would be stale by then
 
 

@@ -212,7 +212,7 @@ def test_fault_072_the_final_ramp_is_as_gentle_in_time_as_the_contract(domain, s
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-@pytest.mark.parametrize("phase", [i / (2 * SCALE) for i in range(2 * SCALE)])
+@pytest.mark.parametrize("phase", [(i + 0.5) / SCALE for i in range(SCALE)])
 def test_fault_072_a_signal_in_run_sends_a_last_zero_and_ends_with_0(domain, number, phase):
     with ros.node_and_robot(domain) as (proc, robot):
         robot.drive(proc)
