@@ -29,7 +29,7 @@ def test_fault_113_a_gate_that_is_restarted_moves_nothing(domain):
                 robot.wait_state(ros.HOLD, 5, node, reason="GATE_REFUSES")
                 robot.wait_state(ros.FAULT, 10, node, reason="GATE_REFUSES")
             with process("qgf_gate", domain):
-                robot.wait_statuses(20)  # two seconds in which it has the say
+                robot.wait_statuses(10)  # a second in which it has the say
                 assert robot.state == ros.FAULT and not robot.commands
                 assert robot.reset().success
                 robot.wait_state(ros.READY, 5, node)

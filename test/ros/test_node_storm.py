@@ -19,7 +19,7 @@ from qgf_make import SCALE
 from ros_gaps import SAYS_SO_WITHIN, gaps, listen, unexplained
 
 T = ros.PERIOD
-SECONDS = 4 if SCALE == 1 else 20
+SECONDS = 3 if SCALE == 1 else 20
 COMMANDS = "velocity_controller/commands"
 STORM = [sys.executable, str(ros.REPO / "test" / "support" / "ros_storm.py"), "joint_states"]
 JOINTS = ("shoulder=-0.1", "elbow=0.8")
