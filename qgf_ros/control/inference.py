@@ -130,7 +130,7 @@ class ThreadInference:
     def close(self) -> None:
         """Ends the thread after the call in progress; a call that hangs is left to the process."""
         self._worker.end()
-        self._worker.join(timeout=1.0)
+        self._worker.join(timeout=0.3)
 
 
 class _Worker(threading.Thread):

@@ -30,7 +30,9 @@ from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
 
-SETTLE = 0.4  # s of simulated time between episodes; from 0.5 s on the node takes it for a stuck sensor
+SETTLE = (
+    0.4  # s of simulated time between episodes; from 0.5 s on the node takes it for a stuck sensor
+)
 START = 1_000 * NANOSECONDS  # simulated clocks at 0 mean "not set" to ROS
 
 # name, default, description

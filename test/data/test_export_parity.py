@@ -18,6 +18,8 @@ pytest.importorskip("onnxruntime")
 from training import export as export_module
 from training.data.episodes import Episode, EpisodeArrays
 
+pytestmark = pytest.mark.xdist_group("export_parity")  # what they share is made once
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

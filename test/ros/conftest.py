@@ -8,6 +8,8 @@ from qgf_make import resign
 
 from qgf_ros.share import share_folder
 
+STALL = 0.1  # s; with the 10 ms between two states, nearly what makes a state stale
+
 
 def pytest_collection_modifyitems(items):
     """A wait that ran out is run once more, and listed; nothing else is."""
@@ -15,6 +17,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["^TimedOut"]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    """A test whose own process stood still made the robot silent: that is a wait that ran out. No
+    stall makes a command that is outside the envelope."""
+    try:
+        return (yield)
+    except (ros.Violation, ros.TimedOut):
+        raise
+    except (AssertionError, IndexError) as error:
+        if ros.worst_ever() <= STALL:
+            raise
+        raise ros.TimedOut(f"stalled for {ros.worst_ever():.2f} s itself: {error}") from error
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +48,7 @@ def domain():
 
 @pytest.fixture(autouse=True)
 def stalls():
-    ros.watch_stalls()
+    ros.begin_test()
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,8 @@ class Owner(ros.Wire):
         began = len(self.commands)
         end = time.monotonic() + 10
         while not any(c.values == values for c in self.commands[began:]):
-            assert time.monotonic() < end, f"{values} never came out\n{proc.log}"
+            if time.monotonic() > end:
+                raise ros.TimedOut(f"{values} did not come out for 10 s\n{proc.log}")
             self.say(who, values, **changes)
             time.sleep(T)
 
@@ -101,8 +102,8 @@ def test_nothing_is_sent_before_the_first_candidate_and_each_good_one_at_once(do
         assert owners.commands == [] and owners.passed == []
         assert owners.statuses[-1].msg.state == ros.READY
         owners.pass_("/qgf", [0.5, -0.5], proc)
-        owners.wait(lambda: owners.passed[-1].msg.owner == "/qgf", 2, "its own word", proc)
-        word = owners.passed[-1].msg
+        own = lambda: [p.msg for p in owners.passed if p.msg.owner == "/qgf"]  # noqa: E731
+        word = owners.wait(own, 2, "its own word", proc)[0]
         assert list(word.values) == [0.5, -0.5] and list(word.names) == NAMES
         owners.wait(lambda: owners.statuses[-1].msg.state == ros.HOLD, 2, "HOLD", proc)
         owners.wait(lambda: owners.passed[-1].msg.owner == "/qgf_gate", 2, "the hold's word", proc)
@@ -132,13 +133,18 @@ def test_positions_begin_where_they_are_measured_or_not_at_all(domain, tmp_path)
     with gate_and_owners(domain, "/qgf", contract=file) as (proc, owners):
         state = owners.node.create_publisher(ros.JointState, "joint_states", 1)
         owners.wait(state.get_subscription_count, 10, "who listens to the state", proc)
-        owners.say("/qgf", [1.0, 1.0], names=names)
-        owners.wait(lambda: owners.warnings("STATE_MISSING"), 3, "the refusal", proc)
+
+        def refused():  # the warning lasts for a while only
+            owners.say("/qgf", [1.0, 1.0], names=names)
+            return owners.warnings("STATE_MISSING")
+
+        owners.wait(refused, 3, "the refusal", proc)
         assert owners.commands == []
         measured = ros.JointState(name=["b", "a"], position=[-0.4, 0.2], velocity=[0.0, 0.0])
         until = time.monotonic() + 5
         while not owners.commands:
-            assert time.monotonic() < until, proc.log
+            if time.monotonic() > until:
+                raise ros.TimedOut(f"no command for 5 s\n{proc.log}")
             measured.header.stamp = ros.time_msg(time.time_ns())
             state.publish(measured)
             owners.say("/qgf", [1.0, 1.0], names=names)
@@ -178,7 +184,8 @@ def test_fault_079_of_two_owners_one_alone_passes(domain):
             time.sleep(T / 2)
         owners.wait(lambda: owners.warnings("OWNER"), 2, "a warning", proc)
         sent = {tuple(c.values) for c in owners.commands[began:]}
-        assert sent <= {(0.5, 0.5), (0.0, 0.0)}, sent  # a hold where this machine was too busy
+        # A hold and its ramp where this machine was too busy.
+        assert all(0.0 <= x == y <= 0.5 for x, y in sent), sent
         assert {p.msg.owner for p in owners.passed} <= {"/first", "/qgf_gate"}
 
 

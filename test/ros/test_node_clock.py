@@ -68,7 +68,7 @@ def test_fault_020_021_a_jump_of_the_clock_is_a_hold_and_the_robot_goes_on(domai
             robot.wait(lambda: robot.commands[-1].values == [0.0, 0.0], 3, "rest", proc)
             robot.wait_state(ros.RUN, 5, proc)
             robot.wait_candidates(20)
-            assert robot.statuses[-1].msg.tick - before > 25, "it goes on ticking"
+            robot.wait(lambda n=before: robot.statuses[-1].msg.tick - n > 25, 3, "ticks", proc)
 
             during = [c for c in robot.candidates[candidates:]]
             times = [ros.ns(c.msg.execute_at) for c in during]
@@ -97,7 +97,9 @@ def test_fault_022_a_clock_that_stops_is_a_hold_and_the_status_goes_on(domain):
         robot.wait(lambda: robot.commands[-1].values == [0.0, 0.0], 2, "rest", proc)
         last = robot.candidates[-1].at
         statuses = robot.wait_statuses(10)
-        assert 0.7 <= statuses[-1].at - statuses[0].at <= 1.2 + 2 * ros.slack(), "at 10 Hz"
+        assert 0.7 - 2 * ros.slack() <= statuses[-1].at - statuses[0].at <= 1.2 + 2 * ros.slack(), (
+            "at 10 Hz"
+        )
         assert {s.msg.state for s in statuses} == {ros.HOLD}
         assert last - stopped <= 2 * T + ros.slack() and robot.candidates[-1].at == last
         clock.offset = clock.stamps = clock.offset - round((time.monotonic() - stopped) * NS)

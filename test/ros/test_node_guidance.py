@@ -31,9 +31,12 @@ def test_fault_029_from_infinity_to_the_floor_the_weight_is_slewed(domain, slow_
         steps = []
         for a, b in itertools.pairwise(chunks):
             assert b.beta >= FLOOR
+            if a.epoch != b.epoch:
+                raise ros.TimedOut("a hold between two chunks")
             passed = seconds(b.header.stamp) - seconds(a.header.stamp)
-            # Reported when the chunk was taken over, which may be two periods after it was asked.
-            allowed = (passed + 2 * ros.PERIOD) / SLEW / FLOOR
+            # Reported when the chunk was taken over, which may be two periods after it was asked,
+            # and more on a machine that is busy.
+            allowed = (passed + 2 * ros.PERIOD + ros.slack()) / SLEW / FLOOR
             steps.append((1 / b.beta - 1 / a.beta) / allowed)
             assert steps[-1] <= 1 + 1e-6
         print("shares of the allowed step:", [f"{s:.2f}" for s in steps])

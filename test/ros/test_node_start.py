@@ -54,7 +54,7 @@ def test_fault_113_node_is_still_until_enabled_then_commands_at_rate_with_q_valu
         assert robot.commands == [] and robot.candidates == [] and robot.q_values == []
         assert robot.state == ros.READY and not robot.statuses[-1].msg.enabled
 
-        assert robot.enable().success
+        robot.enabled()
         robot.wait_state(ros.RUN, 5, proc)
         first = robot.wait_commands(1)[0].at
         robot.wait(lambda: robot.commands[-1].at - first >= 3.0, 6.0, "three seconds of commands")
@@ -66,7 +66,7 @@ def test_fault_113_node_is_still_until_enabled_then_commands_at_rate_with_q_valu
             f"{rate:.2f} Hz over {at[-1] - at[0]:.2f} s, largest gap {max(gaps) * 1e3:.1f} ms, reported {reported:.0f} Hz"
         )
         lost = 2 * ros.slack() / (at[-1] - at[0])  # to a machine that let nobody run for a moment
-        assert (0.95 - lost) / ros.PERIOD <= rate <= 1.02 / ros.PERIOD
+        assert (0.95 - lost) / ros.PERIOD <= rate <= (1.02 + lost) / ros.PERIOD
         assert 18 - 2 * ros.slack() / ros.PERIOD <= reported <= 21
         plausible_candidates(robot)
         plausible_q_values(robot)
@@ -145,7 +145,7 @@ def test_fault_113_a_killed_and_respawned_node_is_still_until_it_is_enabled_agai
         assert len(robot.commands) == before
         assert robot.state == ros.READY
         second.stop()
-        assert not robot.violations
+        robot.refuse_violations()
     finally:
         for proc in filter(None, (first, second)):
             proc.close()

@@ -195,7 +195,7 @@ def test_the_installed_simulation_ends_after_its_episodes_and_writes_results(dom
     assert {line["outcome"] for line in lines} == {"time_out"}
 
 
-@pytest.mark.parametrize(("factor", "episodes"), [(0.3, 2), (1.0, 4), (3.0, 8)])
+@pytest.mark.parametrize(("factor", "episodes"), [(0.5, 2), (1.0, 2), (3.0, 4)])
 def test_the_policy_reaches_its_goal_at_any_real_time_factor(domain, tmp_path, factor, episodes):
     """The same policy, the same control period in simulated time; most episodes succeed."""
     episodes *= SCALE
@@ -233,7 +233,7 @@ def test_the_policy_reaches_its_goal_at_any_real_time_factor(domain, tmp_path, f
         # Nine in ten succeed (README); half of a few is what chance will not miss.
         assert outcomes.count("success") >= 0.5 * episodes
         assert on_grid >= 0.9
-        assert not listener.violations, listener.violations
+        listener.refuse_violations()
         node.stop()
     finally:
         for proc in filter(None, (node, sim)):

@@ -15,6 +15,9 @@ from training import export as export_module
 from training.export import export, networks, parity
 from training.models import aggregate
 
+pytestmark = pytest.mark.xdist_group(
+    "critics_export"
+)  # what they share is made once, not once per worker
 COMBINATIONS = [("sigmoid", "min", 2), ("linear", "mean-1std", 3), ("sigmoid", "mean-0.5std", 5)]
 
 

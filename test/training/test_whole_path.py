@@ -22,6 +22,9 @@ from training.evaluate import Rate, Variant, evaluate
 from training.export import export, networks, parity
 from training.fit import fit
 
+pytestmark = pytest.mark.xdist_group(
+    "whole_path"
+)  # what they share is made once, not once per worker
 SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
 CONTRACT = world_folder("planar_arm") / "contract.yaml"
 TINY = FitConfig(hidden=(32, 32), steps=300, workers=1)
