@@ -17,6 +17,7 @@ command on a machine that was not loaded on purpose.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import os
@@ -129,6 +130,8 @@ def measure(policy: Path, rate: int, condition: str, gate: str, seconds: float) 
         if condition == "busy":
             for _ in range(2):
                 _process(stack, [sys.executable, "-c", BURN], domain)
+        gc.collect()
+        gc.freeze()  # a full collection here, beside torch, is a robot that says nothing for 0.15 s
         time.sleep(SETTLE)
         before, begin = Usage.of(node.process.pid), time.time_ns()
         time.sleep(seconds)
