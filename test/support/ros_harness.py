@@ -53,6 +53,7 @@ else:
 
 PERIOD = 0.05  # s, of the shipped policy
 SPEED = 2.0  # rad/s, limit of the contract
+ENDS = ((-2.7, 2.7), (0.1, 2.3))  # rad, of the fake robot's joints: where they were recorded
 STATE_TOPICS = ("joint_states", "goal", "obstacle")
 WAITING, READY, RUN, HOLD, FAULT = 2, 3, 4, 5, 6
 INACTIVE, UNCONFIGURED, SHUTDOWN = 1, 0, 7
@@ -489,7 +490,9 @@ class FakeRobot(Wire):
         command = self.commands[-1].values if self.commands else [0.0, 0.0]
         if not self.frozen and len(command) == 2 and all(map(math.isfinite, command)):
             self.velocity = list(command)
-            self.position = [p + v * dt for p, v in zip(self.position, command)]
+            # A joint has an end: one that turns on for minutes is unlike anything recorded.
+            moved = (p + v * dt for p, v in zip(self.position, command))
+            self.position = [min(max(p, low), high) for p, (low, high) in zip(moved, ENDS)]
 
     def _judge(self, msg: Any, at: float) -> None:
         values = list(msg.data)
