@@ -43,21 +43,12 @@ class Supervisor:
         self.reason: Problem | None = None
         self.enabled = enabled
         self._healthy = 0
-        self._stopped_at: int | None = None  # when this HOLD or FAULT was first seen by a tick
         self._holds: deque[tuple[int, str]] = deque(maxlen=64)
 
     def update(self, now: int, problem: Problem | None) -> State:
         """Advances by one tick at `now` [ns]. `problem`: what forbids a command in this tick."""
-        self._advance(now, problem)
-        if self.state not in (State.HOLD, State.FAULT):
-            self._stopped_at = None
-        elif self._stopped_at is None or now < self._stopped_at:  # the clock may go back
-            self._stopped_at = now
-        return self.state
-
-    def _advance(self, now: int, problem: Problem | None) -> None:
         if self.state is State.FAULT:
-            return
+            return self.state
         if self.state is State.RUN and not self.enabled and problem is None:
             problem = DISABLED
         if self.state in (State.WAITING, State.READY):
@@ -75,6 +66,7 @@ class Supervisor:
             if self._healthy >= HEALTHY_TICKS:
                 self.reason = None
                 self.state = State.RUN if self.enabled else State.READY
+        return self.state
 
     def _enter_hold(self, now: int, problem: Problem) -> None:
         self._healthy = 0
@@ -92,12 +84,6 @@ class Supervisor:
         if recent >= ESCALATE_COUNT:
             within = f"({recent} times in {ESCALATE_WITHIN:.0f} s)"
             self.fault(Problem(problem.code, f"{problem.detail} {within}"))
-
-    def held_for(self, now: int) -> float:
-        """For how long it has been in HOLD or FAULT [s]; 0 in other states."""
-        if self._stopped_at is None or self.state not in (State.HOLD, State.FAULT):
-            return 0.0
-        return max(now - self._stopped_at, 0) * 1e-9
 
     def interrupt(self, problem: Problem) -> None:
         """Forces a HOLD from outside a tick, or prolongs it, without counting towards escalation."""
@@ -135,7 +121,7 @@ class Supervisor:
     def reset(self) -> None:
         """Leaves FAULT or HOLD for WAITING, disabled."""
         self.state, self.reason, self.enabled = State.WAITING, None, False
-        self._healthy, self._stopped_at = 0, None
+        self._healthy = 0
         self._holds.clear()
 
 

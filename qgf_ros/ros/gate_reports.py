@@ -117,7 +117,7 @@ class GateReports:
         self._status.publish(status)
         self._statuses += 1
         level = level_of(arbiter.state, False, bool(status.warnings), 0.0)
-        diagnostics = diagnostic_message(status, level, self._robot)
         if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:
-            self._diagnostics.publish(diagnostics)
             self._level = level
+            if self._diagnostics.get_subscription_count() > 0:
+                self._diagnostics.publish(diagnostic_message(status, level, self._robot))

@@ -165,36 +165,6 @@ def test_fault_002_interrupts_do_not_escalate():
         assert s.state is State.RUN
 
 
-# How long it holds.
-
-
-def test_fault_002_the_time_of_a_hold_counts_from_its_first_tick_to_its_last():
-    s = bring("RUN")
-    assert s.held_for(START) == 0.0
-    s.update(START + SECOND, STALE)
-    assert s.held_for(START + SECOND) == 0.0 and s.held_for(START + 3 * SECOND) == 2.0
-    s.update(START + 3 * SECOND, STALE)
-    assert s.held_for(START + 4 * SECOND) == 3.0
-    s.fault(ESTOP)
-    s.update(START + 4 * SECOND, None)
-    assert s.held_for(START + 5 * SECOND) == 4.0, "the robot stands since then"
-    s.reset()
-    assert s.held_for(START + 6 * SECOND) == 0.0
-    s = bring("HOLD")
-    happen(s, "ten", START + SECOND)
-    assert s.state is State.RUN and s.held_for(START + 9 * SECOND) == 0.0
-    s.update(START + 9 * SECOND, STALE)
-    assert s.held_for(START + 9 * SECOND) == 0.0, "a new hold"
-
-
-def test_fault_020_the_time_of_a_hold_survives_a_clock_that_goes_back():
-    s = bring("HOLD")
-    back = START - 500 * SECOND
-    assert s.held_for(back) == 0.0
-    s.update(back, STALE)
-    assert s.held_for(back + SECOND) == 1.0
-
-
 # What holds whatever happens.
 
 
