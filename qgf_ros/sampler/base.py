@@ -121,16 +121,14 @@ def make_sampler(
     if device == "auto" and precision == "float32" and _onnx_has_cuda():
         try:
             return _onnx(policy, "cuda", threads)
-        except DeviceUnavailable:
-            pass  # no GPU: the CPU is not second best
-        except PolicyRefused as error:
-            note = f"not on CUDA: {error}"
+        except (DeviceUnavailable, PolicyRefused) as error:
+            note = f"the installed ONNX Runtime is a CUDA build, but: {error}"
     if precision == "float16":
         return _native(policy, precision)  # ONNX Runtime cannot take over
     try:
         sampler = _native(policy, precision)
     except (DeviceUnavailable, PolicyRefused) as error:
-        note = f"{error}; ONNX Runtime takes over"
+        note = "; ".join(filter(None, (note, f"{error}; ONNX Runtime takes over")))
         try:
             sampler = _onnx(policy, "cpu", threads)
         except QgfError as second:

@@ -194,3 +194,18 @@ def test_half_precision_that_was_not_measured_or_is_too_far_off_is_refused(
 def test_half_precision_does_not_become_full_in_silence(arm, no_library):
     with pytest.raises(DeviceUnavailable, match="not there"):
         make_sampler(measured(arm, half_error=0.01), precision="float16")
+
+
+def test_a_cuda_build_without_a_gpu_leaves_the_cpu_to_the_native_sampler_and_says_why(
+    arm, monkeypatch
+):
+    def no_gpu(policy, device, threads):
+        assert device == "cuda"
+        raise DeviceUnavailable("it found no GPU")
+
+    monkeypatch.setattr(base, "_onnx_has_cuda", lambda: True)
+    monkeypatch.setattr(base, "_onnx", no_gpu)
+    sampler = make_sampler(arm)
+    assert (sampler.backend, sampler.device) == ("native", "cpu")
+    assert "it found no GPU" in sampler.note
+    assert make_sampler(arm, device="cpu").note == "", "nobody wanted one"
