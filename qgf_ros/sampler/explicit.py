@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -187,6 +188,8 @@ class GuidedSampler(nn.Module):
     Takes the dtype of the tensors it is made from.
     """
 
+    left: Tensor  # (T,)
+
     def __init__(
         self,
         velocity: Mapping[str, Tensor],
@@ -201,6 +204,8 @@ class GuidedSampler(nn.Module):
         self.steps = len(times)
         self.velocity = VelocityByStep(velocity, times)
         self.critic = CriticGradient(critic, self.velocity.size, aggregation, bounded)
+        k = torch.arange(self.steps).to(self.velocity.w_action)
+        self.register_buffer("left", 1 - k / self.steps)  # of the time, at each step
 
     def forward(
         self,
@@ -236,25 +241,24 @@ class GuidedSampler(nn.Module):
             summed. Rows with w = 0: both halves bit-equal.
         """
         rows, guided = noise.shape[0], w > 0  # len() would fix the batch size in an export
-        critic_seen, transposed = self.critic.observe(obs), self.critic.transposed()
-        flow_seen = _each_twice(self.velocity.observe(obs), obs)
-        weight, still = w.unsqueeze(1), torch.zeros_like(noise)
+        critic_seen = self.critic.observe(obs)
         applied = (guided.view(-1, 1, 1) & guide & ~fixed).flatten(1)  # (B, T * D)
         # The upper half of the 2B rows is guided, the lower is not.
         a = torch.cat([noise, noise])
-        line = committed - a
-        gradients, velocities = [], []
+        same: dict[str, Any] = {
+            "fixed": fixed,
+            "line": committed - a,
+            "weight": w.unsqueeze(1),
+            "still": torch.zeros_like(noise),
+            "critic_seen": critic_seen,
+            "transposed": self.critic.transposed(),
+            "limits": (low, high, disagreement, ratio_cap) if limited else (),
+        }
+        flow_seen = _each_twice(self.velocity.observe(obs), obs)
         masks = applied.split(self.velocity.size, dim=1)
-        for k, (mask, seen) in enumerate(zip(masks, flow_seen.unbind(), strict=True)):
-            v = torch.where(fixed, line, self.velocity(seen, a))
-            a_hat = torch.add(a[:rows], v[:rows], alpha=1 - k / self.steps).clamp(-1, 1)
-            g, q = self.critic.gradient(critic_seen, a_hat, transposed)
-            stages = [torch.where(mask, g, 0.0)]  # chosen, not multiplied: 0 * inf is not 0
-            if limited:
-                limits = (low, high, disagreement, ratio_cap)
-                stages += _limit(stages[0], q, a_hat, v[:rows], weight, *limits)
-            push = torch.cat([weight * stages[-1], still])
-            a = torch.add(a, v + push, alpha=1 / self.steps)
+        velocities, gradients = [], []
+        for left, seen, mask in zip(self.left.unbind(), flow_seen.unbind(), masks, strict=True):
+            a, v, stages = self.step(a, left, seen, mask, **same)
             velocities.append(v)
             gradients.append(stages)
         a = torch.where(fixed, committed, a.clamp(-1, 1))
@@ -267,7 +271,7 @@ class GuidedSampler(nn.Module):
         stages = [torch.cat(stage, dim=1) for stage in zip(*gradients, strict=True)]
         gradient_norm = self._mean_norm(stages[-1])
         tiny = torch.finfo(noise.dtype).tiny
-        speed = self._mean_norm(torch.cat(velocities, dim=1)[:rows])
+        speed = self._mean_norm(torch.cat(velocities, dim=1))
         ratio = w * gradient_norm / speed.clamp_min(tiny)
         q_std = q[:, :rows].std(dim=0, unbiased=False)
         q_guided = torch.where(guided, best[:rows], best[rows:])
@@ -275,6 +279,47 @@ class GuidedSampler(nn.Module):
         for flag, x, y in zip((2, 1, 4), stages, stages[1:]):
             acted = acted + flag * (x != y).any(dim=1).to(w.dtype)
         return action, q_guided, unguided, best[rows:], q_std, gradient_norm, ratio, acted
+
+    def step(
+        self,
+        a: Tensor,
+        left: Tensor,
+        seen: Tensor,
+        mask: Tensor,
+        *,
+        fixed: Tensor,
+        line: Tensor,
+        weight: Tensor,
+        still: Tensor,
+        critic_seen: Tensor,
+        transposed: list[Tensor],
+        limits: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """a: (2B, D) before one Euler step, at 1 - left -> a after it, the upper half's velocity
+        (B, D), and the gradient there (B, D): as asked for, and as each of the limits leaves it."""
+        v = torch.where(fixed, line, self.velocity(seen, a))
+        rows = weight.shape[0]
+        a_hat = torch.addcmul(a[:rows], v[:rows], left).clamp(-1, 1)
+        g, q = self.critic.gradient(critic_seen, a_hat, transposed)
+        stages = [torch.where(mask, g, 0.0)]  # chosen, not multiplied: 0 * inf is not 0
+        if limits:
+            stages += _limit(stages[0], q, a_hat, v[:rows], weight, *limits)
+        drift = v + torch.cat([weight * stages[-1], still])
+        return torch.add(a, drift, alpha=1 / self.steps), v[:rows], stages
+
+    def unguided(
+        self, obs: Tensor, noise: Tensor, fixed: Tensor, committed: Tensor
+    ) -> tuple[Tensor, ...]:
+        """As `forward` for w = 0, without the critic's gradient."""
+        a, line = noise, committed - noise
+        for seen in self.velocity.observe(obs).unbind():
+            v = torch.where(fixed, line, self.velocity(seen, a))
+            a = torch.add(a, v, alpha=1 / self.steps)
+        action = torch.where(fixed, committed, a.clamp(-1, 1))
+        q = self.critic(self.critic.observe(obs), action)
+        best = self.critic.aggregate(q)
+        none = torch.zeros_like(best)
+        return action, best, action, best, q.std(dim=0, unbiased=False), none, none, none
 
     def unguarded(self) -> tuple[Tensor, ...]:
         """The arguments of `forward` from guide to committed: no guard, and nothing committed."""
