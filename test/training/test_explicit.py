@@ -282,6 +282,22 @@ def test_onnx_file_holds_the_weights_once_and_nothing_of_this_machine(exported):
     assert b".py" not in path.read_bytes(), "stack traces of the exporter"
 
 
+# Operations of ONNX that ONNX Runtime has on CUDA for the types that the graph has them with, by
+# its docs/OperatorKernels.md, and those on shapes, which it runs on the CPU before a capture.
+ON_CUDA = """Add And ArgMin Cast Clip Concat Div Equal Expand Gather Gelu Gemm Greater
+LayerNormalization Less LessOrEqual MatMul Max Min Mul Not Or ReduceL2 ReduceMax ReduceMean ReduceMin
+ReduceSum Reshape Shape Sigmoid Slice Split Sqrt Squeeze Sub Transpose Unsqueeze Where"""
+
+
+def test_the_graph_can_be_captured_on_cuda(exported):
+    """No control flow, which a CUDA graph cannot have, and no node that is left to the CPU."""
+    import onnx
+
+    graph = onnx.load(exported[0]).graph
+    assert not [n.name for n in graph.node for a in n.attribute if a.HasField("g")]
+    assert {n.op_type for n in graph.node} <= set(ON_CUDA.split())
+
+
 @pytest.mark.parametrize("rows", [1, 3, 64])
 def test_onnx_agrees_with_the_reference(exported, rows):
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
