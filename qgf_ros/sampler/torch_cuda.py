@@ -36,12 +36,20 @@ class TorchSampler:
     note = ""
 
     def __init__(
-        self, policy: Policy, device: str = "auto", threads: int = 1, cuda_graph: bool = True
+        self,
+        policy: Policy,
+        device: str = "auto",
+        threads: int = 1,
+        cuda_graph: bool = True,
+        fused: bool = False,
     ) -> None:
         """
         Args:
             threads: of PyTorch while it samples, on the CPU.
             cuda_graph: False launches the kernels one by one, for comparison.
+            fused: a step goes through `torch.compile`, which makes one kernel of what lies between
+                two matrix products. It takes a C compiler and many seconds; for measuring, until
+                it is known what it brings.
 
         Raises:
             DeviceUnavailable: `cuda` was asked for and PyTorch cannot use one.
@@ -57,6 +65,8 @@ class TorchSampler:
         self._threads, self._policy, self._calls = threads, policy, dict[int, _Call]()
         try:
             self._module = module_of(policy).to(self.device)
+            if fused:
+                self._module.step = torch.compile(self._module.step, dynamic=False)  # type: ignore[method-assign]
             warm_up(self, policy)
         except RuntimeError as error:
             if self.device == "cpu":
