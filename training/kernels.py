@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from qgf_ros.sampler.explicit import GELU_A, GELU_B
+from qgf_ros.sampler.explicit_nets import GELU_A, GELU_B
 
 LEAST = 2**20  # multiplications in a product; below them a call of oneDNN costs more than it saves
 FEWEST = 64  # rows: what is exported or sampled one by one goes through PyTorch's own operations

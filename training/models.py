@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.policy import parse_aggregation
-from qgf_ros.sampler.explicit import LAYER_NORM_EPS
+from qgf_ros.sampler.explicit_nets import LAYER_NORM_EPS
 from training import kernels
 
 TIME_FEATURES = 16

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qgf_ros.sampler.explicit import INPUTS, OUTPUTS, CriticGradient, gelu_and_slope
+from qgf_ros.sampler.explicit import INPUTS, OUTPUTS
+from qgf_ros.sampler.explicit_nets import CriticGradient, gelu_and_slope
 from training.explicit import GuidedSampler, export_onnx
 from training.guards import Box, Guards
 from training.models import Critic, VelocityField, aggregate
