@@ -109,6 +109,8 @@ class _Call:
         self._in, self._out = (torch.empty_like(t, device=device) for t in self._host)
         self._given = _tensors(asked, self._in)
         self._stream = torch.cuda.Stream() if device == "cuda" else None
+        if self._stream is not None:  # the weights have arrived
+            self._stream.wait_stream(torch.cuda.current_stream())
 
     def __call__(
         self,
@@ -131,10 +133,9 @@ class _Call:
 
     def capture(self) -> None:
         """All kinds, so that none is captured while a robot waits for it."""
-        self._in.copy_(self._host[0])  # numbers as they may come
-        torch.cuda.current_stream().synchronize()
         for kind in (UNGUIDED, GUIDED, LIMITED):
             with torch.cuda.stream(self._stream):
+                self._in.copy_(self._host[0], non_blocking=True)
                 for _ in range(WARM_UPS):
                     self._run(kind)
             graph = torch.cuda.CUDAGraph()
