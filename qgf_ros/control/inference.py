@@ -77,12 +77,12 @@ def run_sampler(
 def is_device_loss(error: Exception) -> bool:
     """By name and text: the backends' exceptions share no base class, and need not be installed.
 
-    torch raises RuntimeError("CUDA error: ...") and torch.cuda.OutOfMemoryError, ONNX Runtime a
-    `Fail` or `RuntimeException` that names CUDA, CUDNN or CUBLAS.
+    torch raises AcceleratorError("CUDA error: ...") and OutOfMemoryError, ONNX Runtime a `Fail` or
+    `RuntimeException` that names CUDA, CUDNN or CUBLAS, or its arena, where no memory is left.
     """
     text = str(error).upper()
     return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or any(
-        word in text for word in ("CUDA", "CUDNN", "CUBLAS")
+        word in text for word in ("CUDA", "CUDNN", "CUBLAS", "BFCARENA")
     )
 
 
