@@ -26,7 +26,7 @@ void fail(const char* format, ...) {
 
 long failures() { return failed; }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef QGF_COUNT_ALLOCATIONS
 // GCC has it in its library, and no header that declares it.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, size_t),
                                                          void (*)(const volatile void*));
