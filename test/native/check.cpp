@@ -1,6 +1,7 @@
 // Checks the native sampler by its C interface: `make native-check`.
 //
-//   check cases FILE          answers of training's reference sampler, written by cases.py
+//   check cases FILE [WORK]   answers of training's reference sampler, written by cases.py; of each
+//                             network evenly so many that they touch WORK million weights at most
 //   check fuzz SEED COUNT     random networks and requests, against reference.h
 //   check refusals            what does not fit
 #include "check.h"
@@ -71,14 +72,14 @@ int main(int count, char** arguments) {
   count_allocations();
   const char* what = count > 1 ? arguments[1] : "";
   if (qgf_abi() != QGF_ABI) fail("qgf_abi() is %d, the header says %d", qgf_abi(), QGF_ABI);
-  if (!std::strcmp(what, "cases") && count == 3) {
-    check_cases(arguments[2]);
+  if (!std::strcmp(what, "cases") && (count == 3 || count == 4)) {
+    check_cases(arguments[2], count == 4 ? 1e6 * std::atof(arguments[3]) : 1e300);
   } else if (!std::strcmp(what, "fuzz") && count == 4) {
     check_fuzz(std::strtoull(arguments[2], nullptr, 10), std::atol(arguments[3]));
   } else if (!std::strcmp(what, "refusals") && count == 2) {
     check_refusals();
   } else {
-    std::fprintf(stderr, "usage: check cases FILE | fuzz SEED COUNT | refusals\n");
+    std::fprintf(stderr, "usage: check cases FILE [WORK] | fuzz SEED COUNT | refusals\n");
     return 2;
   }
   if (failed) std::fprintf(stderr, "%ld failed\n", failed);

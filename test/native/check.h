@@ -17,7 +17,7 @@ std::vector<std::string> isas();  // of this processor
 // Asked of malloc since the program began; 0 where it is built without AddressSanitizer.
 size_t allocated_bytes();
 
-void check_cases(const char* file);
+void check_cases(const char* file, double work);
 void check_fuzz(uint64_t seed, long count);
 void check_refusals();
 
