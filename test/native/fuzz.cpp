@@ -72,7 +72,8 @@ void draw(Random& random, const qgf_shape& shape, Ask& ask) {
     return at;
   };
   ask.obs = numbers(shape.obs);
-  ask.candidates = 1 + random.below(9);
+  // More than the sampler takes through its steps together, where they are cheap.
+  ask.candidates = 1 + random.below(shape.obs * D < 100 ? 40 : 9);
   ask.noise = numbers(ask.candidates * D);
   ask.weight = random.of({0.0f, 0.3f, 1.0f, 5.0f});
   ask.disagreement = random.one_in(3) ? float(random.uniform()) : INF;
