@@ -24,7 +24,7 @@ HOMES = {
     "rclpy": ("qgf_ros/ros/",),
     "ament_index_python": ("qgf_ros/ros/",),
     "onnxruntime": ("qgf_ros/sampler/ort.py",),
-    "torch": ("qgf_ros/sampler/torch_cuda.py",),
+    "torch": ("qgf_ros/sampler/torch_cuda.py", "qgf_ros/sampler/explicit.py"),
     "mujoco": (
         "qgf_ros/sim/planar_arm/world.py",
         "qgf_ros/sim/pointmaze/world.py",
