@@ -154,18 +154,18 @@ def explicit(case: Case) -> Prepared | None:
         return None
     torch.set_num_threads(1)
     module = explicit_module(GuidedSampler, case.sizes)
-    obs, start = torch.from_numpy(case.obs)[None], torch.from_numpy(case.noise)
+    obs, start = torch.from_numpy(case.obs), torch.from_numpy(case.noise)
     velocity, critic, steps = module.velocity, module.critic, case.sizes.steps
     transposed = critic.transposed()
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
-        a, flow_seen, critic_seen = start, obs @ velocity.w_obs, critic.observe(obs)
-        for k in range(steps):
-            drift = velocity(flow_seen, a, k)
+        a, seen = start, critic.observe(obs)
+        for k, flow_seen in enumerate(velocity.observe(obs)):
+            drift = velocity(flow_seen, a)
             if case.guided:
                 a_hat = (a + (1 - k / steps) * drift).clamp(-1, 1)
-                drift = drift + case.weight * critic.gradient(critic_seen, a_hat, transposed)[0]
+                drift = drift + case.weight * critic.gradient(seen, a_hat, transposed)[0]
             a = a + drift / steps
         return a.clamp(-1, 1)
 
