@@ -102,7 +102,7 @@ class Sampler:
         show(rows)
         say(f"written: {out}")
         if self.json:
-            emit(rows)  # type: ignore[arg-type]
+            emit(rows)
 
     def _table_cases(self) -> list[Case]:
         plain = [(mode, n) for mode in ("guided", "unguided") for n in CANDIDATES]
