@@ -49,7 +49,6 @@ TOLERANCE = {"native_f16": 1e-2}  # of normalised action, times (1 + w)
 EXACT = 1e-5  # where the weights are the same
 BURST = 0.02  # s
 WARM = 0.004  # s at the beginning of a burst that are not counted: others have had the caches
-EXPORT = 30.0  # s, of a net to ONNX
 BASE = Sizes(NETS["4x512"])
 
 
@@ -79,14 +78,12 @@ class Sampler:
         backends = [b for b in self.backends if not (self.curves and b == "onnx")]
         cases = curve_cases() if self.curves else self._table_cases()
         before = os.getloadavg()[0]
-        preparation = EXPORT if "onnx" in backends else 0.0
         with Contest(backends) as contest:
             rows = []
             for i, case in enumerate(cases):
                 urgency = [1 + (c.mode == "guided" and c.candidates == 1) for c in cases[i:]]
-                nets = len({c.sizes for c in cases[i:]}) - 1
-                for_this = urgency[0] / sum(urgency)
-                rows += contest.measure(case, end - nets * preparation, for_this)
+                exports = ("onnx" in backends) * (len({c.sizes for c in cases[i:]}) - 1)
+                rows += contest.measure(case, end, urgency[0] / sum(urgency), exports)
                 say(f"{i + 1}/{len(cases)}: {_name(case)}")
         document = {
             "date": time.strftime("%Y-%m-%d"),
@@ -135,7 +132,7 @@ class Contest:
     def __init__(self, backends: list[str]) -> None:
         os.environ.update(ONE_THREAD)  # theirs: what they import reads it
         self.absent: dict[str, str] = {}
-        self._shown = False
+        self._longest = 0.0  # s, of the preparations so far
         spawn = multiprocessing.get_context("spawn")
         self._workers: dict[str, tuple[Any, Connection]] = {}
         for name in backends:
@@ -154,11 +151,15 @@ class Contest:
             process.join(5.0)
             process.kill()
 
-    def measure(self, case: Case, end: float, share: float) -> list[dict[str, Any]]:
-        """One row per backend that knows this case; lasts for that share of the time until `end`."""
+    def measure(self, case: Case, end: float, share: float, exports: int) -> list[dict[str, Any]]:
+        """One row per backend that knows this case; lasts for that share of the time until `end`,
+        less what it takes to prepare so many policies that are to be exported."""
+        begin = time.monotonic()
         names = self._prepare(case)
+        now = time.monotonic()
+        self._longest = max(self._longest, now - begin)
         times: dict[str, list[float]] = {name: [] for name in names}
-        until = time.monotonic() + share * (end - time.monotonic())
+        until = now + share * (end - now - exports * self._longest)
         while names:
             for name in names:
                 times[name] += self._ask(name, None)
