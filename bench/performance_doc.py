@@ -24,6 +24,7 @@ from qgf_ros.errors import UsageError, exit_codes
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "sampler_curves.svg"
+QUIET = 0.5  # load average below which figures are believed
 BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 MODES = {
     "guided": "guided, the actions alone",
@@ -94,9 +95,11 @@ def machine_line(document: dict[str, Any]) -> str:
     machine, versions = document["machine"], document["versions"]
     caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
     known = ", ".join(f"{name} {number}" for name, number in versions.items())
+    load = machine["load_average_before"]
+    busy = "" if load < QUIET else " **The machine was busy: to be taken again.**"
     return (
         f"{document['date']}, {machine['cpu']}, {machine['cores']} cores, one used ({caches}); "
-        f"{known}; load average before: {machine['load_average_before']}."
+        f"{known}; load average before: {load}.{busy}"
     )
 
 
