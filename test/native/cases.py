@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this code, insta
 from golden_file import Golden
 
 from qgf_ros.policy import load_policy, parse_aggregation
-from training.parity import NUDGES, UNDECIDED, TieWatch, networks
 from training.guards import Box, Guards
 from training.models import Critic, VelocityField, time_table
+from training.parity import NUDGES, UNDECIDED, TieWatch, networks
 from training.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[2]
