@@ -177,8 +177,10 @@ def _check_half(policy: Policy) -> None:
 def _onnx(policy: Policy, device: str, threads: int) -> Sampler:
     try:
         from qgf_ros.sampler.ort import OnnxSampler
-    except ImportError:
-        raise DeviceUnavailable("onnxruntime is not installed; pip install onnxruntime") from None
+    except ImportError as error:
+        raise DeviceUnavailable(
+            f"onnxruntime is not installed, or cannot be loaded ({error}); pip install onnxruntime"
+        ) from None
     return OnnxSampler(policy, device, threads)
 
 
@@ -193,8 +195,10 @@ def _onnx_has_cuda() -> bool:
 def _torch(policy: Policy, device: str, threads: int) -> Sampler:
     try:
         from qgf_ros.sampler.torch_cuda import TorchSampler
-    except ImportError:
-        raise DeviceUnavailable("torch is not installed; pip install torch") from None
+    except ImportError as error:
+        raise DeviceUnavailable(
+            f"torch is not installed, or cannot be loaded ({error}); pip install torch"
+        ) from None
     return TorchSampler(policy, device, threads)
 
 

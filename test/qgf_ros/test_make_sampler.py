@@ -3,8 +3,10 @@ that can be had, with a word on what would have been better."""
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +64,7 @@ def test_each_backend_by_name(arm):
 
 ALONE = """
 import sys
+from pathlib import Path
 import numpy as np
 from qgf_ros.policy import load_policy
 from qgf_ros.sampler.base import make_sampler
@@ -209,3 +212,19 @@ def test_a_cuda_build_without_a_gpu_leaves_the_cpu_to_the_native_sampler_and_say
     assert (sampler.backend, sampler.device) == ("native", "cpu")
     assert "it found no GPU" in sampler.note
     assert make_sampler(arm, device="cpu").note == "", "nobody wanted one"
+
+
+def test_the_binding_has_the_headers_numbers_and_fields():
+    header = (Path(__file__).resolve().parents[2] / "src" / "qgf_sampler.h").read_text()
+    text = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
+    constants = dict(re.findall(r"#define (QGF_\w+) (\d+)", text))
+    assert int(constants["QGF_ABI"]) == native.ABI
+    assert int(constants["QGF_MAX_CANDIDATES"]) == native.MAX_CANDIDATES
+    structs = {"shape": native._Shape, "layer": native._Layer, "request": native._Request,
+               "result": native._Result}  # fmt: skip
+    for name, ours in structs.items():
+        body = re.search(r"typedef struct \{([^{}]*)\} qgf_" + name + ";", text)[1]
+        fields = [
+            f for line in body.split(";") for f in re.findall(r"(\w+)\s*(?:,|$)", line.strip())
+        ]
+        assert fields == [field for field, *_ in ours._fields_], name
