@@ -8,6 +8,7 @@ import onnxruntime
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.policy import SAMPLER, Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
+from qgf_ros.sampler.guards import guard_inputs
 
 GUARDS = {"guide", "low", "high", "disagreement", "ratio_cap"}
 INPUTS = {"obs", "noise", "w", "fixed", "committed"} | GUARDS
@@ -17,6 +18,8 @@ class OnnxSampler:
     """A session on the exported T-step sampler."""
 
     backend = "onnx"
+    details = "float32"
+    note = ""
 
     def __init__(self, policy: Policy, device: str = "auto", threads: int = 1) -> None:
         if policy.onnx is None:
@@ -89,24 +92,3 @@ class OnnxSampler:
         values = np.zeros(self._policy.flat_dim, np.float32)
         values[: committed.size] = committed.ravel()
         return {"fixed": np.arange(len(values)) < committed.size, "committed": values}
-
-
-def guard_inputs(guards: Guards, policy: Policy) -> dict[str, np.ndarray]:
-    """The sampler's inputs `GUARDS`; see `training.explicit.GuidedSampler.forward`."""
-    steps, flat = policy.description.flow.denoise_steps, policy.flat_dim
-    step = np.arange(steps)
-    window = (step >= guards.skip_first) & (step >= steps - (guards.last or steps))
-    names = policy.contract.action_names
-    only = np.array([not guards.only or name in guards.only for name in names])
-    low, high = np.full(flat, -np.inf), np.full(flat, np.inf)
-    if guards.support:
-        box = policy.description.support
-        assert box is not None  # `guards_of` has seen to it
-        low, high = np.array(box.low), np.array(box.high)
-    return {
-        "guide": window[:, None] & np.tile(only, policy.horizon),
-        "low": low.astype(np.float32),
-        "high": high.astype(np.float32),
-        "disagreement": np.array(guards.disagreement, np.float32),
-        "ratio_cap": np.array(guards.ratio_cap, np.float32),
-    }
