@@ -2,8 +2,10 @@
 #include "kernels.h"
 
 // GCC 12 takes its own header's undefined values for a mistake (GCC bug 105593).
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 namespace {
