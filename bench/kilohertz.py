@@ -57,6 +57,7 @@ SAMPLES = 1 / PERIOD * EACH  # per second
 STATE_RATE = 1000  # Hz
 JOINTS = ("shoulder=-0.1", "elbow=0.8")
 POINTS = {"goal": (-0.65, 0.0), "obstacle": (0.0, 0.45)}
+COMMANDS = "velocity_controller/commands"
 POINTS_RATE = 25  # Hz, of the robot that says them
 SETTLE = 0.2  # s after a switch that do not count
 CALLS = 2000  # of the sampler alone
@@ -129,7 +130,7 @@ def measure(policy: Policy, file: Path, seconds: float, burst: float) -> dict[st
     domain = ros.take_domain()
     with contextlib.ExitStack() as stack:
         stack.callback(ros.free_domain, domain)
-        robot = Robot(domain, POINTS_RATE, False, POINTS, "velocity_controller/commands")
+        robot = Robot(domain, POINTS_RATE, False, POINTS, COMMANDS, candidates=False)
         stack.callback(robot.close)
         joints = [sys.executable, str(ROOT / "test/support/ros_storm.py"), "joint_states"]
         storm = start(stack, [*joints, str(STATE_RATE), *JOINTS], domain)

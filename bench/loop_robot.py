@@ -59,12 +59,14 @@ class Robot(ros.Wire):
         says_joints: bool,
         points: Mapping[str, tuple[float, float]] = GOAL,
         commands: str = "commands",
+        candidates: bool = True,
     ) -> None:
+        """candidates: are heard too; `figures` needs them."""
         super().__init__(domain, "bench_robot", spin=False)
         self._period = 1 / rate
         self._says_joints = says_joints
         self.commands = listen(self, ros.Float64MultiArray, commands)
-        self.candidates = listen(self, ros.Command, "qgf/command")
+        self.candidates = listen(self, ros.Command, "qgf/command") if candidates else []
         self.q_values = listen(self, ros.QValues, "qgf/q_values")
         self.statuses = listen(self, ros.Status, "qgf/status")
         self.gate_statuses = listen(self, ros.Status, "qgf_gate/status")
