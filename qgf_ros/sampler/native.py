@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 
+import qgf_ros
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
 from qgf_ros.policy import Network, Policy, parse_aggregation
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.sampler.guards import guard_inputs
 
-LIBRARY = Path(__file__).with_name("libqgf_sampler.so")
+# Beside this file; but a working directory that holds the source tree hides the install folder,
+# which has it, and the package's path leads there.
+NAME = "libqgf_sampler.so"
+PLACES = [Path(folder, "sampler", NAME) for folder in qgf_ros.__path__]
+LIBRARY = next((place for place in PLACES if place.exists()), PLACES[0])
 ABI = 1  # of qgf_sampler.h
 MAX_CANDIDATES = 64  # in one call of the library
 AGGREGATIONS = ("min", "mean")  # in the order of qgf_aggregation

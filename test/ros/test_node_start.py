@@ -119,7 +119,8 @@ def plausible_q_values(robot):
         assert 0 <= m.share_clipped <= 1
         assert list(m.guards) == []
         assert 0 < m.inference_ms and 0 < m.tick_ms  # how long is bench/'s to say
-        assert 0 <= m.observation_age < 0.1
+        # Below 0: a tick that began late sees what was stamped after its deadline.
+        assert -ros.slack() - 0.02 <= m.observation_age < 0.1
         assert math.isnan(m.share_executed) if i == 0 else m.share_executed == 1.0
 
 
