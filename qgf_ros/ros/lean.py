@@ -18,13 +18,15 @@ from rclpy.node import Node
 class _Lean:
     """Before a node class: only those event handlers that are asked for."""
 
-    def create_publisher(self, *args: Any, **kwargs: Any) -> Any:
-        none = PublisherEventCallbacks(use_default_callbacks=False)
-        return super().create_publisher(*args, **({"event_callbacks": none} | kwargs))  # type: ignore[misc]
+    def create_publisher(self, kind: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
+        return super().create_publisher(kind, topic, *args, **kwargs)  # type: ignore[misc]
 
-    def create_subscription(self, *args: Any, **kwargs: Any) -> Any:
-        none = SubscriptionEventCallbacks(use_default_callbacks=False)
-        return super().create_subscription(*args, **({"event_callbacks": none} | kwargs))  # type: ignore[misc]
+    def create_subscription(self, kind: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault(
+            "event_callbacks", SubscriptionEventCallbacks(use_default_callbacks=False)
+        )
+        return super().create_subscription(kind, topic, *args, **kwargs)  # type: ignore[misc]
 
 
 class LeanNode(_Lean, Node):
