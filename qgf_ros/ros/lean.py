@@ -18,15 +18,15 @@ from rclpy.node import Node
 class _Lean:
     """Before a node class: only those event handlers that are asked for."""
 
-    def create_publisher(self, kind: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
+    def create_publisher(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
-        return super().create_publisher(kind, topic, *args, **kwargs)  # type: ignore[misc]
+        return super().create_publisher(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
 
-    def create_subscription(self, kind: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
+    def create_subscription(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault(
             "event_callbacks", SubscriptionEventCallbacks(use_default_callbacks=False)
         )
-        return super().create_subscription(kind, topic, *args, **kwargs)  # type: ignore[misc]
+        return super().create_subscription(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
 
 
 class LeanNode(_Lean, Node):
