@@ -54,7 +54,6 @@ import ros_harness as ros
 
 PERIOD, EACH = 0.004, 4  # s, samples per tick
 SAMPLES = 1 / PERIOD * EACH  # per second
-STATE_RATE = 1000  # Hz
 JOINTS = ("shoulder=-0.1", "elbow=0.8")
 POINTS = {"goal": (-0.65, 0.0), "obstacle": (0.0, 0.45)}
 COMMANDS = "velocity_controller/commands"
@@ -71,6 +70,8 @@ class Kilohertz:
     seconds: float = 120.0
     burst: float = 3.0
     """s between two switches of inference."""
+    state_rate: int = 1000
+    """Hz, of the joints."""
     out: Path | None = None  # JSON file; none: bench/results/kilohertz-DATE.json
     json: bool = False
 
@@ -80,7 +81,7 @@ class Kilohertz:
         with tempfile.TemporaryDirectory() as scratch:
             policy = arm(Path(scratch) / "arm")
             before, paced = alone(policy), alone(policy, pause=1 / SAMPLES)
-            row = measure(policy, Path(scratch) / "times.json", self.seconds, self.burst)
+            row = measure(policy, Path(scratch) / "times.json", self)
             times = percentiles([*before, *alone(policy)])
             paced_times = percentiles([*paced, *alone(policy, pause=1 / SAMPLES)])
         document = {
@@ -132,15 +133,16 @@ def alone(policy: Policy, pause: float = 0.0) -> list[float]:
     return seconds[CALLS // 10 :]
 
 
-def measure(policy: Policy, file: Path, seconds: float, burst: float) -> dict[str, Any]:
-    """One run of the node; see the figures in the result."""
+def measure(policy: Policy, file: Path, how: Kilohertz) -> dict[str, Any]:
+    """One run of the node, which writes `file`; see the figures in the result."""
+    seconds, burst = how.seconds, how.burst
     domain = ros.take_domain()
     with contextlib.ExitStack() as stack:
         stack.callback(ros.free_domain, domain)
         robot = Robot(domain, POINTS_RATE, False, POINTS, COMMANDS, candidates=False)
         stack.callback(robot.close)
         joints = [sys.executable, str(ROOT / "test/support/ros_storm.py"), "joint_states"]
-        storm = start(stack, [*joints, str(STATE_RATE), *JOINTS], domain)
+        storm = start(stack, [*joints, str(how.state_rate), *JOINTS], domain)
         script = [sys.executable, str(ROOT / "bench/kilohertz_node.py")]
         command = [*script, str(file), str(burst), str(EACH)]
         node = start(stack, [*command, *ros.ros_args(policy=policy.folder)], domain)
