@@ -163,17 +163,18 @@ class _Worker(threading.Thread):
             self._changed.notify_all()
 
     def run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._request is not None or self._ending)
-                if self._ending:
-                    return
-                request, self._request = self._request, None
-            assert request is not None
+        while (request := self._next()) is not None:
             result = run_sampler(self.sampler, request)
             with self._changed:
                 self._result = result
                 self._changed.notify_all()
+
+    def _next(self) -> Request | None:
+        """The newest request, as soon as there is one; None: it is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._request is not None or self._ending)
+            request, self._request = self._request, None
+            return None if self._ending else request
 
 
 class Rebuild(threading.Thread):

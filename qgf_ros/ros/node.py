@@ -18,7 +18,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
@@ -44,6 +44,7 @@ from qgf_ros.ros.conversions import (
     q_message,
     ros_type,
 )
+from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.policy_swap import PolicySwap
@@ -59,7 +60,7 @@ from qgf_ros.share import find_policy
 STATUS_PERIOD = 0.1  # s, steady time
 
 
-class QgfNode(LifecycleNode):
+class QgfNode(LeanLifecycleNode):
     """Subscribes to state, publishes commands; see the tables in README.md."""
 
     def __init__(self) -> None:
