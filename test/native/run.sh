@@ -46,7 +46,7 @@ sanitized() {
     leaks=0
   fi
   export ASAN_OPTIONS=detect_leaks=$leaks
-  $check refusals && $check fuzz 1 $((20 * scale)) && $check cases "$cases" 15
+  $check refusals && $check fuzz 1 $((10 * scale)) && $check cases "$cases" 15
 }
 
 installed() {
@@ -58,7 +58,7 @@ installed() {
   fi
   build installed -DQGF_LIBRARY="$PWD/$library"
   $out/installed/check cases "$cases"
-  $out/installed/check fuzz 2 $((100 * scale))
+  $out/installed/check fuzz 2 $((40 * scale))
   [ "$machine" = x86_64 ] || return 0
   # An inline function that a kernel file shared with others might be taken from it by the linker,
   # and then not every processor could run the others.
@@ -67,8 +67,8 @@ installed() {
     shared=$(nm --defined-only "$kernels" | grep -v " [a-z] ")
     [ "$(wc -l <<<"$shared")" = 1 ] || { echo "$kernels defines more than its table: $shared" >&2; return 1; }
   done
-  qemu-x86_64-static -cpu Haswell "$out/installed/check" fuzz 3 $((5 * scale)) 2>&1 | grep -v "TCG doesn't support"
-  qemu-x86_64-static -cpu Nehalem "$out/installed/check" fuzz 4 $((5 * scale))
+  qemu-x86_64-static -cpu Haswell "$out/installed/check" fuzz 3 $((2 * scale)) 2>&1 | grep -v "TCG doesn't support"
+  qemu-x86_64-static -cpu Nehalem "$out/installed/check" fuzz 4 $scale
 }
 
 aarch64() {
@@ -77,7 +77,7 @@ aarch64() {
   local check="qemu-aarch64-static -L /usr/aarch64-linux-gnu $out/aarch64/check"
   $check refusals
   $check cases "$cases" 15
-  $check fuzz 5 $((10 * scale))
+  $check fuzz 5 $((3 * scale))
 }
 
 need cmake cmake g++ g++
