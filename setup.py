@@ -17,6 +17,7 @@ VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text
 WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = [
     "qgf_ros",
+    "qgf_ros.bags",
     "qgf_ros.control",
     "qgf_ros.report",
     "qgf_ros.ros",
