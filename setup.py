@@ -19,6 +19,7 @@ PACKAGES = [
     "qgf_ros",
     "qgf_ros.bags",
     "qgf_ros.control",
+    "qgf_ros.replay",
     "qgf_ros.report",
     "qgf_ros.ros",
     "qgf_ros.sampler",
@@ -176,6 +177,7 @@ setup(
         "qgf.verbs": [
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
+            "replay = qgf_ros.replay.verb:Replay",
             "data convert = training.verbs:DataConvert",
             "data init = training.data.inspect_verbs:DataInit",
             "data inspect = training.data.inspect_verbs:DataInspect",

@@ -41,7 +41,7 @@ HOMES = {
     "plotly": ("qgf_ros/report/",),
     "jinja2": ("qgf_ros/report/",),
     "rich": ("qgf_ros/console.py",),
-    "tyro": ("qgf_ros/cli.py",),
+    "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py"),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
 ROS_MESSAGES = {
