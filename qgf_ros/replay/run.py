@@ -22,6 +22,7 @@ from qgf_ros.policy import Policy, load_policy
 from qgf_ros.replay.drive import Drive, Settings
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Player, Segment
+from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
 from qgf_ros.replay.tally import COMPARED, FIGURES, Interval, Resampled, Tally, interval
 from qgf_ros.sampler.base import Sampler, make_sampler
@@ -49,6 +50,7 @@ class Played:
     ticks: int = 0
     episodes: int = 0
     jumps: int = 0
+    sameness: Sameness = field(default_factory=Sameness)  # of bags of a node
 
     def merge(self, other: Played) -> None:
         for own, others in zip(self.tallies, other.tallies):
@@ -58,6 +60,7 @@ class Played:
         self.ticks += other.ticks
         self.episodes += other.episodes
         self.jumps += other.jumps
+        self.sameness.merge(other.sameness)
 
 
 def replay(
@@ -142,9 +145,11 @@ def _job(job: tuple[Plan, Path, str]) -> Played:
     contract = loaded[0][0].contract
     events = BagEvents(path, name, contract)
     player = Player(contract, [drive for drive, _, _ in each], horizon, score, plan.rate)
-    player.play(events)
+    recorded = Recorded(*loaded[0][:2], plan.settings)
+    player.play(recorded.watch(events))
     played.losses.update(events.losses)
     played.episodes, played.jumps = player.episodes, player.jumps
+    played.sameness = recorded.found
     return played
 
 
@@ -163,6 +168,7 @@ def document(plan: Plan, played: Played, began: float) -> dict[str, Any]:
         "episodes": played.episodes,
         "jumps": played.jumps,
         "messages_lost": dict(played.losses),
+        "recorded_by_node": _recorded(policies[0], played.sameness),
         "results": [
             {"policy": policy.name, "beta": beta} | _result(policy, tally, rows, steps)
             for policy, tallies, group in zip(policies, played.tallies, resampled)
@@ -192,6 +198,14 @@ def _result(policy: Policy, tally: Tally, rows: Resampled, steps: int) -> dict[s
         "guards": dict(tally.guards),
         "inference_ms": tally.latency_ms(),
     }
+
+
+def _recorded(policy: Policy, found: Sameness) -> dict[str, Any] | None:
+    """None: the bags have no ticks of a node."""
+    if not found.ticks:
+        return None
+    others = sorted(found.policies - {policy.sha256})
+    return asdict(found) | {"policies": sorted(found.policies), "other_policy": bool(others)}
 
 
 def _joints(policy: Policy, rows: Resampled) -> dict[str, Any]:

@@ -59,10 +59,26 @@ def show(document: Mapping[str, Any]) -> None:
             ("figure", "difference", f"{names[0]} is"),
             [(n, _text(v), v["first_is"]) for n, v in pair["figures"].items() if _known(v)],
         )
+    if document["recorded_by_node"] is not None:
+        _recorded(document["recorded_by_node"])
     rules = document.get("thresholds", ())
     if rules:
         columns = ("figure", "beta", "value", "min", "max", "")
         table("Thresholds", columns, [_rule(rule) for rule in rules])
+
+
+def _recorded(found: Mapping[str, Any]) -> None:
+    if found["other_policy"]:
+        say("the node ran another policy than this one: its chunks and commands are not compared")
+        return
+    table(
+        "What the node recorded, done again on its ticks",
+        ("", "compared", "the same", "largest difference"),
+        [
+            (what + "s", str(found[f"{what}s"]), str(found[f"{what}s_same"]), f"{found[f'{what}_difference']:.3g}")
+            for what in ("chunk", "command")
+        ],
+    )  # fmt: skip
 
 
 def _rule(rule: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -40,7 +40,7 @@ class Replay(Options):
     """As the node's parameter."""
     limits_scale: float = 1.0
     """As the node's parameter."""
-    backend: Literal["auto", "onnx"] = "auto"
+    backend: str = "auto"
     """What runs the sampler, as the node's parameter."""
     workers: int = 2
     """Processes; each takes a bag at a time."""
@@ -88,6 +88,8 @@ class Replay(Options):
         return found
 
     def _check(self) -> None:
+        if not self.bags:
+            raise UsageError("no bag was given; give one, or a folder of bags")
         if not 0 <= self.rate <= 1000 or self.workers < 1 or not 1 <= self.num_candidates <= 64:
             raise UsageError(
                 f"rate {self.rate:g}, workers {self.workers}, num_candidates {self.num_candidates}; "
