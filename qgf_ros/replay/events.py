@@ -55,7 +55,8 @@ class BagEvents:
         now: int | None = None
         for receipt, name, stamp, values in self._in_order():
             if name == CLOCK:
-                now = values.clock.sec * 1_000_000_000 + values.clock.nanosec
+                said = values.clock.sec * 1_000_000_000 + values.clock.nanosec
+                now = said if said > 0 else None  # it has not begun
             elif not self._clocked:
                 yield Said(receipt, name, stamp, values)
             elif now is not None:

@@ -2,8 +2,8 @@
 
 Ticks of an episode are laid onto the rhythm of the recorded commands, as in training: its first one
 says where the grid begins. A message counts from the first tick on that is not before its receipt.
-Where the contract has a source of episode starts, each one begins anew, and what comes between an
-outcome and the next start belongs to no episode.
+Each episode start begins anew; where there are such, what comes between an outcome and the next
+start belongs to no episode.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ SEGMENT = 20.0  # s: longer stretches are cut, so that memory stays flat and int
 SILENCE = 10.0  # s without any message: time is not ticked through, but jumps
 BACK_PERIODS = 2  # how far the control clock may go back before that is a jump
 NO_COMMAND = 1.0  # s after which the grid begins without one
+FAR = 1.0  # s from a command's stamp to its receipt, beyond which the stamp says nothing
 PATIENCE = 0.5  # s in which the command for a tick is received
 
 
@@ -104,13 +105,12 @@ class Player:
             for name, value in (("success", (0.0, 1.0)), ("failure", (1.0,)))
             if (s := getattr(contract.outcome, name)) is not None and not s.test
         }
-        self._episodes = contract.outcome.episode_start is not None
         self._commands = Commands(contract)
         self._segment: Segment | None = None
         self._pending: deque[Segment] = deque()
         self._next: int | None = None  # ns, the next tick
         self._heard: int | None = None  # ns, the first observation of the episode
-        self._between = self._episodes  # outcome and start: nobody drives
+        self._between = False  # outcome and start: nobody drives
         self._rate, self._began = rate, (0, 0.0)
         self._newest = 0
         self.jumps = 0
@@ -165,14 +165,16 @@ class Player:
         elif name in self._commands:
             self._commands.add(said)
             if self._next is None and not self._between:
-                late = max(0, said.at - said.stamp)
-                self._next = said.stamp + -(-late // self._period) * self._period
+                late = said.at - said.stamp
+                if not 0 <= late <= FAR * 1e9:  # another clock's
+                    late = 0
+                self._next = said.at - late + -(-late // self._period) * self._period
         elif name == "episode_start":
             self._close()
             self._anew()
         elif name in self._ends and said.values[0] in self._ends[name]:
             self._close(ended=True)
-            if self._episodes:
+            if self.episodes:
                 self._next, self._between = None, True
 
     def _anew(self) -> None:

@@ -118,10 +118,12 @@ class Recorded:
                 self._remember(said)
                 yield said
             elif said.name == TICK:
-                self._ticks.append((said.at, said.values))
+                if _sound(said.values):
+                    self._ticks.append((said.at, said.values))
             elif said.name == CHUNK:
                 begin = _time(said.values.header.stamp)
-                self._chunks[begin] = _actions(said.values, self._contract)
+                if (actions := _actions(said.values, self._contract)) is not None:
+                    self._chunks[begin] = actions
             elif said.name == STATUS:
                 self.found.policies.add(said.values.policy_sha256)
             else:
@@ -224,18 +226,34 @@ class Recorded:
             del self._chunks[begin]
 
 
+def _sound(tick: Any) -> bool:
+    """Whether a message is a tick: a bag may hold anything."""
+    states = (State.WAITING, State.READY, State.RUN, State.HOLD, State.FAULT)
+    lists = (len(tick.stamps), len(tick.values))
+    return (
+        tick.state in states
+        and lists[0] in (0, len(tick.topics))
+        and lists[1] in (0, len(tick.names))
+        and tick.header.stamp.sec > 0
+    )
+
+
 def _time(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def _actions(message: Any, contract: Contract) -> np.ndarray:
-    """(H, A) of ~/chunk, by name."""
-    order = [list(message.joint_names).index(name) for name in contract.action_names]
-    rows = []
-    for point in message.points:
-        kinds = [np.asarray(k, np.float64) for k in (point.positions, point.velocities) if len(k)]
-        rows.append(np.nanmax(np.stack(kinds), axis=0)[order])
-    return np.array(rows)
+def _actions(message: Any, contract: Contract) -> np.ndarray | None:
+    """(H, A) of ~/chunk, by name; None where it is another's."""
+    names = list(message.joint_names)
+    if not set(contract.action_names) <= set(names):
+        return None
+    order = [names.index(name) for name in contract.action_names]
+    rows = np.full((len(message.points), len(names)), np.nan)
+    for row, point in zip(rows, message.points):
+        for values in (point.positions, point.velocities):
+            if len(values) == len(names):
+                row[:] = np.where(np.isnan(values), row, values)
+    return rows[:, order]
 
 
 def _larger(a: float, b: float) -> float:

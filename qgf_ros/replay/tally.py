@@ -97,8 +97,8 @@ class Resampled:
     """Sums over all segments (row 0) and over resamples of them, figure by figure."""
 
     def __init__(self, segments: list[Sums]) -> None:
-        self._segments = segments
-        count = len(segments)
+        self._segments = segments or [{}]
+        count = len(self._segments)
         once = np.ones((1, count))
         self._draws = np.concatenate([once, _resamples(count)]) if count > 1 else once
 

@@ -25,7 +25,7 @@ def recorded(domain, folder, **parameters):
     def keeping(topic, make):
         def made(stamp):
             msg = make(stamp)
-            heard.append((time.time_ns(), topic, msg))
+            heard.append((time.time_ns(), topic, type(msg), msg))
             return msg
 
         return made
@@ -33,15 +33,14 @@ def recorded(domain, folder, **parameters):
     with ros.node_and_robot(domain, **parameters) as (proc, robot):
         robot.honest = {t: keeping(t, make) for t, make in robot.honest.items()}
 
-        def keep(kind, topic):
-            robot.record(
-                kind, topic, RELIABLE, lambda msg, at: heard.append((time.time_ns(), topic, msg))
+        for kind, topic in ((ros.Tick, "qgf/ticks"), (JointTrajectory, "qgf/chunk")):
+            robot.node.create_subscription(
+                kind,
+                topic,
+                lambda raw, k=kind, t=topic: heard.append((time.time_ns(), t, k, raw)),
+                RELIABLE,
+                raw=True,
             )
-
-        from qgf_ros.msg import Tick
-
-        for kind, topic in ((Tick, "qgf/ticks"), (JointTrajectory, "qgf/chunk")):
-            keep(kind, topic)
         robot.wait(
             lambda: all(robot.node.count_publishers(t) for t in ("qgf/ticks", "qgf/chunk")),
             10, "the node's ticks", proc,

@@ -13,16 +13,16 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 MESSAGES = Path(__file__).resolve().parents[2] / "msg"
 
 
-def write_bag(path: Path, heard: Iterable[tuple[int, str, Any]]) -> None:
-    """heard: (receipt in ns, topic, rclpy message)."""
+def write_bag(path: Path, heard: Iterable[tuple[int, str, type, Any]]) -> None:
+    """heard: (receipt in ns, topic, its type, rclpy message or what stood on the wire)."""
     store = get_typestore(Stores.ROS2_KILTED)
     for file in MESSAGES.glob("*.msg"):
         store.register(get_types_from_msg(file.read_text(), f"qgf_ros/msg/{file.stem}"))
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
         connections: dict[str, Any] = {}
-        for receipt, topic, msg in sorted(heard, key=lambda row: row[0]):
+        for receipt, topic, kind, msg in sorted(heard, key=lambda row: row[0]):
             if topic not in connections:
-                kind = type(msg)
                 name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
                 connections[topic] = bag.add_connection(topic, name, typestore=store)
-            bag.write(connections[topic], receipt, serialize_message(msg))
+            raw = msg if isinstance(msg, bytes) else serialize_message(msg)
+            bag.write(connections[topic], receipt, raw)
