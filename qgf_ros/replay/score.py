@@ -54,7 +54,9 @@ class Scorer:
             **self._jerk(sent, recorded[:n]),
         }
         if track.rows:
-            sums |= self._samples(segment, track.rows, recorded)
+            target = recorded.copy()
+            target[:n][~driven] = np.nan  # of a chunk that a hold cut short, what came before it
+            sums |= self._samples(segment, track.rows, target)
         return sums
 
     def _jerk(self, sent: np.ndarray, recorded: np.ndarray) -> Sums:
