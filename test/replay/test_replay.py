@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from qgf_make import START
+from qgf_make import SECOND, START
 from qgf_replay import ARM, CONTRACT, PERIOD, arm_bag
 
 pytest.importorskip("onnxruntime")
@@ -21,6 +21,7 @@ from qgf_ros.errors import (
 )
 from qgf_ros.policy import load_policy
 from qgf_ros.replay.critic import NumpyCritic
+from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
@@ -209,3 +210,35 @@ def test_every_figure_has_a_meaning_beside_it():
 
     shown = {name for name in FIGURES if not name.startswith(("error_by_guidance_",))}
     assert shown - {"distance_unguided"} == set(WHAT)
+
+
+def test_under_a_simulated_clock_that_clock_counts_not_the_time_of_receipt(tmp_path):
+    """As `ros2 bag record` writes what qgf_sim says: received today, stamped in simulated time."""
+    arm_bag(tmp_path / "bag", 40)
+    events = [
+        said._replace(at=said.at - START + 1000 * SECOND, stamp=said.stamp - START + 1000 * SECOND)
+        for said in BagEvents(tmp_path / "bag", ".", CONTRACT)
+    ]
+    simulated(tmp_path / "sim", events)
+    there = list(BagEvents(tmp_path / "sim", ".", CONTRACT))
+    assert [s.at for s in there] == [s.at for s in events]
+    found = figures(Plan((ARM,), (math.inf,)), tmp_path / "sim")
+    assert found["results"][0]["samples"] == 8 and means(found)["held"] == 0
+
+
+def simulated(path, events):
+    """A bag that was received at a tenth of the pace, with /clock before every message."""
+    writer = BagWriter(path, contract_sources(CONTRACT))
+    with writer as bag:
+        store, kind = bag._store, "rosgraph_msgs/msg/Clock"
+        clock = bag._writer.add_connection("/clock", kind, typestore=store)
+        for said in events:
+            receipt = START + 10 * (said.at - 1000 * SECOND)
+            now = store.types["builtin_interfaces/msg/Time"](*divmod(said.at, SECOND))
+            raw = store.serialize_cdr(store.types[kind](now), kind)
+            bag._writer.write(clock, receipt - 1, raw)
+            stamp = said.stamp if CONTRACT_STAMPED.get(said.name) else receipt
+            bag.write(said.name, stamp, receipt, said.values)
+
+
+CONTRACT_STAMPED = {n: s.stamp == "header" for n, s in contract_sources(CONTRACT).items()}
