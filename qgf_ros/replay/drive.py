@@ -13,20 +13,8 @@ from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.supervisor import State
 from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The node's parameters that a sample or a command depends on, at the node's defaults."""
-
-    seed: int = 0
-    num_candidates: int = 1
-    blend_steps: int = 0
-    limits_scale: float = 1.0
-    state_bound: float = 1.0
-    hold_if_frozen: bool = False
-    guards: Guards = UNGUARDED
+from qgf_ros.replay.settings import Settings
+from qgf_ros.sampler.base import Sampler
 
 
 class Row(NamedTuple):

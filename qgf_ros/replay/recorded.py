@@ -22,8 +22,8 @@ from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State, Supervisor
 from qgf_ros.policy import Policy
-from qgf_ros.replay.drive import Settings
 from qgf_ros.replay.events import CHUNK, STATUS, TICK, Said
+from qgf_ros.replay.settings import Settings
 from qgf_ros.sampler.base import Sampler
 
 LATE = 1_000_000_000  # ns by which what a tick saw may come behind the tick, in the recorder

@@ -19,11 +19,12 @@ from qgf_ros.bags import files
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.policy import Policy, load_policy
-from qgf_ros.replay.drive import Drive, Settings
+from qgf_ros.replay.drive import Drive
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Player, Segment
 from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
+from qgf_ros.replay.settings import Settings
 from qgf_ros.replay.tally import COMPARED, FIGURES, Interval, Resampled, Tally, interval
 from qgf_ros.sampler.base import Sampler, make_sampler
 

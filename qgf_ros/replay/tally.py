@@ -53,7 +53,7 @@ class Tally:
         self.refused.update(track.refused)
         seconds = np.array([row.sampled.inference_seconds for row in track.rows])
         np.add.at(self.latency, np.searchsorted(LATENCY_EDGES, seconds), 1)
-        self.slowest = max(self.slowest, seconds.max(initial=0.0))
+        self.slowest = max(self.slowest, float(seconds.max(initial=0.0)))
         for row in track.rows:
             self.guards.update(row.sampled.guards)
         self._fold()

@@ -32,14 +32,9 @@ class Replay(Options):
     """YAML file of what the figures must keep; where one does not, the exit code is 8."""
     rate: float = 0.0
     """Of bag time to real time; 0 is as fast as the machine goes. The figures are the same."""
-    seed: int = 0
-    """Of the noise, as the node's parameter."""
-    num_candidates: int = 1
-    """Per sample, as the node's parameter."""
-    blend_steps: int = 0
-    """As the node's parameter."""
-    limits_scale: float = 1.0
-    """As the node's parameter."""
+    params: Path | None = None
+    """The node's parameter file: its seed, candidates, guards, blending, limits. Defaults without
+    one. Of its beta and policy nothing is taken."""
     backend: str = "auto"
     """What runs the sampler, as the node's parameter."""
     workers: int = 2
@@ -47,8 +42,8 @@ class Replay(Options):
 
     def run(self) -> Mapping[str, Any]:
         from qgf_ros.policy import load_policy
-        from qgf_ros.replay.drive import Settings
         from qgf_ros.replay.run import Plan, document, replay
+        from qgf_ros.replay.settings import load_settings
         from qgf_ros.replay.show import show
         from qgf_ros.replay.tally import Interval
         from qgf_ros.replay.thresholds import judged, load_thresholds
@@ -57,9 +52,10 @@ class Replay(Options):
         self._check()
         began = time.monotonic()
         folders = tuple(find_policy(p) for p in (self.policy, self.against) if p)
-        betas = self.beta or (load_policy(folders[0]).description.beta.default, float("inf"))
+        policy = load_policy(folders[0])
+        betas = self.beta or (policy.description.beta.default, float("inf"))
         rules = load_thresholds(self.thresholds, betas) if self.thresholds else []
-        settings = Settings(self.seed, self.num_candidates, self.blend_steps, self.limits_scale)
+        settings = load_settings(self.params, policy)
         plan = Plan(folders, betas, settings, self.rate, self.backend)
         played = replay(plan, self.bags, self.workers, track)
         found = document(plan, played, began)
@@ -90,13 +86,7 @@ class Replay(Options):
     def _check(self) -> None:
         if not self.bags:
             raise UsageError("no bag was given; give one, or a folder of bags")
-        if not 0 <= self.rate <= 1000 or self.workers < 1 or not 1 <= self.num_candidates <= 64:
+        if not 0 <= self.rate <= 1000 or self.workers < 1:
             raise UsageError(
-                f"rate {self.rate:g}, workers {self.workers}, num_candidates {self.num_candidates}; "
-                "allowed: 0 to 1000, at least 1, 1 to 64"
-            )
-        if not 0 <= self.blend_steps <= 64 or not 0 < self.limits_scale <= 1 or self.seed < 0:
-            raise UsageError(
-                f"blend_steps {self.blend_steps}, limits_scale {self.limits_scale:g}, seed "
-                f"{self.seed}; allowed: 0 to 64, above 0 to 1, at least 0"
+                f"rate {self.rate:g}, workers {self.workers}; allowed: 0 to 1000, and at least 1"
             )

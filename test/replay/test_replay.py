@@ -23,6 +23,7 @@ from qgf_ros.policy import load_policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.run import Plan, document, replay
+from qgf_ros.replay.settings import Settings, load_settings
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
 from qgf_ros.sampler.base import make_sampler
@@ -131,10 +132,10 @@ def rules(folder, *rows):
 
 def test_thresholds_close_the_gate_with_code_8(bags, tmp_path):
     ask = {"bags": (bags / "bag_0",), "policy": str(ARM), "beta": (0.1, math.inf), "workers": 1}
-    good = rules(tmp_path, {"figure": "error", "max": 0.000001, "beta": 0.1})
+    good = rules(tmp_path, {"figure": "error", "max": 0.001, "beta": 0.1})
     kept = Replay(**ask, thresholds=good).run()["thresholds"]
     assert [(r["beta"], r["met"]) for r in kept] == [(0.1, True)]
-    bad = rules(tmp_path, {"figure": "held", "max": 0}, {"figure": "error", "max": 0.000001})
+    bad = rules(tmp_path, {"figure": "held", "max": 0}, {"figure": "error", "max": 0.001})
     with pytest.raises(CriterionNotMet, match="1 of 4 thresholds.* error = .* at beta inf") as lost:
         Replay(**ask, thresholds=bad).run()
     assert lost.value.code == 8 and lost.value.document["results"]
@@ -242,3 +243,28 @@ def simulated(path, events):
 
 
 CONTRACT_STAMPED = {n: s.stamp == "header" for n, s in contract_sources(CONTRACT).items()}
+
+
+def test_the_nodes_parameter_file_counts(bags, tmp_path):
+    def replayed(**parameters):
+        file = tmp_path / "node.yaml"
+        file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
+        settings = load_settings(file, load_policy(ARM))
+        return figures(Plan((ARM,), (0.03,), settings), bags / "bag_0")
+
+    plain = figures(Plan((ARM,), (0.03,)), bags / "bag_0")
+    assert load_settings(None, load_policy(ARM)) == Settings()
+    assert replayed(seed=0)["results"] == plain["results"] != replayed(seed=1)["results"]
+    capped = replayed(guidance={"ratio_cap": 0.01}, num_candidates=2)
+    assert capped["results"][0]["guards"] == {"ratio_cap": 6} and means(capped)["guarded"] == 1
+    slow = replayed(limits_scale=0.1)
+    assert means(slow)["limited"] > 0.5 and means(slow)["command_error"] > means(slow)["error"]
+    for bad, said in (
+        ({"sed": 1}, "unknown parameters sed"),
+        ({"seed": 0.5}, "of type int"),
+        ({"real_time_chunking": True}, "cannot repeat"),
+        ({"limits_scale": 2}, "allowed: 0.01 to 1"),
+        ({"guidance.ratio_cap": -1}, "negative"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            replayed(**bad)

@@ -10,8 +10,8 @@ import ros_harness as ros
 from qgf_recorder import write_bag
 from trajectory_msgs.msg import JointTrajectory
 
-from qgf_ros.replay.drive import Settings
 from qgf_ros.replay.run import Plan, document, replay
+from qgf_ros.replay.settings import Settings
 from qgf_ros.share import find_policy
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
