@@ -15,15 +15,14 @@ from qgf_ros.bags.sources import Decoder, bare, check_type, contract_sources
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.replay.node_messages import CLOCK, reader
 
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
-TICK, CHUNK, STATUS, CLOCK = "~/ticks", "~/chunk", "~/status", "/clock"  # no names of a contract
-OURS = {"qgf_ros/Tick": TICK, "qgf_ros/Status": STATUS, "rosgraph_msgs/Clock": CLOCK}
 
 
 class Said(NamedTuple):
-    """One message. `name` is the contract's for its source; or one of those above, and then
-    `values` is the message itself."""
+    """One message. `name` is the contract's for its source; or one of node_messages.py, and then
+    `values` is what is read there."""
 
     at: int  # ns on the control clock: when it could be known
     name: str
@@ -55,8 +54,7 @@ class BagEvents:
         now: int | None = None
         for receipt, name, stamp, values in self._in_order():
             if name == CLOCK:
-                said = values.clock.sec * 1_000_000_000 + values.clock.nanosec
-                now = said if said > 0 else None  # it has not begun
+                now = values if values > 0 else None
             elif not self._clocked:
                 yield Said(receipt, name, stamp, values)
             elif now is not None:
@@ -105,13 +103,10 @@ class BagEvents:
             if bare(source.topic) == topic:
                 check_type(self._bag.path, source, channel)
                 uses.append(self._taker(name))
-        ours = OURS.get(channel.short_type, "")
-        if topic.endswith("/chunk") and channel.short_type == "trajectory_msgs/JointTrajectory":
-            ours = CHUNK
-        if ours == CLOCK:
-            self._clocked = True
-        if ours:
-            uses.append(lambda msg, receipt: self._push(receipt, ours, 0, msg))
+        if (ours := reader(topic, channel.short_type)) is not None:
+            own, read = ours
+            self._clocked |= own == CLOCK
+            uses.append(lambda msg, receipt: self._push(receipt, own, 0, read(msg)))
         if not uses:
             return None
         try:

@@ -11,24 +11,24 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.chunk import Chunk
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State, Supervisor
 from qgf_ros.policy import Policy
-from qgf_ros.replay.events import CHUNK, STATUS, TICK, Said
+from qgf_ros.replay.events import Said
+from qgf_ros.replay.node_messages import CHUNK, STATUS, TICK, ShownChunk, Tick
 from qgf_ros.replay.settings import Settings
 from qgf_ros.sampler.base import Sampler
 
 LATE = 1_000_000_000  # ns by which what a tick saw may come behind the tick, in the recorder
 KEPT = 5_000_000_000  # ns for which messages are remembered beyond that
 SAME = 1e-6  # robot units: a command is the same
+DIFFERENCES = ("chunk_difference", "command_difference")  # what thresholds may be about
 
 
 @dataclass
@@ -103,9 +103,11 @@ class Recorded:
         self._seen: dict[str, deque[tuple[int, np.ndarray]]] = {
             o.name: deque() for o in policy.contract.observations
         }
-        self._ticks: deque[tuple[int, Any]] = deque()  # not yet followed: when heard, message
-        self._chunks: dict[int, np.ndarray] = {}  # recorded, by their begin
-        self._last: Any = None  # the tick before
+        self._ticks: deque[tuple[int, Tick]] = (
+            deque()
+        )  # not yet followed, with when they were heard
+        self._chunks: dict[int, ShownChunk] = {}  # recorded, by their begin
+        self._last: Tick | None = None  # the tick before
         self._stamps: tuple[int, ...] = ()
         self._whole = False  # this epoch was recorded from its beginning
         self._joined = False  # or else is followed from a chunk on
@@ -118,14 +120,11 @@ class Recorded:
                 self._remember(said)
                 yield said
             elif said.name == TICK:
-                if _sound(said.values):
-                    self._ticks.append((said.at, said.values))
+                self._ticks.append((said.at, said.values))
             elif said.name == CHUNK:
-                begin = _time(said.values.header.stamp)
-                if (actions := _actions(said.values, self._contract)) is not None:
-                    self._chunks[begin] = actions
+                self._chunks[said.values.begin] = said.values
             elif said.name == STATUS:
-                self.found.policies.add(said.values.policy_sha256)
+                self.found.policies.add(said.values)
             else:
                 yield said
             while self._ticks and said.at > self._ticks[0][0] + LATE:
@@ -139,53 +138,48 @@ class Recorded:
         while len(rows) > 1 and rows[1][0] < said.stamp - KEPT:
             rows.popleft()
 
-    def _follow(self, tick: Any) -> None:
+    def _follow(self, tick: Tick) -> None:
         """Does one recorded tick again."""
         last, self._last = self._last, tick
-        now = _time(tick.header.stamp)
         self.found.ticks += 1
-        state = State(tick.state)
-        begun = last is None or last.tick + 1 != tick.tick or last.epoch != tick.epoch
-        taken_up = int(tick.chunk) - (int(last.chunk) if last is not None else 0)
-        if last is None or last.tick + 1 != tick.tick:  # what was between is not known
-            self._whole, taken_up = state is not State.RUN, min(taken_up, 1)
-        elif last.epoch != tick.epoch:
-            self._whole = True
-        if state is State.RUN and begun:
+        run = tick.state is State.RUN
+        gap = last is None or last.number + 1 != tick.number  # what was between is not known
+        begun = gap or last is None or last.epoch != tick.epoch
+        taken_up = max(0, tick.chunk - (last.chunk if last else 0))
+        if begun:
+            self._whole, self._joined = not (gap and run), False
+        if run and begun:
             self._supervisor.state = State.WAITING
-        if state is State.RUN and not self._whole:
+        if run and not self._whole:
             self.found.joined += 1
-            if begun:
-                self._joined = False
-            if not self._joined and not (taken_up and now in self._chunks):
-                return
             if not self._joined:
+                if not (taken_up and tick.at in self._chunks):
+                    return
                 self._joined, self._supervisor.state = True, State.WAITING
-        self._supervisor.recorded, self._inference.due = state, max(taken_up, 0)
+        self._supervisor.recorded = tick.state
+        self._inference.due = min(taken_up, 1) if gap else taken_up
         self.core.tuning.beta = tick.beta
-        if tick.stamps:
-            self._push(tick, now)
-        else:
-            self.core.assembler.clear()
-        result = self.core.tick(now)
-        if state is State.RUN and result.reason is not None:
+        self._push(tick)
+        result = self.core.tick(tick.at)
+        if run and result.reason is not None:
             self.found.held[result.reason.code] += 1
-        if self._whole or state is not State.RUN:
+        if self._whole or not run:
             self._compare_command(tick, result.output.values)
         if result.sampled is not None:
             self._compare_chunk(result.sampled.chunk)
-        self._forget(now)
+        for begin in [begin for begin in self._chunks if begin < tick.at - KEPT]:
+            del self._chunks[begin]
 
-    def _push(self, tick: Any, now: int) -> None:
-        stamps = tuple(map(_time, tick.stamps))
-        if any(a < b for a, b in zip(stamps, self._stamps)):  # the clock went back
+    def _push(self, tick: Tick) -> None:
+        """Lets the core see what the node saw."""
+        stamps = tuple(tick.stamps.values())
+        if not stamps or any(a < b for a, b in zip(stamps, self._stamps)):  # the clock went back
             self.core.assembler.clear()
-        self._stamps = stamps
-        by_topic = dict(zip(tick.topics, stamps))
+        self._stamps = stamps or self._stamps
         for source in self._contract.observations:
-            values = self._values(source.name, by_topic.get(source.topic, 0))
-            if values is not None:
-                stamp = by_topic[source.topic]
+            stamp = tick.stamps.get(source.topic)
+            values = None if stamp is None else self._values(source.name, stamp)
+            if stamp is not None and values is not None:
                 self.core.assembler.push(source.name, stamp, stamp, values)
 
     def _values(self, name: str, stamp: int) -> np.ndarray | None:
@@ -199,61 +193,31 @@ class Recorded:
         self.found.inexact += 1
         return min(rows, key=lambda row: abs(row[0] - stamp))[1]
 
-    def _compare_command(self, tick: Any, values: np.ndarray | None) -> None:
-        recorded = dict(zip(tick.names, tick.values))
-        if not recorded and values is None:
+    def _compare_command(self, tick: Tick, values: np.ndarray | None) -> None:
+        if not tick.sent and values is None:
             return
-        self.found.commands += 1
-        difference = float("inf")
-        if values is not None and set(recorded) == set(self._contract.action_names):
-            wanted = np.array([recorded[name] for name in self._contract.action_names])
+        names, difference = self._contract.action_names, float("inf")
+        if values is not None and set(tick.sent) == set(names):
+            wanted = np.array([tick.sent[name] for name in names])
             difference = float(np.abs(values - wanted).max())
+        self.found.commands += 1
         self.found.commands_same += difference <= SAME
         self.found.command_difference = _larger(self.found.command_difference, difference)
 
     def _compare_chunk(self, chunk: Chunk) -> None:
-        recorded = self._chunks.get(chunk.start)
-        if recorded is None or recorded.shape != chunk.actions.shape:
+        shown, names = self._chunks.get(chunk.start), self._contract.action_names
+        if (
+            shown is None
+            or not set(names) <= set(shown.names)
+            or len(shown.actions) != len(chunk.actions)
+        ):
             self.found.chunks_not_compared += 1
             return
+        recorded = shown.actions[:, [shown.names.index(name) for name in names]]
         difference = float(np.abs(recorded - chunk.actions).max())
         self.found.chunks += 1
         self.found.chunks_same += difference == 0
         self.found.chunk_difference = _larger(self.found.chunk_difference, difference)
-
-    def _forget(self, now: int) -> None:
-        for begin in [begin for begin in self._chunks if begin < now - KEPT]:
-            del self._chunks[begin]
-
-
-def _sound(tick: Any) -> bool:
-    """Whether a message is a tick: a bag may hold anything."""
-    states = (State.WAITING, State.READY, State.RUN, State.HOLD, State.FAULT)
-    lists = (len(tick.stamps), len(tick.values))
-    return (
-        tick.state in states
-        and lists[0] in (0, len(tick.topics))
-        and lists[1] in (0, len(tick.names))
-        and tick.header.stamp.sec > 0
-    )
-
-
-def _time(stamp: Any) -> int:
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def _actions(message: Any, contract: Contract) -> np.ndarray | None:
-    """(H, A) of ~/chunk, by name; None where it is another's."""
-    names = list(message.joint_names)
-    if not set(contract.action_names) <= set(names):
-        return None
-    order = [names.index(name) for name in contract.action_names]
-    rows = np.full((len(message.points), len(names)), np.nan)
-    for row, point in zip(rows, message.points):
-        for values in (point.positions, point.velocities):
-            if len(values) == len(names):
-                row[:] = np.where(np.isnan(values), row, values)
-    return rows[:, order]
 
 
 def _larger(a: float, b: float) -> float:

@@ -37,6 +37,8 @@ WHAT = {
 def show(document: Mapping[str, Any]) -> None:
     """Everything of the document that a person compares."""
     names = [p["name"] for p in document["policies"]]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({i})" for i, name in enumerate(names, 1)]
     results = document["results"]
     say(
         f"{document['bag_seconds']:.1f} s of bags, {document['episodes'] or 'no marked'} episodes, "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qgf_ros.errors import UsageError
+from qgf_ros.replay.recorded import DIFFERENCES
 from qgf_ros.replay.tally import FIGURES, Interval
 from qgf_ros.strict_yaml import build, load_yaml
 
@@ -25,8 +26,9 @@ class Threshold:
     beta: float | None = None
 
     def __post_init__(self) -> None:
-        if self.figure not in FIGURES:
-            raise ValueError(f"figure is {self.figure!r}; known: {', '.join(FIGURES)}")
+        known = (*FIGURES, *DIFFERENCES)
+        if self.figure not in known:
+            raise ValueError(f"figure is {self.figure!r}; known: {', '.join(known)}")
         if not self.min <= self.max or (self.min, self.max) == (-math.inf, math.inf):
             raise ValueError(f"{self.figure}: give min, max, or both, with min <= max")
 

@@ -42,6 +42,7 @@ class Replay(Options):
 
     def run(self) -> Mapping[str, Any]:
         from qgf_ros.policy import load_policy
+        from qgf_ros.replay.recorded import DIFFERENCES
         from qgf_ros.replay.run import Plan, document, replay
         from qgf_ros.replay.settings import load_settings
         from qgf_ros.replay.show import show
@@ -59,8 +60,10 @@ class Replay(Options):
         plan = Plan(folders, betas, settings, self.rate, self.backend)
         played = replay(plan, self.bags, self.workers, track)
         found = document(plan, played, began)
+        nan = float("nan")
+        again = {n: Interval(getattr(played.sameness, n), nan, nan) for n in DIFFERENCES}
         figures = {
-            r["beta"]: {name: Interval(**f) for name, f in r["figures"].items()}
+            r["beta"]: {name: Interval(**f) for name, f in r["figures"].items()} | again
             for r in found["results"][: len(betas)]
         }
         if rules:
