@@ -3,6 +3,7 @@ could not do is counted and in no figure; and the gate of a CI closes."""
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from qgf_ros.errors import (
     PolicyRefused,
     UsageError,
 )
+from qgf_ros.messages import SchemaError
 from qgf_ros.policy import load_policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.events import BagEvents
+from qgf_ros.replay.node_messages import read_tick
 from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.settings import Settings, load_settings
 from qgf_ros.replay.tally import FIGURES
@@ -268,3 +271,34 @@ def test_the_nodes_parameter_file_counts(bags, tmp_path):
     ):
         with pytest.raises(UsageError, match=said):
             replayed(**bad)
+
+
+STAMP = SimpleNamespace(sec=5, nanosec=0)
+TICK = {
+    "header": SimpleNamespace(stamp=STAMP), "tick": 1, "state": 4, "epoch": 1, "beta": 0.1, "chunk": 1,
+    "topics": ["a", "b"], "stamps": [STAMP, STAMP], "names": ["arm.a"], "values": [0.5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": 99},
+        {"state": 7},
+        {"stamps": [STAMP]},
+        {"values": [0.5, 0.5]},
+        {"header": SimpleNamespace(stamp=SimpleNamespace(sec=-1, nanosec=0))},
+        {"names": ["x"] * 5000, "values": [0.0] * 5000},
+    ],
+)
+def test_what_only_calls_itself_a_tick_is_none(wrong):
+    sound = read_tick(SimpleNamespace(**TICK))
+    assert sound.stamps == {"a": 5 * SECOND, "b": 5 * SECOND} and sound.sent == {"arm.a": 0.5}
+    with pytest.raises(SchemaError):
+        read_tick(SimpleNamespace(**TICK | wrong))
+
+
+def test_a_bag_without_ticks_meets_no_threshold_on_them(bags, tmp_path):
+    rule = rules(tmp_path, {"figure": "command_difference", "max": 1})
+    with pytest.raises(CriterionNotMet, match="command_difference = nan"):
+        Replay(bags=(bags / "bag_0",), policy=str(ARM), beta=(0.1,), thresholds=rule).run()

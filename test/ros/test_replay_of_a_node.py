@@ -10,8 +10,14 @@ import ros_harness as ros
 from qgf_recorder import write_bag
 from trajectory_msgs.msg import JointTrajectory
 
+from qgf_ros.control.supervisor import State
+from qgf_ros.policy import load_policy
+from qgf_ros.replay.events import BagEvents
+from qgf_ros.replay.node_messages import TICK
+from qgf_ros.replay.recorded import Recorded
 from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.settings import Settings
+from qgf_ros.sampler.base import make_sampler
 from qgf_ros.share import find_policy
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
@@ -72,3 +78,18 @@ def test_chunks_and_commands_of_the_node_are_the_same_in_replay(domain, tmp_path
     # What makes it so is the seed and the observations, not luck.
     other = replay(Plan((ARM,), (0.05,), Settings(seed=6)), [bag]).sameness
     assert other.chunks == found.chunks and other.chunks_same == 0
+    joins_in_the_middle(bag)
+
+
+def joins_in_the_middle(bag):
+    """Who began to record in RUN has chunks to compare at once, and commands from the next RUN on."""
+    policy = load_policy(ARM)
+    events = list(BagEvents(bag, ".", policy.contract))
+    running = [e.at for e in events if e.name == TICK and e.values.state is State.RUN]
+    late = [e for e in events if e.at > running[2]]
+    again = Recorded(policy, make_sampler(policy, device="cpu"), Settings(seed=5))
+    list(again.watch(late))
+    print(again.found)
+    assert again.found.joined >= 5
+    assert 0 < again.found.chunks == again.found.chunks_same
+    assert 0 < again.found.commands == again.found.commands_same
