@@ -7,6 +7,7 @@ import numpy as np
 from qgf_ros.policy import Policy, parse_aggregation
 
 LAYER_NORM_EPS = 1e-6
+SQRT_2_PI = np.float32(np.sqrt(2 / np.pi))
 
 
 class NumpyCritic:
@@ -35,7 +36,7 @@ class NumpyCritic:
                 centred = x - x.mean(axis=-1, keepdims=True)
                 variance = np.square(centred).mean(axis=-1, keepdims=True)
                 x = centred / np.sqrt(variance + LAYER_NORM_EPS) * scale + shift
-                x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+                x *= 0.5 + 0.5 * np.tanh(SQRT_2_PI * (x + 0.044715 * x * x * x))
         q = x[..., 0].astype(np.float64)
         if self._sigmoid:
             q = 1 / (1 + np.exp(-q))
