@@ -74,6 +74,10 @@ class _Timed(InlineInference):
 
     due = 0  # answers that were taken up in this tick
 
+    def forget(self) -> None:
+        """What was asked before is of no use."""
+        self._result = None
+
     def poll(self, timeout: float) -> Result | None:
         if self.due == 0:
             return None
@@ -150,6 +154,7 @@ class Recorded:
             self._whole, self._joined = not (gap and run), False
         if run and begun:
             self._supervisor.state = State.WAITING
+            self._inference.forget()
         if run and not self._whole:
             self.found.joined += 1
             if not self._joined:
@@ -157,7 +162,8 @@ class Recorded:
                     return
                 self._joined, self._supervisor.state = True, State.WAITING
         self._supervisor.recorded = tick.state
-        self._inference.due = min(taken_up, 1) if gap else taken_up
+        # Outside of RUN an answer is a sign of life, and never taken up.
+        self._inference.due = 1 if not run else min(taken_up, 1) if gap else taken_up
         self.core.tuning.beta = tick.beta
         self._push(tick)
         result = self.core.tick(tick.at)

