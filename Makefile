@@ -1,5 +1,6 @@
 # make demo    the whole path on the simulated arm, over real ROS 2
 # make test    every test once, at reduced counts; at most 15 minutes on 2 cores
+# make native-check   the native sampler in C++: sanitizers, random shapes, aarch64 under emulation
 # make test-long   the same tests at full counts, in the background, resumable
 # Each sets up what it needs: .venv, pinned wheels, the colcon build. Where ROS 2 is sourced already,
 # that one is used instead of the wheels. A second run does not install again.
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 EXTRAS := train,sim,onnx,dev$(if $(ROS_DISTRO),,,ros,build)
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 STAMP := $(VENV)/installed
-SOURCES := $(shell git ls-files -co --exclude-standard qgf_ros training msg srv launch config cmake CMakeLists.txt setup.py package.xml)
+SOURCES := $(shell git ls-files -co --exclude-standard qgf_ros training src msg srv launch config cmake CMakeLists.txt setup.py package.xml)
 RUN := source ./env.sh &&
 
-.PHONY: build demo test test-long lint clean
+.PHONY: build demo test native-check test-long lint clean
 
 build: install/.built
 
@@ -24,6 +25,9 @@ demo: install/.built
 
 test: install/.built
 	$(RUN) pytest -n 2 --dist loadgroup test
+
+native-check: install/.built
+	$(RUN) test/native/run.sh
 
 test-long: install/.built
 	@mkdir -p bench/results

@@ -1,8 +1,10 @@
 """pip side of the package. `colcon build` uses CMakeLists.txt; pip calls the same CMake when a
-ROS 2 is there, so that both give the same files, compiled messages and executables included."""
+ROS 2 is there, so that both give the same files, compiled messages and executables included.
+Without one it builds the native sampler alone, where there is a compiler."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -40,32 +42,57 @@ def ros_prefixes() -> list[str]:
     return [p for p in [*sourced, sys.prefix] if (Path(p or "/none") / "share/rclpy").is_dir()]
 
 
-class BuildWithMessages(build_py):
-    """Compiles the messages with CMake where a ROS 2 is found; says so where none is."""
+def has_compiler() -> bool:
+    """Whether the native sampler can be built. CMake is no build requirement from PyPI: there is
+    no compiler there, a robot has no network, and the ROS build must not see a second CMake."""
+    compilers = [os.environ.get("CXX", "").split(" ")[0] or "c++", "g++", "clang++"]
+    return bool(shutil.which("cmake") and any(map(shutil.which, compilers)))
+
+
+class BuildWithCMake(build_py):
+    """Compiles messages and native sampler with CMake; says so where something is left out."""
 
     def run(self):
         super().run()
         prefixes = ros_prefixes()
-        if not prefixes or self.editable_mode:
-            self.warn("no ROS 2 found: installing without messages and node (training still works)")
+        build = Path(self.get_finalized_command("build").build_temp).resolve()
+        if prefixes and not self.editable_mode:
+            python = f"-DPython3_EXECUTABLE={sys.executable}"
+            self._collect(self._cmake(HERE, build / "cmake", prefixes, python))
             return
-        build = Path(self.get_finalized_command("build").build_temp).resolve() / "cmake"
+        if prefixes:
+            self.warn("an editable install has no messages and no node; for these: colcon build")
+        else:
+            self.warn("no ROS 2 found: installing without messages and node (training still works)")
+        self._sampler(build / "sampler")
+
+    def _cmake(self, source: Path, build: Path, prefixes: list[str], *defines: str) -> Path:
+        """Builds and installs; returns where. Raises CalledProcessError."""
         stage = build / "stage"
         # pip's isolated build hides the environment's own packages behind PYTHONPATH.
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         env["AMENT_PREFIX_PATH"] = env["CMAKE_PREFIX_PATH"] = os.pathsep.join(prefixes)
         run = lambda *args: subprocess.run(["cmake", *map(str, args)], env=env, check=True)  # noqa: E731
-        run(
-            "-S",
-            HERE,
-            "-B",
-            build,
-            f"-DCMAKE_INSTALL_PREFIX={stage}",
-            f"-DPython3_EXECUTABLE={sys.executable}",
-        )
+        run("-S", source, "-B", build, f"-DCMAKE_INSTALL_PREFIX={stage}", *defines)
         run("--build", build, "--parallel", os.cpu_count() or 1)
         run("--install", build)
-        self._collect(stage)
+        return stage
+
+    def _sampler(self, build: Path):
+        """The native sampler by itself, beside its binding: in the wheel, or, as for any extension
+        of an editable install, in the source tree."""
+        why = "" if has_compiler() else "no cmake or no C++ compiler found"
+        try:
+            if not why:
+                stage = self._cmake(HERE / "src", build, [])
+                root = HERE if self.editable_mode else Path(self.build_lib)
+                for library in stage.glob("*.so"):
+                    self.copy_file(str(library), str(root / "qgf_ros" / "sampler" / library.name))
+                    return
+                why = "this compiler does not do"
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = str(error)
+        self.warn(f"installing without the native sampler ({why}): onnxruntime takes its place")
 
     def _collect(self, stage: Path):
         """Python files go to the wheel's library, all else below the environment's prefix."""
@@ -105,7 +132,7 @@ class Requirements(Command):
 
 class MaybeBinary(Distribution):
     def has_ext_modules(self):
-        return bool(ros_prefixes())
+        return bool(ros_prefixes()) or has_compiler()
 
 
 def share(*folders: str):
@@ -193,6 +220,6 @@ setup(
         ("share/qgf_ros", ["package.xml"]),
         *share("launch", "config"),
     ],
-    cmdclass={"build_py": BuildWithMessages, "requirements": Requirements},
+    cmdclass={"build_py": BuildWithCMake, "requirements": Requirements},
     distclass=MaybeBinary,
 )

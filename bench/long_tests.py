@@ -35,6 +35,7 @@ def main() -> int:
     ]
     finished = {row["file"] for row in done}
     files = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test").rglob("test_*.py"))]
+    files.append("test/native/run.sh")
     RESULTS.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file in finished:
@@ -65,7 +66,8 @@ def main() -> int:
 def _run(file: str) -> dict[str, Any]:
     began = time.monotonic()
     env = os.environ | {"QGF_TEST_SCALE": SCALE}
-    command = [sys.executable, "-m", "pytest", "-q", file]
+    runner = ["bash"] if file.endswith(".sh") else [sys.executable, "-m", "pytest", "-q"]
+    command = [*runner, file]
     out = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     lines = [line for line in out.stdout.splitlines() if line.strip()]
     if out.returncode not in (0, 5):

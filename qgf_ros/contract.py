@@ -16,6 +16,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -540,7 +541,7 @@ class Contract:
         """SHA-256 of the content, independent of comments and layout."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    @property
+    @cached_property
     def observation_names(self) -> tuple[str, ...]:
         """Names of the O numbers of the observation vector, in order."""
         return tuple(f"{o.name}.{label}" for o in self.observations for label in o.feature_labels)
@@ -552,7 +553,7 @@ class Contract:
         stems = [f"{o.name}.{stem}" for o in self.observations for stem in o.stems]
         return np.unique(stems, return_inverse=True)[1]
 
-    @property
+    @cached_property
     def action_names(self) -> tuple[str, ...]:
         """Names of the A numbers of one action, in order: "<action>.<joint>"."""
         return tuple(f"{a.name}.{n}" for a in self.actions for n in a.labels_of_joints)

@@ -167,12 +167,17 @@ class Support:
 
 @dataclass(frozen=True)
 class Export:
-    """Result of the parity check of sampler.onnx against the reference, see `training.export`."""
+    """How the samplers of this policy differ from the reference, see `training.export`. None: not
+    measured, the native sampler was not there."""
 
-    largest_error: float  # of normalised action / (1e-5 * (1 + w)); 1 is the tolerance
+    largest_error: (
+        float  # sampler.onnx: of normalised action / (1e-5 * (1 + w)); 1 is the tolerance
+    )
     samples: int
     ties_left_out: int
     onnxruntime: str
+    native_error: float | None = None  # the native sampler, as largest_error
+    half_error: float | None = None  # float16 weights: of normalised action, see `training.half`
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
 // The C interface: nothing gets past it that the sampler could not take.
-#include "qgf_sampler.h"
-
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -8,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "qgf_sampler.h"
 #include "sampler.h"
 
 struct qgf_sampler {
@@ -42,10 +41,11 @@ const std::vector<const Kernels *> &instruction_sets() {
 
 // What is wrong with the sizes, "" where nothing is.
 std::string wrong(const qgf_shape &s) {
-  const auto number = [](const char *name, int32_t value, int32_t least, int32_t most) -> std::string {
+  const auto number = [](const char *name, int32_t value, int32_t least,
+                         int32_t most) -> std::string {
     if (value >= least && value <= most) return "";
-    return std::string(name) + " is " + std::to_string(value) + "; allowed: " + std::to_string(least) +
-           " to " + std::to_string(most);
+    return std::string(name) + " is " + std::to_string(value) +
+           "; allowed: " + std::to_string(least) + " to " + std::to_string(most);
   };
   for (const std::string &text :
        {number("the size of an observation", s.obs, 1, QGF_MAX_WIDTH),
@@ -62,7 +62,8 @@ std::string wrong(const qgf_shape &s) {
     return "the number of standard deviations must be finite and at least 0";
   if (!s.velocity_width || !s.critic_width) return "the widths are missing";
   int64_t parameters = 0;
-  const auto count = [&](const int32_t *widths, int layers, int64_t in, int64_t times) -> std::string {
+  const auto count = [&](const int32_t *widths, int layers, int64_t in,
+                         int64_t times) -> std::string {
     for (int l = 0; l < layers; l++) {
       const std::string text = number("the width of a hidden layer", widths[l], 1, QGF_MAX_WIDTH);
       if (!text.empty()) return text;
@@ -71,8 +72,10 @@ std::string wrong(const qgf_shape &s) {
     }
     return "";
   };
-  std::string text = count(s.velocity_width, s.velocity_layers, int64_t{s.obs} + s.action + s.time_features, 1);
-  if (text.empty()) text = count(s.critic_width, s.critic_layers, int64_t{s.obs} + s.action, s.members);
+  std::string text =
+      count(s.velocity_width, s.velocity_layers, int64_t{s.obs} + s.action + s.time_features, 1);
+  if (text.empty())
+    text = count(s.critic_width, s.critic_layers, int64_t{s.obs} + s.action, s.members);
   if (!text.empty()) return text;
   parameters += int64_t{s.velocity_width[s.velocity_layers - 1] + 1} * s.action;
   if (parameters > QGF_MAX_PARAMETERS)
@@ -82,15 +85,19 @@ std::string wrong(const qgf_shape &s) {
 }
 
 std::string missing(const qgf_shape &s, const qgf_layer *velocity, const qgf_layer *critic) {
-  const auto check = [](const char *name, const qgf_layer *layers, int linear, int normed) -> std::string {
+  const auto check = [](const char *name, const qgf_layer *layers, int linear,
+                        int normed) -> std::string {
     for (int l = 0; l < linear; l++) {
-      const bool norm = layers[l].scale && layers[l].shift, none = !layers[l].scale && !layers[l].shift;
+      const bool norm = layers[l].scale && layers[l].shift,
+                 none = !layers[l].scale && !layers[l].shift;
       if (!layers[l].weight || !layers[l].bias || !(l < normed ? norm : none))
-        return "layer " + std::to_string(l) + " of the " + name + " lacks an array, or has one too many";
+        return "layer " + std::to_string(l) + " of the " + name +
+               " lacks an array, or has one too many";
     }
     return "";
   };
-  const std::string text = check("velocity", velocity, s.velocity_layers + 1, s.velocity_layers - 1);
+  const std::string text =
+      check("velocity", velocity, s.velocity_layers + 1, s.velocity_layers - 1);
   return text.empty() ? check("critic", critic, s.critic_layers + 1, s.critic_layers) : text;
 }
 
@@ -101,7 +108,8 @@ int32_t qgf_abi(void) { return QGF_ABI; }
 const char *qgf_isas(void) {
   static const std::string names = [] {
     std::string text;
-    for (const Kernels *set : instruction_sets()) text += (text.empty() ? "" : ",") + std::string(set->name);
+    for (const Kernels *set : instruction_sets())
+      text += (text.empty() ? "" : ",") + std::string(set->name);
     return text;
   }();
   return names.c_str();
@@ -115,13 +123,17 @@ qgf_sampler *qgf_create(const qgf_shape *shape, const qgf_layer *velocity, const
     if (!shape || !velocity || !critic || !times)
       text = "an argument is missing";
     else if (shape->abi != QGF_ABI)
-      text = "interface " + std::to_string(shape->abi) + " is asked for, this is " + std::to_string(QGF_ABI);
+      text = "interface " + std::to_string(shape->abi) + " is asked for, this is " +
+             std::to_string(QGF_ABI);
     else if (text = wrong(*shape); text.empty())
       text = missing(*shape, velocity, critic);
     if (text.empty()) {
       for (const Kernels *set : instruction_sets())
-        if (!kernels && (!shape->isa || !*shape->isa || std::string(set->name) == shape->isa)) kernels = set;
-      if (!kernels) text = std::string("no instruction set ") + shape->isa + "; this processor has " + qgf_isas();
+        if (!kernels && (!shape->isa || !*shape->isa || std::string(set->name) == shape->isa))
+          kernels = set;
+      if (!kernels)
+        text =
+            std::string("no instruction set ") + shape->isa + "; this processor has " + qgf_isas();
     }
     if (text.empty()) {
       std::unique_ptr<qgf::Networks> networks(
@@ -152,7 +164,9 @@ int32_t qgf_sample(qgf_sampler *sampler, const qgf_request *request, const qgf_r
   return 0;
 }
 
-const char *qgf_isa(const qgf_sampler *sampler) { return sampler->sampler.networks().kernels->name; }
+const char *qgf_isa(const qgf_sampler *sampler) {
+  return sampler->sampler.networks().kernels->name;
+}
 
 size_t qgf_weight_bytes(const qgf_sampler *sampler) {
   return static_cast<size_t>(sampler->sampler.networks().bytes());

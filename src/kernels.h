@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// A function that is always compiled into its caller.
+#define QGF_OP static inline __attribute__((always_inline))
+
 namespace qgf {
 
 // Rows of every buffer begin at a multiple of so many floats, and are filled up with zeros.
@@ -17,9 +20,9 @@ constexpr int kAlign = 16;
 constexpr int kPanel = 8;
 
 // Weights (in, out), stored once for both directions: panels of kPanel vectors of columns, side by
-// side, each (in, columns) and contiguous, `in` filled up with zero rows to a multiple of kAlign and
-// the last panel's columns with zeros to whole vectors. The forward pass adds up rows, the reverse
-// pass takes dot products with them.
+// side, each (in, columns) and contiguous, `in` filled up with zero rows to a multiple of kAlign
+// and the last panel's columns with zeros to whole vectors. The forward pass adds up rows, the
+// reverse pass takes dot products with them.
 struct Matrix {
   void *data;
   int in, out;
@@ -33,8 +36,8 @@ struct Rows {
 
 // What the reverse pass of a hidden layer needs of its forward pass, for one row.
 struct Tape {
-  float *unit;        // (W,) normalised, before scale and shift
-  float *slope;       // (W,) of GELU, times the scale
+  float *unit;   // (W,) normalised, before scale and shift
+  float *slope;  // (W,) of GELU, times the scale
   float inverse_std;
 };
 
@@ -53,6 +56,7 @@ struct Kernels {
   float (*dot)(int width, const float *a, const float *b);
 };
 
-extern const Kernels kGeneric, kAvx2, kAvx512, kNeon;  // those of this build: see `instruction_sets`
+extern const Kernels kGeneric, kAvx2, kAvx512,
+    kNeon;  // those of this build: see `instruction_sets`
 
 }  // namespace qgf

@@ -7,57 +7,55 @@
 
 namespace {
 
-using qgf::kPanel;
 using qgf::Kernels;
+using qgf::kPanel;
 using qgf::Matrix;
 using qgf::Rows;
 using qgf::Tape;
 
-#define QGF_INLINE inline __attribute__((always_inline))
-#define QGF_UNROLL _Pragma("GCC unroll 64")
+// Written out by the compiler, so that arrays of vectors become registers.
+#define QGF_FOR(i, n) _Pragma("GCC unroll 64") for (int i = 0; i < n; i++)
 
 constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
 struct Float32 {
   using Type = float;
-  static QGF_INLINE V get(const float *p) { return load(p); }
+  QGF_OP V get(const float *p) { return load(p); }
 };
 struct Float16 {
   using Type = uint16_t;
-  static QGF_INLINE V get(const uint16_t *p) { return load_half(p); }
+  QGF_OP V get(const uint16_t *p) { return load_half(p); }
 };
 
-// Weights are read once each, in the order in which they lie, and more of them than the nearest cache
-// holds: asking for them early is worth 8 to 15 % where there are few rows.
+// Weights are read once each, in the order in which they lie, and more of them than the nearest
+// cache holds: asking for them early is worth 8 to 15 % where there are few rows.
 constexpr int kAhead = 4096;  // bytes; it may end beyond the weights, where a prefetch does nothing
 
 template <class W, int Count>
-QGF_INLINE void prefetch(const typename W::Type *w) {
+QGF_OP void prefetch(const typename W::Type *w) {
   const char *at = reinterpret_cast<const char *>(w) + kAhead;
-  QGF_UNROLL for (int i = 0; i < Count * static_cast<int>(sizeof *w); i += 64) __builtin_prefetch(at + i);
+  QGF_FOR(i, Count * static_cast<int>(sizeof *w) / 64) __builtin_prefetch(at + 64 * i);
 }
 
 // R rows by C vectors of columns, from column `at` of a panel of `columns` columns on. Each sum is
 // taken in the order of the inputs, whatever R and C are: a row's result is the same to the bit
 // however many rows there are.
 template <class W, int R, int C>
-QGF_INLINE void tile(const typename W::Type *w, int columns, int in, Rows x, Rows start, Rows y) {
+QGF_OP void tile(const typename W::Type *w, int columns, int in, Rows x, Rows start, Rows y) {
   V sum[R][C];
-  QGF_UNROLL for (int r = 0; r < R; r++)
-    QGF_UNROLL for (int c = 0; c < C; c++)
-      sum[r][c] = load(start.data + r * start.stride + c * kLanes);
+  QGF_FOR(r, R)
+    QGF_FOR(c, C) sum[r][c] = load(start.data + r * start.stride + c * kLanes);
   for (int i = 0; i < in; i++, w += columns) {
     if constexpr (R <= 2) prefetch<W, C * kLanes>(w);
     V seen[R];
-    QGF_UNROLL for (int r = 0; r < R; r++) seen[r] = splat(x.data[r * x.stride + i]);
-    QGF_UNROLL for (int c = 0; c < C; c++) {
+    QGF_FOR(r, R) seen[r] = splat(x.data[r * x.stride + i]);
+    QGF_FOR(c, C) {
       const V weight = W::get(w + c * kLanes);
-      QGF_UNROLL for (int r = 0; r < R; r++) sum[r][c] = fma(weight, seen[r], sum[r][c]);
+      QGF_FOR(r, R) sum[r][c] = fma(weight, seen[r], sum[r][c]);
     }
   }
-  QGF_UNROLL for (int r = 0; r < R; r++)
-    QGF_UNROLL for (int c = 0; c < C; c++)
-      store(y.data + r * y.stride + c * kLanes, sum[r][c]);
+  QGF_FOR(r, R)
+    QGF_FOR(c, C) store(y.data + r * y.stride + c * kLanes, sum[r][c]);
 }
 
 // R rows by all columns of a panel, C vectors at a time.
@@ -75,6 +73,16 @@ void sweep(const typename W::Type *w, int vectors, int in, Rows x, Rows start, R
     tile<W, R, 1>(w + v * kLanes, columns, in, x, shifted(start), shifted(y));
 }
 
+// As many rows as there are, at most Most; -> how many.
+template <class W, int Most, int C>
+int sweep_up_to(int rows, const typename W::Type *w, int vectors, int in, Rows x, Rows start,
+                Rows y) {
+  if constexpr (Most > 1)
+    if (rows < Most) return sweep_up_to<W, Most - 1, C>(rows, w, vectors, in, x, start, y);
+  sweep<W, Most, C>(w, vectors, in, x, start, y);
+  return Most;
+}
+
 Rows from(Rows rows, int row) { return {rows.data + row * rows.stride, rows.stride}; }
 
 template <class W>
@@ -87,19 +95,11 @@ void forward(const Matrix &m, int rows, Rows x, Rows start, Rows y) {
     int r = 0;
     // Few rows: a panel in one go, each weight once. More: fewer columns, so that more rows share
     // what was loaded.
-    for (; rows - r > kRows; r += kMoreRows < rows - r ? kMoreRows : rows - r) switch (rows - r) {
-#define QGF_CASE(n) \
-  case n: sweep<W, (n < kMoreRows ? n : kMoreRows), kFewer>(w, now, m.in, from(x, r), from(s, r), from(to, r)); break;
-        QGF_CASE(2) QGF_CASE(3) QGF_CASE(4) QGF_CASE(5)
-        default: sweep<W, kMoreRows, kFewer>(w, now, m.in, from(x, r), from(s, r), from(to, r));
-#undef QGF_CASE
-      }
-    switch (rows - r) {
-      case 0: break;
-      case 1: sweep<W, 1, kPanel>(w, now, m.in, from(x, r), from(s, r), from(to, r)); break;
-      case 2: sweep<W, (kRows < 2 ? kRows : 2), kPanel>(w, now, m.in, from(x, r), from(s, r), from(to, r)); break;
-      default: sweep<W, (kRows < 3 ? kRows : 3), kPanel>(w, now, m.in, from(x, r), from(s, r), from(to, r));
-    }
+    while (rows - r > kRows)
+      r += sweep_up_to<W, kMoreRows, kFewer>(rows - r, w, now, m.in, from(x, r), from(s, r),
+                                             from(to, r));
+    if (r < rows)
+      sweep_up_to<W, kRows, kPanel>(rows - r, w, now, m.in, from(x, r), from(s, r), from(to, r));
     w += static_cast<ptrdiff_t>(padded(m.in, qgf::kAlign)) * now * kLanes;
   }
 }
@@ -113,15 +113,10 @@ void dots(const typename W::Type *w, int vectors, int in, int rows, Rows g, Rows
       const float *from = g.data + r * g.stride;
       if (C && r == 0) prefetch<W, kPanel * C * kLanes>(w);
       V sum[kPanel];
-      {
-        const V other = load(from);
-        QGF_UNROLL for (int j = 0; j < kPanel; j++)
-          sum[j] = mul(W::get(w + j * count * kLanes), other);
-      }
-      QGF_UNROLL for (int c = 1; c < count; c++) {
+      QGF_FOR(j, kPanel) sum[j] = splat(0.0f);
+      QGF_FOR(c, count) {
         const V other = load(from + c * kLanes);
-        QGF_UNROLL for (int j = 0; j < kPanel; j++)
-          sum[j] = fma(W::get(w + (j * count + c) * kLanes), other, sum[j]);
+        QGF_FOR(j, kPanel) sum[j] = fma(W::get(w + (j * count + c) * kLanes), other, sum[j]);
       }
       float *to = y.data + r * y.stride + i;
       sum_each(sum, to, !first);
@@ -145,7 +140,7 @@ void backward(const Matrix &m, int rows, Rows g, Rows y) {
 }
 
 // e^x within 2 units in the last place; x is taken into [-87, 88]. Coefficients: Cephes' expf.
-QGF_INLINE V exponential(V x) {
+QGF_OP V exponential(V x) {
   x = low(splat(88.0f), high(splat(-87.0f), x));
   const V n = round(mul(x, splat(1.44269504088896341f)));
   V r = fma(n, splat(-0.693359375f), x);
@@ -165,14 +160,14 @@ constexpr float kGeluA = 1.5957691216057308f;   // 2 sqrt(2 / pi)
 constexpr float kGeluB = 0.07135481627159999f;  // 0.044715 A
 constexpr float kEpsilon = 1e-6f;               // of the layer norm
 
-QGF_INLINE V sigmoid_of(V x, V x2) {
+QGF_OP V sigmoid_of(V x, V x2) {
   const V z = mul(x, fma(x2, splat(kGeluB), splat(kGeluA)));
   const V one = splat(1.0f);
   return div(one, add(one, exponential(sub(splat(0.0f), z))));
 }
 
 template <bool Norm, bool Keep>
-QGF_INLINE void hidden_row(int width, const float *scale, const float *shift, float *x, Tape *tape) {
+QGF_OP void hidden_row(int width, const float *scale, const float *shift, float *x, Tape *tape) {
   const int vectors = padded(width, kLanes) / kLanes;
   V mean = splat(0.0f), inverse = splat(1.0f);
   if constexpr (Norm) {
@@ -260,8 +255,13 @@ float dot(int width, const float *a, const float *b) {
 
 }  // namespace
 
-#define QGF_TABLE(name, text)                                                          \
-  namespace qgf {                                                                      \
-  const Kernels name = {text,        kLanes, {forward<Float32>, forward<Float16>},     \
-                        {backward<Float32>, backward<Float16>}, hidden, hidden_back, dot}; \
+#define QGF_TABLE(name, text)                                   \
+  namespace qgf {                                               \
+  const Kernels name = {text,                                   \
+                        kLanes,                                 \
+                        {forward<Float32>, forward<Float16>},   \
+                        {backward<Float32>, backward<Float16>}, \
+                        hidden,                                 \
+                        hidden_back,                            \
+                        dot};                                   \
   }

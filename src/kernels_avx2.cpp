@@ -1,14 +1,13 @@
 // x86-64 with AVX2, FMA and F16C: 16 registers of 8 floats.
-#include "kernels.h"
-
 #include <immintrin.h>
+
+#include "kernels.h"
 
 namespace {
 
 constexpr int kLanes = 8, kRows = 1, kMoreRows = 3, kFewer = 4;
 using V = __m256;
 
-#define QGF_OP static inline __attribute__((always_inline))
 QGF_OP V load(const float *p) { return _mm256_loadu_ps(p); }
 QGF_OP V load_half(const uint16_t *p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));

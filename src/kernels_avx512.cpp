@@ -2,8 +2,10 @@
 #include "kernels.h"
 
 // GCC 12 takes its own header's undefined values for a mistake (GCC bug 105593).
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 namespace {
@@ -11,7 +13,6 @@ namespace {
 constexpr int kLanes = 16, kRows = 3, kMoreRows = 6, kFewer = 4;
 using V = __m512;
 
-#define QGF_OP static inline __attribute__((always_inline))
 QGF_OP V load(const float *p) { return _mm512_loadu_ps(p); }
 QGF_OP V load_half(const uint16_t *p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
@@ -26,7 +27,9 @@ QGF_OP V div(V a, V b) { return _mm512_div_ps(a, b); }
 QGF_OP V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 QGF_OP V low(V limit, V a) { return _mm512_min_ps(limit, a); }
 QGF_OP V high(V limit, V a) { return _mm512_max_ps(limit, a); }
-QGF_OP V round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+QGF_OP V round(V a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 QGF_OP V scale2(V a, V b) { return _mm512_scalef_ps(a, b); }
 QGF_OP float sum(V a) {
   const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -41,7 +44,8 @@ QGF_OP void sum_each(const V *a, float *to, bool more) {
     h[j] = _mm256_add_ps(_mm512_castps512_ps256(a[j]), _mm512_extractf32x8_ps(a[j], 1));
   const __m256 p = _mm256_hadd_ps(_mm256_hadd_ps(h[0], h[1]), _mm256_hadd_ps(h[2], h[3]));
   const __m256 q = _mm256_hadd_ps(_mm256_hadd_ps(h[4], h[5]), _mm256_hadd_ps(h[6], h[7]));
-  const __m256 s = _mm256_add_ps(_mm256_permute2f128_ps(p, q, 0x20), _mm256_permute2f128_ps(p, q, 0x31));
+  const __m256 s =
+      _mm256_add_ps(_mm256_permute2f128_ps(p, q, 0x20), _mm256_permute2f128_ps(p, q, 0x31));
   _mm256_storeu_ps(to, more ? _mm256_add_ps(s, _mm256_loadu_ps(to)) : s);
 }
 

@@ -8,13 +8,17 @@ struct V {
   float lane[kLanes];
 };
 
-#define QGF_OP static inline __attribute__((always_inline))
-#define QGF_EACH(result, expression)                            \
-  V result;                                                     \
-  for (int i = 0; i < kLanes; i++) result.lane[i] = expression; \
-  return result;
-QGF_OP V load(const float *p) { QGF_EACH(v, p[i]) }
-// IEEE binary16 -> binary32: the exponent's bias moves by 112; below 2^-14 the mantissa counts 2^-24.
+template <class Lane>
+QGF_OP V each(Lane lane) {
+  V v;
+  for (int i = 0; i < kLanes; i++) v.lane[i] = lane(i);
+  return v;
+}
+QGF_OP V load(const float *p) {
+  return each([=](int i) { return p[i]; });
+}
+// IEEE binary16 -> binary32: the exponent's bias moves by 112; below 2^-14 the mantissa counts
+// 2^-24.
 QGF_OP float widen(uint16_t half) {
   const uint32_t sign = (half & 0x8000u) << 16, rest = half & 0x7fffu;
   if (rest < 0x0400u) {
@@ -26,21 +30,46 @@ QGF_OP float widen(uint16_t half) {
   __builtin_memcpy(&value, &bits, sizeof value);
   return value;
 }
-QGF_OP V load_half(const uint16_t *p) { QGF_EACH(v, widen(p[i])) }
+QGF_OP V load_half(const uint16_t *p) {
+  return each([=](int i) { return widen(p[i]); });
+}
 QGF_OP void store(float *p, V a) {
   for (int i = 0; i < kLanes; i++) p[i] = a.lane[i];
 }
-QGF_OP V splat(float a) { QGF_EACH(v, a) }
+QGF_OP V splat(float a) {
+  return each([=](int) { return a; });
+}
 QGF_OP float first(V a) { return a.lane[0]; }
-QGF_OP V add(V a, V b) { QGF_EACH(v, a.lane[i] + b.lane[i]) }
-QGF_OP V sub(V a, V b) { QGF_EACH(v, a.lane[i] - b.lane[i]) }
-QGF_OP V mul(V a, V b) { QGF_EACH(v, a.lane[i] * b.lane[i]) }
-QGF_OP V div(V a, V b) { QGF_EACH(v, a.lane[i] / b.lane[i]) }
-QGF_OP V fma(V a, V b, V c) { QGF_EACH(v, a.lane[i] * b.lane[i] + c.lane[i]) }
-QGF_OP V low(V limit, V a) { QGF_EACH(v, limit.lane[i] < a.lane[i] ? limit.lane[i] : a.lane[i]) }
-QGF_OP V high(V limit, V a) { QGF_EACH(v, limit.lane[i] > a.lane[i] ? limit.lane[i] : a.lane[i]) }
-QGF_OP V round(V a) { QGF_EACH(v, __builtin_rintf(a.lane[i])) }
-QGF_OP V scale2(V a, V b) { QGF_EACH(v, __builtin_ldexpf(a.lane[i], b.lane[i] == b.lane[i] ? static_cast<int>(b.lane[i]) : 0)) }
+QGF_OP V add(V a, V b) {
+  return each([=](int i) { return a.lane[i] + b.lane[i]; });
+}
+QGF_OP V sub(V a, V b) {
+  return each([=](int i) { return a.lane[i] - b.lane[i]; });
+}
+QGF_OP V mul(V a, V b) {
+  return each([=](int i) { return a.lane[i] * b.lane[i]; });
+}
+QGF_OP V div(V a, V b) {
+  return each([=](int i) { return a.lane[i] / b.lane[i]; });
+}
+QGF_OP V fma(V a, V b, V c) {
+  return each([=](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+}
+QGF_OP V low(V limit, V a) {
+  return each([=](int i) { return limit.lane[i] < a.lane[i] ? limit.lane[i] : a.lane[i]; });
+}
+QGF_OP V high(V limit, V a) {
+  return each([=](int i) { return limit.lane[i] > a.lane[i] ? limit.lane[i] : a.lane[i]; });
+}
+QGF_OP V round(V a) {
+  return each([=](int i) { return __builtin_rintf(a.lane[i]); });
+}
+QGF_OP V scale2(V a, V b) {
+  return each([=](int i) {
+    const bool number = b.lane[i] == b.lane[i];
+    return __builtin_ldexpf(a.lane[i], number ? static_cast<int>(b.lane[i]) : 0);
+  });
+}
 QGF_OP float sum(V a) { return (a.lane[0] + a.lane[1]) + (a.lane[2] + a.lane[3]); }
 QGF_OP void sum_each(const V *a, float *to, bool more) {
   for (int j = 0; j < 8; j++) to[j] = more ? to[j] + sum(a[j]) : sum(a[j]);

@@ -1,14 +1,13 @@
 // aarch64: 32 registers of 4 floats.
-#include "kernels.h"
-
 #include <arm_neon.h>
+
+#include "kernels.h"
 
 namespace {
 
 constexpr int kLanes = 4, kRows = 3, kMoreRows = 6, kFewer = 4;
 using V = float32x4_t;
 
-#define QGF_OP static inline __attribute__((always_inline))
 QGF_OP V load(const float *p) { return vld1q_f32(p); }
 QGF_OP V load_half(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 QGF_OP void store(float *p, V a) { vst1q_f32(p, a); }

@@ -17,7 +17,8 @@ uint16_t to_half(float value) {
   std::memcpy(&bits, &value, sizeof bits);
   const uint32_t sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
   if (rest < 0x38800000u)  // below 2^-14: counted in 2^-24
-    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(std::fabs(value) * 0x1p24f)));
+    return static_cast<uint16_t>(sign |
+                                 static_cast<uint32_t>(std::nearbyint(std::fabs(value) * 0x1p24f)));
   const uint32_t odd = rest >> 13 & 1u;
   return static_cast<uint16_t>(sign | ((rest + 0xfffu + odd - (112u << 23)) >> 13));
 }
@@ -32,8 +33,8 @@ bool copy(const Layer &layer, const qgf_layer &from, int member) {
   const int width = layer.weight.out;
   const ptrdiff_t at = static_cast<ptrdiff_t>(member) * width;
   return copy(layer.bias, from.bias + at, width) &&
-         (!layer.scale || (copy(layer.scale, from.scale + at, width) &&
-                           copy(layer.shift, from.shift + at, width)));
+         (!layer.scale ||
+          (copy(layer.scale, from.scale + at, width) && copy(layer.shift, from.shift + at, width)));
 }
 
 Matrix matrix(int in, int out) { return {nullptr, in, out}; }
@@ -60,7 +61,8 @@ Networks *Networks::pack(const qgf_shape &shape, const Kernels &kernels, const q
     return net;
   };
   n.velocity = mlp(n.velocity_width);
-  n.velocity.layer.push_back({matrix(n.velocity_width.back(), n.action), nullptr, nullptr, nullptr});
+  n.velocity.layer.push_back(
+      {matrix(n.velocity_width.back(), n.action), nullptr, nullptr, nullptr});
   n.critic.assign(static_cast<size_t>(n.members), mlp(n.critic_width));
   n.output.resize(n.critic.size());
   n.output_bias.resize(n.critic.size());
@@ -116,15 +118,18 @@ void Networks::lay_out() {
 
 bool Networks::fill(const qgf_layer *v, const qgf_layer *c, const float *times, int features) {
   const ptrdiff_t width = velocity_width[0];
-  bool sound = fill(velocity.obs, v[0].weight) && fill(velocity.layer[0].weight, v[0].weight + obs * width);
+  bool sound =
+      fill(velocity.obs, v[0].weight) && fill(velocity.layer[0].weight, v[0].weight + obs * width);
   for (size_t l = 0; l < velocity.layer.size() && sound; l++)
-    sound = (l == 0 || fill(velocity.layer[l].weight, v[l].weight)) && copy(velocity.layer[l], v[l], 0);
+    sound =
+        (l == 0 || fill(velocity.layer[l].weight, v[l].weight)) && copy(velocity.layer[l], v[l], 0);
   const float *of_time = v[0].weight + (obs + action) * width;
   for (int k = 0; k < steps && sound; k++)
     for (ptrdiff_t j = 0; j < width && sound; j++) {
       double value = v[0].bias[j];
       for (int i = 0; i < features; i++)
-        value += static_cast<double>(times[static_cast<ptrdiff_t>(k) * features + i]) * of_time[i * width + j];
+        value += static_cast<double>(times[static_cast<ptrdiff_t>(k) * features + i]) *
+                 of_time[i * width + j];
       by_step[k * stride_of(width) + j] = static_cast<float>(value);
       sound = std::isfinite(by_step[k * stride_of(width) + j]);
     }

@@ -15,8 +15,8 @@ inline ptrdiff_t stride_of(int64_t n) { return static_cast<ptrdiff_t>(round_up(n
 // A hidden layer and the linear map before it.
 struct Layer {
   Matrix weight;
-  float *bias;            // (out,)
-  float *scale, *shift;   // (out,), NULL where it is not normalised
+  float *bias;           // (out,)
+  float *scale, *shift;  // (out,), NULL where it is not normalised
 };
 
 // The velocity, or one member of the critic. The first layer is split by input: the observation's
@@ -33,10 +33,10 @@ struct Networks {
   bool bounded, half;
   std::vector<int> velocity_width, critic_width;
 
-  Mlp velocity;                // hidden layers, then the output, which has no GELU
-  float *by_step;              // (T, W): the times' shares of its first layer, and the bias
-  std::vector<Mlp> critic;     // per member: hidden layers
-  std::vector<float *> output; // per member, (W,): to the one number that comes out
+  Mlp velocity;                 // hidden layers, then the output, which has no GELU
+  float *by_step;               // (T, W): the times' shares of its first layer, and the bias
+  std::vector<Mlp> critic;      // per member: hidden layers
+  std::vector<float *> output;  // per member, (W,): to the one number that comes out
   std::vector<float> output_bias;
 
   // NULL where a number is not finite or does not fit into float16, or memory is short; `error`.

@@ -2,7 +2,8 @@
  *
  * A C ABI of a few functions; `qgf_ros/sampler/native.py` is its binding. Shapes: O observation,
  * D = H * A, E critic members, T denoising steps, N candidates, W width of a hidden layer. All
- * numbers are normalised float32, row-major. A hidden layer is linear, layer norm, GELU (tanh form).
+ * numbers are normalised float32, row-major. A hidden layer is linear, layer norm, GELU (tanh
+ * form).
  */
 #ifndef QGF_SAMPLER_H
 #define QGF_SAMPLER_H
@@ -16,8 +17,8 @@ extern "C" {
 
 #define QGF_ABI 1 /* changes with anything below */
 
-#define QGF_MAX_WIDTH 8192      /* of O, D and W */
-#define QGF_MAX_LAYERS 16       /* hidden ones of a network */
+#define QGF_MAX_WIDTH 8192 /* of O, D and W */
+#define QGF_MAX_LAYERS 16  /* hidden ones of a network */
 #define QGF_MAX_MEMBERS 10
 #define QGF_MAX_STEPS 1000
 #define QGF_MAX_CANDIDATES 64
@@ -32,9 +33,9 @@ typedef struct {
   int32_t obs;
   int32_t action; /* D */
   int32_t steps;
-  int32_t velocity_layers;      /* hidden layers; all but the last are normalised */
+  int32_t velocity_layers;       /* hidden layers; all but the last are normalised */
   const int32_t *velocity_width; /* (velocity_layers,) */
-  int32_t critic_layers;        /* hidden layers, all normalised */
+  int32_t critic_layers;         /* hidden layers, all normalised */
   const int32_t *critic_width;
   int32_t members;
   int32_t aggregation;
@@ -47,7 +48,8 @@ typedef struct {
 
 /* One layer of all members: weight (E, in, out), bias (E, out), and scale and shift (E, out) of the
  * layer norm behind it, NULL where there is none. The velocity's first layer has the inputs
- * observation, action, time in this order, the critic's observation, action. E = 1 for the velocity. */
+ * observation, action, time in this order, the critic's observation, action. E = 1 for the
+ * velocity. */
 typedef struct {
   const float *weight, *bias, *scale, *shift;
 } qgf_layer;
@@ -77,19 +79,20 @@ typedef struct {
   float *q_std;           /* (N,) standard deviation of the members' Q at `action` */
   float *gradient_norm;   /* (N,) mean over the steps of |g|_2, guarded */
   float *guidance_ratio;  /* (N,) w * mean |g| / mean |v| */
-  float *acted;           /* (N,) which guards took something away: 1 support, 2 disagreement, 4 cap */
+  float *acted; /* (N,) which guards took something away: 1 support, 2 disagreement, 4 cap */
 } qgf_result;
 
 typedef struct qgf_sampler qgf_sampler;
 
 int32_t qgf_abi(void);
 
-/* Names of the instruction sets of this build that this processor has, best first, comma separated. */
+/* Names of the instruction sets of this build that this processor has, best first, comma separated.
+ */
 const char *qgf_isas(void);
 
-/* Checks and packs the weights; they are copied. NULL on anything that does not fit, with the reason
- * in `error`; nothing is allocated before all sizes have been checked.
- * times: (T, time_features), what the velocity is told at each step. */
+/* Checks and packs the weights; they are copied. NULL on anything that does not fit, with the
+ * reason in `error`; nothing is allocated before all sizes have been checked. times: (T,
+ * time_features), what the velocity is told at each step. */
 qgf_sampler *qgf_create(const qgf_shape *shape, const qgf_layer *velocity, const qgf_layer *critic,
                         const float *times, char *error, size_t error_size);
 

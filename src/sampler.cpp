@@ -77,7 +77,8 @@ void Sampler::sample(const qgf_request &request, const qgf_result &result) {
   const bool judged = result.q || result.q_unguided || result.q_std;
   if (request.weight > 0 || judged)
     for (int e = 0; e < n_->members; e++)
-      k.forward[n_->half](n_->critic[e].obs, 1, seen, {n_->critic[e].layer[0].bias, 0}, {critic_seen_[e], 0});
+      k.forward[n_->half](n_->critic[e].obs, 1, seen, {n_->critic[e].layer[0].bias, 0},
+                          {critic_seen_[e], 0});
   for (int begin = 0; begin < request.candidates; begin += kBlock) {
     count_ = std::min(kBlock, request.candidates - begin);
     noise_ = request.noise + static_cast<ptrdiff_t>(begin) * n_->action;
@@ -135,7 +136,8 @@ void Sampler::velocity(int step, int rows) {
   }
   for (int r = 0; r < rows; r++)  // what is executed anyway runs straight to where it ends
     for (int i = 0; i < request_->held; i++)
-      v_[r * d + i] = request_->committed[i] - noise_[static_cast<ptrdiff_t>(r % count_) * n_->action + i];
+      v_[r * d + i] =
+          request_->committed[i] - noise_[static_cast<ptrdiff_t>(r % count_) * n_->action + i];
 }
 
 // Whether any number is guided in this step; where none is, the critic is not asked.
@@ -189,7 +191,8 @@ void Sampler::members(Rows actions, int rows, bool keep) {
     }
     for (int r = 0; r < rows; r++)
       raw_[e * 2 * kBlock + r] =
-          k.dot(layers.back().weight.out, in.data + r * in.stride, n_->output[e]) + n_->output_bias[e];
+          k.dot(layers.back().weight.out, in.data + r * in.stride, n_->output[e]) +
+          n_->output_bias[e];
   }
 }
 
@@ -242,11 +245,13 @@ void Sampler::reverse(int e) {
   for (int j = 0; j < rows; j++) {
     const float share = share_[e * kBlock + rows_[j]];
     float *row = g.data + j * g.stride;
-    for (ptrdiff_t i = 0; i < stride_of(layers.back().weight.out); i++) row[i] = share * n_->output[e][i];
+    for (ptrdiff_t i = 0; i < stride_of(layers.back().weight.out); i++)
+      row[i] = share * n_->output[e][i];
   }
   for (size_t l = layers.size(); l-- > 0;) {
     for (int j = 0; j < rows; j++)
-      k.hidden_back(layers[l].weight.out, tape_[e * layers.size() + l][rows_[j]], g.data + j * g.stride);
+      k.hidden_back(layers[l].weight.out, tape_[e * layers.size() + l][rows_[j]],
+                    g.data + j * g.stride);
     if (l == 0) other = {part_, d};
     k.backward[n_->half](layers[l].weight, rows, g, other);
     std::swap(g, other);
@@ -259,7 +264,8 @@ void Sampler::reverse(int e) {
 void Sampler::guard(int step, int r) {
   const int size = n_->action;
   const ptrdiff_t d = stride_of(size);
-  const uint8_t *mask = request_->guide ? request_->guide + static_cast<ptrdiff_t>(step) * size : nullptr;
+  const uint8_t *mask =
+      request_->guide ? request_->guide + static_cast<ptrdiff_t>(step) * size : nullptr;
   float *g = gradient_ + r * d;
   for (int i = 0; i < size; i++)
     if (i < request_->held || (mask && !mask[i])) g[i] = 0;
@@ -333,7 +339,8 @@ void Sampler::answer(const qgf_result &result, int begin) {
     if (result.gradient_norm) result.gradient_norm[at] = static_cast<float>(length);
     if (result.guidance_ratio)
       result.guidance_ratio[at] = static_cast<float>(
-          request_->weight * length / std::max(flow, static_cast<double>(std::numeric_limits<float>::min())));
+          request_->weight * length /
+          std::max(flow, static_cast<double>(std::numeric_limits<float>::min())));
     if (result.acted) result.acted[at] = static_cast<float>(acted_[r]);
   }
 }

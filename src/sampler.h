@@ -30,18 +30,18 @@ class Sampler {
   const float *noise_ = nullptr;
   int count_ = 0, guided_ = 0, unguided_ = 0;
 
-  float *flow_seen_, *flow_start_;          // (W,)
-  float *a_, *v_;                           // (2 kBlock, D)
-  float *a_hat_, *gradient_, *part_;        // (kBlock, D)
-  Rows x_, y_, back_;                       // layers, (2 kBlock, W), (kBlock, W)
-  std::vector<float *> critic_seen_;        // (E) of (W,)
-  std::vector<std::vector<Tape>> tape_;     // (E * layers) of (kBlock,)
-  std::vector<float> raw_;                  // (E, 2 kBlock) outputs, before a sigmoid
-  std::vector<float> share_;                // (E, kBlock) d aggregated Q / d output
+  float *flow_seen_, *flow_start_;       // (W,)
+  float *a_, *v_;                        // (2 kBlock, D)
+  float *a_hat_, *gradient_, *part_;     // (kBlock, D)
+  Rows x_, y_, back_;                    // layers, (2 kBlock, W), (kBlock, W)
+  std::vector<float *> critic_seen_;     // (E) of (W,)
+  std::vector<std::vector<Tape>> tape_;  // (E * layers) of (kBlock,)
+  std::vector<float> raw_;               // (E, 2 kBlock) outputs, before a sigmoid
+  std::vector<float> share_;             // (E, kBlock) d aggregated Q / d output
   std::vector<double> flow_norm_, gradient_norm_;
   std::vector<int> acted_;
-  std::vector<int> order_;                  // of the members, for the next critic pass
-  std::vector<int> rows_;                   // that a member's reverse pass is about
+  std::vector<int> order_;  // of the members, for the next critic pass
+  std::vector<int> rows_;   // that a member's reverse pass is about
 
   void lay_out();
   void block(const qgf_result &result, int begin);

@@ -30,7 +30,7 @@ from training.evaluate import (
     plain,
 )
 from training.evaluate_ros import check_ros, evaluate_ros
-from training.export import export
+from training.export import export, summary
 from training.fit import fit
 
 WORLD = "planar_arm"
@@ -80,9 +80,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         bags, contract, config.out / "run", replace(FIT, seed=config.seed, workers=config.workers)
     )
     parity = export(fitted.policy)
-    say(
-        f"exported; largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples"
-    )
+    say(f"exported; {summary(parity)}")
 
     say("\n3. Choose beta on episodes of their own")
     beta, swept = choose_beta(fitted.policy, config.workers)

@@ -12,16 +12,12 @@ autograd it saves
 Shapes: B batch, E members, W width of a hidden layer.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-# GELU, tanh form: x sigmoid(z), z = x (GELU_A + GELU_B x^2), because (1 + tanh(z/2)) / 2 is
-# sigmoid(z). A z of fewer operations than the textbook's, and no cancellation for negative x.
-GELU_A = 2 * math.sqrt(2 / math.pi)
-GELU_B = 0.044715 * GELU_A
+from qgf_ros.sampler.explicit_nets import GELU_A, GELU_B
 
 LEAST = 2**20  # multiplications in a product; below them a call of oneDNN costs more than it saves
 FEWEST = 64  # rows: what is exported or sampled one by one goes through PyTorch's own operations

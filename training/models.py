@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.policy import parse_aggregation
+from qgf_ros.sampler.explicit_nets import LAYER_NORM_EPS
 from training import kernels
 
-LAYER_NORM_EPS = 1e-6
 TIME_FEATURES = 16
 TIME_SCALE = 10_000.0  # both the factor on t and the longest period of the embedding
 

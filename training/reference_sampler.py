@@ -1,7 +1,7 @@
 """The reference sampler as a backend of the control core: every estimator and guard in closed loop.
 
-For evaluation in simulation and for the benchmark; a robot runs `sampler.onnx`, which knows
-estimator `qgf` and the guards of `qgf_ros.sampler.base`, and agrees with this one there.
+For evaluation in simulation and for the benchmark; a robot runs one of `qgf_ros.sampler`, which know
+estimator `qgf` and the guards of `qgf_ros.sampler.base`, and agree with this one there.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from qgf_ros.policy import Policy
 from qgf_ros.sampler import base
 from qgf_ros.sampler.base import Sample, warm_up
 from training import sampling
-from training.export import networks
 from training.grad_step import SIZE, grad_step
 from training.guards import Guards
+from training.parity import networks
 
 
 class ReferenceSampler:
@@ -27,6 +27,8 @@ class ReferenceSampler:
 
     backend = "reference"
     device = "cpu"
+    details = "float32"
+    note = ""
 
     def __init__(
         self,

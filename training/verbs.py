@@ -70,7 +70,7 @@ class Train(Options):
 
     def run(self) -> Mapping[str, Any]:
         from training.distributed import joined
-        from training.export import export
+        from training.export import export, summary
         from training.fit import fit
 
         with joined() as world:
@@ -85,9 +85,7 @@ class Train(Options):
             ("figure", "value"),
             [(k, f"{v:.4g}") for k, v in fitted.metrics.items()],
         )
-        say(
-            f"export: largest error {parity.largest_error:.3f} of the tolerance, {parity.samples} samples"
-        )
+        say(f"export: {summary(parity)}")
         say(f"policy: {fitted.policy}")
         document = {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
         if fitted.lost:
@@ -106,13 +104,10 @@ class Export(Options):
     """Policy folder."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.export import export
+        from training.export import export, summary
 
         parity = export(self.policy)
-        say(
-            f"{self.policy}: largest error {parity.largest_error:.3f} of the tolerance over {parity.samples} samples, "
-            f"{parity.ties_left_out} ties left out"
-        )
+        say(f"{self.policy}: {summary(parity)}, {parity.ties_left_out} ties left out")
         return {"policy": self.policy, "parity": vars(parity)}
 
 

@@ -96,7 +96,7 @@ def choose(
     return Choice(
         row=row,
         action=normalizer.unnormalize_action(flat, normalizer.unnormalize_obs(obs)),
-        share_clipped=float(np.mean(np.abs(flat) >= SATURATED)),
+        share_clipped=np.count_nonzero(np.abs(flat) >= SATURATED) / flat.size,
         guards=_guards(sample, row, sane, guided),
         guided=bool(guided[row]),
         credible=bool(sane.any()),

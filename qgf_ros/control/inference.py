@@ -77,12 +77,12 @@ def run_sampler(
 def is_device_loss(error: Exception) -> bool:
     """By name and text: the backends' exceptions share no base class, and need not be installed.
 
-    torch raises RuntimeError("CUDA error: ...") and torch.cuda.OutOfMemoryError, ONNX Runtime a
-    `Fail` or `RuntimeException` that names CUDA, CUDNN or CUBLAS.
+    torch raises AcceleratorError("CUDA error: ...") and OutOfMemoryError, ONNX Runtime a `Fail` or
+    `RuntimeException` that names CUDA, CUDNN or CUBLAS, or its arena, where no memory is left.
     """
     text = str(error).upper()
     return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or any(
-        word in text for word in ("CUDA", "CUDNN", "CUBLAS")
+        word in text for word in ("CUDA", "CUDNN", "CUBLAS", "BFCARENA")
     )
 
 
@@ -163,17 +163,18 @@ class _Worker(threading.Thread):
             self._changed.notify_all()
 
     def run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._request is not None or self._ending)
-                if self._ending:
-                    return
-                request, self._request = self._request, None
-            assert request is not None
+        while (request := self._next()) is not None:
             result = run_sampler(self.sampler, request)
             with self._changed:
                 self._result = result
                 self._changed.notify_all()
+
+    def _next(self) -> Request | None:
+        """The newest request, as soon as there is one; None: it is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._request is not None or self._ending)
+            request, self._request = self._request, None
+            return None if self._ending else request
 
 
 class Rebuild(threading.Thread):

@@ -156,6 +156,8 @@ def policy_message(policy: Policy, sampler: Sampler) -> PolicyInfo:
         objective=d.returns.objective,
         backend=sampler.backend,
         device=sampler.device,
+        backend_details=sampler.details,
+        backend_note=sampler.note,
         period=time.period,
         horizon=time.horizon,
         execute_steps=time.execute_steps,

@@ -41,9 +41,9 @@ class EmergencyStop:
         # for it does not hear a publisher that does not latch; nor does who asks for a lease hear
         # one that offers none. Hearing a stop twice does no harm. (Each of them makes a publisher
         # that it does not hear log a warning, so the last one only where somebody relies on it.)
-        silent = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
         leased = SubscriptionEventCallbacks(
-            liveliness=self._on_liveliness, incompatible_qos=lambda _: None
+            liveliness=self._on_liveliness, use_default_callbacks=False
         )
         ways = [(qos.LATCHED, silent), (qos.REPORT, silent)]
         if required:

@@ -18,7 +18,6 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.expand_topic_name import expand_topic_name
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from rclpy.validate_full_topic_name import validate_full_topic_name
@@ -33,6 +32,7 @@ from qgf_ros.policy import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.gate_reports import GateReports
+from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
@@ -53,7 +53,7 @@ PARAMETERS = (
 )  # fmt: skip
 
 
-class GateNode(Node):
+class GateNode(LeanNode):
     """The executor's thread passes candidates on, the watchdog's thread holds; one lock for both."""
 
     def __init__(self) -> None:

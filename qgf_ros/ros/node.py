@@ -18,7 +18,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
@@ -46,6 +46,7 @@ from qgf_ros.ros.conversions import (
     ros_type,
     tick_message,
 )
+from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.policy_swap import PolicySwap
@@ -61,7 +62,7 @@ from qgf_ros.share import find_policy
 STATUS_PERIOD = 0.1  # s, steady time
 
 
-class QgfNode(LifecycleNode):
+class QgfNode(LeanLifecycleNode):
     """Subscribes to state, publishes commands; see the tables in README.md."""
 
     def __init__(self) -> None:
@@ -168,13 +169,17 @@ class QgfNode(LifecycleNode):
 
     def _build(self, policy: Policy, device: str) -> Sampler:
         values = self.parameters.values
-        return make_sampler(policy, values["backend"], device, values["threads"])
+        return make_sampler(
+            policy, values["backend"], device, values["threads"], values["precision"]
+        )
 
     def _announce(self, policy: Policy, sampler: Sampler) -> None:
         """What is in use from now on."""
         beta = self.parameters.values["beta"]
         self._info_publisher.publish(policy_message(policy, sampler))
-        self.get_logger().info(_summary(policy, sampler.backend, sampler.device, beta))
+        self.get_logger().info(_summary(policy, sampler, beta))
+        if sampler.note:
+            self.get_logger().warning(f"sampler: {sampler.note}")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -441,12 +446,13 @@ class QgfNode(LifecycleNode):
         self._publish_status()
 
 
-def _summary(policy: Policy, backend: str, device: str, beta: float) -> str:
+def _summary(policy: Policy, sampler: Sampler, beta: float) -> str:
     time_ = policy.contract.time
     return (
         f"policy {policy.name} ({policy.sha256[:12]}) for {policy.contract.robot}: "
         f"{1 / time_.period:.4g} Hz, {time_.horizon} actions per chunk, beta {beta:g} "
-        f"(floor {policy.description.beta.min:g}), {backend} on {device}"
+        f"(floor {policy.description.beta.min:g}), "
+        f"{sampler.backend} on {sampler.device} ({sampler.details})"
     )
 
 

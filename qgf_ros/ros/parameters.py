@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from qgf_ros.errors import UsageError
+from qgf_ros.sampler.base import BACKENDS, DEVICES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ PARAMETERS = (
     Spec("hold_if_frozen", False, "HOLD, not a warning alone, where a sensor repeats itself in motion."),
     Spec("real_time_chunking", False, "Sample while the last chunk goes on, its committed actions held fixed."),
     Spec("blend_steps", 0, "Actions over which a new chunk takes over from the last; 0: at once.", "", 0, 64),
-    Spec("backend", "auto", "What runs the sampler.", choices=("auto", "onnx")),
-    Spec("device", "auto", "Where: auto takes CUDA if a session really runs on it.", choices=("auto", "cpu", "cuda")),
-    Spec("threads", 1, "Threads of the sampler. More than one is slower on a busy machine.", "", 1, 64),
+    Spec("backend", "auto", "What runs the sampler; auto: native on the CPU, onnx on CUDA.", choices=BACKENDS),
+    Spec("device", "auto", "Where: auto takes CUDA if a session really runs on it.", choices=DEVICES),
+    Spec("precision", "float32", "Of the sampler's weights; float16: native only, and where `qgf export` found it "
+         "close enough.", choices=PRECISIONS),
+    Spec("threads", 1, "Threads of onnx and torch; native has one. More than one is slower on a busy machine.",
+         "", 1, 64),
     Spec("seed", 0, "Of the sampler's noise, which depends on it and the observation's stamp alone.", "", 0, 2**31),
     Spec("beta", math.nan, "Temperature of the guidance: smaller guides harder, inf is the unguided policy. "
          "Unset: the policy's default; never below the policy's floor.", "return scale", TINY, math.inf, live=True),

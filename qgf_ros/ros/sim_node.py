@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
 from qgf_ros.contract import ActionSpec, Contract, Source
@@ -26,6 +25,7 @@ from qgf_ros.errors import UsageError
 from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
+from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
@@ -51,7 +51,7 @@ class SimNode:
     """Steps a world in a thread of its own, at the real-time factor."""
 
     def __init__(self) -> None:
-        self.node = Node("qgf_sim")
+        self.node = LeanNode("qgf_sim")
         self.done = threading.Event()
         self.error: Exception | None = None
         self._parameters = self._declare()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from qgf_ros.errors import DeviceUnavailable, UsageError
+from qgf_ros.errors import DeviceUnavailable, PolicyRefused, QgfError, UsageError
 from qgf_ros.policy import Policy
 
 
@@ -55,8 +57,10 @@ UNGUARDED = Guards()
 class Sampler(Protocol):
     """Draws candidates. Not thread-safe: one thread calls it."""
 
-    backend: str  # "onnx", ...
+    backend: str  # of `BACKENDS`
     device: str  # what the session really reports: "cpu" or "cuda"
+    details: str  # precision, and what else there is to say: "float32, avx512"
+    note: str  # why this is not what `auto` would rather have had, in a sentence; "": it is
 
     def __call__(
         self,
@@ -78,29 +82,124 @@ class Sampler(Protocol):
         """
 
 
-BACKENDS = ("auto", "onnx")
+BACKENDS = ("auto", "native", "onnx", "torch")
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "float16")
+CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
+HALF_TOLERANCE = 0.04  # of a normalised action: 2 % of its range; see `training.half`
 
 
 def make_sampler(
-    policy: Policy, backend: str = "auto", device: str = "auto", threads: int = 1
+    policy: Policy,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int = 1,
+    precision: str = "float32",
 ) -> Sampler:
     """Builds and warms up the sampler.
 
+    `auto` is ONNX Runtime on CUDA where a session on it can be had, else the native sampler on the
+    CPU; where that one cannot be had, ONNX Runtime on the CPU, with the reason in `note`.
+
+    Args:
+        threads: of ONNX Runtime and PyTorch; the native sampler has one.
+        precision: of the weights; float16 is the native sampler's alone.
+
     Raises:
-        UsageError: an unknown backend or device.
-        DeviceUnavailable: `cuda` was asked for and no session on it can be had.
-        PolicyRefused: the policy lacks what the backend needs.
+        UsageError: an unknown name, or names that do not go together.
+        DeviceUnavailable: what was asked for is not there: CUDA, or a backend's library.
+        PolicyRefused: the policy lacks what the backend needs, or is not to be run in float16.
     """
-    if backend not in BACKENDS or device not in DEVICES:
+    _check_names(backend, device, precision)
+    if backend == "torch":
+        return _torch(policy, device, threads)
+    if backend == "onnx" or device == "cuda":
+        return _onnx(policy, device, threads)
+    if backend == "native":
+        return _native(policy, precision)
+    note = ""
+    if device == "auto" and precision == "float32" and _onnx_has_cuda():
+        try:
+            return _onnx(policy, "cuda", threads)
+        except (DeviceUnavailable, PolicyRefused) as error:
+            note = f"the installed ONNX Runtime is a CUDA build, but: {error}"
+    if precision == "float16":
+        return _native(policy, precision)  # ONNX Runtime cannot take over
+    try:
+        sampler = _native(policy, precision)
+    except (DeviceUnavailable, PolicyRefused) as error:
+        note = "; ".join(filter(None, (note, f"{error}; ONNX Runtime takes over")))
+        try:
+            sampler = _onnx(policy, "cpu", threads)
+        except QgfError as second:
+            raise type(second)(f"{error}; and {second}") from None
+    sampler.note = note
+    return sampler
+
+
+def _check_names(backend: str, device: str, precision: str) -> None:
+    given = {"backend": backend, "device": device, "precision": precision}
+    for (name, value), allowed in zip(given.items(), (BACKENDS, DEVICES, PRECISIONS)):
+        if value not in allowed:
+            raise UsageError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+    if backend == "native" and device == "cuda":
+        raise UsageError("backend native runs on the CPU; use device auto or cpu, or backend auto")
+    if precision == "float16" and (backend in ("onnx", "torch") or device == "cuda"):
         raise UsageError(
-            f"backend {backend!r}, device {device!r}; allowed: {', '.join(BACKENDS)} and {', '.join(DEVICES)}"
+            f"precision float16 with backend {backend} and device {device}: half-precision weights "
+            "are the native sampler's, on the CPU; use backend native, or precision float32"
         )
+
+
+def _native(policy: Policy, precision: str) -> Sampler:
+    from qgf_ros.sampler.native import NativeSampler
+
+    if precision == "float16":
+        _check_half(policy)
+    return NativeSampler(policy, precision)
+
+
+def _check_half(policy: Policy) -> None:
+    export = policy.description.export
+    error = export.half_error if export is not None else None
+    if error is None:
+        raise PolicyRefused(
+            f"{policy.folder}: what half-precision weights change in its actions was never measured; "
+            "run `qgf export` on it where the native sampler is installed, or use precision float32"
+        )
+    if not error <= HALF_TOLERANCE:
+        raise PolicyRefused(
+            f"{policy.folder}: half-precision weights change its normalised actions by {error:.3g}; "
+            f"allowed: {HALF_TOLERANCE:g}; use precision float32"
+        )
+
+
+def _onnx(policy: Policy, device: str, threads: int) -> Sampler:
     try:
         from qgf_ros.sampler.ort import OnnxSampler
-    except ImportError:
-        raise DeviceUnavailable("onnxruntime is not installed; pip install onnxruntime") from None
+    except ImportError as error:
+        raise DeviceUnavailable(
+            f"onnxruntime is not installed, or cannot be loaded ({error}); pip install onnxruntime"
+        ) from None
     return OnnxSampler(policy, device, threads)
+
+
+def _onnx_has_cuda() -> bool:
+    """Whether the installed ONNX Runtime is a CUDA build, without the time that its import takes."""
+    found = find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return False
+    return Path(found.origin).with_name("capi").joinpath(CUDA_PROVIDER).exists()
+
+
+def _torch(policy: Policy, device: str, threads: int) -> Sampler:
+    try:
+        from qgf_ros.sampler.torch_cuda import TorchSampler
+    except ImportError as error:
+        raise DeviceUnavailable(
+            f"torch is not installed, or cannot be loaded ({error}); pip install torch"
+        ) from None
+    return TorchSampler(policy, device, threads)
 
 
 def warm_up(sampler: Sampler, policy: Policy, calls: int = 3, guards: Guards = UNGUARDED) -> None:

@@ -1,10 +1,13 @@
-"""The node's `guidance.*` parameters as guards that fit its policy, or the reason why they do not."""
+"""The node's `guidance.*` parameters as guards that fit its policy, or the reason why they do not,
+and what a backend is told of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import Policy
@@ -50,3 +53,30 @@ def guards_of(values: Mapping[str, Any], policy: Policy) -> Guards:
             "never disagrees; train one with 2 or more, or leave the guard off (inf)"
         )
     return guards
+
+
+def guard_inputs(guards: Guards, policy: Policy) -> dict[str, np.ndarray]:
+    """What a sampler is told of its guards, as in `training.explicit.GuidedSampler.forward`.
+
+    Returns:
+        guide: (T, D) bool, which numbers are guided in which steps.
+        low, high: (D,) float32, the box of the support guard, infinite for none.
+        disagreement, ratio_cap: () float32, infinite for none.
+    """
+    steps, flat = policy.description.flow.denoise_steps, policy.flat_dim
+    step = np.arange(steps)
+    window = (step >= guards.skip_first) & (step >= steps - (guards.last or steps))
+    names = policy.contract.action_names
+    only = np.array([not guards.only or name in guards.only for name in names])
+    low, high = np.full(flat, -np.inf), np.full(flat, np.inf)
+    if guards.support:
+        box = policy.description.support
+        assert box is not None  # `guards_of` has seen to it
+        low, high = np.array(box.low), np.array(box.high)
+    return {
+        "guide": window[:, None] & np.tile(only, policy.horizon),
+        "low": low.astype(np.float32),
+        "high": high.astype(np.float32),
+        "disagreement": np.array(guards.disagreement, np.float32),
+        "ratio_cap": np.array(guards.ratio_cap, np.float32),
+    }

@@ -94,6 +94,9 @@ LOSSES = [
     RuntimeError("CUDA error: device-side assert triggered"),
     OutOfMemoryError("tried to allocate 2 GiB"),
     RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR"),
+    RuntimeError(
+        "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 4096"
+    ),
 ]
 
 

@@ -1,6 +1,7 @@
 """The parity check of an exported sampler must be able to fail, and the fit must not trip over its data."""
 
 import dataclasses
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -10,12 +11,15 @@ from qgf_make import contract, description, tensors, velocity_dict
 
 from qgf_ros.errors import CriterionNotMet, DataRefused
 from qgf_ros.policy import Support, load_policy, write_policy
-from qgf_ros.sampler.base import UNGUARDED
+from qgf_ros.sampler import native
+from qgf_ros.sampler.base import HALF_TOLERANCE, UNGUARDED
+from qgf_ros.sampler.native import NativeSampler
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from training import export as export_module
+from training import parity as parity_module
 from training.data.episodes import Episode, EpisodeArrays
 
 pytestmark = pytest.mark.xdist_group("export_parity")  # what they share is made once
@@ -32,32 +36,58 @@ def exported(tmp_path_factory):
 
 
 class Tampered:
-    """The exported sampler, with its action changed."""
+    """A sound sampler, with its action changed."""
 
-    change = staticmethod(lambda action: action)
+    backend = "tampered"
 
-    def __init__(self, policy, device):
-        from qgf_ros.sampler.ort import OnnxSampler
-
-        self._real = OnnxSampler(policy, device)
+    def __init__(self, policy, change=lambda action: action):
+        self._real, self._change = NativeSampler(policy), change
 
     def __call__(self, obs, noise, weight, *guarded):
         sample = self._real(obs, noise, weight, *guarded)
-        return dataclasses.replace(sample, action=self.change(sample.action.copy()))
+        return dataclasses.replace(sample, action=self._change(sample.action.copy()))
 
 
-def parity_with(folder, change, monkeypatch):
-    monkeypatch.setattr(Tampered, "change", staticmethod(change))
-    monkeypatch.setattr(export_module, "OnnxSampler", Tampered)
-    monkeypatch.setattr(export_module, "ROUNDS", 1)
-    return export_module.parity(load_policy(folder)).largest_error
+def error(policy, sampler, monkeypatch):
+    monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    return parity_module.parity(policy, sampler)[0].largest_error
 
 
 def test_a_fresh_export_is_within_tolerance_and_loads(exported):
     folder, result = exported
     assert result.largest_error <= 1 and result.samples > 100
+    assert result.native_error <= 1 and result.half_error < HALF_TOLERANCE
     policy = load_policy(folder)
     assert policy.onnx and policy.description.export == result
+
+
+def test_without_the_native_sampler_the_export_says_so_and_measures_nothing_of_it(
+    exported, tmp_path, monkeypatch
+):
+    shutil.copytree(exported[0], tmp_path / "p")
+    monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    monkeypatch.setattr(export_module, "_onnx", lambda policy: policy.onnx)  # it takes seconds
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
+    native._library.cache_clear()
+    result = export_module.export(tmp_path / "p")
+    native._library.cache_clear()
+    assert result.native_error is None and result.half_error is None
+    assert "neither it nor half precision was checked" in export_module.summary(result)
+    assert load_policy(tmp_path / "p").description.export == result
+
+
+@pytest.mark.parametrize("backend", ["OnnxSampler", "NativeSampler"])
+def test_an_export_whose_sampler_is_off_is_refused_and_nothing_written(
+    exported, tmp_path, monkeypatch, backend
+):
+    shutil.copytree(exported[0], tmp_path / "p")
+    before = load_policy(tmp_path / "p").sha256
+    monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    monkeypatch.setattr(export_module, "_onnx", lambda policy: policy.onnx)
+    monkeypatch.setattr(export_module, backend, lambda policy, *_: Tampered(policy, off_by_little))
+    with pytest.raises(CriterionNotMet, match="the tampered sampler differs"):
+        export_module.export(tmp_path / "p")
+    assert load_policy(tmp_path / "p").sha256 == before
 
 
 def off_by_little(action):
@@ -71,11 +101,13 @@ def not_a_number(action):
 
 
 def test_parity_sees_one_number_that_is_off(exported, monkeypatch):
-    assert parity_with(exported[0], off_by_little, monkeypatch) > 1
+    policy = load_policy(exported[0])
+    assert error(policy, Tampered(policy), monkeypatch) <= 1
+    assert error(policy, Tampered(policy, off_by_little), monkeypatch) > 1
 
 
 class Forgetful(Tampered):
-    """The exported sampler, which has not heard of one kind of guard."""
+    """A sound sampler, which has not heard of one kind of guard."""
 
     forgotten = ""
 
@@ -92,16 +124,16 @@ class Forgetful(Tampered):
 )
 def test_parity_sees_a_guard_that_is_not_there(exported, monkeypatch, name):
     monkeypatch.setattr(Forgetful, "forgotten", name)
-    monkeypatch.setattr(export_module, "OnnxSampler", Forgetful)
-    monkeypatch.setattr(export_module, "ROUNDS", 1)
-    assert export_module.parity(load_policy(exported[0])).largest_error > 1
+    policy = load_policy(exported[0])
+    assert error(policy, Forgetful(policy), monkeypatch) > 1
 
 
 @pytest.mark.parametrize("share", ["one", "all"])
 def test_parity_sees_a_number_that_is_none(exported, monkeypatch, share):
     change = not_a_number if share == "one" else lambda action: np.full_like(action, np.nan)
-    error = parity_with(exported[0], change, monkeypatch)
-    assert not error <= 1, f"a sampler that answers NaN passes with an error of {error}"
+    policy = load_policy(exported[0])
+    found = error(policy, Tampered(policy, change), monkeypatch)
+    assert not found <= 1, f"a sampler that answers NaN passes with an error of {found}"
 
 
 def test_parity_that_compared_nothing_is_no_parity(tmp_path):

@@ -15,7 +15,7 @@ import yaml
 
 from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
-from training import export
+from training import export, parity
 from training.config import FitConfig
 from training.data.load import load_episodes
 from training.data.record import record
@@ -64,9 +64,8 @@ def test_the_node_drives_the_arm_with_it(case, bags, domain, tmp_path, monkeypat
     episodes, _ = load_episodes(bags, own)
     config = dataclasses.replace(TINY, **changes)
     folder = fit_episodes(episodes[:13], episodes[13:], own, tmp_path, config, {}).policy
-    monkeypatch.setattr(export, "ROUNDS", 1)  # its parity has tests of its own
-    parity = export.export(folder)
-    assert parity.largest_error <= 1
+    monkeypatch.setattr(parity, "ROUNDS", 1)  # its parity has tests of its own
+    assert export.export(folder).largest_error <= 1
     trained = time.monotonic()
     listener = ros.FakeRobot(domain)  # listens, says nothing: it judges the commands
     node = ros.Proc(

@@ -151,6 +151,7 @@ def hanging(*args):
     sampler, calls = make(*args), []
     class Hanging:
         backend, device = sampler.backend, sampler.device
+        details, note = sampler.details, sampler.note
         def __call__(self, *request):
             calls.append(1)
             if len(calls) > 20:  # after those that time it

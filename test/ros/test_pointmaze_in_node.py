@@ -42,7 +42,7 @@ class Listener(ros.Wire):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    from training import export
+    from training import export, parity
     from training.config import FitConfig
     from training.data.load import load_episodes
     from training.data.record import record
@@ -57,7 +57,7 @@ def policy(tmp_path_factory):
     config = FitConfig(hidden=(32, 32), steps=150, denoise_steps=2, workers=1)
     fitted = fit_episodes(episodes[:5], episodes[5:], own, folder / "run", config, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "ROUNDS", 1)  # its parity has tests of its own
+        patch.setattr(parity, "ROUNDS", 1)  # its parity has tests of its own
         assert export.export(fitted.policy).largest_error <= 1
     return fitted.policy
 

@@ -57,7 +57,10 @@ class Faulty:
     """A sampler, and what becomes of its answers."""
 
     def __init__(self, sampler):
-        self.sampler, self.backend, self.device = sampler, sampler.backend, sampler.device
+        self.sampler = sampler
+
+    def __getattr__(self, name):
+        return getattr(self.sampler, name)
 
     def __call__(self, *request):
         global calls

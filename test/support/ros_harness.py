@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 try:
-    import rclpy
     from builtin_interfaces.msg import Time
     from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import Point, PointStamped
@@ -46,6 +45,8 @@ try:
     from sensor_msgs.msg import JointState
     from std_msgs.msg import Bool, Float64, Float64MultiArray, Header  # noqa: F401
     from std_srvs.srv import SetBool, Trigger
+
+    from qgf_ros.ros.lean import LeanNode
 except ImportError as error:  # tests fail with this, they do not skip: see conftest.py of test/ros
     MISSING = f"the wire tests need rclpy and the compiled messages ({error}); run them by `make test`, or source install/setup.bash"
 else:
@@ -314,7 +315,7 @@ class Wire:
         self.news = threading.Condition()
         self.context = Context()
         self.context.init(args=[], initialize_logging=False, domain_id=domain)
-        self.node = rclpy.create_node(
+        self.node = LeanNode(
             name, context=self.context, namespace=namespace or None, start_parameter_services=False
         )
         self.executor = SingleThreadedExecutor(context=self.context)

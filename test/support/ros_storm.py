@@ -33,6 +33,7 @@ def main(topic: str, rate: str, *joints: str) -> None:
     print("storm: READY", flush=True)
     pause = 1 / float(rate)
     count, began = 0, time.monotonic()
+    due = began
     while not stop.is_set():
         now = time.time_ns()
         msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(now, 1_000_000_000)
@@ -40,8 +41,9 @@ def main(topic: str, rate: str, *joints: str) -> None:
         msg.position = [at + sway for at in rest]
         publisher.publish(msg)
         count += 1
-        if pause:
-            stop.wait(pause)
+        if pause:  # absolute, as a driver is; late is late
+            due = max(due + pause, time.monotonic() - pause)
+            stop.wait(max(0.0, due - time.monotonic()))
     print(json.dumps({"published": count, "seconds": time.monotonic() - began}), flush=True)
     node.destroy_node()
     rclpy.try_shutdown()

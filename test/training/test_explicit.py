@@ -7,14 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.explicit import (
-    INPUTS,
-    OUTPUTS,
-    CriticGradient,
-    GuidedSampler,
-    export_onnx,
-    gelu_and_slope,
-)
+from qgf_ros.sampler.explicit import INPUTS, OUTPUTS
+from qgf_ros.sampler.explicit_nets import CriticGradient, gelu_and_slope
+from training.explicit import GuidedSampler, export_onnx
 from training.guards import Box, Guards
 from training.models import Critic, VelocityField, aggregate
 from training.sampling import sample
@@ -36,6 +31,10 @@ def nets(obs_dim=5, D=4, hidden=(16, 12), members=2, seed=0, dtype=torch.float32
 
 def inputs(rows: int, obs_dim=5, D=4, dtype=torch.float32) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, obs_dim, dtype=dtype), torch.randn(rows, D, dtype=dtype)
+
+
+def gradient_of(critic: Critic, aggregation: str) -> CriticGradient:
+    return CriticGradient(critic.mlp.state_dict(), 4, aggregation, critic.output == "sigmoid")
 
 
 GUARDS = INPUTS[3:]
@@ -65,17 +64,19 @@ def test_gelu_and_its_slope():
 @pytest.mark.parametrize("members", [1, 2, 5])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("hidden", [(8,), (16, 12), (6, 7, 8, 9)])
-def test_reverse_pass_is_the_gradient(members, aggregation, hidden, output):
+def test_reverse_pass_is_the_gradient(members, aggregation, hidden, output, monkeypatch):
     _, critic = nets(hidden=hidden, members=members, dtype=torch.float64, output=output)
     obs, action = inputs(50, dtype=torch.float64)
-    explicit = CriticGradient(critic, 4, aggregation)
+    explicit = gradient_of(critic, aggregation)
     seen = explicit.observe(obs)
     torch.testing.assert_close(explicit(seen, action), critic(obs, action))
     action.requires_grad_()
     (want,) = torch.autograd.grad(aggregate(critic(obs, action), aggregation).sum(), action)
-    got, members_q = explicit.gradient(seen, action.detach(), explicit.transposed())
-    torch.testing.assert_close(got, want)
-    torch.testing.assert_close(members_q.squeeze(-1), critic(obs, action))
+    for exporting in (False, True):  # the operations of ONNX, and those that PyTorch has fused
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)  # noqa: B023
+        got, members_q = explicit.gradient(seen, action.detach(), explicit.transposed())
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(members_q.squeeze(-1), critic(obs, action))
 
 
 @pytest.mark.parametrize("output", ["linear", "sigmoid"])
@@ -144,10 +145,10 @@ def test_members_that_agree_guide_as_one():
     for p in critic.parameters():
         p.data.copy_(p.data[:1].expand_as(p))
     seen, action = (
-        CriticGradient(critic, 4, "mean").observe(torch.ones(6, 5).double()),
+        gradient_of(critic, "mean").observe(torch.ones(6, 5).double()),
         inputs(6)[1],
     )
-    both = [CriticGradient(critic, 4, how) for how in ("mean", "mean-1std")]
+    both = [gradient_of(critic, how) for how in ("mean", "mean-1std")]
     mean, lower = (c.gradient(seen, action.double(), c.transposed())[0] for c in both)
     torch.testing.assert_close(mean, lower)
 
@@ -155,7 +156,7 @@ def test_members_that_agree_guide_as_one():
 def test_a_saturated_critic_has_a_finite_gradient():
     _, critic = nets(output="sigmoid")
     critic.mlp.layers[-1].bias.fill_(200.0)
-    explicit = CriticGradient(critic, 4, "mean-1std")
+    explicit = gradient_of(critic, "mean-1std")
     obs, action = inputs(8)
     seen = explicit.observe(obs)
     assert torch.all(explicit(seen, action) == 1)
@@ -280,6 +281,22 @@ def test_onnx_file_holds_the_weights_once_and_nothing_of_this_machine(exported):
     assert [i.name for i in graph.input] == list(INPUTS)
     assert [o.name for o in graph.output] == list(OUTPUTS)
     assert b".py" not in path.read_bytes(), "stack traces of the exporter"
+
+
+# Operations of ONNX that ONNX Runtime has on CUDA for the types that the graph has them with, by
+# its docs/OperatorKernels.md, and those on shapes, which it runs on the CPU before a capture.
+ON_CUDA = """Add And ArgMin Cast Clip Concat Div Equal Expand Gather Gelu Gemm Greater
+LayerNormalization Less LessOrEqual MatMul Max Min Mul Not Or ReduceL2 ReduceMax ReduceMean ReduceMin
+ReduceSum Reshape Shape Sigmoid Slice Split Sqrt Squeeze Sub Transpose Unsqueeze Where"""
+
+
+def test_the_graph_can_be_captured_on_cuda(exported):
+    """No control flow, which a CUDA graph cannot have, and no node that is left to the CPU."""
+    import onnx
+
+    graph = onnx.load(exported[0]).graph
+    assert not [n.name for n in graph.node for a in n.attribute if a.HasField("g")]
+    assert {n.op_type for n in graph.node} <= set(ON_CUDA.split())
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])

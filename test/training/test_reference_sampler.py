@@ -14,8 +14,8 @@ from qgf_ros.sampler.base import Sample, Sampler
 from qgf_ros.sampler.ort import OnnxSampler
 from qgf_ros.share import share_folder
 from training import estimators
-from training.export import TieWatch, networks
 from training.guards import Box, Guards, Neighbours
+from training.parity import TieWatch, networks
 from training.reference_sampler import ReferenceSampler
 from training.sampling import best_of_n, sample
 

@@ -13,14 +13,17 @@ from qgf_ros.contract import Contract
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.policy import load_policy, write_policy
 from qgf_ros.sampler.base import make_sampler
+from qgf_ros.sampler.native import NativeSampler
+from qgf_ros.sampler.ort import OnnxSampler
 from qgf_ros.sim.world import world_folder
 from training.config import SELECT_SEEDS, FitConfig
 from training.data.episodes import data_hash
 from training.data.load import load_episodes
 from training.data.record import record
 from training.evaluate import Rate, Variant, evaluate
-from training.export import export, networks, parity
+from training.export import export
 from training.fit import fit
+from training.parity import networks, parity
 
 pytestmark = pytest.mark.xdist_group(
     "whole_path"
@@ -113,8 +116,10 @@ def test_a_wrong_export_is_refused_and_the_folder_left_alone(run, tmp_path):
     d = policy.description
     tensors = {d.velocity.file: off, d.critic.file: policy.critic}
     write_policy(tmp_path / "other", d, tensors, {"sampler.onnx": policy.onnx})
-    assert parity(load_policy(tmp_path / "other")).largest_error > 1
-    assert parity(policy).largest_error <= 1
+    other = load_policy(tmp_path / "other")
+    fresh, stale = parity(other, NativeSampler(other), OnnxSampler(other, "cpu"))
+    assert fresh.largest_error <= 1 < stale.largest_error
+    assert parity(policy, OnnxSampler(policy, "cpu"))[0].largest_error <= 1
 
 
 def test_the_exported_sampler_is_unguided_to_the_bit_at_infinite_beta(run):

@@ -27,7 +27,7 @@ from training.data.chunks import chunks
 from training.data.episodes import Episode, data_hash, outcomes
 from training.data.load import load_episodes
 from training.data.split import RULE, split
-from training.export import networks
+from training.parity import networks
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
 POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes

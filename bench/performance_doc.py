@@ -1,0 +1,238 @@
+"""Writes the figures of docs/performance.md: tables and plot from the files of `sampler.py`.
+
+    python bench/performance_doc.py --table FILE --curves FILE
+
+Between the document's marks `begin: FILE` and `end` stands what `FILE` gives; by default each block
+keeps its file. A test holds them together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from qgf_ros.console import say
+from qgf_ros.errors import UsageError, exit_codes
+
+ROOT = Path(__file__).resolve().parents[1]
+DOC = ROOT / "docs" / "performance.md"
+PLOT = ROOT / "docs" / "images" / "sampler_curves.svg"
+QUIET = 0.5  # load average below which figures are believed
+BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+MODES = {
+    "guided": "guided, the actions alone",
+    "unguided": "unguided, the actions alone",
+    "node": "as the node asks: unguided row, diagnostics, guards of config/default.yaml",
+    "guided_best": "the best of N guided",
+    "unguided_best": "the best of N unguided",
+}
+Rows = dict[tuple[str, str, int, str], dict[str, Any]]  # by net, mode, N, backend
+
+
+@dataclass(frozen=True)
+class Document:
+    """Writes tables and plot of docs/performance.md."""
+
+    table: Path | None = None  # results; none: those that the document names
+    curves: Path | None = None
+
+    def run(self) -> None:
+        text = DOC.read_text()
+        for name in BLOCK.findall(text):
+            old = ROOT / name[0]
+            new = (self.curves if "curves" in old.name else self.table) or old
+            text = text.replace(f"begin: {name[0]} -->", f"begin: {_inside(new)} -->")
+        DOC.write_text(BLOCK.sub(lambda m: block(m[1]), text))
+        for path, _ in BLOCK.findall(text):
+            if "curves" in path:
+                plot(json.loads((ROOT / path).read_text()), PLOT)
+        say(f"written: {DOC}, {PLOT}")
+
+
+def _inside(path: Path) -> str:
+    try:
+        return path.resolve().relative_to(ROOT).as_posix()
+    except ValueError:
+        raise UsageError(f"{path} is not in {ROOT}; the document names files of it") from None
+
+
+def block(path: str) -> str:
+    """The marks, and between them what that results file gives."""
+    document = json.loads((ROOT / path).read_text())
+    parts = curve_tables(document) if "curves" in path else tables(document)
+    return f"<!-- begin: {path} -->\n" + "\n\n".join(parts) + "\n<!-- end -->\n"
+
+
+def tables(document: dict[str, Any]) -> list[str]:
+    rows: Rows = {
+        (row["net"], row["mode"], row["candidates"], row["backend"]): row
+        for row in document["rows"]
+    }
+    nets = list(dict.fromkeys(key[0] for key in rows))
+    parts = [machine_line(document), held_to(rows)]
+    for mode, title in MODES.items():
+        cases = [key[:3] for key in rows if key[1] == mode and key[0] in nets]
+        cases = list(dict.fromkeys(cases))
+        if cases:
+            heads = [f"{net}, N = {n}" for net, _, n in cases]
+            parts.append(f"**{title[0].upper()}{title[1:]}**; p50 in ms (its multiple of native)")
+            parts.append(_table(["", *heads], _by_backend(rows, cases, _multiple)))
+    alone = [(net, "guided", 1) for net in nets if (net, "guided", 1) in {k[:3] for k in rows}]
+    heads = [f"{net}, N = 1" for net in nets]
+    parts.append("**p99 / p50**, guided")
+    parts.append(_table(["", *heads], _by_backend(rows, alone, _spread)))
+    return parts
+
+
+def machine_line(document: dict[str, Any]) -> str:
+    machine, versions = document["machine"], document["versions"]
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
+    known = ", ".join(f"{name} {number}" for name, number in versions.items())
+    load = machine["load_average_before"]
+    busy = "" if load < QUIET else " **The machine was busy: to be taken again.**"
+    return (
+        f"{document['date']}, {machine['cpu']}, {machine['cores']} cores, one used ({caches}); "
+        f"{known}; load average before: {load}.{busy}"
+    )
+
+
+def held_to(rows: Rows) -> str:
+    """What the sampler is held to, and what was measured; medians, and ratios of one run."""
+
+    def p50(net: str, backend: str, mode: str = "guided", n: int = 1) -> float:
+        return rows[net, mode, n, backend]["p50_ms"]
+
+    def spread(net: str, backend: str) -> float:
+        row = rows[net, "guided", 1, backend]
+        return row["p99_ms"] / row["p50_ms"]
+
+    def bare(net: str, mode: str, n: int) -> float:
+        return p50(net, "native_f32", mode, n) / p50(net, "native_f32")
+
+    wanted: list[tuple[str, Callable[[], float], float, bool]] = [
+        *(
+            (f"JAX / native, {net}", lambda net=net: p50(net, "jax") / p50(net, "native_f32"), x, True)
+            for net, x in (("3x256", 2.0), ("4x512", 1.25), ("4x1024", 1.0))
+        ),
+        ("eager / native, 3x256", lambda: p50("3x256", "eager") / p50("3x256", "native_f32"), 15.0, True),
+        ("native / floor, 4x512", lambda: p50("4x512", "native_f32") / p50("4x512", "floor"), 1.6, False),
+        ("float32 / float16, 4x512", lambda: p50("4x512", "native_f32") / p50("4x512", "native_f16"), 1.4, True),
+    ]  # fmt: skip
+    for net in dict.fromkeys(key[0] for key in rows):
+        wanted += [
+            (f"p99/p50 native over floor's, {net}",
+             lambda net=net: spread(net, "native_f32") / spread(net, "floor"), 1.2, False),
+            (f"as the node asks / bare, {net}", lambda net=net: bare(net, "node", 1), 1.5, False),
+            (f"guided best of 4 / bare, {net}", lambda net=net: bare(net, "guided_best", 4), 3.0, False),
+            (f"unguided best of 16, native / JAX, {net}",
+             lambda net=net: p50(net, "native_f32", "unguided_best", 16)
+             / p50(net, "jax", "unguided_best", 16), 1.0, False),
+        ]  # fmt: skip
+    lines = []
+    for name, measure, limit, at_least in wanted:
+        try:
+            x = measure()
+        except KeyError:  # a net or backend that was not run
+            continue
+        met = x >= limit if at_least else x <= limit
+        bound = f"at {'least' if at_least else 'most'} {limit:g}"
+        lines.append([name, bound, f"{x:.2f}", "met" if met else "missed"])
+    return _table(["N = 1, guided, one thread", "wanted", "measured", ""], lines)
+
+
+def curve_tables(document: dict[str, Any]) -> list[str]:
+    parts = [machine_line(document), "![cost over T, N, E, width and D](images/sampler_curves.svg)"]
+    for title, points in curves(document["rows"]).items():
+        backends = list(dict.fromkeys(name for _, case in points for name in case))
+        lines = [
+            [name, *(f"{case[name]['p50_ms']:.3g}" if name in case else "" for _, case in points)]
+            for name in backends
+        ]
+        parts.append(_table([title, *(str(x) for x, _ in points)], lines))
+    return parts
+
+
+AXES = {
+    "T": lambda row: row["steps"],
+    "N": lambda row: row["candidates"],
+    "E": lambda row: row["critics"],
+    "width": lambda row: int(row["net"].partition("x")[2]),
+    "D": lambda row: row["action"],
+}
+Point = tuple[int, dict[str, dict[str, Any]]]  # where, and the row of each backend
+
+
+def curves(rows: list[dict[str, Any]]) -> dict[str, list[Point]]:
+    """By axis: the rows that differ from the base, which is the first row's case, there alone."""
+    base = {axis: at(rows[0]) for axis, at in AXES.items()}
+    result: dict[str, list[Point]] = {}
+    for axis, at in AXES.items():
+        points: dict[int, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            if all(other == axis or AXES[other](row) == base[other] for other in AXES):
+                points.setdefault(at(row), {})[row["backend"]] = row
+        result[axis] = sorted(points.items())
+    return result
+
+
+def plot(document: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "qgf", "font.size": 8})  # the same file again
+    import matplotlib.pyplot as plt
+
+    axes_points = curves(document["rows"])
+    figure, axes = plt.subplots(1, len(axes_points), figsize=(13, 3), sharey=True)
+    for ax, (title, points) in zip(axes, axes_points.items()):
+        for name in dict.fromkeys(name for _, case in points for name in case):
+            line = [(x, case[name]["p50_ms"]) for x, case in points if name in case]
+            style = "--" if name.startswith("floor") else "-"
+            ax.plot(*zip(*line), style, marker=".", label=name)
+        ax.set(xscale="log", yscale="log", xlabel=title)
+        ax.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("p50, ms")
+    figure.tight_layout(rect=(0, 0, 0.92, 1))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="center right", fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _by_backend(rows: Rows, cases: list[Any], cell: Callable[..., str]) -> list[list[str]]:
+    names = list(dict.fromkeys(key[3] for key in rows if key[:3] in cases))
+    return [[name, *(cell(rows, case, name) for case in cases)] for name in names]
+
+
+def _multiple(rows: Rows, case: tuple[str, str, int], name: str) -> str:
+    row, native = rows.get((*case, name)), rows.get((*case, "native_f32"))
+    if row is None:
+        return ""
+    shown = f"{row['p50_ms']:.3g}"
+    if native is None:
+        return shown
+    times = row["p50_ms"] / native["p50_ms"]
+    return f"{shown} ({times:.{0 if times >= 10 else 1 if times >= 2 else 2}f})"
+
+
+def _spread(rows: Rows, case: tuple[str, str, int], name: str) -> str:
+    row = rows.get((*case, name))
+    return "" if row is None else f"{row['p99_ms'] / row['p50_ms']:.2f}"
+
+
+def _table(heads: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(heads) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        tyro.cli(Document, description=(__doc__ or "").splitlines()[0]).run()
+    sys.exit(0)
