@@ -19,7 +19,9 @@ VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text
 WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = [
     "qgf_ros",
+    "qgf_ros.bags",
     "qgf_ros.control",
+    "qgf_ros.replay",
     "qgf_ros.report",
     "qgf_ros.ros",
     "qgf_ros.sampler",
@@ -202,6 +204,7 @@ setup(
         "qgf.verbs": [
             "demo = training.verbs:Demo",
             "record = training.verbs:Record",
+            "replay = qgf_ros.replay.verb:Replay",
             "data convert = training.verbs:DataConvert",
             "data init = training.data.inspect_verbs:DataInit",
             "data inspect = training.data.inspect_verbs:DataInspect",

@@ -36,6 +36,7 @@ class Observation:
     vector: np.ndarray  # (O,) float64, robot units
     stamp: int  # ns, newest stamp among the sources: noise is drawn by it
     age: float  # s, of the oldest source
+    stamps: tuple[int, ...] = ()  # ns, of each source's message, in the contract's order
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Assembler:
             vector=vector,
             stamp=max(m.stamp for m in latest.values()),
             age=max(self._age(now, n, m) for n, m in latest.items()) * 1e-9,
+            stamps=tuple(latest[name].stamp for name in self._sources),
         )
 
     def _missing(self, latest: dict[str, _Latest]) -> Problem | None:

@@ -56,6 +56,7 @@ class TickResult:
     sampled: Sampled | None
     seconds: float  # the tick took
     observation_age: float | None = None  # s, of the oldest source; None: no observation
+    stamps: tuple[int, ...] = ()  # ns, of each source's message; (): no observation
     assemble_seconds: float = 0.0
     gate_seconds: float = 0.0
 
@@ -136,7 +137,8 @@ class ControlCore:
             timed=timed,
         )
         self.inference_latency = self.sampling.latency
-        self._assembled: tuple[float | None, float] = (None, 0.0)  # age and time of the last one, s
+        # Of the last one: its age [s], its sources' stamps [ns], and the time that it took [s].
+        self._assembled: tuple[float | None, tuple[int, ...], float] = (None, (), 0.0)
         self._slew = BetaSlew()
         self._saturation = SaturationWatch(contract.time.period)
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
@@ -297,9 +299,9 @@ class ControlCore:
             if self._saturation(now, guided and output.limited):
                 self.notices.note(now, SATURATED)
             reason = self.supervisor.reason
-            age, assembling = self._assembled
+            age, stamps, assembling = self._assembled
         ended = time.perf_counter()
-        times = (ended - began, age, assembling, ended - decided)
+        times = (ended - began, age, stamps, assembling, ended - decided)
         return TickResult(state, reason, candidate, output, sampled, *times)
 
     def _decide(self, now: int) -> tuple[State, Sampled | None, Candidate | None]:
@@ -313,8 +315,12 @@ class ControlCore:
             self.supervisor.fault(hung)
         began = time.perf_counter()
         observation = self.assembler.assemble(now)
-        age = None if isinstance(observation, Problem) else observation.age
-        self._assembled = age, time.perf_counter() - began
+        seen = None if isinstance(observation, Problem) else observation
+        self._assembled = (
+            seen.age if seen else None,
+            seen.stamps if seen else (),
+            time.perf_counter() - began,
+        )
         was_running = self.supervisor.state is State.RUN
         problem: Problem | None
         if isinstance(observation, Problem):

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from qgf_ros.contract import ActionSpec
 from qgf_ros.control.assembler import Problem
-from qgf_ros.control.core import TickResult
+from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Candidate
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
@@ -22,7 +22,7 @@ from qgf_ros.policy import Policy
 from qgf_ros.sampler.base import Sampler
 
 try:
-    from qgf_ros.msg import Command, PolicyInfo, QValues, Status
+    from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick
     from qgf_ros.srv import LoadPolicy  # noqa: F401  (for the service)
 except ImportError as error:
     with exit_codes():  # only executables import this: end as they end, without a traceback
@@ -126,6 +126,24 @@ def q_message(result: TickResult, now: int) -> QValues:
         tick_ms=result.seconds * 1e3,
         observation_age=s.age,
         state=result.state.name,
+    )
+
+
+def tick_message(core: ControlCore, result: TickResult, now: int) -> Tick:
+    """The tick at `now` [ns] as a replay needs it."""
+    contract = core.policy.contract
+    sent = result.output.values
+    return Tick(
+        header=header(now),
+        tick=core.ticks,
+        state=int(result.state),
+        epoch=core.epoch,
+        beta=core.beta,
+        chunk=core.samples,
+        topics=[o.topic for o in contract.observations],
+        stamps=[ros_time(stamp) for stamp in result.stamps],
+        names=list(contract.action_names),
+        values=[] if sent is None else sent.tolist(),
     )
 
 

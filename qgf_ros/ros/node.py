@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -39,10 +39,12 @@ from qgf_ros.ros.conversions import (
     Command,
     PolicyInfo,
     QValues,
+    Tick,
     command_message,
     policy_message,
     q_message,
     ros_type,
+    tick_message,
 )
 from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
@@ -85,6 +87,7 @@ class QgfNode(LeanLifecycleNode):
         self._info_publisher = self.create_publisher(PolicyInfo, "~/policy_info", qos.LATCHED)
         self._command_publisher = self.create_publisher(Command, "~/command", qos.COMMAND)
         self._q_publisher = self.create_publisher(QValues, "~/q_values", qos.REPORT)
+        self._tick_publisher = self.create_publisher(Tick, "~/ticks", qos.REPORT)
         self._views = Views(self)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -354,11 +357,14 @@ class QgfNode(LeanLifecycleNode):
     # The control thread.
 
     def _tick(self, deadline: int) -> None:
-        assert self.core is not None
+        core = self.core
+        assert core is not None
         began = time.perf_counter()
-        result = self.core.tick(deadline)
+        result = core.tick(deadline)
         decided = time.perf_counter()
         self._emit(result, deadline)
+        if self._tick_publisher.get_subscription_count() > 0:
+            self._tried(lambda: self._tick_publisher.publish(tick_message(core, result, deadline)))
         self._reports.ticked(result, began, decided)
 
     def _on_clock_stopped(self, now: int) -> None:
@@ -369,11 +375,14 @@ class QgfNode(LeanLifecycleNode):
         assert self.core is not None
         self._send(result.output, result.candidate, deadline)
         self._note(result)
-        if result.sampled is not None:
-            try:
-                self._show(result, result.sampled.chunk)
-            except Exception as error:  # a picture is not worth a robot that is not commanded
-                self._reports.log.error("SHOW", f"a report failed: {error!r}")
+        if (sampled := result.sampled) is not None:
+            self._tried(lambda: self._show(result, sampled.chunk))
+
+    def _tried(self, report: Callable[[], None]) -> None:
+        try:
+            report()
+        except Exception as error:  # a picture is not worth a robot that is not commanded
+            self._reports.log.error("SHOW", f"a report failed: {error!r}")
 
     def _show(self, result: TickResult, chunk: Chunk) -> None:
         assert self.core is not None

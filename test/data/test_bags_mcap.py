@@ -37,7 +37,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from training.data import mcap_salvage
+from qgf_ros.bags import mcap as mcap_files
 from training.data.load import load_episodes
 from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 
@@ -218,7 +218,7 @@ def test_fault_100_one_wrong_size_does_not_stop_the_chunks_behind_it(tmp_path):
 
 
 def test_fault_100_what_a_file_becomes_in_all_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(mcap_salvage, "budget", lambda size: len(GOOD) + 10)
+    monkeypatch.setattr(mcap_files, "budget", lambda size: len(GOOD) + 10)
     (tmp_path / "x.mcap").write_bytes(mcap(chunk(GOOD), chunk(NEXT, "zstd", zstd.compress(NEXT))))
     got = survey(tmp_path)
     assert len(got.signals["/x"].stream) == 1 and "too much" in "".join(got.rejected)

@@ -11,8 +11,8 @@ pytest.importorskip("rosbags")
 from qgf_bags import ARM, T, channel, chunk, copy_bag, custom, mcap, message, write
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from qgf_ros.bags.damage import MAX_REASONS
 from training.data import bag_survey
-from training.data.bag_damage import MAX_REASONS
 from training.data.rosbag2 import Rosbag2Reader, contract_sources
 
 READER = Rosbag2Reader()

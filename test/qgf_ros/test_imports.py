@@ -36,13 +36,16 @@ HOMES = {
         "qgf_ros/report/arm_render.py",
     ),
     "ogbench": ("qgf_ros/sim/pointmaze/world.py", "qgf_ros/sim/ur5e_cube/world.py"),
-    "rosbags": (),
+    "rosbags": ("qgf_ros/bags/types.py",),
+    "lz4": ("qgf_ros/bags/damage.py",),
+    "backports": ("qgf_ros/bags/damage.py",),
+    "compression": ("qgf_ros/bags/damage.py",),
     "matplotlib": ("qgf_ros/report/",),
     "PIL": ("qgf_ros/report/",),
     "plotly": ("qgf_ros/report/",),
     "jinja2": ("qgf_ros/report/",),
     "rich": ("qgf_ros/console.py",),
-    "tyro": ("qgf_ros/cli.py",),
+    "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py"),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
 ROS_MESSAGES = {

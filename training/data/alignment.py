@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from qgf_ros.bags.commands import meant_for
 from qgf_ros.contract import Contract
 from qgf_ros.control.assembler import FUTURE_TOLERANCE, LARGEST
 from qgf_ros.errors import UsageError
@@ -28,7 +29,6 @@ from training.data.resample import between, hold
 from training.data.rewards import End, ending, rewards
 from training.data.streams import Recording, Stream
 
-HOLD_PERIODS = 3  # a command counts as still in force for this many periods
 SLACK = (
     100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
 )
@@ -308,14 +308,8 @@ def _act(
         stream = streams[spec.name]
         order = np.argsort(stream.stamp, kind="stable")
         stamp, values = stream.stamp[order], stream.values[order]
-        after = np.minimum(np.searchsorted(stamp, ticks), len(stamp) - 1)
-        before = np.maximum(np.searchsorted(stamp, ticks, side="right") - 1, 0)
-        nearer = np.where(
-            np.abs(stamp[after] - ticks) < np.abs(stamp[before] - ticks), after, before
-        )
-        pick = np.where(np.abs(stamp[nearer] - ticks) <= period // 2, nearer, before)
-        lag = ticks - stamp[pick]
-        commanded &= (lag >= -(period // 2)) & (lag <= HOLD_PERIODS * period)
+        pick, in_force = meant_for(stamp, ticks, period)
+        commanded &= in_force
         columns.append(values[pick])
     return np.concatenate(columns, axis=1), commanded
 

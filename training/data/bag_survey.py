@@ -14,10 +14,10 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys.base import normalize_fieldname
 from rosbags.typesys.store import Typestore
 
+from qgf_ros.bags.damage import Damage, Losses
+from qgf_ros.bags.files import Bag, read_messages, receipt_order
+from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.messages import MAX_VALUES, SchemaError
-from training.data.bag_damage import Damage, Losses
-from training.data.bag_files import Bag, read_messages, receipt_order
-from training.data.bag_types import Channel, Take, take_with, typestore
 from training.data.streams import Signal, Stream, Survey
 
 MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB

@@ -12,11 +12,12 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import get_typestore
 
-from qgf_ros.contract import ActionSpec, Source
+from qgf_ros.bags.mcap import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
+from qgf_ros.bags.sources import frame_of
+from qgf_ros.bags.types import STORE, long_type
+from qgf_ros.contract import Source
 from qgf_ros.errors import UsageError
 from qgf_ros.messages import TYPES, message_type
-from training.data.bag_types import STORE, long_type
-from training.data.mcap_salvage import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
 
 CHUNK = 16 * 2**10  # bytes: what is lost at most when a chunk is damaged or was not finished
 
@@ -121,9 +122,3 @@ class _CheckedMcapWriter(McapWriter):
 
 class _Writer(Writer):
     STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _CheckedMcapWriter}
-
-
-def frame_of(source: Source) -> str:
-    """The axes of a stamped command. The same numbers in other axes are another command."""
-    stamped = isinstance(source, ActionSpec) and message_type(source.type).stamped
-    return source.frame if isinstance(source, ActionSpec) and stamped else ""

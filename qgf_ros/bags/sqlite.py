@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from training.data.bag_damage import MAX_RECORD, Damage, Losses
-from training.data.bag_types import Channel, Choose, Definition, Message, Take
+from qgf_ros.bags.damage import MAX_RECORD, Damage, Losses
+from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"SQLite format 3\0"
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")

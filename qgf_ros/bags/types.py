@@ -19,7 +19,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from training.data.bag_damage import ZSTD_MAGIC, Damage, Losses, inflate_message
+from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, inflate_message
 
 STORE = Stores.ROS2_KILTED
 MAX_DEFINITION = 2**18  # characters

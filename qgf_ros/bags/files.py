@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.bags import mcap, sqlite
+from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
+from qgf_ros.bags.types import Choose, Message
 from qgf_ros.errors import DataRefused, StorageError
 from qgf_ros.strict_yaml import parse_yaml
-from training.data import mcap_salvage, sqlite_salvage
-from training.data.bag_damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
-from training.data.bag_types import Choose, Message
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 2**20
@@ -47,10 +47,10 @@ class Bag:
         with _plain(file, losses) as plain:
             with plain.open("rb") as opened:
                 begin = opened.read(16)
-            if begin == sqlite_salvage.MAGIC:
-                read = sqlite_salvage.read_sqlite
-            elif begin.startswith(mcap_salvage.MAGIC):
-                read = mcap_salvage.read_mcap
+            if begin == sqlite.MAGIC:
+                read = sqlite.read_sqlite
+            elif begin.startswith(mcap.MAGIC):
+                read = mcap.read_mcap
             else:
                 raise Damage(f"{file.name} is {'neither MCAP nor sqlite3' if begin else 'empty'}")
             yield from read(plain, file.name, choose, losses, self.counts.get(file.name))
@@ -197,7 +197,7 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
     with file.open("rb") as opened:
         packed = opened.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
     journals = [j for end in JOURNALS if (j := Path(f"{file}{end}")).is_file() and j.stat().st_size]
-    whole = sqlite_salvage.whole_pages(file)
+    whole = sqlite.whole_pages(file)
     if not packed and not journals and whole == file.stat().st_size:
         yield file
         return
@@ -209,13 +209,13 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
             elif journals:
                 for source in (file, *journals):
                     contained(file.parent, source)
-                    if source is not file and sqlite_salvage.names_another_file(source):
+                    if source is not file and sqlite.names_another_file(source):
                         raise Damage(f"{source.name} names another file, which no bag's does")
                     shutil.copyfile(source, f"{copy}{source.name[len(file.name) :]}")
-                sqlite_salvage.apply_journal(copy, file.name, losses)
+                sqlite.apply_journal(copy, file.name, losses)
             else:
                 shutil.copyfile(file, copy)
-            if (whole := sqlite_salvage.whole_pages(copy)) < copy.stat().st_size:
+            if (whole := sqlite.whole_pages(copy)) < copy.stat().st_size:
                 os.truncate(copy, whole)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

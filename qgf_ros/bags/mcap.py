@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from training.data.bag_damage import MAX_RECORD, Damage, Losses, budget, check_size, inflate
-from training.data.bag_types import Channel, Choose, Definition, Message, Take
+from qgf_ros.bags.damage import MAX_RECORD, Damage, Losses, budget, check_size, inflate
+from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06

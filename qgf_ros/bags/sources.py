@@ -1,0 +1,113 @@
+"""The sources of a contract in a bag: which there are, and the numbers of their messages."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qgf_ros.bags.types import Channel
+from qgf_ros.contract import ActionSpec, Contract, Source
+from qgf_ros.errors import DataRefused
+from qgf_ros.messages import MessageType, SchemaError, message_type
+
+
+def contract_sources(contract: Contract) -> dict[str, Source]:
+    """Every source of a contract by its name."""
+    return (
+        {o.name: o for o in contract.observations}
+        | {a.name: a for a in contract.actions}
+        | contract.outcome.sources
+    )
+
+
+class Decoder:
+    """Stamp and numbers of the messages of one source."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._decode = _decoder(message_type(source.type), source)
+        self._frame = frame_of(source).strip("/")
+        self._header = (
+            (lambda msg: msg) if source.type == "std_msgs/Header" else attrgetter("header")
+        )
+
+    def __call__(self, msg: Any, receipt: int) -> tuple[int, bytes]:
+        """When it was true [ns], and its numbers as float64, in the order of the source's labels.
+
+        Raises whatever a message that does not fit leads to.
+        """
+        values = self._decode(msg)
+        if self._frame and msg.header.frame_id.strip("/") not in ("", self._frame):
+            raise SchemaError(
+                f"frame_id is {msg.header.frame_id!r}, the contract says {frame_of(self._source)!r}"
+            )
+        if self._source.stamp != "header":
+            return receipt, values
+        stamp = self._header(msg).stamp
+        return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt, values  # unset is no stamp
+
+
+def frame_of(source: Source) -> str:
+    """The axes of a stamped command. The same numbers in other axes are another command."""
+    stamped = isinstance(source, ActionSpec) and message_type(source.type).stamped
+    return source.frame if isinstance(source, ActionSpec) and stamped else ""
+
+
+def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
+    """`kind.decode` as bytes of float64, with what is the same for all messages done once.
+
+    What does not fit is left to `kind.decode`: it says why.
+    """
+    fields, names = source.fields, source.names
+    if kind.name == "sensor_msgs/JointState":
+        return _joint_decoder(kind, fields, names)
+    paths = [label for f in fields for label in kind.labels(f)]
+    if not paths:
+        return lambda msg: kind.decode(msg, fields, names).tobytes()
+    get = attrgetter(*paths)
+    one = len(paths) == 1
+
+    def decode(msg: Any) -> bytes:
+        try:
+            return array("d", (get(msg),) if one else get(msg)).tobytes()
+        except (AttributeError, TypeError):
+            return kind.decode(msg, fields, names).tobytes()
+
+    return decode
+
+
+def _joint_decoder(
+    kind: MessageType, fields: tuple[str, ...], names: tuple[str, ...]
+) -> Callable[[Any], bytes]:
+    """Drivers name their joints in the same order each time: it is looked up when it changes."""
+    seen: list[str] = []  # `names` is never empty: nothing fits before the first message
+    order = np.empty(0, np.intp)
+
+    def decode(msg: Any) -> bytes:
+        nonlocal seen, order
+        if msg.name == seen and all(len(getattr(msg, f)) == len(seen) for f in fields):
+            parts = [np.asarray(getattr(msg, f), np.float64) for f in fields]
+            return b"".join([part.take(order).tobytes() for part in parts])
+        values = kind.decode(msg, fields, names).tobytes()
+        seen, order = list(msg.name), np.array([msg.name.index(n) for n in names], np.intp)
+        return values
+
+    return decode
+
+
+def check_type(bag: Path, source: Source, channel: Channel) -> None:
+    """The contract's type is the only one that its topic may carry."""
+    if channel.short_type != source.type:
+        raise DataRefused(
+            f"{bag}: {source.topic} carries {channel.short_type}, the contract says {source.type}"
+        )
+
+
+def bare(topic: str) -> str:
+    """A topic with and without a leading slash is the same."""
+    return topic.strip("/")

@@ -1,0 +1,1 @@
+"""Bags through the control core, without ROS: events -> drive -> segments -> tally -> report."""

@@ -1,0 +1,111 @@
+"""One control core on bag time, and what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from qgf_ros.control.chunk import Sampled, choose
+from qgf_ros.control.core import ControlCore, TickResult
+from qgf_ros.control.inference import InlineInference, Result
+from qgf_ros.control.supervisor import State
+from qgf_ros.policy import Policy
+from qgf_ros.replay.settings import Settings
+from qgf_ros.sampler.base import Sampler
+
+
+class Row(NamedTuple):
+    """One sample: when, for what, and what the critic says."""
+
+    tick: int  # of the segment, which the chunk begins at
+    obs: np.ndarray  # (O,) normalised
+    executed: np.ndarray  # (H, A) robot units
+    unguided: np.ndarray  # (D,) normalised, from the same noise
+    sampled: Sampled
+
+
+@dataclass
+class Track:
+    """What one core did in one segment, tick by tick."""
+
+    sent: list[np.ndarray | None] = field(default_factory=list)
+    admitted: list[bool] = field(default_factory=list)  # in RUN, not braking
+    limited: int = 0
+    rows: list[Row] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)  # ticks per state and reason
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class Watched(InlineInference):
+    """Keeps the newest result: the core does not show what it did not execute."""
+
+    newest: Result
+
+    def poll(self, timeout: float) -> Result | None:
+        result = super().poll(timeout)
+        if result is not None:
+            self.newest = result
+        return result
+
+
+class Drive:
+    """A core that is enabled, and enabled again at once whenever something disabled it."""
+
+    def __init__(self, policy: Policy, sampler: Sampler, beta: float, settings: Settings) -> None:
+        self.inference = Watched(sampler)
+        self.settings = settings
+        self.core = ControlCore(
+            policy,
+            self.inference,
+            seed=settings.seed,
+            enabled=True,
+            beta=beta,
+            num_candidates=settings.num_candidates,
+            blend_steps=settings.blend_steps,
+        )
+        self.core.tuning.guards = settings.guards
+        self.core.gate.scale = settings.limits_scale
+        self.core.assembler.state_bound = settings.state_bound
+        self.core.assembler.hold_if_frozen = settings.hold_if_frozen
+        self.track = Track()
+
+    def begin(self) -> None:
+        """Another episode: nothing that was before counts."""
+        self.core.activate(enabled=True)
+
+    def tick(self, now: int, number: int) -> TickResult:
+        """number: of the tick in the segment."""
+        core, track = self.core, self.track
+        result = core.tick(now)
+        output = result.output
+        track.sent.append(output.values)
+        track.admitted.append(output.admitted)
+        track.limited += output.limited
+        if result.sampled is not None:
+            track.rows.append(self._row(number, result.sampled))
+        if result.state is not State.RUN:
+            reason = f" {result.reason.code}" if result.reason else ""
+            track.states[f"{result.state.name}{reason}"] += 1
+        if output.refused:
+            track.refused[output.refused.partition(":")[0]] += 1
+        if result.state is State.FAULT:
+            core.reset()
+            core.supervisor.enabled = True
+        return result
+
+    def _row(self, number: int, sampled: Sampled) -> Row:
+        request, sample = self.inference.newest.request, self.inference.newest.sample
+        assert sample is not None
+        row = 0
+        if len(sample.action) > 1:
+            choice = choose(sample, self.core.policy, request.obs, request.guards.keep_best)
+            row = getattr(choice, "row", 0)
+        return Row(number, request.obs, sampled.chunk.actions, sample.action_unguided[row], sampled)
+
+    def take(self) -> Track:
+        """What was done since it was last taken."""
+        track, self.track = self.track, Track()
+        return track

@@ -1,0 +1,131 @@
+"""A bag as what was said, message by message in order of receipt, with memory that does not grow."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qgf_ros.bags import files
+from qgf_ros.bags.damage import Damage, Losses
+from qgf_ros.bags.sources import Decoder, bare, check_type, contract_sources
+from qgf_ros.bags.types import Channel, Take, take_with, typestore
+from qgf_ros.contract import Contract
+from qgf_ros.errors import DataRefused
+from qgf_ros.replay.node_messages import CLOCK, reader
+
+WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
+
+
+class Said(NamedTuple):
+    """One message. `name` is the contract's for its source; or one of node_messages.py, and then
+    `values` is what is read there."""
+
+    at: int  # ns on the control clock: when it could be known
+    name: str
+    stamp: int  # ns
+    values: Any  # (d,) float64 in the order of the source's labels
+
+
+class BagEvents:
+    """The messages of one bag that a contract names, and those of the node.
+
+    Where the bag has a /clock, that is the control clock, as it was for a node under use_sim_time;
+    else it is the time of receipt. What cannot be read is counted in `losses`.
+    """
+
+    def __init__(self, path: Path, name: str, contract: Contract) -> None:
+        self._bag = files.open_bag(path, name)
+        self._sources = contract_sources(contract)
+        self._observed = {o.name: o.topic for o in contract.observations}
+        self._decoders = {name: Decoder(source) for name, source in self._sources.items()}
+        self._heard: set[str] = set()
+        self._heap: list[tuple[int, int, str, int, Any]] = []
+        self._count = 0
+        self._clocked = False
+        self._latest = 0
+        self.losses = Losses()
+
+    def __iter__(self) -> Iterator[Said]:
+        """Raises DataRefused where the bag has no usable message of a source that is observed."""
+        now: int | None = None
+        for receipt, name, stamp, values in self._in_order():
+            if name == CLOCK:
+                now = values if values > 0 else None
+            elif not self._clocked:
+                yield Said(receipt, name, stamp, values)
+            elif now is not None:
+                # Who stamps by receipt has heard the control clock, too.
+                yield Said(now, name, stamp if stamp != receipt else now, values)
+        silent = [topic for o, topic in self._observed.items() if o not in self._heard]
+        if silent:
+            damage = f"; damage: {'; '.join(self.losses)}" if self.losses else ""
+            raise DataRefused(
+                f"{self._bag.path} has no usable message on {', '.join(silent)}, which the policy "
+                f"observes{damage}"
+            )
+
+    def _in_order(self) -> Iterator[tuple[int, str, int, Any]]:
+        for receipt in self._read():
+            self._latest = max(self._latest, receipt)
+            yield from self._pop(self._latest - WINDOW)
+        yield from self._pop(None)
+
+    def _pop(self, until: int | None) -> Iterator[tuple[int, str, int, Any]]:
+        heap = self._heap
+        while heap and (until is None or heap[0][0] <= until):
+            receipt, _, name, stamp, values = heapq.heappop(heap)
+            yield receipt, name, stamp, values
+
+    def _read(self) -> Iterator[int]:
+        """Puts message after message onto the heap; gives their receipts."""
+        losses = self.losses
+        for file in self._bag.files:
+            try:
+                for take, receipt, raw in self._bag.messages(file, self._choose, losses):
+                    take(receipt, raw)
+                    yield receipt
+            except Damage as damage:
+                losses.add(f"file unreadable: {damage}", self._bag.counts.get(file.name, 1))
+            except OSError as error:
+                why = f"file unreadable: {file.name}: {error.strerror}"
+                losses.add(why, self._bag.counts.get(file.name, 1))
+        for name, count in self._bag.missing.items():
+            losses.add(f"file missing: {name}", count)
+
+    def _choose(self, channel: Channel) -> Take | None:
+        topic = bare(channel.topic)
+        uses = []
+        for name, source in self._sources.items():
+            if bare(source.topic) == topic:
+                check_type(self._bag.path, source, channel)
+                uses.append(self._taker(name))
+        if (ours := reader(topic, channel.short_type)) is not None:
+            own, read = ours
+            self._clocked |= own == CLOCK
+            uses.append(lambda msg, receipt: self._push(receipt, own, 0, read(msg)))
+        if not uses:
+            return None
+        try:
+            store = typestore(channel)
+        except Damage as damage:
+            why = f"{topic}: {damage}"
+            return lambda receipt, raw: self.losses.add(why)
+        return take_with(channel, store, uses, self.losses)
+
+    def _taker(self, name: str) -> Any:
+        decode = self._decoders[name]
+
+        def take(msg: Any, receipt: int) -> None:
+            stamp, values = decode(msg, receipt)
+            self._heard.add(name)
+            self._push(receipt, name, stamp, np.frombuffer(values))
+
+        return take
+
+    def _push(self, receipt: int, name: str, stamp: int, values: Any) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (receipt, self._count, name, stamp, values))
