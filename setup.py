@@ -156,6 +156,7 @@ EXTRAS = {
         "scipy",
         "matplotlib",
         "jinja2",
+        "plotly>=6",
     ],
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
     "sim": ["mujoco>=3.2", "ogbench>=1.2"],  # ogbench: the UR5e world and its tasks
@@ -196,7 +197,7 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
-    | {"qgf_ros.report": ["*.j2"]},
+    | {"qgf_ros.report": ["*.j2", "lab/*.js"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -213,6 +214,7 @@ setup(
             "export = training.verbs:Export",
             "evaluate = training.verbs:Evaluate",
             "analyze = training.verbs:Analyze",
+            "lab = training.verbs:Lab",
         ],
     },
     data_files=[

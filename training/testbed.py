@@ -14,11 +14,12 @@ so with shares w_k in proportion to pi_k N(a_t; t mu_k, S)
     E[a_1 | a_t] = sum_k w_k (mu_k + t sigma^2 (a_t - t mu_k) / S)
     v(a_t, t)    = (E[a_1 | a_t] - a_t) / (1 - t)
 
-and one Euler step to t = 1, the sampler's a_hat, is the posterior mean exactly.
+and one Euler step to t = 1, the sampler's a_hat, is the posterior mean exactly. The formulas hold
+in any number of dimensions; `PLANE_*` is a flow in two, with the bump as far off as on the line.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,30 +28,38 @@ from training.guards import Box, Guards
 from training.sampling import sample
 
 MEANS = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64)  # of equal weight
+PLANE_MEANS = torch.tensor([[-1.5, -0.5], [-0.2, 1.1], [1.0, 0.0]], dtype=torch.float64)
 SIGMA = 0.15
 OPTIMUM = 1.0  # where Q is largest among the data
 NEAR = 0.5  # a sample this close to the optimum has found it
 FOOLED = 2.0  # a sample beyond this has followed the critic out of the data
 
 SUPPORT_GUARD = Guards(support=Box(low=(-2.0,), high=(1.0,)))  # the data's range
+PLANE_SUPPORT_GUARD = Guards(support=Box(low=(-1.5, -0.5), high=(1.0, 1.1)))
 RATIO_CAP_1 = Guards(ratio_cap=1.0)
 
 
 @dataclass(frozen=True)
 class BumpCritic:
-    """Q(a) as above: right inside the data, with a false peak at a = 3."""
+    """Q(a) as above: right inside the data, with a false peak outside, at a = 3 by default."""
 
     height: float  # h, in units of Q
     width: float  # s, in units of a
+    optimum: tuple[float, ...] = (OPTIMUM,)  # (D,), the best action of the data
+    centre: tuple[float, ...] = (3.0,)  # (D,), of the false peak
 
     def __call__(self, obs: Tensor, action: Tensor) -> Tensor:
-        """obs: unused; action: (B, 1) -> (1, B), an ensemble of one."""
-        bump = torch.exp(-((action - 3) ** 2) / (2 * self.width**2))
-        return (self.height * bump - (action - OPTIMUM) ** 2).T
+        """obs: unused; action: (B, D) -> (1, B), an ensemble of one."""
+        apart = (action - action.new_tensor(self.centre)).square().sum(-1)
+        missed = (action - action.new_tensor(self.optimum)).square().sum(-1)
+        return (self.height * torch.exp(-apart / (2 * self.width**2)) - missed)[None]
 
 
 NARROW = BumpCritic(height=9, width=0.5)
 WIDE = BumpCritic(height=12, width=0.7)
+PLANE_NARROW, PLANE_WIDE = (
+    replace(critic, optimum=(1.0, 0.0), centre=(2.6, 1.2)) for critic in (NARROW, WIDE)
+)
 
 
 @dataclass(frozen=True)
@@ -61,18 +70,19 @@ class Shares:
     fooled: float  # a > 2
 
 
-def posterior_mean(a: Tensor, time: Tensor) -> Tensor:
-    """E[a_1 | a_t = a]: a (B, 1), time (B,) in [0, 1], 0 = noise -> (B, 1)."""
-    means, t = MEANS.to(a), time[:, None]
+def posterior_mean(a: Tensor, time: Tensor, means: Tensor = MEANS[:, None]) -> Tensor:
+    """E[a_1 | a_t = a]: a (B, D), time (B,) in [0, 1], 0 = noise, means (K, D) -> (B, D)."""
+    means, t = means.to(a), time[:, None]
     variance = (1 - t) ** 2 + t**2 * SIGMA**2
-    share = torch.softmax(-((a - t * means) ** 2) / (2 * variance), dim=1)
-    each = means + t * SIGMA**2 * (a - t * means) / variance
-    return (share * each).sum(dim=1, keepdim=True)
+    off = a[:, None] - t[:, None] * means  # (B, K, D)
+    share = torch.softmax(-off.square().sum(-1) / (2 * variance), dim=1)
+    each = means + (t * SIGMA**2 / variance)[:, None] * off
+    return (share[:, :, None] * each).sum(dim=1)
 
 
-def velocity(obs: Tensor, a: Tensor, time: Tensor) -> Tensor:
-    """v(a_t, t) in closed form: a (B, 1), time (B,) in [0, 1), 0 = noise -> (B, 1). obs: unused."""
-    return (posterior_mean(a, time) - a) / (1 - time[:, None])
+def velocity(obs: Tensor, a: Tensor, time: Tensor, means: Tensor = MEANS[:, None]) -> Tensor:
+    """v(a_t, t) in closed form: a (B, D), time (B,) in [0, 1), 0 = noise -> (B, D). obs: unused."""
+    return (posterior_mean(a, time, means) - a) / (1 - time[:, None])
 
 
 def data(n: int, generator: torch.Generator) -> Tensor:

@@ -185,6 +185,23 @@ class Analyze(Options):
 
 
 @dataclass(frozen=True)
+class Lab(Options):
+    """Write a page that shows what guidance and its knobs do, on flows known in closed form."""
+
+    out: Path = Path("lab.html")
+    """File to write; open it in a browser. It needs no network."""
+
+    def run(self) -> Mapping[str, Any]:
+        from training.lab import lab
+
+        written = lab(self.out)
+        say(
+            f"{self.out}: {written['bytes'] / 1e6:.1f} MB, with {written['numbers']} numbers of our own"
+        )
+        return written
+
+
+@dataclass(frozen=True)
 class DataConvert(Options):
     """Write recordings in another format, by the contract.
 

@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 
-from qgf_ros.console import some
+from qgf_ros.report.page import render
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -44,22 +43,7 @@ STYLE: Any = {
 
 def write_page(path: Path, document: Mapping[str, Any]) -> None:
     """One self-contained HTML file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names in the data are somebody else's text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    environment.filters["some"] = some
-    page = environment.get_template("doctor_page.html.j2")
-    path.write_text(page.render(d=document, figures=figures(document)))
-
-
-def number(value: Any) -> str:
-    """Three digits; a dash for what is not known."""
-    return "–" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+    path.write_text(render("doctor_page.html.j2", d=document, figures=figures(document)))
 
 
 def figures(document: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -21,8 +21,6 @@ LONGER = 1.0  # s: any other source would be stale by then
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    pytest.importorskip("torch", reason="the tiny policy is exported here")
-    from training import export
 
     own = load_yaml(ARM_FILE)
     for source in own["observations"]:
@@ -38,9 +36,6 @@ def tiny(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("policy") / "tiny"
     write_tiny(folder, contract(own))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "ROUNDS", 1)  # its parity has tests of its own
-        export.export(folder)
     return folder
 
 

@@ -99,14 +99,8 @@ def six(arrived):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    pytest.importorskip("torch", reason="the tiny policy is exported here")
-    from training import export
-
     folder = tmp_path_factory.mktemp("policy") / "tiny"
     write_tiny(folder, contract(twist_dict(RATE)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "ROUNDS", 1)  # its parity has tests of its own
-        export.export(folder)
     return folder
 
 

@@ -32,6 +32,25 @@ def test_a_hat_is_the_posterior_mean_by_quadrature(time):
     assert np.abs(testbed.posterior_mean(a, t)[:, 0].numpy() - mean).max() < 1e-6
 
 
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.9])
+def test_a_hat_in_the_plane_is_the_posterior_mean_by_quadrature(time):
+    """As above over a square of actions; spacing 0.02, the narrowest factor here 0.1."""
+    axis = np.arange(-3, 3, 0.02)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    means = testbed.PLANE_MEANS.numpy()
+    off = ((grid[:, None] - means) ** 2).sum(-1)
+    prior = np.exp(-off / (2 * 0.15**2)).sum(axis=1)
+    for a_t in np.array([[-1.0, 0.8], [0.4, 0.4], [1.5, 1.5]]) * max(time, 0.5):
+        log_joint = np.log(np.maximum(prior, 1e-300)) - ((a_t - time * grid) ** 2).sum(-1) / (
+            2 * (1 - time) ** 2
+        )
+        joint = np.exp(log_joint - log_joint.max())
+        mean = joint @ grid / joint.sum()
+        a, t = torch.from_numpy(a_t)[None], torch.tensor([time], dtype=torch.float64)
+        got = testbed.posterior_mean(a, t, testbed.PLANE_MEANS)[0].numpy()
+        assert np.abs(got - mean).max() < 1e-6
+
+
 # A cell is near the optimum, fooled; a number or a (low, high) range, as method.md prints it.
 TABLE = [
     # critic, T, w: qgf, ood, qgf with ratio cap 1, qgf with the support guard

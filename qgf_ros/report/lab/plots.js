@@ -1,0 +1,183 @@
+// Drawing: plotly in the page's colours, at the page's width, and handles that can be dragged.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+const MARGIN = { l: 46, r: 12, t: 8, b: 38 };
+const MARKS = { none: "circle", bptt: "triangle-up", ood: "square", qgf: "diamond" };
+const DASHES = { none: "solid", bptt: "dash", ood: "dot", qgf: "solid" };
+
+// axis: { title, range, ... } of plotly; `height` in px; `equal`: one unit is as long on both axes.
+// Nothing zooms, so that a finger on a figure scrolls the page.
+function plot(id, traces, { x, y, height = 260, equal = false, ...rest }) {
+  const element = $(id),
+    ink = color("ink"),
+    line = color("line");
+  const axis = (given) => ({
+    fixedrange: true,
+    gridcolor: line,
+    zerolinecolor: line,
+    linecolor: line,
+    automargin: false,
+    ticks: "",
+    title: { text: "", standoff: 6 },
+    ...given,
+    tickfont: { size: 11 },
+  });
+  const width = element.clientWidth;
+  if (!width) return; // nobody sees it
+  if (equal) {
+    // widen one of the ranges
+    const size = [width - MARGIN.l - MARGIN.r, height - MARGIN.t - MARGIN.b],
+      spans = [x.range, y.range].map(([a, b]) => b - a);
+    const unit = Math.max(spans[0] / size[0], spans[1] / size[1]);
+    [x, y] = [x, y].map((given, i) => {
+      const more = (unit * size[i] - spans[i]) / 2;
+      return { ...given, range: [given.range[0] - more, given.range[1] + more] };
+    });
+  }
+  const layout = {
+    width,
+    height,
+    margin: MARGIN,
+    xaxis: axis(x),
+    yaxis: axis(y),
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false,
+    dragmode: false,
+    font: { color: ink, size: 12, family: "system-ui, sans-serif" },
+    hovermode: "closest",
+    hoverlabel: { bgcolor: color("paper"), font: { color: ink } },
+    ...rest,
+  };
+  Plotly.react(element, traces, layout, { displayModeBar: false, doubleClick: false });
+  element.frame = { x: x.range, y: y.range, width, height };
+  element.moved?.();
+}
+
+// Where (x, y) of the data is in the element [px], and back.
+function toPixels(element, [x, y]) {
+  const { x: xs, y: ys, width, height } = element.frame;
+  return [
+    MARGIN.l + ((x - xs[0]) / (xs[1] - xs[0])) * (width - MARGIN.l - MARGIN.r),
+    MARGIN.t + ((ys[1] - y) / (ys[1] - ys[0])) * (height - MARGIN.t - MARGIN.b),
+  ];
+}
+function toData(element, event) {
+  const box = element.getBoundingClientRect(),
+    { x: xs, y: ys, width, height } = element.frame;
+  return [
+    xs[0] + ((event.clientX - box.left - MARGIN.l) / (width - MARGIN.l - MARGIN.r)) * (xs[1] - xs[0]),
+    ys[1] - ((event.clientY - box.top - MARGIN.t) / (height - MARGIN.t - MARGIN.b)) * (ys[1] - ys[0]),
+  ];
+}
+
+// A round handle on the figure `id`, at place() in data units; move([x, y]) while it is dragged.
+// For pointers only: each has a slider beside it for keys and screen readers.
+function handle(id, name, label, place, move) {
+  const element = $(id),
+    knob = document.createElement("div");
+  knob.className = "handle";
+  knob.id = `${id}-${name}`;
+  knob.title = label;
+  knob.setAttribute("aria-hidden", "true");
+  element.append(knob);
+  const previous = element.moved;
+  element.moved = () => {
+    previous?.();
+    const [left, top] = toPixels(element, place());
+    knob.style.left = `${left}px`;
+    knob.style.top = `${top}px`;
+  };
+  knob.addEventListener("pointerdown", (event) => {
+    knob.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  knob.addEventListener("pointermove", (event) => {
+    if (knob.hasPointerCapture(event.pointerId)) move(toData(element, event));
+  });
+}
+
+// Traces that several figures use.
+const line = (x, y, name, style, more = {}) => ({
+  type: "scatter",
+  mode: "lines",
+  x,
+  y,
+  name,
+  line: { width: 2, ...style },
+  hoverinfo: "x+y+name",
+  ...more,
+});
+const points = (x, y, name, marker, more = {}) => ({
+  type: "scatter",
+  mode: "markers",
+  x,
+  y,
+  name,
+  marker: { size: 7, ...marker },
+  hoverinfo: "x+y+name",
+  ...more,
+});
+// Our own code's numbers: rings around the page's.
+const rings = (x, y, way) =>
+  points(x, y, "qgf_ros", { symbol: "circle-open", size: 10, color: color(way), line: { width: 1.5 } });
+const band = (x0, x1, y0, y1, name, opacity = 0.14) => ({
+  type: "rect",
+  x0,
+  x1,
+  y0,
+  y1,
+  layer: "below",
+  line: { width: 0 },
+  fillcolor: color(name),
+  opacity,
+});
+const mark = (shape) => ({ type: "line", line: { color: color("soft"), width: 1, dash: "dot" }, ...shape });
+const spaced = (low, high, count) =>
+  Array.from({ length: count }, (_, i) => low + ((high - low) * i) / (count - 1));
+
+// The plane: Q as contours, the peaks of the data as discs, the data's range as a box, the false peak.
+const PLANE = { x: { range: [-3.1, 4.4] }, y: { range: [-2.6, 3.4] }, height: 320, equal: true };
+function plane(world) {
+  const ink = color("soft"),
+    { centre, width, height } = world.critic,
+    { low, high } = world.box;
+  const x = spaced(-7, 8, 76),
+    y = spaced(-7, 8, 76);
+  const contours = {
+    type: "contour",
+    x,
+    y,
+    z: y.map((v) => x.map((u) => Q(world.critic, [u, v]))),
+    showscale: false,
+    hoverinfo: "skip",
+    contours: { coloring: "lines", start: -14, end: 14, size: 2 },
+    line: { width: 1 },
+    opacity: 0.45,
+    colorscale: [
+      [0, ink],
+      [1, ink],
+    ],
+  };
+  const disc = ([cx, cy], r, name, opacity) => ({
+    ...band(cx - r, cx + r, cy - r, cy + r, name, opacity),
+    type: "circle",
+  });
+  const shapes = [
+    ...world.means.map((mean) => disc(mean, 2 * world.sigma, "none", 0.45)),
+    {
+      type: "rect",
+      x0: low[0],
+      x1: high[0],
+      y0: low[1],
+      y1: high[1],
+      layer: "below",
+      line: { color: ink, width: 1, dash: "dot" },
+    },
+    ...(height > 0 ? [disc(centre, width, "bump", 0.3)] : []),
+  ];
+  return { contours, shapes };
+}
