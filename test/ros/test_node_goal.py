@@ -15,13 +15,11 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-pytestmark = pytest.mark.xdist_group("goal")  # one export of the policy, not one per worker
 LONGER = 1.0  # s: any other source would be stale by then
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-
     own = load_yaml(ARM_FILE)
     for source in own["observations"]:
         if source["name"] == "goal":

@@ -13,7 +13,6 @@ import pytest
 import ros_harness as ros
 from qgf_make import contract, twist_dict, write_tiny
 
-pytestmark = pytest.mark.xdist_group("twist")  # one export of the policy, not one per worker
 T = ros.PERIOD
 RATE = 2.0
 GRIP = 0.3  # where the gripper is measured
