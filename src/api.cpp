@@ -1,13 +1,17 @@
 // The C interface: nothing gets past it that the sampler could not take.
 #include <cmath>
 #include <cstdio>
+#include <exception>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "qgf_sampler.h"
 #include "sampler.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 struct qgf_sampler {
   explicit qgf_sampler(std::unique_ptr<qgf::Networks> networks) : sampler(std::move(networks)) {}
@@ -24,8 +28,9 @@ const std::vector<const Kernels *> &instruction_sets() {
     std::vector<const Kernels *> found;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c");
+    unsigned a, b, c = 0, d;  // Clang knows f16c by no name before version 15
+    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2 && avx512) found.push_back(&qgf::kAvx512);
@@ -144,8 +149,8 @@ qgf_sampler *qgf_create(const qgf_shape *shape, const qgf_layer *velocity, const
         text = "no memory to sample in";
       }
     }
-  } catch (const std::bad_alloc &) {
-    text = "no memory";
+  } catch (const std::exception &failure) {  // no memory
+    text = failure.what();
   }
   if (error && error_size) std::snprintf(error, error_size, "%s", text.c_str());
   return nullptr;

@@ -206,17 +206,14 @@ void Sampler::shares() {
   const int members = n_->members;
   for (int r = 0; r < guided_; r++) {
     int smallest = 0;  // what is not a number counts as smallest, so that it is not hidden
-    float mean = 0, rest = 0;
     for (int e = 0; e < members; e++) {
       const float raw = raw_[e * 2 * kBlock + r], least = raw_[smallest * 2 * kBlock + r];
       if (raw < least || (std::isnan(raw) && !std::isnan(least))) smallest = e;
-      mean += q(e, r) / static_cast<float>(members);
     }
-    // Twice: a mean that was rounded leaves a common rest, as large as std where all agree.
-    for (int e = 0; e < members; e++) rest += (q(e, r) - mean) / static_cast<float>(members);
     float std = 0;
+    double mean = 0;
     if (n_->deviations > 0) {
-      aggregate(r, &std);
+      aggregate(r, &std, &mean);
       if (!(std > 0)) std = 1;  // where all agree there is no slope
     }
     for (int e = 0; e < members; e++) {
@@ -224,7 +221,7 @@ void Sampler::shares() {
       if (n_->aggregation == QGF_MIN)
         share = e == smallest ? 1.0f : 0.0f;
       else if (n_->deviations > 0)
-        share -= n_->deviations / static_cast<float>(members) * (q(e, r) - mean - rest) / std;
+        share -= static_cast<float>(n_->deviations / members * (q(e, r) - mean) / std);
       if (n_->bounded && share != 0.0f) {  // the sigmoid's slope, exact also near 1
         const float raw = raw_[e * 2 * kBlock + r];
         share *= sigmoid(raw) * sigmoid(-raw);
@@ -299,15 +296,19 @@ void Sampler::guard(int step, int r) {
 }
 
 // The members' Q of a row as one, and their standard deviation.
-float Sampler::aggregate(int row, float *std) const {
+float Sampler::aggregate(int row, float *std, double *middle) const {
   const int members = n_->members;
+  // From the first one on: where all agree the mean is theirs, without rounding.
+  const double start = q(0, row);
   double mean = 0, variance = 0;
   float least = q(0, row);
   for (int e = 0; e < members; e++) {
     const float value = q(e, row);
-    mean += static_cast<double>(value) / members;
+    mean += (value - start) / members;
     if (value < least || std::isnan(value)) least = value;
   }
+  mean += start;
+  if (middle) *middle = mean;
   for (int e = 0; e < members; e++) variance += (q(e, row) - mean) * (q(e, row) - mean) / members;
   if (std) *std = static_cast<float>(std::sqrt(variance));
   if (n_->aggregation == QGF_MIN) return least;

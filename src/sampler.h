@@ -54,7 +54,7 @@ class Sampler {
   void reverse(int member);
   void guard(int step, int row);
   void answer(const qgf_result &result, int begin);
-  float aggregate(int row, float *std) const;
+  float aggregate(int row, float *std, double *mean = nullptr) const;
   float q(int member, int row) const;
 };
 

@@ -98,7 +98,7 @@ def make_sampler(
 ) -> Sampler:
     """Builds and warms up the sampler.
 
-    `auto` is ONNX Runtime on CUDA where a session on it can be had, else the native sampler on the
+    `auto` is ONNX Runtime on CUDA where it can sample there, else the native sampler on the
     CPU; where that one cannot be had, ONNX Runtime on the CPU, with the reason in `note`.
 
     Args:
@@ -167,7 +167,7 @@ def _check_half(policy: Policy) -> None:
             f"{policy.folder}: what half-precision weights change in its actions was never measured; "
             "run `qgf export` on it where the native sampler is installed, or use precision float32"
         )
-    if not error <= HALF_TOLERANCE:
+    if not 0 <= error <= HALF_TOLERANCE:
         raise PolicyRefused(
             f"{policy.folder}: half-precision weights change its normalised actions by {error:.3g}; "
             f"allowed: {HALF_TOLERANCE:g}; use precision float32"

@@ -96,8 +96,8 @@ class Question:
             )
         self._set({"obs": obs, "noise": noise, "w": weight})
         if guards is not self._guards:  # they change seldom, and are many numbers
-            self._guards = guards
             self._set(guard_inputs(guards, self._policy))
+            self._guards = guards
         held = 0 if committed is None else committed.size
         if held or self._held:
             self._arrays["fixed"][...] = np.arange(self._policy.flat_dim) < held

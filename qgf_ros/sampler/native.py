@@ -160,7 +160,8 @@ class NativeSampler:
         request.noise, request.candidates, request.weight = call.address, count, weight
         if self._sample(self._handle, self._asked, call.result):
             raise ValueError(
-                f"weight is {weight} with {guards}; w = 1/beta must be finite and at least 0"
+                f"weight is {weight} with {guards}; w = 1/beta must be finite and at least 0, and so "
+                "the guards' limits, which may be infinite"
             )
         return call.answer()
 
@@ -169,11 +170,12 @@ class NativeSampler:
         inputs = guard_inputs(guards, self._policy)
         guide = inputs["guide"].astype(np.uint8)
         low, high = np.ascontiguousarray(inputs["low"]), np.ascontiguousarray(inputs["high"])
+        disagreement, ratio_cap = float(guards.disagreement), float(guards.ratio_cap)
         request = self._request
         request.guide = None if guide.all() else guide.ctypes.data
         request.low = low.ctypes.data if guards.support else None
         request.high = high.ctypes.data if guards.support else None
-        request.disagreement, request.ratio_cap = guards.disagreement, guards.ratio_cap
+        request.disagreement, request.ratio_cap = disagreement, ratio_cap
         self._guards, self._kept = guards, (guide, low, high)  # the library reads them
 
     def _hold(self, committed: np.ndarray | None) -> None:

@@ -43,7 +43,15 @@ class OnnxSampler:
             raise PolicyRefused(
                 f"{policy.folder / SAMPLER} is not a sampler of this version; run `qgf export`"
             )
-        warm_up(self, policy)
+        try:
+            warm_up(self, policy)
+        except Exception as error:  # as above; a card that is full, or too old for a kernel
+            if self.device == "cpu":
+                raise
+            raise DeviceUnavailable(
+                f"ONNX Runtime found a GPU and could not sample on it: {' '.join(str(error).split())[:300]}; "
+                "use device cpu"
+            ) from None
 
     def _open(self, device: str, threads: int, cuda_graph: bool) -> tuple[Any, bool]:
         """A session and whether it has a CUDA graph; what was wanted and not to be had is in `note`."""

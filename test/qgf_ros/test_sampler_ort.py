@@ -67,6 +67,17 @@ def test_on_cuda_a_graph_is_asked_for_and_no_tf32(policy, monkeypatch):
     assert options["use_tf32"] == "0" and options["enable_cuda_graph"] == "1"
 
 
+def test_fault_061_a_card_that_cannot_sample_is_not_available(policy, monkeypatch):
+    Sessions(monkeypatch, with_cuda)
+
+    def fails(*_):
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(ort, "_Call", fails)
+    with pytest.raises(DeviceUnavailable, match="could not sample on it: CUDA failure 2"):
+        OnnxSampler(policy, "cuda")
+
+
 def test_a_model_that_cannot_be_captured_runs_without_a_graph_and_says_so(policy, monkeypatch):
     refuses = lambda o: RuntimeError(CONTROL_FLOW) if "enable_cuda_graph" in o else with_cuda(o)  # noqa: E731
     Sessions(monkeypatch, refuses)

@@ -56,6 +56,15 @@ def test_nets_of_all_sizes_with_and_without_guards(name, short):
         assert found.ties_left_out < 0.2 * found.samples
 
 
+def test_members_that_agree_to_the_bit_have_no_slope_of_their_spread(short):
+    """A mean that was rounded would give them one, as steep as what was lost is to nothing."""
+    policy = policy_of(members=10, aggregation="mean-1std")
+    alike = {name: np.repeat(t[:1], 10, axis=0) for name, t in policy.critic.items()}
+    policy = replace(policy, critic=alike)
+    for isa in isas():
+        assert parity(policy, NativeSampler(policy, isa=isa))[0].largest_error <= 1, isa
+
+
 @pytest.mark.parametrize("name", ["planar_arm", "ur5e_cube"])
 def test_shipped_policies_with_and_without_guards(name, short):
     policy = shipped(name)
