@@ -119,10 +119,11 @@ bool sample(qgf_sampler* sampler, const qgf_request& ask, const Outputs& to) {
 }
 
 // What the C interface promises whatever the numbers are. False where it was refused.
-bool promises(qgf_sampler* sampler, const Net& net, const Ask& ask, const Outputs& got, bool all_masks, Random& random) {
+bool promises(qgf_sampler* sampler, const Net& net, const Ask& ask, const Outputs& got, unsigned mask,
+              unsigned end) {
   if (!sample(sampler, ask, got)) return false;
   const int D = net.shape.action;
-  for (unsigned mask = all_masks ? 0 : unsigned(random.below(256)), end = all_masks ? 256 : mask + 1; mask < end; ++mask) {
+  for (; mask < end; ++mask) {
     Outputs some(D, ask.candidates, mask);
     sample(sampler, ask, some);
     for (int o = 0; o < OUTPUTS; ++o)
@@ -229,11 +230,14 @@ void one(uint64_t seed, Count& count) {
       const_cast<float*>(where ? ask.noise : ask.obs)[random.below(where ? net.shape.action : net.shape.obs)] = bad;
       if (ask.held) const_cast<float*>(ask.committed)[random.below(ask.held)] = bad;
     }
+    // Drawn here: what is asked must not depend on how many instruction sets this machine has.
+    const bool all = all_masks && k == 0;
+    const unsigned mask = all ? 0 : unsigned(random.below(256));
     std::deque<Outputs> answers;
     std::vector<Outputs*> taken;
     for (qgf_sampler* sampler : samplers) {
       answers.emplace_back(net.shape.action, ask.candidates);
-      const bool accepted = promises(sampler, net, ask, answers.back(), all_masks && k == 0, random);
+      const bool accepted = promises(sampler, net, ask, answers.back(), mask, all ? 256 : mask + 1);
       if (!accepted && !broken) fail("seed %llu: the request was refused", static_cast<unsigned long long>(seed));
       taken.push_back(&answers.back());
       ++count.samples;

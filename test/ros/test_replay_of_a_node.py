@@ -51,6 +51,8 @@ def recorded(domain, folder, **parameters):
             lambda: all(robot.node.count_publishers(t) for t in ("qgf/ticks", "qgf/chunk")),
             10, "the node's ticks", proc,
         )  # fmt: skip
+        told = lambda: any(topic == "qgf/ticks" for _, topic, *_ in heard)  # noqa: E731
+        robot.wait(told, 10, "a first tick", proc)
         robot.drive(proc)
         assert robot.set(beta=math.inf)[0].successful
         robot.wait_candidates(8)

@@ -27,6 +27,9 @@ FLAGS = (
     "--no-first-run",
     "--mute-audio",
     "--hide-scrollbars",
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
     "--remote-debugging-pipe",
 )
 PATIENCE = 60.0  # s, for any one answer; it comes in milliseconds but for a machine that is busy
@@ -91,7 +94,10 @@ class Page:
         ):
             self.errors.append(str([a.get("value", a.get("description")) for a in about["args"]]))
         elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
-            self.errors.append(about["entry"]["text"])
+            # What a newer browser thinks of the page, or of a machine too busy to scroll, is not
+            # the page's error.
+            if about["entry"]["source"] not in ("deprecation", "intervention"):
+                self.errors.append(about["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
 
@@ -102,7 +108,8 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.send("Page.navigate", url=url)
         # The new document's process learns of the window's size a moment after it starts.
-        self.wait_for(f"document.readyState === 'complete' && innerWidth === {width}")
+        loaded = "location.protocol !== 'about:' && document.readyState === 'complete'"
+        self.wait_for(f"{loaded} && innerWidth === {width}")
 
     def resize(self, width: int, height: int):
         phone = width < 600
@@ -123,12 +130,18 @@ class Page:
         assert "exceptionDetails" not in got, (expression, got["exceptionDetails"])
         return got["result"].get("value")
 
-    def wait_for(self, expression: str):
-        """Until the expression is true. Raises AssertionError after `PATIENCE` seconds."""
-        end = time.monotonic() + PATIENCE
+    def wait_for(self, expression: str, patience: float = PATIENCE):
+        """Until the expression is true. Raises AssertionError after `patience` seconds."""
+        assert self.comes_true(expression, patience), f"not after {patience} s: {expression}"
+
+    def comes_true(self, expression: str, within: float = 1.0) -> bool:
+        """Whether the expression is true within so many seconds."""
+        end = time.monotonic() + within
         while not self.value(expression):
-            assert time.monotonic() < end, f"not true after {PATIENCE} s: {expression}"
+            if time.monotonic() > end:
+                return False
             time.sleep(0.02)
+        return True
 
     def centre(self, selector: str) -> tuple[float, float]:
         """Scrolls the element into the middle of the window -> its centre [px]."""

@@ -271,10 +271,10 @@ class Proc:
             return
         self.send(signal.SIGTERM)
         try:
-            code = self.wait(5.0)
+            code = self.wait(15.0)
         except TimedOut:
             self.kill()
-            raise AssertionError(f"SIGTERM was ignored for 5 s\n{self.log}") from None
+            raise AssertionError(f"SIGTERM was ignored for 15 s\n{self.log}") from None
         assert code == 0, f"exit code {code} after SIGTERM\n{self.log}"
 
     def kill(self) -> None:

@@ -45,6 +45,7 @@ def can_run(backend):
     return kind != "floor" or shutil.which("cc") is not None
 
 
+@pytest.mark.xdist_group("browser")  # not beside another that needs much memory
 def test_every_backend_gives_its_rows_and_the_same_actions(tmp_path, bench):
     """The benchmark itself compares the actions, for each case, before it times anything."""
     out = tmp_path / "rows.json"
