@@ -24,7 +24,7 @@ from qgf_ros.errors import UsageError, exit_codes
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "sampler_curves.svg"
-QUIET = 0.5  # load average below which figures are believed
+QUIET = 1.0  # load average below which figures are believed: one core was free
 BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 MODES = {
     "guided": "guided, the actions alone",

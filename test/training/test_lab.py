@@ -17,10 +17,6 @@ pytestmark = [
     pytest.mark.skipif(not chromium(), reason="no Chromium here; sudo apt-get install chromium"),
 ]
 IDLE = "document.documentElement.dataset.busy === 'false'"
-DRAWN = (  # every figure as wide as its place, which a new size of the window takes a moment for
-    "innerWidth === %d && [...document.querySelectorAll('.plot')].filter(p => p.offsetParent)"
-    ".every(p => p.clientWidth === p.querySelector('.main-svg').clientWidth)"
-)
 TRIES = 50  # of a finger: on a machine too busy to see it move or leave, it is a long press
 
 
@@ -58,6 +54,17 @@ def table(page, name):
 
 def knob(page, name):
     return page.value(f"knobs.{name}")
+
+
+def resize(page, width):
+    """Another window, and every figure as wide as its place in it."""
+    page.resize(width, 500)
+    page.wait_for(f"innerWidth === {width}")
+    page.value("drawAll()")
+    page.wait_for(
+        "[...document.querySelectorAll('.plot')].filter(p => p.offsetParent)"
+        ".every(p => p.clientWidth === p.querySelector('.main-svg').clientWidth)"
+    )
 
 
 def draw(page, panel):
@@ -210,11 +217,7 @@ def test_fits_the_window_and_the_reader(page, width, dark):
     """Figures as wide as their place, nothing to scroll sideways, the reader's light or dark."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     page.send("Emulation.setEmulatedMedia", features=[scheme])
-    page.resize(width, 500)
-    page.wait_for(f"innerWidth === {width}")
-    if width == 390:
-        page.value("drawAll()")
-    page.wait_for(DRAWN % width)
+    resize(page, width)
     assert page.value("document.documentElement.scrollWidth") <= width
     paper = page.value("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
@@ -224,9 +227,7 @@ def test_fits_the_window_and_the_reader(page, width, dark):
 
 
 def test_a_finger_on_a_figure_scrolls_or_picks_and_drags_a_handle(page):
-    page.resize(390, 500)
-    page.wait_for(DRAWN % 390)
-    draw(page, "paths")
+    resize(page, 390)
 
     def until(condition, *finger, **how):
         for _ in range(TRIES):
@@ -241,8 +242,7 @@ def test_a_finger_on_a_figure_scrolls_or_picks_and_drags_a_handle(page):
     start, before = knob(page, "line"), page.value("scrollY")
     until(f"Math.abs(scrollY - {before}) > 50", "#path-none", dy=-100)
     assert knob(page, "line") == start
-    page.resize(1000, 500)
-    page.wait_for("innerWidth === 1000")
+    resize(page, 1000)
 
 
 def test_prints_on_white_with_every_figure(page):
