@@ -32,6 +32,7 @@ class Sample:
     acted: np.ndarray | None = None
 
 
+FIELDS = tuple(Sample.__dataclass_fields__)
 REPORTED = ("support", "disagreement", "ratio_cap")
 
 

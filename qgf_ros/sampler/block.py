@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import UNGUARDED, Guards, Sample
+from qgf_ros.sampler.base import FIELDS, UNGUARDED, Guards
 from qgf_ros.sampler.guards import guard_inputs
 
 ALIGNMENT = 256  # bytes, of every array; what CUDA gives its own
@@ -66,7 +66,7 @@ def outputs(policy: Policy, count: int, align: int = ALIGNMENT) -> Block:
     return Block(
         {
             name: ((count, policy.flat_dim) if name in wide else (count,), np.float32)
-            for name in Sample.__dataclass_fields__
+            for name in FIELDS
         },
         align,
     )

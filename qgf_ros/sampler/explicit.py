@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qgf_ros.sampler.base import FIELDS
 from qgf_ros.sampler.explicit_nets import CriticGradient, VelocityByStep
 
 INPUTS = (
@@ -28,16 +29,7 @@ INPUTS = (
     "fixed",
     "committed",
 )
-OUTPUTS = (
-    "action",
-    "q",
-    "action_unguided",
-    "q_unguided",
-    "q_std",
-    "gradient_norm",
-    "guidance_ratio",
-    "acted",
-)
+OUTPUTS = FIELDS
 
 
 class GuidedSampler(nn.Module):

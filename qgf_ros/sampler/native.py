@@ -14,7 +14,7 @@ import numpy as np
 import qgf_ros
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
 from qgf_ros.policy import Network, Policy, parse_aggregation
-from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
+from qgf_ros.sampler.base import FIELDS, UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.sampler.guards import guard_inputs
 
 # Beside this file; but a working directory that holds the source tree hides the install folder,
@@ -27,7 +27,6 @@ MAX_CANDIDATES = 64  # in one call of the library
 AGGREGATIONS = ("min", "mean")  # in the order of qgf_aggregation
 PRECISIONS = ("float32", "float16")  # in the order of qgf_precision
 TIME_FEATURES = 16
-FIELDS = tuple(Sample.__dataclass_fields__)
 
 
 class _Shape(ctypes.Structure):

@@ -23,9 +23,8 @@ from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.sampler.block import Block, Question, inputs, outputs
 from qgf_ros.sampler.explicit import INPUTS, GuidedSampler
 
-UNGUIDED, GUIDED, LIMITED = range(
-    3
-)  # what a sample has: no gradient, one, and guards that limit it
+# What a sample has: no gradient, one, and guards that limit it.
+UNGUIDED, GUIDED, LIMITED = range(3)
 WARM_UPS = 3  # on the capture's stream: cuBLAS takes its workspace, and chooses its kernels
 
 
