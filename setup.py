@@ -197,7 +197,7 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
-    | {"qgf_ros.report": ["*.j2", "lab/*.js"]},
+    | {"qgf_ros.report": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -214,6 +214,7 @@ setup(
             "export = training.verbs:Export",
             "evaluate = training.verbs:Evaluate",
             "analyze = training.verbs:Analyze",
+            "report = training.verbs:Report",
             "lab = training.verbs:Lab",
         ],
     },

@@ -185,6 +185,32 @@ class Analyze(Options):
 
 
 @dataclass(frozen=True)
+class Report(Options):
+    """One page on a policy before it moves a robot: is its critic fit to guide, and which beta?"""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """Policy folder, or the name of a shipped one."""
+    data: Path
+    """A bag, a folder of bags, or another dataset; best what the policy was trained on."""
+    contract: Path | None = None
+    """contract.yaml; the policy's own by default."""
+    out: Path = Path("report.html")
+    """File to write; open it in a browser. It needs no network."""
+    seed: int = 0
+    """Same seed, same figures."""
+    workers: int = 1
+    """Processes that read data."""
+
+    def run(self) -> Mapping[str, Any]:
+        from qgf_ros.share import find_policy
+        from training.report.run import report
+
+        return report(
+            find_policy(self.policy), self.data, self.out, self.contract, self.seed, self.workers
+        )
+
+
+@dataclass(frozen=True)
 class Lab(Options):
     """Write a page that shows what guidance and its knobs do, on flows known in closed form."""
 

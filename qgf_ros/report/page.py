@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from plotly.offline import get_plotlyjs
 
 from qgf_ros.console import some
 
@@ -29,6 +31,13 @@ def render(template: str, **values: Any) -> str:
     environment.filters["number"] = number
     environment.filters["some"] = some
     return environment.get_template(template).render(values)
+
+
+def render_interactive(template: str, document: Mapping[str, Any], scripts: Sequence[str]) -> str:
+    """A page whose figures answer: the document, plotly (4.8 MB) and `scripts`, files of this
+    folder, are in it. Its scripts find the document in the element of that name."""
+    own = "\n".join((FOLDER / name).read_text() for name in scripts)
+    return render(template, document=document, plotly=get_plotlyjs(), own=own)
 
 
 def number(value: Any) -> str:

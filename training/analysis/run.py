@@ -141,7 +141,7 @@ def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held
     can tell whether some of it was trained on.
     """
     made = policy.description.provenance
-    own = _is_own(made.get("data", {}), episodes)
+    own = is_own(made.get("data", {}), episodes)
     group, compared = "all", tuple(range(len(episodes)))
     why = "all of the data; it is not the set that the policy was made from, so nothing tells what was held out"
     looked_at = compared
@@ -172,7 +172,7 @@ def chosen(
     return Held(pool[order], recorded, group, why)
 
 
-def _is_own(made: Mapping[str, Any], episodes: Sequence[Episode]) -> bool:
+def is_own(made: Mapping[str, Any], episodes: Sequence[Episode]) -> bool:
     """By content, or by all its counts: a simulation that is recorded again on another machine
     differs in the last digits, and the split, which goes by order and outcome, is still the same."""
     counts = {"episodes": len(episodes), "ticks": sum(map(len, episodes))} | outcomes(episodes)

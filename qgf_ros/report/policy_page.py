@@ -1,0 +1,19 @@
+"""The report's page: what a policy, its critic and its data say before a robot moves.
+
+In `policy/` each panel has its words (`*.html.j2`) and its figures (`*.js`), which draw from the
+document of `training.report` alone; `page.js` has what they share: which moment is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qgf_ros.report.page import render_interactive
+
+SCRIPTS = ("plots.js", "policy/page.js")
+
+
+def render_report(document: Mapping[str, Any]) -> str:
+    """The page (below 6 MB, of which plotly is 4.8) of the document of `training.report`."""
+    return render_interactive("report.html.j2", document, SCRIPTS)

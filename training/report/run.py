@@ -1,0 +1,74 @@
+"""A policy folder and data to the whole report: one document, one page."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qgf_ros.console import plain, say, track
+from qgf_ros.contract import Contract
+from qgf_ros.errors import UsageError
+from qgf_ros.policy import load_policy
+from qgf_ros.report.policy_page import render_report
+from training.data.atomic import replaced_file
+from training.data.episodes import data_hash, outcomes
+from training.data.load import load_episodes
+from training.report.subject import Subject
+
+
+def report(
+    policy_folder: Path,
+    data: Path,
+    out: Path,
+    contract_path: Path | None = None,
+    seed: int = 0,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Writes the page to the file `out`; returns its document, plain and finite.
+
+    The same arguments give the same document, but for the times in it.
+
+    Raises:
+        UsageError, PolicyRefused, DataRefused: an argument, the policy or the data cannot be used.
+    """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; allowed: at least 0")
+    contract = Contract.load(contract_path) if contract_path else None
+    policy = load_policy(policy_folder, contract)
+    episodes, _ = load_episodes(data, contract or policy.contract, workers, track)
+    began = time.monotonic()
+    torch.set_num_threads(1)  # the same sums in the same order, and no slower on small networks
+    document = examine(Subject.of(policy, episodes, seed))
+    page = render_report(document).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(out) as file:
+        file.write(page)
+    say(f"{out}: {len(page) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
+    return document
+
+
+def examine(subject: Subject) -> dict[str, Any]:
+    """Every panel of the page, of a subject that was put together elsewhere."""
+    policy = subject.policy
+    found: dict[str, Any] = {
+        "schema": 1,
+        "about": {
+            "policy": policy.name,
+            "sha256": policy.sha256,
+            "beta": policy.description.beta,
+            "returns": policy.description.returns,
+            "data_sha256": data_hash(subject.episodes),
+            "episodes": len(subject.episodes),
+            "ticks": sum(map(len, subject.episodes)),
+            "outcomes": outcomes(subject.episodes),
+            "select": len(subject.select.rows),
+            "report": len(subject.report.rows),
+            "why": subject.why,
+            "seed": subject.seed,
+        },
+    }
+    document: dict[str, Any] = plain(found)
+    return document
