@@ -18,6 +18,7 @@ import numpy as np
 from qgf_ros.bags.commands import HOLD_PERIODS, meant_for
 from qgf_ros.contract import Contract
 from qgf_ros.replay.drive import Drive, Track
+from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
 
 SEGMENT = 20.0  # s: longer stretches are cut, so that memory stays flat and intervals can be had
@@ -100,11 +101,7 @@ class Player:
         self._period = round(contract.time.period * 1e9)
         self._drives, self._horizon, self._score = drives, horizon, score
         self._observed = {o.name for o in contract.observations}
-        self._ends = {
-            name: value
-            for name, value in (("success", (0.0, 1.0)), ("failure", (1.0,)))
-            if (s := getattr(contract.outcome, name)) is not None and not s.test
-        }
+        self._ending = Ending(contract)
         self._commands = Commands(contract)
         self._segment: Segment | None = None
         self._pending: deque[Segment] = deque()
@@ -172,13 +169,14 @@ class Player:
         elif name == "episode_start":
             self._close()
             self._anew()
-        elif name in self._ends and said.values[0] in self._ends[name]:
+        elif not self._between and self._ending.said(said):
             self._close(ended=True)
             if self.episodes:
                 self._next, self._between = None, True
 
     def _anew(self) -> None:
         self.episodes += 1
+        self._ending.anew()
         self._next, self._heard, self._between = None, None, False
         for drive in self._drives:
             drive.begin()
