@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import rclpy
@@ -29,6 +28,10 @@ from qgf_ros.ros.conversions import PolicyInfo, QValues, Status
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.watch.heard import Heard
 
+NUMBERS = {
+    ParameterType.PARAMETER_INTEGER: "integer_value",
+    ParameterType.PARAMETER_DOUBLE: "double_value",
+}
 PARAMETERS = ("beta", "limits_scale", "num_candidates")
 LONGEST_WAIT = 2.0  # s in a queue: what is longer is a clock that was set
 QUEUE = 200  # messages between two looks, at most
@@ -92,8 +95,7 @@ class Listener:
                     ) is None:
                         break
                     subscription.callback(*taken)
-        if self._answer is not None and not self._answer.done():
-            self._executor.spin_once(timeout_sec=0.0)
+        self._hear_answer()
 
     def _ear(self, kind: Any, topic: str, take: Callable[[float, Any], None], profile: Any) -> Any:
         def on_message(msg: Any, info: Any) -> None:
@@ -127,16 +129,17 @@ class Listener:
                 self._parameters.remove_pending_request(self._answer)
             request = GetParameters.Request(names=list(PARAMETERS))
             self._answer = self._parameters.call_async(request)
-            self._answer.add_done_callback(partial(_take, heard))
 
-
-def _take(heard: Heard, future: Any) -> None:
-    """Answers are in the order of the names; what is not set, or no number, is left out."""
-    if future.result() is None:
-        return
-    fields = {
-        ParameterType.PARAMETER_INTEGER: "integer_value",
-        ParameterType.PARAMETER_DOUBLE: "double_value",
-    }
-    values = zip(PARAMETERS, future.result().values)
-    heard.asked = {n: getattr(v, fields[v.type]) for n, v in values if v.type in fields}
+    def _hear_answer(self) -> None:
+        """Of the parameters those that are numbers; what is not set is left out."""
+        for _ in range(len(self._ears) + 1):  # a turn of the executor is one callback, of any of us
+            if self._answer is None:
+                return
+            if self._answer.done():
+                values = zip(PARAMETERS, self._answer.result().values)
+                self.heard.asked = {
+                    n: getattr(v, NUMBERS[v.type]) for n, v in values if v.type in NUMBERS
+                }
+                self._answer = None
+            else:
+                self._executor.spin_once(timeout_sec=0.0)

@@ -11,6 +11,7 @@ from qgf_ros.watch.heard import Zone, zone
 
 Join = Callable[[list[float]], float]
 BARS = "▁▂▃▄▅▆▇█"
+ABSURD = 1e100  # a number that would flatten a curve
 LEAST, MOST = 1e-9, 1e9  # that a beta may be
 GAP = " "  # where nothing came
 HALVES = {"..": " ", "#.": "▀", ".#": "▄", "##": "█"}
@@ -64,7 +65,7 @@ def binned(
     found: list[list[float]] = [[] for _ in range(bins)]
     for at, value in samples:
         place = bins - 1 - newest + math.floor(at / width)
-        if 0 <= place < bins and math.isfinite(value):
+        if 0 <= place < bins and abs(value) < ABSURD:  # NaN neither
             found[place].append(value)
     return [join(values) if values else math.nan for values in found]
 

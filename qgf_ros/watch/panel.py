@@ -62,6 +62,8 @@ def _banner(heard: Heard, now: float, width: int) -> Iterator[Text]:
     word = {"never": "NO NODE", "gone": "GONE"}.get(life, node.state)
     facts = [node.name, *_facts(node, now)]
     room = width - FACTS - 3
+    if room < FACTS:
+        room, facts = width - 3, []
     for i, drawn in enumerate(letters(word, room)):
         fact = facts[i] if i < len(facts) else ""
         line = f" {drawn:<{room}} {fact}"[:width]
