@@ -63,7 +63,7 @@ def _banner(heard: Heard, now: float, width: int) -> Iterator[Text]:
     facts = [node.name, *_facts(node, now)]
     room = width - FACTS - 3
     if room < FACTS:
-        room, facts = width - 3, []
+        room, facts = max(width - 3, 1), []
     for i, drawn in enumerate(letters(word, room)):
         fact = facts[i] if i < len(facts) else ""
         line = f" {drawn:<{room}} {fact}"[:width]
@@ -208,7 +208,8 @@ def _rows(heard: Heard, now: float, width: int) -> Iterator[Text]:
     if s is None:
         line.append(NONE)
     else:
-        wanted = f" of {1 / heard.info.period:.4g}" if heard.info is not None else ""
+        period = heard.info.period if heard.info is not None else 0.0
+        wanted = f" of {1 / period:.4g}" if period > 0 else ""
         line.append(f"{s.achieved_rate:.1f}{wanted} Hz")
         late, limited = heard.lately("overruns"), heard.lately("limit_hits")
         line.append(f"  overruns {s.overruns} (+{late})", style="yellow" * bool(late))
