@@ -222,8 +222,9 @@ def _rows(heard: Heard, now: float, width: int) -> Iterator[Text]:
     if s is None:
         line.append(NONE)
     else:
+        about = s.reason.partition(":")[2].split(",")
         for topic, age in list(zip(s.topics, s.topic_age))[:MANY]:
-            bad = not math.isfinite(age) or clean(topic) in s.reason
+            bad = not math.isfinite(age) or topic in about
             line.append(f"{clean(topic)} {_ms(age)}  ", style="red" if bad else "")
         line.append(f"dropped {s.dropped}  outside {_number(s.state_score)}")
     yield line

@@ -66,6 +66,8 @@ class Watch(Options):
             asked = heard.beta_asked == heard.beta_asked  # not NaN
             if heard.node.said is not None and asked and not heard.waits_for(time.monotonic()):
                 break
+        if stop.is_set():
+            raise KeyboardInterrupt
         now = time.monotonic()
         document = heard.document(now)
         if not self.json:
@@ -134,7 +136,8 @@ def _draws() -> bool:
     from rich.console import Console
 
     console = Console()
-    return console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only
+    plain = console.is_dumb_terminal or console.options.ascii_only
+    return sys.stdout.isatty() and not plain
 
 
 @contextmanager

@@ -120,6 +120,7 @@ def test_before_anything_is_heard_it_says_what_it_waits_for():
     nothing = Heard("/arm/qgf")
     nothing.others = ["/other/qgf"]
     assert "waits for /arm/qgf/status (there is /other/qgf)" in shown(nothing)
+    assert nothing.gate.name == "/arm/qgf_gate"
     nothing.status(NOW, status(policy_sha256="ab12"))
     assert "waits for /arm/qgf/policy_info, /arm/qgf/q_values" in shown(nothing)
     nothing.policy_info(NOW, info(sha256="of another policy"))
