@@ -1,8 +1,9 @@
 """`qgf <verb>`: finds the verbs, parses, runs, and turns errors into exit codes.
 
 A verb is a frozen dataclass whose fields are its options and whose `run` returns the JSON
-document. Packages offer verbs through the entry-point group `qgf.verbs` ("data convert" is a verb
-in the group data), so that the robot's side never imports training.
+document, or None if it has said its documents itself. Packages offer verbs through the entry-point
+group `qgf.verbs` ("data convert" is a verb in the group data), so that the robot's side never
+imports training.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Verb(Protocol):
     json: bool
     debug: bool
 
-    def run(self) -> Mapping[str, Any]: ...
+    def run(self) -> Mapping[str, Any] | None: ...
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             if verb.json and error.document is not None:
                 emit(error.document)
             raise
-        if verb.json:
+        if verb.json and document is not None:
             emit(document)
     return 0
 

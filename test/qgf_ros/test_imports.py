@@ -44,7 +44,7 @@ HOMES = {
     "PIL": ("qgf_ros/report/",),
     "plotly": ("qgf_ros/report/",),
     "jinja2": ("qgf_ros/report/",),
-    "rich": ("qgf_ros/console.py",),
+    "rich": ("qgf_ros/console.py", "qgf_ros/watch/panel.py", "qgf_ros/watch/verb.py"),
     "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py"),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
