@@ -8,6 +8,7 @@ imports training.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -50,6 +51,9 @@ class Verb(Protocol):
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `qgf`. Exit codes are those of `qgf_ros.errors`."""
+    # Before numpy is loaded: several threads are slower on small matrices, and sum in another order,
+    # so that figures would depend on how many cores there are.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     with exit_codes(debug):
         verb: Verb = tyro.cli(
