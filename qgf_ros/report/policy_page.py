@@ -11,7 +11,13 @@ from typing import Any
 
 from qgf_ros.report.page import render_interactive
 
-SCRIPTS = ("plots.js", "policy/page.js")
+SCRIPTS = (
+    "plots.js",
+    "policy/page.js",
+    "policy/timeline.js",
+    "policy/landscape.js",
+    "policy/paths.js",
+)
 
 
 def render_report(document: Mapping[str, Any]) -> str:

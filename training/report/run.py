@@ -17,6 +17,7 @@ from training.data.atomic import replaced_file
 from training.data.episodes import data_hash, outcomes
 from training.data.load import load_episodes
 from training.report.subject import Subject
+from training.report.timeline import timeline
 
 
 def report(
@@ -69,6 +70,7 @@ def examine(subject: Subject) -> dict[str, Any]:
             "why": subject.why,
             "seed": subject.seed,
         },
+        "timeline": timeline(subject),
     }
     document: dict[str, Any] = plain(found)
     return document

@@ -1,4 +1,74 @@
-// What the panels share: the document, and which moment of which episode is looked at.
+// What the panels share: the document, what is drawn when, and which moment is looked at.
 "use strict";
 
 const told = JSON.parse($("document").textContent);
+
+// Each panel draws itself: `panels.name = () => ...`. All are drawn when the page is there, and anew
+// for another width, other colours and paper.
+const panels = {};
+const asked = new Set();
+function ask(...names) {
+  names.forEach((name) => asked.add(name));
+  requestAnimationFrame(draw);
+}
+function draw() {
+  for (const name of asked) panels[name]();
+  asked.clear();
+}
+function drawAll() {
+  Object.keys(panels).forEach((name) => asked.add(name));
+  draw();
+}
+addEventListener("DOMContentLoaded", drawAll);
+let wide = document.body.clientWidth;
+addEventListener("resize", () => {
+  if (document.body.clientWidth === wide) return;
+  wide = document.body.clientWidth;
+  ask(...Object.keys(panels));
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ask(...Object.keys(panels)));
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("paper");
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("paper");
+  ask(...Object.keys(panels));
+});
+
+// Numbers that training/report/packing.py packed, as nested arrays; null for what is not finite.
+function unpack({ shape, bits, low, high, data }) {
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)),
+    none = 2 ** bits - 1,
+    unit = (high - low) / (none - 1);
+  let at = 0;
+  const next = () => {
+    const code = bits === 8 ? bytes[at] : bytes[at] + 256 * bytes[at + 1];
+    at += bits / 8;
+    return code === none ? null : low + code * unit;
+  };
+  const rows = ([count, ...rest]) =>
+    Array.from({ length: count }, () => (rest.length ? rows(rest) : next()));
+  return rows(shape);
+}
+
+// What the data says is put into the page as text, never as HTML.
+const say = (id, text) => ($(id).textContent = text);
+const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+const percent = (x) => `${Math.round(100 * x)} %`;
+
+// Which moment of which episode, and which stop of beta.
+const { episodes, stops, period, radius } = told.timeline;
+const looked = { episode: 0, moment: 0, stop: 0 };
+const moment = () => episodes[looked.episode].moments[looked.moment];
+const secondsAt = (episode, at) => episode.tick[at] * period;
+const betaText = (beta) => (beta === "inf" ? "∞ (no guidance)" : short(beta));
+
+function look(change) {
+  Object.assign(looked, change);
+  const count = episodes[looked.episode].moments.length,
+    keep = (value, most) => Math.min(Math.max(value, 0), most);
+  looked.moment = keep(looked.moment, count - 1);
+  looked.stop = keep(looked.stop, stops.length - 1);
+  ask("timeline", "landscape", "paths");
+}
