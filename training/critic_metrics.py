@@ -26,16 +26,43 @@ def calibration(q: np.ndarray, to_go: np.ndarray, episode: np.ndarray) -> dict[s
     """
     line = _regression(q, to_go, episode)
     ranks = _regression(rankdata(q), rankdata(to_go), episode)
-    order = np.argsort(q, kind="stable")
-    bins = [rows for rows in np.array_split(order, BINS) if len(rows)]
     return {
         **{name: asdict(line[name]) for name in ("slope", "intercept", "bias", "pearson")},
         "spearman": asdict(ranks["pearson"]),
-        "bins": [
-            {"q": float(q[rows].mean()), "to_go": float(to_go[rows].mean()), "chunks": len(rows)}
-            for rows in bins
-        ],
+        "bins": _bins(q, to_go),
     }
+
+
+def preference(
+    advantage: np.ndarray, to_go: np.ndarray, state: np.ndarray, episode: np.ndarray
+) -> dict[str, Any]:
+    """Whether, of actions in one state, those that Q prefers are followed by more.
+
+    advantage: (N,), Q of the recorded chunk less the mean Q of what the flow would do there; to_go:
+    (N,), the return that followed; state: (N, K), what is expected of each state whatever is done,
+    such as that mean Q. What a line in `state` explains is taken out of both; correlation and slope
+    are of the rests. Guidance needs this one: a critic may know every state's value and not one
+    action's. correlation 0: its preferences are noise. slope: how much of the difference that Q
+    claims came. NaN where either never varies.
+    """
+    known = np.column_stack([np.ones(len(advantage)), state])
+    claimed, came = (y - known @ np.linalg.lstsq(known, y)[0] for y in (advantage, to_go))
+    line = _regression(claimed, came, episode)
+    return {
+        "correlation": asdict(line["pearson"]),
+        "slope": asdict(line["slope"]),
+        "bins": _bins(claimed, came),
+    }
+
+
+def _bins(q: np.ndarray, to_go: np.ndarray) -> list[dict[str, Any]]:
+    """Means over as many chunks each, by rising Q."""
+    order = np.argsort(q, kind="stable")
+    return [
+        {"q": float(q[rows].mean()), "to_go": float(to_go[rows].mean()), "chunks": len(rows)}
+        for rows in np.array_split(order, BINS)
+        if len(rows)
+    ]
 
 
 def _regression(x: np.ndarray, y: np.ndarray, episode: np.ndarray) -> dict[str, Interval]:

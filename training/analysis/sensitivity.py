@@ -81,14 +81,14 @@ def sensitivity(
     scale = torch.tensor([0.0, *sigmas]).to(unit)[:, None, None]
     obs = states.obs.repeat(len(scale), 1)
     shape = (len(sigmas), T, B)
-    cosine = {name: np.empty(shape) for name in ESTIMATORS}
+    cosines = {name: np.empty(shape) for name in ESTIMATORS}
     zero = {name: np.empty(shape, bool) for name in ESTIMATORS}
     norm = {name: np.empty((T, B)) for name in ESTIMATORS}
     for k, (a, _) in enumerate(model.path(states.obs, states.noise(seed))):
         near = (a + scale * unit[k]).flatten(0, 1)
         for name in ESTIMATORS:
             g = model.gradient(name, obs, near, k).unflatten(0, (-1, B))
-            cosine[name][:, k], zero[name][:, k] = _cosine(g[:1], g[1:])
+            cosines[name][:, k], zero[name][:, k] = cosine(g[:1], g[1:])
             norm[name][k] = g[0].double().norm(dim=-1)
 
     def mean(values: np.ndarray) -> Interval:  # (.., B)
@@ -104,7 +104,7 @@ def sensitivity(
             norm_spread=_spread(norm[name]),
             not_finite=float((np.isnan(c) & ~zero[name]).mean()),
         )
-        for name, c in cosine.items()
+        for name, c in cosines.items()
     }
     order = _by_mean(curves, list(curves))
     return Sensitivity(
@@ -119,14 +119,14 @@ def sensitivity(
                 a,
                 b,
                 curves[a].overall.overlaps(curves[b].overall),
-                mean(cosine[a] - cosine[b]),
+                mean(cosines[a] - cosines[b]),
             )
             for a, b in combinations(PAPER_ORDER, 2)
         ),
     )
 
 
-def _cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """(.., B) cosine, NaN where there is none, and whether that is for a gradient of 0."""
     a, b = a.double(), b.double()  # float32 squares of small gradients would underflow to 0
     norms = a.norm(dim=-1) * b.norm(dim=-1)

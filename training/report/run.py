@@ -16,6 +16,7 @@ from qgf_ros.report.policy_page import render_report
 from training.data.atomic import replaced_file
 from training.data.episodes import data_hash, outcomes
 from training.data.load import load_episodes
+from training.report.fitness import fitness
 from training.report.subject import Subject
 from training.report.timeline import timeline
 
@@ -70,6 +71,7 @@ def examine(subject: Subject) -> dict[str, Any]:
             "why": subject.why,
             "seed": subject.seed,
         },
+        "fitness": fitness(subject),
         "timeline": timeline(subject),
     }
     document: dict[str, Any] = plain(found)

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from qgf_ros.errors import DataRefused
 from qgf_ros.policy import Policy
-from training.analysis.base import Model
-from training.analysis.run import Held, chosen, is_own, model_of
+from training.analysis.base import Model, States
+from training.analysis.run import Held, is_own, model_of
+from training.batches import tensors
+from training.data.chunks import ChunkTable
 from training.data.episodes import Episode
 from training.data.split import RULE, split
 
 OWN = "the policy's own data: select is what beta is chosen on, report was never looked at"
+TRAINED = (
+    "the policy's own data, of which too few episodes are held out: it is judged on what it was "
+    "trained on, and figures are optimistic"
+)
 FOREIGN = (
     "not the data that the policy was made from: half of the episodes stand as select, half as "
     "report, and whether it was trained on any of them is not known"
 )
+POOL, RECORDED = 4096, 50_000  # chunks that are looked at, and that they are compared with
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +53,10 @@ class Subject:
 
     @classmethod
     def of(cls, policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Subject:
-        """Groups as in training, where it is the policy's own data.
+        """Groups as in training, where it is the policy's own data. A group that would be empty is
+        what was trained on.
 
-        Raises DataRefused where there are too few episodes to compare one with another.
+        Raises DataRefused where no episode is long enough for a chunk.
         """
         made = policy.description.provenance
         own = is_own(made.get("data", {}), episodes) and made.get("split", {}).get("rule") == RULE
@@ -55,30 +67,48 @@ class Subject:
             groups = split(episodes, seed, select=0.499, report=0.499)
             train = tuple(range(len(episodes)))
             select, report = groups.select, groups.report
+        train, select, report = (
+            tuple(i for i in rows if len(episodes[i]) >= policy.horizon)
+            for rows in (train, select, report)
+        )
+        train = train or select or report
+        if not train:
+            raise DataRefused(
+                f"no episode has {policy.horizon} control periods, the policy's chunk length; give longer ones"
+            )
+        recorded = _states(policy, episodes, train, RECORDED, seed)
+
+        def group(name: str, rows: tuple[int, ...]) -> Group:
+            rows = rows or train
+            return Group(
+                name, rows, Held(_states(policy, episodes, rows, POOL, seed), recorded, name, "")
+            )
+
+        why = (OWN if select and report else TRAINED) if own else FOREIGN
         return cls(
             policy,
             model_of(policy),
             episodes,
             train,
-            cls._group("select", policy, episodes, select or train, train, seed),
-            cls._group("report", policy, episodes, report or train, train, seed),
-            OWN if own else FOREIGN,
+            group("select", select),
+            group("report", report),
+            why,
             seed,
         )
-
-    @staticmethod
-    def _group(
-        name: str,
-        policy: Policy,
-        episodes: Sequence[Episode],
-        rows: Sequence[int],
-        train: tuple[int, ...],
-        seed: int,
-    ) -> Group:
-        long_enough = tuple(i for i in rows if len(episodes[i]) >= policy.horizon)
-        held = chosen(policy, episodes, long_enough, train, name, "", seed)
-        return Group(name, long_enough, held)
 
     @property
     def groups(self) -> tuple[Group, Group]:
         return self.select, self.report
+
+
+def _states(
+    policy: Policy, episodes: Sequence[Episode], rows: Sequence[int], count: int, seed: int
+) -> States:
+    """At most `count` chunks of the episodes `rows`, in random order."""
+    returns = policy.description.returns
+    table = ChunkTable([episodes[i] for i in rows], policy.horizon, returns.discount)
+    rng = np.random.default_rng([20291, seed])
+    picked = rng.choice(len(table), min(count, len(table)), replace=False)
+    parts = table.cut(picked, to_go=False)
+    batch = tensors(parts, policy.normalizer, returns.scale)
+    return States(batch.obs, batch.action, torch.tensor(rows)[torch.from_numpy(parts.episode)])

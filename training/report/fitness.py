@@ -1,0 +1,200 @@
+"""Is this critic fit to guide? Figures on held-out episodes, and a verdict from some of them.
+
+    unfit       something that decides is bad: nothing speaks for the critic, or something against it
+    fit         all that decides is good
+    doubtful    otherwise
+
+What decides is whether Q has been right: about actions (`preference`), about episodes
+(`separation`) and about amounts (`calibration`), on enough data, with a gradient that can be used.
+What the critic says of itself, off the data and between its members, tells how carefully to go; a
+critic of shuffled rewards is as sure of itself as any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from training import critic_metrics
+from training.analysis.base import Interval
+from training.report import soundness
+from training.report.check import LONGER, MORE, SIGN, Check, Level, two, unknown
+from training.report.evidence import Evidence
+from training.report.subject import TRAINED, Subject
+
+ENOUGH = 10  # held-out episodes of each outcome
+PREFERS = 0.1  # correlation below which a preference among actions is hardly one
+SLOPES = (0.5, 2.0)  # of return on Q
+PROGRESS = 16  # points of an episode
+
+
+@torch.no_grad()
+def fitness(subject: Subject) -> dict[str, Any]:
+    """{verdict: fit | doubtful | unfit, reasons, todo, checks, figures}; NaN where nothing is known."""
+    found = Evidence.of(subject)
+    rise, climb = soundness.rise(subject)
+    prefers, bins = _preference(found)
+    amounts, reliability = _calibration(found)
+    checks = [
+        _data(subject, found),
+        prefers,
+        _separation(subject, found),
+        amounts,
+        soundness.gradient(subject),
+        soundness.members(subject, found),
+        soundness.off_data(subject, found),
+        rise,
+    ]
+    verdict = judge(checks)
+    wanted = {"unfit": ("bad",), "doubtful": ("warn", "unknown"), "fit": ("ok",)}[verdict]
+    told = [c for c in checks if c.decides and c.level in wanted]
+    return {
+        "verdict": verdict,
+        "reasons": [c.says for c in told],
+        "todo": list(dict.fromkeys(c.todo for c in told if c.todo)),
+        "checks": [asdict(c) for c in checks],
+        "held_out": {
+            "episodes": len(found.episodes),
+            "chunks": len(found.q),
+            "succeeded": int(found.won.sum()),
+            "did_not": int(found.lost.sum()),
+        },
+        "figures": {
+            "preference": bins,
+            "calibration": reliability,
+            "progress": _progress(subject, found),
+            "climb": climb,
+        },
+    }
+
+
+def judge(checks: list[Check]) -> str:
+    """fit, doubtful or unfit, from the checks that decide."""
+    levels = {c.level for c in checks if c.decides}
+    return "unfit" if "bad" in levels else "fit" if levels == {"ok"} else "doubtful"
+
+
+def _data(subject: Subject, found: Evidence) -> Check:
+    won, lost = int(found.won.sum()), int(found.lost.sum())
+    asks, want = "Held-out episodes", f"{ENOUGH} or more of each outcome"
+    value = f"{len(found.episodes)}: {won} succeeded, {lost} did not"
+    level: Level = "warn"
+    if not subject.policy.description.returns.informative:
+        level, says = "bad", "The training data held no difference in outcome: Q means nothing."
+    elif not found.known.any():
+        says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
+    elif subject.why == TRAINED:
+        says = (
+            "No episodes are held out: what a critic says of its own training data proves little."
+        )
+    elif not won or not lost:
+        level = "bad"
+        none = "success" if lost else "failure" if won else "known outcome"
+        says = (
+            f"No {none} among the {len(found.episodes)} held-out episodes: a critic that saw one kind of "
+            "outcome knows what is faster, not what fails."
+        )
+    else:
+        level = _level(True, min(won, lost) >= ENOUGH)
+        says = f"{won} held-out episodes succeeded and {lost} did not: {'enough' if level == 'ok' else 'few'} to go by."
+    return Check("data", asks, value, want, level, says, "" if level == "ok" else MORE)
+
+
+def _preference(found: Evidence) -> tuple[Check, list[Any]]:
+    """Among actions of one state, which is what a gradient with respect to the action is about."""
+    asks = "Does more follow where Q prefers what was done to what the flow would do?"
+    want = f"correlation, state for state: {PREFERS} or more, interval above 0"
+    known = found.known
+    value, result = Interval(np.nan, np.nan, np.nan), {}
+    if known.any():
+        result = critic_metrics.preference(
+            (found.q - found.value)[known],
+            found.to_go[known],
+            np.column_stack([found.value, found.usual])[known],
+            found.episode[known],
+        )
+        value = Interval(**result["correlation"])
+    level = _level(value.mean >= PREFERS, value.low > 0)
+    if np.isnan(value.mean):
+        says = "Nothing shows that Q prefers the better of two actions: no difference in what followed is known."
+    elif level == "ok":
+        says = (
+            f"Where Q prefers an action, more follows: correlation {two(value)}, state for state. "
+            f"{result['slope']['mean']:.0%} of the difference that Q claims came."
+        )
+    elif level == "warn":
+        says = (
+            f"Q seems to prefer the better actions, but not beyond doubt: correlation {two(value)}."
+        )
+    else:
+        says = (
+            f"Nothing shows that Q prefers the better of two actions: correlation {two(value)}. "
+            "Its gradient is then as good as noise."
+        )
+    todo = "" if level == "ok" else f"{MORE}; {LONGER}"
+    return Check("preference", asks, value, want, level, says, todo), result.get("bins", [])
+
+
+def _separation(subject: Subject, found: Evidence) -> Check:
+    asks = "Has an episode that succeeds a larger Q, half-way, than one that does not?"
+    name, want = "separation", "share of pairs: interval above 0.5"
+    if not found.won.any() or not found.lost.any():
+        none = "failed" if found.won.any() else "succeeded"
+        why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
+        return unknown(name, asks, want, why, MORE)
+
+    def pairs(share: float) -> Interval:
+        return critic_metrics.separation(
+            *(found.q_at(subject, which, share) for which in (found.won, found.lost))
+        )
+
+    start, middle = pairs(0.0), pairs(0.5)
+    at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
+    level = _level(middle.high >= 0.5, middle.low > 0.5)
+    says, todo = {
+        "ok": (f"Q tells episodes that succeed from others: right in {at}.", ""),
+        "warn": (f"Q tells success from failure hardly better than a coin: right in {at}.", MORE),
+        "bad": (f"Q is larger in episodes that fail: right in {at}.", SIGN),
+    }[level]
+    return Check(name, asks, middle, want, level, says, todo)
+
+
+def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
+    asks, name = "By how much more follows where Q is larger by 1?", "calibration"
+    want = f"slope: {SLOPES[0]} to {SLOPES[1]}, interval above 0"
+    known = found.known
+    if not known.any():
+        return unknown(name, asks, want, "Whether Q says what comes is not known.", MORE), []
+    result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
+    slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
+    level = _level(not slope.high < 0, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
+    says, todo = {
+        "ok": ("Q says what comes", ""),
+        "warn": ("Q does not say what comes", LONGER),
+        "bad": ("Less follows where Q is larger", SIGN),
+    }[level]
+    says += f": slope {two(slope)}, bias {bias.mean:+.2f}, rank correlation {ranks.mean:.2f}."
+    return Check(name, asks, slope, want, level, says, todo), result["bins"]
+
+
+def _level(tolerable: bool, good: bool) -> Level:
+    return "ok" if tolerable and good else "warn" if tolerable else "bad"
+
+
+def _progress(subject: Subject, found: Evidence) -> list[dict[str, Any]]:
+    """Q of what was done along episodes that succeeded and ones that did not."""
+    out = []
+    for share in np.linspace(0, 1, PROGRESS):
+        row: dict[str, Any] = {"share": float(share)}
+        for name, which in (("won", found.won), ("lost", found.lost)):
+            if which.any():
+                q = found.q_at(subject, which, float(share))
+                low, high = (
+                    np.nanquantile(q, (0.25, 0.75)) if np.isfinite(q).any() else (np.nan,) * 2
+                )
+                row[name] = {"mean": float(np.nanmean(q)), "low": float(low), "high": float(high)}
+        out.append(row)
+    return out
