@@ -14,9 +14,12 @@ from qgf_ros.report.page import render_interactive
 SCRIPTS = (
     "plots.js",
     "policy/page.js",
+    "policy/fitness.js",
+    "policy/sweep.js",
     "policy/timeline.js",
     "policy/landscape.js",
     "policy/paths.js",
+    "policy/estimators.js",
 )
 
 

@@ -19,6 +19,7 @@ from training.report.subject import Subject
 from training.sampling import Sample
 
 STATES, POOL = 128, 1024
+SHOWN = 0.5  # of them, in the table: about the default beta
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of guidance to flow, at which Q is compared
 CANDIDATES = (1, 4, 16)
 REPEATS = 11  # timed samples, of which the median counts
@@ -47,6 +48,7 @@ def estimators(subject: Subject) -> dict[str, Any]:
         "recorded": _point(reached.recorded),
         "best_of_n": [_point(p) for p in reached.best_of_n],
         "guided": {n: [_point(p) for p in row] for n, row in reached.guided.items()},
+        "shown": SHOWN,
         "ms": _milliseconds(subject),
         "states": len(states),
         "episodes": len(states.episode.unique()),
