@@ -87,6 +87,7 @@ def _milliseconds(subject: Subject) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(REPEATS):  # in turns: a machine that is busy for a moment is so for all
         for name, draw in ways.items():
+            draw()  # what another way has just pushed out of the caches
             began = time.perf_counter()
             draw()
             times[name].append(time.perf_counter() - began)

@@ -19,8 +19,8 @@ from training.data.load import load_episodes
 from training.report.estimators import estimators
 from training.report.fitness import fitness
 from training.report.subject import Subject
-from training.report.timeline import timeline
 from training.report.sweep import sweep
+from training.report.timeline import timeline
 
 
 def report(

@@ -112,56 +112,50 @@ def _quotient(one: Tensor, other: Tensor, states: States) -> Interval:
     return between(np.sqrt(a / np.where(b > 0, b, np.nan)))
 
 
-def advice(subject: Subject, verdict: str, measured: Mapping[str, Any], stable: float) -> str:
-    """Which beta to try first, and how to go on; in figures of the report split."""
+def advice(
+    subject: Subject, verdict: str, measured: Mapping[str, Any], stable: float
+) -> dict[str, Any]:
+    """{first, then: [...]}: which beta to try first, and what to know; in figures of the report split."""
     beta = subject.policy.description.beta
-    if verdict == "unfit":
-        return (
-            "Stay at beta inf: this critic is unfit to guide (panel 1). The figures below say what its "
-            "guidance would do to the actions, not that it would help."
-        )
-    if not beta.suggested:
-        return "The policy suggests no beta: stay at inf."
-    gentle, *harder = sorted(beta.suggested, reverse=True)
     rows = {r["beta"]: r for r in measured["rows"]}
     unguided = rows[math.inf]
+    loose = unguided["beyond"]["mean"]
+    then = []
+    if loose > LOOSE:
+        then.append(
+            f"The flow alone lies beyond the data's radius in {loose:.0%} of the samples: it has not "
+            "learnt the data, and no beta mends that. Train it longer or on more episodes."
+        )
+    if verdict == "unfit":
+        then.append(
+            "The figures say what its guidance would do to the actions, not that it would help."
+        )
+        return {"first": "Stay at beta inf: this critic is unfit to guide (panel 1).", "then": then}
+    if not beta.suggested:
+        return {"first": "Stay at beta inf: the policy suggests none.", "then": then}
+    gentle, *harder = sorted(beta.suggested, reverse=True)
+    if verdict == "fit":
+        arms = " ".join(f"{b:g}" for b in (gentle, *harder[:1]))
+        first = f"Try {gentle:g}, the gentlest suggestion, beside inf: qgf trial --beta inf {arms}."
+        then.append("Go to the next smaller one only while it succeeds more often.")
+    else:
+        first = (
+            f"In doubt, try {gentle:g} alone, blinded, beside inf: qgf trial --beta inf {gentle:g}."
+        )
+        then.append("Keep it only if it succeeds more often; go no further.")
 
     def too_far(b: float) -> bool:
-        row = rows[b]
-        return (
-            row["beyond"]["mean"] > unguided["beyond"]["mean"] + TOLERATED
-            or row["jerk"]["mean"] > ROUGH * unguided["jerk"]["mean"]
-        )
+        beyond, jerk = (rows[b][k]["mean"] for k in ("beyond", "jerk"))
+        return bool(beyond > loose + TOLERATED or jerk > ROUGH * unguided["jerk"]["mean"])
 
-    arms = " ".join(f"{b:g}" for b in [gentle, *harder[:1]])
-    first = (
-        f"Try {gentle:g}, the gentlest suggestion, beside inf"
-        if verdict == "fit"
-        else f"The verdict is doubtful: try {gentle:g} alone, blinded, beside inf"
-    )
-    how = f" (qgf trial --beta inf {arms if verdict == 'fit' else f'{gentle:g}'})"
-    on = (
-        "; go down the list while it succeeds more often, and stop at the first that does not."
-        if harder
-        else "; keep it only if it succeeds more often."
-    )
-    loose = unguided["beyond"]["mean"]
-    alone = (
-        f" The flow alone lies beyond the data's radius in {loose:.0%} of the samples: it has not learnt the "
-        "data, and no beta mends that."
-        if loose > LOOSE
-        else ""
-    )
     far = [b for b in (gentle, *harder) if too_far(b)]
-    warned = (
-        f" From {max(far):g} on, chunks leave the data or get rough: more than {TOLERATED:.0%} further "
-        f"beyond its radius, or {ROUGH:g} times the jerk of unguided ones."
-        if far
-        else ""
-    )
-    over = (
-        f" Below {stable:.2g} steps may overshoot in more than {1 - STABLE_SHARE:.0%} of the states."
-        if beta.min < stable
-        else ""
-    )
-    return first + how + on + alone + warned + over
+    if far:
+        then.append(
+            f"From {max(far):g} on, guidance leaves the data or gets rough: {TOLERATED:.0%} of the samples "
+            f"or more beyond its radius besides the flow's own, or over {ROUGH:g} times the flow's jerk."
+        )
+    if beta.min < stable:
+        then.append(
+            f"Below {stable:.2g} steps may overshoot in more than {1 - STABLE_SHARE:.0%} of the states."
+        )
+    return {"first": first, "then": then}

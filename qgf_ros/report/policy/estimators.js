@@ -21,7 +21,7 @@ panels.estimators = () => {
   plot(
     "estimators-cosine",
     ways.map((name) => curve(name, times, cosine[name].map((c) => c.mean))),
-    { x: { title: { text: "flow time t" }, range: [-0.02, 1] }, y: { title: { text: "cosine" } } },
+    { x: { title: { text: "flow time t" }, range: [-0.02, 1] }, y: { title: { text: "cosine" } }, margin: ROOMY },
   );
   const of = (rows, what) => rows.map((r) => r[what].mean);
   const named = (rows, text) => ({ text: rows.map(text), hovertemplate: "%{text}<br>distance %{x:.3f}, Q %{y:.3f}" });
@@ -48,6 +48,7 @@ panels.estimators = () => {
     {
       x: { title: { text: "RMS distance to the data" } },
       y: { title: { text: "Q" } },
+      margin: ROOMY,
       shapes: [mark({ yref: "paper", x0: radius, x1: radius, y0: 0, y1: 1 })],
     },
   );

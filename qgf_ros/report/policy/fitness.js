@@ -1,6 +1,8 @@
 // Panel 1: is this critic fit to guide?
 "use strict";
 
+const ROOMY = { ...MARGIN, l: 58 }; // for numbers of two decimals beside a title
+
 panels.fitness = () => {
   const { preference, calibration, progress, climb } = told.fitness.figures;
   if ($("fitness-preference")) binned("fitness-preference", preference, "preference of Q", "what followed", false);
@@ -23,7 +25,7 @@ function binned(id, bins, x, y, ideal) {
       ...guide,
       line(xs, ys, "", { color: color("qgf") }, { mode: "lines+markers", marker: { size: 7 }, hoverinfo: "x+y" }),
     ],
-    { x: { title: { text: x } }, y: { title: { text: y } } },
+    { x: { title: { text: x } }, y: { title: { text: y } }, margin: ROOMY },
   );
 }
 
@@ -42,6 +44,7 @@ function alongEpisodes(rows) {
   plot("fitness-progress", traces, {
     x: { title: { text: "share of the episode" }, range: [0, 1] },
     y: { title: { text: "Q" } },
+    margin: ROOMY,
   });
 }
 
@@ -57,6 +60,7 @@ function climbed(rows) {
     {
       x: { title: { text: "climbed, in radii of the data" } },
       y: { title: { text: "Q less the best nearby" } },
+      margin: ROOMY,
       shapes: [mark({ xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0 })],
     },
   );

@@ -44,15 +44,15 @@ panels.sweep = () => {
         ...between(x, of(select, "low"), of(select, "high"), color("qgf")),
         line(x, of(select, "mean"), "select", { color: color("qgf") }, { ...hover(select), mode: "lines+markers", marker: { size: 6 } }),
         points(xs(report), of(report, "mean"), "report", { symbol: "circle-open", size: 9, color: color("bump"), line: { width: 2 } }, hover(report)),
-        line(range, [none[what].mean, none[what].mean], "unguided", { color: color("none"), width: 1.5, dash: "dashdot" }),
+        line(range, [none[what].mean, none[what].mean], "unguided", { color: color("none"), width: 1.5, dash: "dot" }),
       ],
-      { x: axis, y: { title: { text: titles[what] }, rangemode: "tozero" }, shapes: [...shapes, ...(more[what] ?? [])] },
+      { x: axis, y: { title: { text: titles[what] }, rangemode: "tozero", ...(what === "beyond" ? { tickformat: ".0%" } : {}) }, margin: ROOMY, shapes: [...shapes, ...(more[what] ?? [])] },
     );
   }
 };
 
 const hover = (rows) => ({
-  text: rows.map((r) => `beta ${Number(r.beta.toPrecision(2))}, ratio ${fixed(r.ratio.mean)}`),
+  text: rows.map((r) => `beta ${Number(r.beta.toPrecision(2))}, ratio ${r.ratio.mean?.toFixed(2) ?? "–"}`),
   hovertemplate: "%{text}<br>%{y:.3g}",
 });
 
