@@ -54,7 +54,7 @@ def fitness(subject: Subject) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "reasons": [c.says for c in told],
-        "todo": list(dict.fromkeys(c.todo for c in told if c.todo)),
+        "todo": list(dict.fromkeys(todo for c in told for todo in c.todo)),
         "checks": [asdict(c) for c in checks],
         "held_out": {
             "episodes": len(found.episodes),
@@ -100,7 +100,7 @@ def _data(subject: Subject, found: Evidence) -> Check:
     else:
         level = _level(True, min(won, lost) >= ENOUGH)
         says = f"{won} held-out episodes succeeded and {lost} did not: {'enough' if level == 'ok' else 'few'} to go by."
-    return Check("data", asks, value, want, level, says, "" if level == "ok" else MORE)
+    return Check("data", asks, value, want, level, says, () if level == "ok" else (MORE,))
 
 
 def _preference(found: Evidence) -> tuple[Check, list[Any]]:
@@ -134,7 +134,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             f"Nothing shows that Q prefers the better of two actions: correlation {two(value)}. "
             "Its gradient is then as good as noise."
         )
-    todo = "" if level == "ok" else f"{MORE}; {LONGER}"
+    todo = () if level == "ok" else (MORE, LONGER)
     return Check("preference", asks, value, want, level, says, todo), result.get("bins", [])
 
 
@@ -144,7 +144,7 @@ def _separation(subject: Subject, found: Evidence) -> Check:
     if not found.won.any() or not found.lost.any():
         none = "failed" if found.won.any() else "succeeded"
         why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
-        return unknown(name, asks, want, why, MORE)
+        return unknown(name, asks, want, why, (MORE,))
 
     def pairs(share: float) -> Interval:
         return critic_metrics.separation(
@@ -155,9 +155,12 @@ def _separation(subject: Subject, found: Evidence) -> Check:
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
     level = _level(middle.high >= 0.5, middle.low > 0.5)
     says, todo = {
-        "ok": (f"Q tells episodes that succeed from others: right in {at}.", ""),
-        "warn": (f"Q tells success from failure hardly better than a coin: right in {at}.", MORE),
-        "bad": (f"Q is larger in episodes that fail: right in {at}.", SIGN),
+        "ok": (f"Q tells episodes that succeed from others: right in {at}.", ()),
+        "warn": (
+            f"Q tells success from failure hardly better than a coin: right in {at}.",
+            (MORE,),
+        ),
+        "bad": (f"Q is larger in episodes that fail: right in {at}.", (SIGN,)),
     }[level]
     return Check(name, asks, middle, want, level, says, todo)
 
@@ -167,14 +170,14 @@ def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     want = f"slope: {SLOPES[0]} to {SLOPES[1]}, interval above 0"
     known = found.known
     if not known.any():
-        return unknown(name, asks, want, "Whether Q says what comes is not known.", MORE), []
+        return unknown(name, asks, want, "Whether Q says what comes is not known.", (MORE,)), []
     result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
     slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
-    level = _level(not slope.high < 0, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
+    level = _level(slope.mean > 0, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
     says, todo = {
-        "ok": ("Q says what comes", ""),
-        "warn": ("Q does not say what comes", LONGER),
-        "bad": ("Less follows where Q is larger", SIGN),
+        "ok": ("Q says what comes", ()),
+        "warn": ("Q hardly says what comes", (LONGER,)),
+        "bad": ("No more follows where Q is larger", (SIGN, LONGER)),
     }[level]
     says += f": slope {two(slope)}, bias {bias.mean:+.2f}, rank correlation {ranks.mean:.2f}."
     return Check(name, asks, slope, want, level, says, todo), result["bins"]
