@@ -28,8 +28,8 @@ from training.estimators.base import gradient_at
 from training.report.packing import pack, short
 
 GRID = 33  # points along a side
-ROOM = 1.15  # of the square around all that is shown
-NARROW = 1.5  # half a side is at least so many radii of the data, however close all samples are
+ROOM = 1.25  # of the square around all that is shown
+NARROW = 0.6  # half a side is at least so many radii of the data, however close all samples are
 FAR = 1.5  # nothing further from the origin stretches the square
 VISIBLE = 0.02  # of the range of Q in the square: a bump that is not higher is none
 TINY = 1e-4  # RMS below which a direction means nothing
@@ -49,9 +49,10 @@ class Plane:
         (N, D) unguided samples from other noise. What is zero is passed over for the next."""
         unguided, guided, slope, cloud = (x.nan_to_num() for x in (unguided, guided, slope, cloud))
         gap = cloud - cloud.mean(0)
-        widest = torch.linalg.svd(gap, full_matrices=False).Vh[0] * (gap.norm() > TINY)
+        _, size, widest = torch.linalg.svd(gap, full_matrices=False)
         slope = slope / slope.norm().clamp_min(1e-12)
-        rest = [("spread", widest), *(("any", row) for row in torch.eye(len(unguided))[:3])]
+        rest = [("spread", row * (s > TINY)) for s, row in zip(size[:2], widest)]
+        rest += [("any", row) for row in torch.eye(len(unguided))[:3]]
         wanted = [("guided", guided - unguided), ("gradient", slope), *rest]
         first, along = next((name, x / x.norm()) for name, x in wanted if _length(x) > TINY)
         flat = [(name, x - (x @ along) * along) for name, x in rest]

@@ -21,6 +21,7 @@ from training.report.packing import pack, short
 
 WAYS = ("qgf", "ood")
 NOISES = 3  # paths of each moment
+STEPS = 12  # of a path that are shown at most; of more, some evenly
 APART = 2.0  # a larger gap between two stops gets one between them
 EDGE = 20.0  # RMS from the origin where what runs away is cut off
 
@@ -93,8 +94,12 @@ def paths(
 ) -> tuple[list[dict[str, Any]], list[Tensor]]:
     """Paths of M moments for the page, and (.., D) where they ended; obs (M, O), noise (N, D).
 
-    In arrays the ways come first, then betas, noises and steps; x and y last.
+    In arrays the ways come first, then betas, noises and steps; x and y last. `asked` is of qgf
+    alone, for ood asks on the path.
     """
+    last = model.steps - 1
+    steps = torch.linspace(0, last, min(model.steps, STEPS)).round().long()
+    points = torch.cat([steps, torch.tensor([model.steps])])  # and the action
     rows, starts = obs.repeat_interleave(len(noise), 0), noise.repeat(len(obs), 1)
     found: list[dict[str, list[Tensor]]] = [
         {name: [] for name in ("a", "asked", "push", "q", "end")} for _ in planes
@@ -104,9 +109,9 @@ def paths(
             run = path(model, way, rows, starts, 1 / beta)
             for i, (plane, into) in enumerate(zip(planes, found)):
                 own = slice(i * len(noise), (i + 1) * len(noise))
-                into["a"].append(plane.shadow(run.a[own]).clamp(-EDGE, EDGE))
-                into["asked"].append(plane.shadow(run.asked[own]).clamp(-EDGE, EDGE))
-                into["push"].append(plane.direction(run.push[own]).clamp(-EDGE, EDGE))
+                into["a"].append(plane.shadow(run.a[own][:, points]).clamp(-EDGE, EDGE))
+                into["asked"].append(plane.shadow(run.asked[own][:, steps]).clamp(-EDGE, EDGE))
+                into["push"].append(plane.direction(run.push[own][:, steps]).clamp(-EDGE, EDGE))
                 into["q"].append(run.q[own])
                 into["end"].append(run.a[own, -1])
     shape = (len(WAYS), len(betas))
@@ -114,7 +119,8 @@ def paths(
     for into, chunks in zip(found, near):
         stacked = {k: torch.stack(v).unflatten(0, shape) for k, v in into.items()}
         documents.append(
-            {name: pack(stacked[name]) for name in ("a", "asked", "push")}
+            {"a": pack(stacked["a"]), "push": pack(stacked["push"])}
+            | {"asked": pack(stacked["asked"][WAYS.index("qgf")])}
             | {"q": short(stacked["q"]), "distance": short(to_data(stacked["end"], chunks))}
         )
     return documents, [torch.stack(into["end"]).flatten(0, -2) for into in found]

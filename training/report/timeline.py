@@ -31,7 +31,7 @@ from training.report.subject import Subject
 
 EACH = 4  # episodes of each outcome
 TICKS = 200  # of an episode at most; longer ones are thinned out
-MOMENTS = 64  # of all episodes together
+MOMENTS = 56  # of all episodes together
 CLOUD = 24  # samples that show what the flow by itself would do
 
 

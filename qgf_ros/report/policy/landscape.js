@@ -29,20 +29,27 @@ function ground({ x, y, q, distance, range, axes }, strength = 1) {
     type: "contour",
     z: rows,
     ncontours: 12,
-    contours: { coloring: "fill", showlabels: true, labelfont: { size: 10, color: color("soft") } },
-    line: { width: 0.7, color: faint("ink", 0.4) },
-    opacity: 0.55 * strength,
+    contours: { coloring: "fill" },
+    line: { width: 0 },
+    opacity: 0.6 * strength,
     colorscale: [
       [0, faint("green", 0)],
-      [1, faint("green", 0.8)],
+      [1, faint("green", 1)],
     ],
+  };
+  const labels = {
+    ...contours,
+    contours: { coloring: "lines", showlabels: true, labelfont: { size: 10, color: color("ink") } },
+    line: { width: 0.8 },
+    opacity: 0.7 * strength,
+    colorscale: ["0", "1"].map((end) => [end, color("soft")]),
   };
   const off = {
     ...still,
     type: "contour",
     z: unpack(distance),
-    contours: { type: "constraint", operation: ">", value: radius },
-    fillcolor: faint("none", 0.42),
+    contours: { type: "constraint", operation: "<", value: radius },
+    fillcolor: faint("line", 0.68),
     line: { width: 1.5, color: color("none"), dash: "dash" },
   };
   const closed = [...range, range[0] ?? [null, null]];
@@ -53,7 +60,7 @@ function ground({ x, y, q, distance, range, axes }, strength = 1) {
     { hoverinfo: "skip" },
   );
   return {
-    traces: [contours, ...(radius === null ? [] : [off]), border],
+    traces: [contours, ...(radius === null ? [] : [off]), labels, border],
     axes: {
       x: { range: x, title: { text: SHORT[axes[0].to], standoff: 6 } },
       y: { range: y, title: { text: SHORT[axes[1].to], standoff: 4 } },
@@ -70,11 +77,11 @@ const shadows = (rows, name, marker) =>
     rows.map(([, y]) => y),
     name,
     { ...marker, size: rows.map(([, , off]) => Math.max(3, 10 * (1 - off / (2.5 * (radius ?? 0.2))))) },
-    { text: rows.map(([, , off]) => `${name}, ${short(off, 2)} off the plane`), hoverinfo: "text" },
+    { text: rows.map(([, , off]) => `${name}, ${fixed(off)} off the plane`), hoverinfo: "text" },
   );
 const single = ({ x, y, q, off, distance }, name, marker) =>
   points([x], [y], name, { size: 13, line: { width: 1.5, color: color("paper") }, ...marker }, {
-    text: [`${name}: Q ${short(q, 3)}, ${short(distance, 2)} from the data, ${short(off, 2)} off the plane`],
+    text: [`${name}: Q ${fixed(q, 3)}, ${fixed(distance)} from the data, ${fixed(off)} off the plane`],
     hoverinfo: "text",
   });
 function chunksOf(now) {
@@ -115,7 +122,7 @@ panels.landscape = () => {
     listed(Object.entries(made_of).map(([name, share]) => `${name} (${percent(share)})`));
   say(
     "landscape-axes",
-    `Across: ${LEADS[now.axes[0].to]}, made of ${made(now.axes[0])}. Up: ${LEADS[now.axes[1].to]}` +
+    `Q in the picture: ${fixed(now.q.low, 3)} to ${fixed(now.q.high, 3)}. Across: ${LEADS[now.axes[0].to]}, made of ${made(now.axes[0])}. Up: ${LEADS[now.axes[1].to]}` +
       (now.axes[1].to === "none" ? "." : `, made of ${made(now.axes[1])}.`),
   );
   say("landscape-said", aboutBump(now));
@@ -131,22 +138,23 @@ panels.landscape = () => {
     rows
       .filter(([, found]) => found)
       .map(([name, found]) =>
-        row([name, short(found.q, 3), short(found.distance, 3), within(found.distance), short(found.off ?? 0, 3)]),
+        row([name, fixed(found.q, 3), fixed(found.distance), within(found.distance), fixed(found.off ?? 0)]),
       )
       .join("");
 };
 
-function aboutBump({ bump, best_near, marks }) {
+function aboutBump({ bump, best_near, marks, q }) {
+  if (q.low === q.high) return "Q is the same everywhere: the critic has no gradient here, and nothing to guide with.";
   if (radius === null) return "There is no other episode to compare with: what is off the data cannot be told.";
   if (!best_near)
     return (
-      `No part of this plane is near the data: the policy's own unguided chunk is ${short(marks.unguided.distance, 2)} ` +
-      `away from what was recorded in such states, and 99 % of recorded chunks keep within ${short(radius, 2)}. ` +
+      `No part of this plane is near the data: the policy's own unguided chunk is ${fixed(marks.unguided.distance)} ` +
+      `away from what was recorded in such states, and 99\u00a0% of recorded chunks keep within ${fixed(radius)}. ` +
       "Whatever Q says here, nobody tried it."
     );
   if (!bump)
-    return `Here Q is highest near the data (${short(best_near.q, 3)}): nothing in this plane leads guidance away from it.`;
-  const more = `Q ${short(bump.q, 3)}, ${short(bump.q - best_near.q, 2)} above the best near the data, at ${short(bump.distance, 2)} from it (the limit is ${short(radius, 2)})`;
+    return `Here Q is highest near the data (${fixed(best_near.q, 3)}): nothing in this plane leads guidance away from it.`;
+  const more = `Q ${fixed(bump.q, 3)}, ${fixed(bump.q - best_near.q, 3)} above the best near the data, at ${fixed(bump.distance)} from it (the limit is ${fixed(radius)})`;
   return bump.peak
     ? `The star is a spurious bump: a peak of Q where nobody recorded anything: ${more}. Guidance that is strong enough climbs it.`
     : `Q rises off the data, up to the edge of the picture (triangle): ${more}. Guidance that is strong enough follows.`;

@@ -55,7 +55,10 @@ function unpack({ shape, bits, low, high, data }) {
 // What the data says is put into the page as text, never as HTML.
 const say = (id, text) => ($(id).textContent = text);
 const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
-const percent = (x) => `${Math.round(100 * x)} %`;
+// So many decimals, with a minus sign that text does not break at; a dash for what is not known.
+const fixed = (x, decimals = 2) =>
+  x === null ? "–" : x.toFixed(decimals).replace(/^-(?=0\.?0*$)/, "").replace("-", "\u2212");
+const percent = (x) => `${Math.round(100 * x)}\u00a0%`;
 
 // Which moment of which episode, and which stop of beta.
 const { episodes, stops, period, radius } = told.timeline;

@@ -14,11 +14,14 @@ panels.paths = () => {
     const id = `paths-${way}`,
       { traces, axes } = ground(now, 0.6),
       ink = color(way);
-    const [a, asked, push] = ["a", "asked", "push"].map((name) => unpacked[name][w][stop]);
-    const queries = asked.flat().filter(([x]) => x !== null),
-      arrows = asked.flatMap((path, n) =>
-        path.flatMap(([x, y], k) => (x === null ? [] : [[x, y], [x + push[n][k][0], y + push[n][k][1]], [null, null]])),
+    const a = unpacked.a[w][stop],
+      push = unpacked.push[w][stop],
+      asked = way === "qgf" ? unpacked.asked[stop] : a.map((path) => path.slice(0, -1)),
+      guided = push.flatMap((path, n) =>
+        path.flatMap(([x, y], k) => (x === null ? [] : [[asked[n][k], [x, y]]])),
       );
+    const queries = guided.map(([at]) => at),
+      arrows = guided.flatMap(([at, by]) => [at, at.map((x, i) => x + by[i]), [null, null]]);
     plot(
       id,
       [
@@ -51,7 +54,7 @@ panels.paths = () => {
           "the action",
           { symbol: "circle", size: 11, color: ink, line: { width: 1.5, color: color("paper") } },
           {
-            text: a.map((_, n) => `ends at Q ${short(now.paths.q[w][stop][n], 3)}, ${short(now.paths.distance[w][stop][n], 2)} from the data`),
+            text: a.map((_, n) => `ends at Q ${fixed(now.paths.q[w][stop][n], 3)}, ${fixed(now.paths.distance[w][stop][n])} from the data`),
             hoverinfo: "text",
           },
         ),
@@ -62,7 +65,7 @@ panels.paths = () => {
   const ends = (w, s) => {
     const far = now.paths.distance[w][s];
     const off = radius === null ? "–" : `${far.filter((x) => x > radius).length} of ${far.length}`;
-    return [now.paths.q[w][s].map((x) => short(x, 3)).join(" "), far.map((x) => short(x, 2)).join(" "), off];
+    return [now.paths.q[w][s].map((x) => fixed(x, 3)).join(" "), far.map((x) => fixed(x)).join(" "), off];
   };
   const free = stops[stop].beta === "inf";
   $("paths-table").innerHTML =

@@ -2,7 +2,11 @@
 "use strict";
 
 const SAID = { recorded: "ink", unguided: "none", guided: "qgf" };
-const ENDED = { success: ["success", "ok"], failure: ["failure", "bad"], unknown: ["outcome not recorded", "soft"] };
+const ENDED = {
+  success: ["success", "ok", "which succeeded"],
+  failure: ["failure", "bad", "which failed"],
+  unknown: ["outcome not recorded", "soft", "whose outcome nobody recorded"],
+};
 const guides = told.timeline.beta !== "inf"; // else guided is unguided
 
 panels.timeline = () => {
@@ -76,11 +80,11 @@ function showKnobs() {
   $("moment").value = looked.moment;
   $("moment").disabled = episode.moments.length < 2;
   say("moment-said", `${short(secondsAt(episode, now.at), 3)} s`);
-  const q = (name) => short(episode[name].q[now.at], 3);
+  const q = (name) => fixed(episode[name].q[now.at], 3);
   say(
     "timeline-said",
     `At ${short(secondsAt(episode, now.at), 3)} s (tick ${episode.tick[now.at]} of ${episode.ticks}) of ${episode.name}, ` +
-      `which ended in ${ENDED[episode.outcome][0]}: Q of the recorded chunk ${q("recorded")}, unguided ${q("unguided")}` +
+      `${ENDED[episode.outcome][2]}: Q of the recorded chunk ${q("recorded")}, unguided ${q("unguided")}` +
       (guides ? `, guided ${q("guided")}.` : "."),
   );
   say("episode-name", episode.name);
