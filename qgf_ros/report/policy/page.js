@@ -73,5 +73,5 @@ function look(change) {
     keep = (value, most) => Math.min(Math.max(value, 0), most);
   looked.moment = keep(looked.moment, count - 1);
   looked.stop = keep(looked.stop, stops.length - 1);
-  ask("timeline", "landscape", "paths");
+  ask("paths", ...("episode" in change || "moment" in change ? ["timeline", "landscape"] : []));
 }
