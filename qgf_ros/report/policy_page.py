@@ -13,6 +13,7 @@ from qgf_ros.report.page import render_interactive
 
 SCRIPTS = (
     "plots.js",
+    "sight.js",
     "policy/page.js",
     "policy/fitness.js",
     "policy/sweep.js",

@@ -100,7 +100,7 @@ def tab(made):
 @pytest.fixture
 def page(tab):
     """The open page, looking where it does at first."""
-    tab.value("look({ ...worst(), stop: Math.max(usual, 0) }), draw()")
+    tab.value("look({ ...worst(), stop: Math.max(usual, 0) })")
     tab.errors.clear()
     yield tab
     assert tab.errors == []
@@ -108,7 +108,6 @@ def page(tab):
 
 def looked(page):
     """(episode, moment, stop) that the page shows."""
-    page.value("draw()")
     return tuple(page.value("[looked.episode, looked.moment, looked.stop]"))
 
 
@@ -118,15 +117,21 @@ def at(made, page):
     return made.episodes[episode]["moments"][number]
 
 
+def draw(page, name):
+    """Draws the panel of a figure or table now, in sight or not."""
+    page.value(f"panels.{name.split('-')[0]}(view())")
+
+
 def rows(page, table):
     """{first cell: the others} as text, with plain minus signs."""
+    draw(page, table)
     found = page.value(f"[...$('{table}').rows].map(r => [...r.cells].map(c => c.innerText))")
     return {row[0]: [cell.replace("\u2212", "-") for cell in row[1:]] for row in found}
 
 
 def trace(page, plot, name):
     """(points, 2) of a trace as it is drawn now; NaN where the line is broken."""
-    page.value("draw()")
+    draw(page, plot)
     x, y = page.value(
         f"(t => [Array.from(t.x), Array.from(t.y)])($('{plot}').data.find(t => t.name === '{name}'))"
     )
@@ -328,6 +333,7 @@ def test_the_beta_slider_changes_the_paths(made, page):
 def test_names_are_text(made, page):
     assert page.value("document.querySelectorAll('img').length") == 0
     assert page.value("$('episode').options[2].textContent").startswith(f"success: {EVIL} ")
+    draw(page, "landscape")
     assert f"arm.{EVIL}" in page.value("$('landscape-axes').innerText")
 
 
@@ -352,7 +358,7 @@ def test_fits_the_window_and_the_reader(page, width, dark):
 def test_a_finger_picks_a_moment_or_scrolls(page):
     page.resize(390, 600)
     page.wait_for("innerWidth === 390")
-    page.value("look({ episode: 0, moment: 0 }), draw()")
+    page.value("look({ episode: 0, moment: 0 })")
     for _ in range(TRIES):
         page.touch("#timeline-plot")
         if page.comes_true("looked.moment > 0"):
@@ -370,7 +376,7 @@ def test_a_finger_picks_a_moment_or_scrolls(page):
 
 @in_a_browser
 def test_prints_the_moment_that_is_looked_at(page):
-    page.value("look({ episode: 2, moment: 4 }), draw()")
+    page.value("look({ episode: 2, moment: 4 })")
     page.value(
         "addEventListener('beforeprint', () => { window.printed = [$('landscape-plot').layout.font.color,"
         " $('paths-ood').layout.width, looked.episode, looked.moment]; })"

@@ -95,9 +95,8 @@ function chunksOf(now) {
 
 const within = (distance) =>
   radius === null || distance === null ? "–" : distance > radius ? '<span class="bad">off</span>' : "near";
-panels.landscape = () => {
-  const now = moment(),
-    { traces, axes } = ground(now),
+panels.landscape = (now) => {
+  const { traces, axes } = ground(now),
     { bump } = now;
   const peak = bump && [
     points([bump.x], [bump.y], bump.peak ? "false peak?" : "rises off the data", {

@@ -1,40 +1,7 @@
-// What the panels share: the document, what is drawn when, and which moment is looked at.
+// What the panels share: the document, and which moment of which episode is looked at.
 "use strict";
 
 const told = JSON.parse($("document").textContent);
-
-// Each panel draws itself: `panels.name = () => ...`. All are drawn when the page is there, and anew
-// for another width, other colours and paper.
-const panels = {};
-const asked = new Set();
-function ask(...names) {
-  names.forEach((name) => asked.add(name));
-  requestAnimationFrame(draw);
-}
-function draw() {
-  for (const name of asked) panels[name]();
-  asked.clear();
-}
-function drawAll() {
-  Object.keys(panels).forEach((name) => asked.add(name));
-  draw();
-}
-addEventListener("DOMContentLoaded", drawAll);
-let wide = document.body.clientWidth;
-addEventListener("resize", () => {
-  if (document.body.clientWidth === wide) return;
-  wide = document.body.clientWidth;
-  ask(...Object.keys(panels));
-});
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ask(...Object.keys(panels)));
-addEventListener("beforeprint", () => {
-  document.documentElement.classList.add("paper");
-  drawAll();
-});
-addEventListener("afterprint", () => {
-  document.documentElement.classList.remove("paper");
-  ask(...Object.keys(panels));
-});
 
 // Numbers that training/report/packing.py packed, as nested arrays; null for what is not finite.
 function unpack({ shape, bits, low, high, data }) {
@@ -63,7 +30,7 @@ const percent = (x) => `${Math.round(100 * x)}\u00a0%`;
 // Which moment of which episode, and which stop of beta.
 const { episodes, stops, period, radius } = told.timeline;
 const looked = { episode: 0, moment: 0, stop: 0 };
-const moment = () => episodes[looked.episode].moments[looked.moment];
+const view = () => episodes[looked.episode].moments[looked.moment];
 const secondsAt = (episode, at) => episode.tick[at] * period;
 const betaText = (beta) => (beta === "inf" ? "∞ (no guidance)" : short(beta));
 
@@ -73,5 +40,6 @@ function look(change) {
     keep = (value, most) => Math.min(Math.max(value, 0), most);
   looked.moment = keep(looked.moment, count - 1);
   looked.stop = keep(looked.stop, stops.length - 1);
+  showKnobs();
   ask("paths", ...("episode" in change || "moment" in change ? ["timeline", "landscape"] : []));
 }

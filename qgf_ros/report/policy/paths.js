@@ -6,9 +6,8 @@ const NAMED = { qgf: "QGF", ood: "OOD" };
 const column = (rows, i) => rows.map((at) => at[i]);
 const chained = (paths) => [0, 1].map((i) => paths.flatMap((path) => [...column(path, i), null]));
 
-panels.paths = () => {
-  const now = moment(),
-    { stop } = looked,
+panels.paths = (now) => {
+  const { stop } = looked,
     unpacked = Object.fromEntries(["a", "asked", "push"].map((name) => [name, unpack(now.paths[name])]));
   WAYS.forEach((way, w) => {
     const id = `paths-${way}`,
@@ -72,10 +71,6 @@ panels.paths = () => {
     head(["", "Q of the actions", "from the data", "off the data"]) +
     row(["unguided", ...ends(0, 0)]) +
     (free ? "" : WAYS.map((way, w) => row([NAMED[way], ...ends(w, stop)])).join(""));
-  $("beta").max = stops.length - 1;
-  $("beta").value = stop;
-  const { beta, names } = stops[stop];
-  say("beta-said", betaText(beta) + (names.length ? `: ${names.join(", ")}` : ""));
 };
 
 $("beta").addEventListener("input", ({ target }) => look({ stop: Number(target.value) }));

@@ -9,9 +9,8 @@ const ENDED = {
 };
 const guides = told.timeline.beta !== "inf"; // else guided is unguided
 
-panels.timeline = () => {
+panels.timeline = (now) => {
   const episode = episodes[looked.episode],
-    now = moment(),
     time = episode.tick.map((tick) => tick * period),
     end = episode.ticks * period,
     [word, shade] = ENDED[episode.outcome];
@@ -69,12 +68,11 @@ panels.timeline = () => {
       },
     ],
   });
-  showKnobs();
 };
 
 function showKnobs() {
   const episode = episodes[looked.episode],
-    now = moment();
+    now = view();
   $("episode").value = looked.episode;
   $("moment").max = episode.moments.length - 1;
   $("moment").value = looked.moment;
@@ -88,6 +86,10 @@ function showKnobs() {
       (guides ? `, guided ${q("guided")}.` : "."),
   );
   say("episode-name", episode.name);
+  const { beta, names } = stops[looked.stop];
+  $("beta").max = stops.length - 1;
+  $("beta").value = looked.stop;
+  say("beta-said", betaText(beta) + (names.length ? `: ${names.join(", ")}` : ""));
 }
 
 const nearestMoment = (seconds) =>
