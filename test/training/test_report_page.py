@@ -35,7 +35,7 @@ TRIES = 50  # of a finger: on a machine too busy to see it move or leave, it is 
 
 
 def subject(
-    folder, outcomes=(True, False), count=16, ticks=60, joints=("a", EVIL), horizon=5, **changes
+    folder, outcomes=(True, False), count=16, ticks=24, joints=("a", EVIL), horizon=5, **changes
 ) -> Subject:
     """A random policy, of critics that mean nothing, and random walks to look at with it."""
     value = qgf_make.velocity_dict(horizon=horizon, execute=horizon)
@@ -43,7 +43,8 @@ def subject(
     value["actions"][0]["limits"] = {j: {"min": -2.0, "max": 2.0, "rate": 80.0} for j in joints}
     own = qgf_make.contract(value)
     flat = changes.pop("flat_critic", False)
-    told = qgf_make.description(own, flow=Flow(STEPS), **changes)
+    changes = {"flow": Flow(STEPS), "beta": Beta(0.1, 0.05, (0.05, 0.1))} | changes
+    told = qgf_make.description(own, **changes)
     tensors = qgf_make.tensors(own, told)
     tensors[told.critic.file] = {
         k: (0.0 if flat else 5.0) * v for k, v in tensors[told.critic.file].items()
@@ -92,7 +93,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tab(made):
     with browser() as page:
-        page.open(made.file.as_uri(), 1000, 600)
+        page.open(made.file.as_uri(), 700, 400)
         page.value("drawAll()")
         yield page
 
@@ -117,25 +118,33 @@ def at(made, page):
     return made.episodes[episode]["moments"][number]
 
 
-def draw(page, name):
-    """Draws the panel of a figure or table now, in sight or not."""
-    page.value(f"panels.{name.split('-')[0]}(view())")
+class Shown:
+    """What the given panels show, drawn now, in sight or not."""
 
+    def __init__(self, page, *panels):
+        tables = [f"{name}-table" for name in panels if name != "timeline"]
+        self._rows, self._traces = page.value(
+            f"""(() => {{
+              {json.dumps(panels)}.forEach(name => panels[name](view()));
+              const rows = id => [...$(id).rows].map(r => [...r.cells].map(c => c.innerText));
+              const traces = plot => plot.data.filter(t => t.type === "scatter")
+                .map(t => [t.name, Array.from(t.x, (x, i) => [x, t.y[i]])]);
+              const plots = [...document.querySelectorAll(".moments .plot")].filter(p => p.data);
+              return [
+                Object.fromEntries({json.dumps(tables)}.map(id => [id, rows(id)])),
+                Object.fromEntries(plots.map(p => [p.id, Object.fromEntries(traces(p))])),
+              ];
+            }})()"""
+        )
 
-def rows(page, table):
-    """{first cell: the others} as text, with plain minus signs."""
-    draw(page, table)
-    found = page.value(f"[...$('{table}').rows].map(r => [...r.cells].map(c => c.innerText))")
-    return {row[0]: [cell.replace("\u2212", "-") for cell in row[1:]] for row in found}
+    def rows(self, table):
+        """{first cell: the others} as text, with plain minus signs."""
+        minus = str.maketrans("\u2212", "-")
+        return {row[0]: [cell.translate(minus) for cell in row[1:]] for row in self._rows[table]}
 
-
-def trace(page, plot, name):
-    """(points, 2) of a trace as it is drawn now; NaN where the line is broken."""
-    draw(page, plot)
-    x, y = page.value(
-        f"(t => [Array.from(t.x), Array.from(t.y)])($('{plot}').data.find(t => t.name === '{name}'))"
-    )
-    return np.array([x, y], float).T
+    def trace(self, plot, name):
+        """(points, 2); NaN where the line is broken."""
+        return np.array(self._traces[plot][name], float)
 
 
 # What the document says
@@ -248,6 +257,15 @@ def test_packed_numbers_are_read_again(page):
     assert short(torch.tensor([1 / 3, math.inf])) == [0.33333, None]
 
 
+def test_a_chunk_of_one_number_is_no_plane(tmp_path):
+    """Episodes of two ticks, seen along the one direction that there is."""
+    found = timeline(subject(tmp_path / "policy", joints=("a",), horizon=1, ticks=2, count=4))
+    for episode in found["episodes"]:
+        for moment in episode["moments"]:
+            assert [axis["to"] for axis in moment["axes"]][1] == "none"
+            assert moment["marks"]["recorded"]["off"] == moment["marks"]["recorded"]["y"] == 0
+
+
 # What the page does with it
 
 
@@ -273,24 +291,26 @@ def test_a_clicked_moment_is_shown_in_panels_4_and_5(made, page):
         page.click("#timeline-plot", dx=offset + 2)
         assert looked(page)[:2] == (episode, number)
         moment = at(made, page)
-        table = rows(page, "landscape-table")
+        shown = Shown(page, "landscape", "paths")
+        table = shown.rows("landscape-table")
         for name, mark in moment["marks"].items():
             assert float(table[name][0]) == pytest.approx(mark["q"], abs=6e-4)
             assert float(table[name][1]) == pytest.approx(mark["distance"], abs=6e-3)
-            place = trace(page, "landscape-plot", name)[0]
+            place = shown.trace("landscape-plot", name)[0]
             assert place == pytest.approx([mark["x"], mark["y"]])
-        ends = rows(page, "paths-table")
+        ends = shown.rows("paths-table")
         paths, stop = moment["paths"], looked(page)[2]
         for way, w, s in (("unguided", 0, 0), ("QGF", 0, stop), ("OOD", 1, stop)):
             assert [float(x) for x in ends[way][0].split()] == pytest.approx(
                 paths["q"][w][s], abs=6e-4
             )
-        seen.append((table, ends, trace(page, "paths-qgf", "a_t").tolist()))
+        seen.append((table, ends, str(shown.trace("paths-qgf", "a_t"))))
     assert seen[0] != seen[1]
 
 
 @in_a_browser
 def test_moments_and_episodes_by_key_and_by_hand(made, page):
+    page.value("look({ moment: 3 })")
     episode, number, _ = looked(page)
     page.key("#timeline-plot", "ArrowRight")
     assert looked(page)[:2] == (episode, number + 1)
@@ -311,17 +331,19 @@ def test_moments_and_episodes_by_key_and_by_hand(made, page):
 def test_the_beta_slider_changes_the_paths(made, page):
     page.key("#beta", "Home")
     assert looked(page)[2] == 0
-    free = trace(page, "paths-qgf", "a_t")
-    assert np.array_equal(free, trace(page, "paths-ood", "a_t"), equal_nan=True)
-    assert list(rows(page, "paths-table")) == ["", "unguided"]
+    free = Shown(page, "paths")
+    of_qgf, of_ood = (free.trace(f"paths-{way}", "a_t") for way in ("qgf", "ood"))
+    assert np.array_equal(of_qgf, of_ood, equal_nan=True)
+    assert list(free.rows("paths-table")) == ["", "unguided"]
     ends = []
     for stop in range(1, len(made.document["timeline"]["stops"])):
         page.key("#beta", "ArrowRight")
         assert looked(page)[2] == stop
         wanted = at(made, page)["paths"]["q"][0][stop]
-        shown = rows(page, "paths-table")["QGF"][0].split()
-        assert [float(x) for x in shown] == pytest.approx(wanted, abs=6e-4)
-        ends.append(trace(page, "paths-qgf", "the action").tolist())
+        now = Shown(page, "paths")
+        said = now.rows("paths-table")["QGF"][0].split()
+        assert [float(x) for x in said] == pytest.approx(wanted, abs=6e-4)
+        ends.append(now.trace("paths-qgf", "the action").tolist())
     assert len({json.dumps(e) for e in ends}) == len(ends)
     named = page.value("[...document.querySelectorAll('[data-stop]')].map(b => b.innerText)")
     assert named[0] == "no guidance" and "floor" in named[-1]
@@ -333,16 +355,16 @@ def test_the_beta_slider_changes_the_paths(made, page):
 def test_names_are_text(made, page):
     assert page.value("document.querySelectorAll('img').length") == 0
     assert page.value("$('episode').options[2].textContent").startswith(f"success: {EVIL} ")
-    draw(page, "landscape")
+    Shown(page, "landscape")
     assert f"arm.{EVIL}" in page.value("$('landscape-axes').innerText")
 
 
 @in_a_browser
-@pytest.mark.parametrize("width, dark", [(390, True), (1000, False)])
+@pytest.mark.parametrize("width, dark", [(390, True), (700, False)])
 def test_fits_the_window_and_the_reader(page, width, dark):
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     page.send("Emulation.setEmulatedMedia", features=[scheme])
-    page.resize(width, 600)
+    page.resize(width, 400)
     page.wait_for(f"innerWidth === {width}")
     page.value("drawAll()")
     assert page.value("document.documentElement.scrollWidth") <= width
@@ -356,7 +378,7 @@ def test_fits_the_window_and_the_reader(page, width, dark):
 
 @in_a_browser
 def test_a_finger_picks_a_moment_or_scrolls(page):
-    page.resize(390, 600)
+    page.resize(390, 400)
     page.wait_for("innerWidth === 390")
     page.value("look({ episode: 0, moment: 0 })")
     for _ in range(TRIES):
@@ -370,8 +392,8 @@ def test_a_finger_picks_a_moment_or_scrolls(page):
         if page.comes_true(f"Math.abs(scrollY - {before}) > 50"):
             break
     assert looked(page)[1] == number
-    page.resize(1000, 600)
-    page.wait_for("innerWidth === 1000")
+    page.resize(700, 400)
+    page.wait_for("innerWidth === 700")
 
 
 @in_a_browser
@@ -395,7 +417,6 @@ def test_nothing_left_the_page(made, page):
 LACKING = {
     "one episode": dict(count=1),
     "no gradient": dict(flat_critic=True, beta=Beta(math.inf, 1.0), outcomes=(None,)),
-    "a second number": dict(joints=("a",), horizon=1, ticks=2, count=4),
 }
 
 
@@ -406,11 +427,11 @@ def test_what_is_lacking_is_said_and_the_page_opens(made, tab, tmp_path, what):
     file = tmp_path / "report.html"
     file.write_text(render_report(made.document | {"timeline": found}))
     tab.errors.clear()
-    tab.open(file.as_uri(), 1000, 600)
-    tab.value("drawAll()")
+    tab.open(file.as_uri(), 700, 400)
+    now = Shown(tab, "timeline", "landscape", "paths")
     assert tab.errors == []
     said = tab.value("$('landscape-said').innerText")
     assert said and ("no other episode" in said) is (what == "one episode")
     assert ("no gradient" in said) is (what == "no gradient")
-    shown = "guided" in rows(tab, "landscape-table")
+    shown = "guided" in now.rows("landscape-table")
     assert shown is (what != "no gradient")  # this one is not guided by default
