@@ -85,6 +85,7 @@ def _data(subject: Subject, found: Evidence) -> Check:
     if not subject.policy.description.returns.informative:
         level, says = "bad", "The training data held no difference in outcome: Q means nothing."
     elif not found.known.any():
+        level = "bad"
         says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
     elif subject.why == TRAINED:
         says = (
@@ -140,7 +141,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
 
 def _separation(subject: Subject, found: Evidence) -> Check:
     asks = "Has an episode that succeeds a larger Q, half-way, than one that does not?"
-    name, want = "separation", "share of pairs: interval above 0.5"
+    name, want = "separation", "share of pairs: above 0.5, interval not below"
     if not found.won.any() or not found.lost.any():
         none = "failed" if found.won.any() else "succeeded"
         why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
@@ -153,11 +154,11 @@ def _separation(subject: Subject, found: Evidence) -> Check:
 
     start, middle = pairs(0.0), pairs(0.5)
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
-    level = _level(middle.high >= 0.5, middle.low > 0.5)
+    level = _level(middle.high >= 0.5, middle.mean > 0.5)
     says, todo = {
         "ok": (f"Q tells episodes that succeed from others: right in {at}.", ()),
         "warn": (
-            f"Q tells success from failure hardly better than a coin: right in {at}.",
+            f"Q tells success from failure no better than a coin: right in {at}.",
             (MORE,),
         ),
         "bad": (f"Q is larger in episodes that fail: right in {at}.", (SIGN,)),
@@ -188,16 +189,15 @@ def _level(tolerable: bool, good: bool) -> Level:
 
 
 def _progress(subject: Subject, found: Evidence) -> list[dict[str, Any]]:
-    """Q of what was done along episodes that succeeded and ones that did not."""
+    """Q of what was done along episodes that succeeded and ones that did not: mean and quartiles."""
     out = []
     for share in np.linspace(0, 1, PROGRESS):
         row: dict[str, Any] = {"share": float(share)}
         for name, which in (("won", found.won), ("lost", found.lost)):
-            if which.any():
-                q = found.q_at(subject, which, float(share))
-                low, high = (
-                    np.nanquantile(q, (0.25, 0.75)) if np.isfinite(q).any() else (np.nan,) * 2
-                )
-                row[name] = {"mean": float(np.nanmean(q)), "low": float(low), "high": float(high)}
+            q = found.q_at(subject, which, float(share)) if which.any() else np.empty(0)
+            q = q[np.isfinite(q)]
+            if len(q):
+                low, high = np.quantile(q, (0.25, 0.75))
+                row[name] = {"mean": float(q.mean()), "low": float(low), "high": float(high)}
         out.append(row)
     return out
