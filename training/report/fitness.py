@@ -120,7 +120,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
         value = Interval(**result["correlation"])
     level = _level(value.mean >= PREFERS, value.low > 0)
     if np.isnan(value.mean):
-        says = "Nothing shows that Q prefers the better of two actions: no difference in what followed is known."
+        says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
     elif level == "ok":
         says = (
             f"Where Q prefers an action, more follows: correlation {two(value)}, state for state. "
@@ -136,7 +136,8 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             "Its gradient is then as good as noise."
         )
     todo = () if level == "ok" else (MORE, LONGER)
-    return Check("preference", asks, value, want, level, says, todo), result.get("bins", [])
+    bins = [] if np.isnan(value.mean) else result["bins"]
+    return Check("preference", asks, value, want, level, says, todo), bins
 
 
 def _separation(subject: Subject, found: Evidence) -> Check:
@@ -152,6 +153,8 @@ def _separation(subject: Subject, found: Evidence) -> Check:
             *(found.q_at(subject, which, share) for which in (found.won, found.lost))
         )
 
+    if not np.isfinite(found.q).all():
+        return unknown(name, asks, want, "Q is not a finite number everywhere.", (LONGER,))
     start, middle = pairs(0.0), pairs(0.5)
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
     level = _level(middle.high >= 0.5, middle.mean > 0.5)
@@ -178,8 +181,10 @@ def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     says, todo = {
         "ok": ("Q says what comes", ()),
         "warn": ("Q hardly says what comes", (LONGER,)),
-        "bad": ("No more follows where Q is larger", (SIGN, LONGER)),
+        "bad": ("Q is no guide to what comes", (SIGN, LONGER)),
     }[level]
+    if np.isnan(slope.mean):
+        return Check(name, asks, slope, want, "bad", "Q does not vary.", (LONGER,)), []
     says += f": slope {two(slope)}, bias {bias.mean:+.2f}, rank correlation {ranks.mean:.2f}."
     return Check(name, asks, slope, want, level, says, todo), result["bins"]
 
@@ -200,4 +205,4 @@ def _progress(subject: Subject, found: Evidence) -> list[dict[str, Any]]:
                 low, high = np.quantile(q, (0.25, 0.75))
                 row[name] = {"mean": float(q.mean()), "low": float(low), "high": float(high)}
         out.append(row)
-    return out
+    return [row for row in out if len(row) > 1]

@@ -41,7 +41,9 @@ def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
     states = subject.select.held.pool[:STATES]
     per_weight = ratio_per_weight(model, states, states.noise(subject.seed), "qgf")
     if not per_weight > 0:
-        return {"absent": "the critic has no gradient, and no beta changes anything"}
+        return {
+            "absent": "the critic has no gradient that can be used, and no beta changes anything"
+        }
     named = sorted({b for b in (beta.min, beta.default, *beta.suggested) if b < math.inf})
     tried = {float(f"{per_weight / r:.3g}") for r in RATIOS}
     between_named = {b for b in tried if all(abs(math.log(b / n)) > APART for n in named)}

@@ -30,14 +30,14 @@ function binned(id, bins, x, y, ideal) {
 }
 
 function alongEpisodes(rows) {
-  const x = rows.map((r) => r.share),
-    traces = [];
+  const traces = [];
   for (const [outcome, name, label, dash] of [
     ["won", "green", "succeeded", "solid"],
     ["lost", "bptt", "did not", "dash"],
   ]) {
-    if (!rows[0][outcome]) continue;
-    const of = (what) => rows.map((r) => r[outcome][what]);
+    const there = rows.filter((r) => r[outcome]),
+      x = there.map((r) => r.share),
+      of = (what) => there.map((r) => r[outcome][what]);
     traces.push(...between(x, of("low"), of("high"), color(name)));
     traces.push(line(x, of("mean"), label, { color: color(name), dash }));
   }
