@@ -28,6 +28,7 @@ from training.report.subject import TRAINED, Subject
 ENOUGH = 10  # held-out episodes of each outcome
 PREFERS = 0.1  # correlation below which a preference among actions is hardly one
 SLOPES = (0.5, 2.0)  # of return on Q
+EMPTY = 0.2  # slope below which what Q claims is hardly anything that comes
 PROGRESS = 16  # points of an episode
 
 
@@ -177,7 +178,7 @@ def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
         return unknown(name, asks, want, "Whether Q says what comes is not known.", (MORE,)), []
     result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
     slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
-    level = _level(slope.mean > 0, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
+    level = _level(slope.mean >= EMPTY, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
     says, todo = {
         "ok": ("Q says what comes", ()),
         "warn": ("Q hardly says what comes", (LONGER,)),
