@@ -26,6 +26,8 @@ from training.report.evidence import Evidence
 from training.report.subject import TRAINED, Subject
 
 ENOUGH = 10  # held-out episodes of each outcome
+# Of the differences that Q claims between actions: of what is right a share of 1 comes, of noise none.
+COMES, NOISE = 0.5, 0.3
 PREFERS = 0.1  # correlation below which a preference among actions is hardly one
 SLOPES = (0.5, 2.0)  # of return on Q
 EMPTY = 0.2  # slope below which what Q claims is hardly anything that comes
@@ -106,11 +108,15 @@ def _data(subject: Subject, found: Evidence) -> Check:
 
 
 def _preference(found: Evidence) -> tuple[Check, list[Any]]:
-    """Among actions of one state, which is what a gradient with respect to the action is about."""
-    asks = "Does more follow where Q prefers what was done to what the flow would do?"
-    want = f"correlation, state for state: {PREFERS} or more, interval above 0"
+    """Among actions of one state, which is what a gradient with respect to the action is about.
+
+    Less is asked of correlation than of the slope: luck in what followed makes it small.
+    """
+    asks = "Of the difference that Q claims between two actions of one state, how much comes?"
+    want = f"{COMES} or more, interval above 0; below {NOISE} it is mostly noise"
     known = found.known
-    value, result = Interval(np.nan, np.nan, np.nan), {}
+    slope = correlation = Interval(np.nan, np.nan, np.nan)
+    bins = []
     if known.any():
         result = critic_metrics.preference(
             (found.q - found.value)[known],
@@ -118,27 +124,22 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             np.column_stack([found.value, found.usual])[known],
             found.episode[known],
         )
-        value = Interval(**result["correlation"])
-    level = _level(value.mean >= PREFERS, value.low > 0)
-    if np.isnan(value.mean):
+        slope, correlation = (Interval(**result[k]) for k in ("slope", "correlation"))
+        bins = result["bins"]
+    level = _level(
+        slope.mean >= NOISE and correlation.mean >= PREFERS, slope.mean >= COMES and slope.low > 0
+    )
+    told = f"{two(slope)} of what Q claims came, correlation {correlation.mean:.2f}"
+    says = {
+        "ok": f"Where Q prefers an action to others in the same state, more follows: {told}.",
+        "warn": f"Q seems to prefer the better actions, but not by as much as it claims, or not beyond doubt: {told}.",
+        "bad": f"Nothing shows that Q prefers the better of two actions, and its gradient is mostly noise: {told}.",
+    }[level]
+    if np.isnan(correlation.mean):
+        bins = []
         says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
-    elif level == "ok":
-        says = (
-            f"Where Q prefers an action, more follows: correlation {two(value)}, state for state. "
-            f"{result['slope']['mean']:.0%} of the difference that Q claims came."
-        )
-    elif level == "warn":
-        says = (
-            f"Q seems to prefer the better actions, but not beyond doubt: correlation {two(value)}."
-        )
-    else:
-        says = (
-            f"Nothing shows that Q prefers the better of two actions: correlation {two(value)}. "
-            "Its gradient is then as good as noise."
-        )
     todo = () if level == "ok" else (MORE, LONGER)
-    bins = [] if np.isnan(value.mean) else result["bins"]
-    return Check("preference", asks, value, want, level, says, todo), bins
+    return Check("preference", asks, slope, want, level, says, todo), bins
 
 
 def _separation(subject: Subject, found: Evidence) -> Check:
