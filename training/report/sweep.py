@@ -139,7 +139,11 @@ def advice(
     if verdict == "fit":
         arms = " ".join(f"{b:g}" for b in (gentle, *harder[:1]))
         first = f"Try {gentle:g}, the gentlest suggestion, beside inf: qgf trial --beta inf {arms}."
-        then.append("Go to the next smaller one only while it succeeds more often.")
+        then.append(
+            "Go to the next smaller one only while it succeeds more often."
+            if harder
+            else "Keep it only if it succeeds more often."
+        )
     else:
         first = (
             f"In doubt, try {gentle:g} alone, blinded, beside inf: qgf trial --beta inf {gentle:g}."
