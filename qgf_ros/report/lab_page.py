@@ -14,6 +14,7 @@ from qgf_ros.report.page import render_interactive
 SCRIPTS = (
     "lab/flow.js",
     "plots.js",
+    "sight.js",
     "lab/plane.js",
     "lab/panels_ask.js",
     "lab/panels_why.js",

@@ -138,3 +138,15 @@ const band = (x0, x1, y0, y1, name, opacity = 0.14) => ({
 const mark = (shape) => ({ type: "line", line: { color: color("soft"), width: 1, dash: "dot" }, ...shape });
 const spaced = (low, high, count) =>
   Array.from({ length: count }, (_, i) => low + ((high - low) * i) / (count - 1));
+
+// Numbers in text, and rows of a table; cells are HTML.
+const short = (x, digits = 4) =>
+  x === undefined || x === null
+    ? "–"
+    : Math.abs(x) >= 1e4
+      ? x.toExponential(1)
+      : String(+x.toPrecision(digits));
+const row = (cells) =>
+  `<tr>${cells.map((c, i) => `<td class="${i ? "n" : "word"}">${c}</td>`).join("")}</tr>`;
+const head = (cells) =>
+  `<tr>${cells.map((c, i) => `<th class="${i ? "n" : "word"}">${c}</th>`).join("")}</tr>`;

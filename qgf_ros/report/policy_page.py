@@ -11,7 +11,17 @@ from typing import Any
 
 from qgf_ros.report.page import render_interactive
 
-SCRIPTS = ("plots.js", "policy/page.js")
+SCRIPTS = (
+    "plots.js",
+    "sight.js",
+    "policy/page.js",
+    "policy/fitness.js",
+    "policy/sweep.js",
+    "policy/timeline.js",
+    "policy/landscape.js",
+    "policy/paths.js",
+    "policy/estimators.js",
+)
 
 
 def render_report(document: Mapping[str, Any]) -> str:

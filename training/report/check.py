@@ -24,12 +24,12 @@ class Check:
     want: str
     level: Level
     says: str  # a sentence with the number
-    todo: str = ""
+    todo: tuple[str, ...] = ()  # what helps
     decides: bool = True
 
 
 def unknown(
-    name: str, asks: str, want: str, why: str, todo: str = "", decides: bool = True
+    name: str, asks: str, want: str, why: str, todo: tuple[str, ...] = (), decides: bool = True
 ) -> Check:
     """A figure that the data or the policy cannot give."""
     return Check(name, asks, "not known", want, "unknown", why, todo, decides)

@@ -26,8 +26,11 @@ from training.report.evidence import Evidence
 from training.report.subject import TRAINED, Subject
 
 ENOUGH = 10  # held-out episodes of each outcome
+# Of the differences that Q claims between actions: of what is right a share of 1 comes, of noise none.
+COMES, NOISE = 0.5, 0.3
 PREFERS = 0.1  # correlation below which a preference among actions is hardly one
 SLOPES = (0.5, 2.0)  # of return on Q
+EMPTY = 0.2  # slope below which what Q claims is hardly anything that comes
 PROGRESS = 16  # points of an episode
 
 
@@ -54,7 +57,7 @@ def fitness(subject: Subject) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "reasons": [c.says for c in told],
-        "todo": list(dict.fromkeys(c.todo for c in told if c.todo)),
+        "todo": list(dict.fromkeys(todo for c in told for todo in c.todo)),
         "checks": [asdict(c) for c in checks],
         "held_out": {
             "episodes": len(found.episodes),
@@ -85,6 +88,7 @@ def _data(subject: Subject, found: Evidence) -> Check:
     if not subject.policy.description.returns.informative:
         level, says = "bad", "The training data held no difference in outcome: Q means nothing."
     elif not found.known.any():
+        level = "bad"
         says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
     elif subject.why == TRAINED:
         says = (
@@ -100,15 +104,19 @@ def _data(subject: Subject, found: Evidence) -> Check:
     else:
         level = _level(True, min(won, lost) >= ENOUGH)
         says = f"{won} held-out episodes succeeded and {lost} did not: {'enough' if level == 'ok' else 'few'} to go by."
-    return Check("data", asks, value, want, level, says, "" if level == "ok" else MORE)
+    return Check("data", asks, value, want, level, says, () if level == "ok" else (MORE,))
 
 
 def _preference(found: Evidence) -> tuple[Check, list[Any]]:
-    """Among actions of one state, which is what a gradient with respect to the action is about."""
-    asks = "Does more follow where Q prefers what was done to what the flow would do?"
-    want = f"correlation, state for state: {PREFERS} or more, interval above 0"
+    """Among actions of one state, which is what a gradient with respect to the action is about.
+
+    Less is asked of correlation than of the slope: luck in what followed makes it small.
+    """
+    asks = "Of the difference that Q claims between two actions of one state, how much comes?"
+    want = f"{COMES} or more, interval above 0; below {NOISE} it is mostly noise"
     known = found.known
-    value, result = Interval(np.nan, np.nan, np.nan), {}
+    slope = correlation = Interval(np.nan, np.nan, np.nan)
+    bins = []
     if known.any():
         result = critic_metrics.preference(
             (found.q - found.value)[known],
@@ -116,48 +124,49 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             np.column_stack([found.value, found.usual])[known],
             found.episode[known],
         )
-        value = Interval(**result["correlation"])
-    level = _level(value.mean >= PREFERS, value.low > 0)
-    if np.isnan(value.mean):
-        says = "Nothing shows that Q prefers the better of two actions: no difference in what followed is known."
-    elif level == "ok":
-        says = (
-            f"Where Q prefers an action, more follows: correlation {two(value)}, state for state. "
-            f"{result['slope']['mean']:.0%} of the difference that Q claims came."
-        )
-    elif level == "warn":
-        says = (
-            f"Q seems to prefer the better actions, but not beyond doubt: correlation {two(value)}."
-        )
-    else:
-        says = (
-            f"Nothing shows that Q prefers the better of two actions: correlation {two(value)}. "
-            "Its gradient is then as good as noise."
-        )
-    todo = "" if level == "ok" else f"{MORE}; {LONGER}"
-    return Check("preference", asks, value, want, level, says, todo), result.get("bins", [])
+        slope, correlation = (Interval(**result[k]) for k in ("slope", "correlation"))
+        bins = result["bins"]
+    level = _level(
+        slope.mean >= NOISE and correlation.mean >= PREFERS, slope.mean >= COMES and slope.low > 0
+    )
+    told = f"{two(slope)} of what Q claims came, correlation {correlation.mean:.2f}"
+    says = {
+        "ok": f"Where Q prefers an action to others in the same state, more follows: {told}.",
+        "warn": f"Q seems to prefer the better actions, but not by as much as it claims, or not beyond doubt: {told}.",
+        "bad": f"Nothing shows that Q prefers the better of two actions, and its gradient is mostly noise: {told}.",
+    }[level]
+    if np.isnan(correlation.mean):
+        bins = []
+        says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
+    todo = () if level == "ok" else (MORE, LONGER)
+    return Check("preference", asks, slope, want, level, says, todo), bins
 
 
 def _separation(subject: Subject, found: Evidence) -> Check:
     asks = "Has an episode that succeeds a larger Q, half-way, than one that does not?"
-    name, want = "separation", "share of pairs: interval above 0.5"
+    name, want = "separation", "share of pairs: above 0.5, interval not below"
     if not found.won.any() or not found.lost.any():
         none = "failed" if found.won.any() else "succeeded"
         why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
-        return unknown(name, asks, want, why, MORE)
+        return unknown(name, asks, want, why, (MORE,))
 
     def pairs(share: float) -> Interval:
         return critic_metrics.separation(
             *(found.q_at(subject, which, share) for which in (found.won, found.lost))
         )
 
+    if not np.isfinite(found.q).all():
+        return unknown(name, asks, want, "Q is not a finite number everywhere.", (LONGER,))
     start, middle = pairs(0.0), pairs(0.5)
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
-    level = _level(middle.high >= 0.5, middle.low > 0.5)
+    level = _level(middle.high >= 0.5, middle.mean > 0.5)
     says, todo = {
-        "ok": (f"Q tells episodes that succeed from others: right in {at}.", ""),
-        "warn": (f"Q tells success from failure hardly better than a coin: right in {at}.", MORE),
-        "bad": (f"Q is larger in episodes that fail: right in {at}.", SIGN),
+        "ok": (f"Q tells episodes that succeed from others: right in {at}.", ()),
+        "warn": (
+            f"Q tells success from failure no better than a coin: right in {at}.",
+            (MORE,),
+        ),
+        "bad": (f"Q is larger in episodes that fail: right in {at}.", (SIGN,)),
     }[level]
     return Check(name, asks, middle, want, level, says, todo)
 
@@ -167,15 +176,17 @@ def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     want = f"slope: {SLOPES[0]} to {SLOPES[1]}, interval above 0"
     known = found.known
     if not known.any():
-        return unknown(name, asks, want, "Whether Q says what comes is not known.", MORE), []
+        return unknown(name, asks, want, "Whether Q says what comes is not known.", (MORE,)), []
     result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
     slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
-    level = _level(not slope.high < 0, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
+    level = _level(slope.mean >= EMPTY, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
     says, todo = {
-        "ok": ("Q says what comes", ""),
-        "warn": ("Q does not say what comes", LONGER),
-        "bad": ("Less follows where Q is larger", SIGN),
+        "ok": ("Q says what comes", ()),
+        "warn": ("Q hardly says what comes", (LONGER,)),
+        "bad": ("Q is no guide to what comes", (SIGN, LONGER)),
     }[level]
+    if np.isnan(slope.mean):
+        return Check(name, asks, slope, want, "bad", "Q does not vary.", (LONGER,)), []
     says += f": slope {two(slope)}, bias {bias.mean:+.2f}, rank correlation {ranks.mean:.2f}."
     return Check(name, asks, slope, want, level, says, todo), result["bins"]
 
@@ -185,16 +196,15 @@ def _level(tolerable: bool, good: bool) -> Level:
 
 
 def _progress(subject: Subject, found: Evidence) -> list[dict[str, Any]]:
-    """Q of what was done along episodes that succeeded and ones that did not."""
+    """Q of what was done along episodes that succeeded and ones that did not: mean and quartiles."""
     out = []
     for share in np.linspace(0, 1, PROGRESS):
         row: dict[str, Any] = {"share": float(share)}
         for name, which in (("won", found.won), ("lost", found.lost)):
-            if which.any():
-                q = found.q_at(subject, which, float(share))
-                low, high = (
-                    np.nanquantile(q, (0.25, 0.75)) if np.isfinite(q).any() else (np.nan,) * 2
-                )
-                row[name] = {"mean": float(np.nanmean(q)), "low": float(low), "high": float(high)}
+            q = found.q_at(subject, which, float(share)) if which.any() else np.empty(0)
+            q = q[np.isfinite(q)]
+            if len(q):
+                low, high = np.quantile(q, (0.25, 0.75))
+                row[name] = {"mean": float(q.mean()), "low": float(low), "high": float(high)}
         out.append(row)
-    return out
+    return [row for row in out if len(row) > 1]

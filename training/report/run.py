@@ -16,8 +16,11 @@ from qgf_ros.report.policy_page import render_report
 from training.data.atomic import replaced_file
 from training.data.episodes import data_hash, outcomes
 from training.data.load import load_episodes
+from training.report.estimators import estimators
 from training.report.fitness import fitness
 from training.report.subject import Subject
+from training.report.sweep import sweep
+from training.report.timeline import timeline
 
 
 def report(
@@ -54,6 +57,7 @@ def report(
 def examine(subject: Subject) -> dict[str, Any]:
     """Every panel of the page, of a subject that was put together elsewhere."""
     policy = subject.policy
+    fit = fitness(subject)
     found: dict[str, Any] = {
         "schema": 1,
         "about": {
@@ -70,7 +74,10 @@ def examine(subject: Subject) -> dict[str, Any]:
             "why": subject.why,
             "seed": subject.seed,
         },
-        "fitness": fitness(subject),
+        "fitness": fit,
+        "sweep": sweep(subject, fit),
+        "timeline": timeline(subject),
+        "estimators": estimators(subject),
     }
     document: dict[str, Any] = plain(found)
     return document

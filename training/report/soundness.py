@@ -43,14 +43,14 @@ def gradient(subject: Subject) -> Check:
     steady = interval(turned.T, states.episode)
     if finite < 1 or zero > 0.5:
         says = f"{1 - finite:.0%} of the gradients are not finite, {zero:.0%} are 0: there is nothing to guide with."
-        return Check("gradient", asks, steady, want, "bad", says, LONGER)
+        return Check("gradient", asks, steady, want, "bad", says, (LONGER,))
     well = zero <= SPARSE and steep <= STEEP and steady.mean >= STEADY
     says = (
         f"The gradient is finite, 0 in {zero:.0%} and beyond the policy's bound in {steep:.0%} of the "
         f"steps; where a_t moves by {NUDGE} it keeps its direction: cosine {two(steady)}."
     )
     return Check(
-        "gradient", asks, steady, want, "ok" if well else "warn", says, "" if well else LONGER
+        "gradient", asks, steady, want, "ok" if well else "warn", says, () if well else (LONGER,)
     )
 
 
@@ -75,7 +75,9 @@ def members(subject: Subject, found: Evidence) -> Check:
         f"The critic's members push {'much' if value.mean > 0.5 else 'somewhat' if ok else 'hardly'} "
         f"the same way: cosine {two(value)}."
     )
-    return Check("members", asks, value, want, "ok" if ok else "warn", says, "" if ok else LONGER)
+    return Check(
+        "members", asks, value, want, "ok" if ok else "warn", says, () if ok else (LONGER,)
+    )
 
 
 def off_data(subject: Subject, found: Evidence) -> Check:
@@ -96,7 +98,7 @@ def off_data(subject: Subject, found: Evidence) -> Check:
         f"elsewhere, {result['uniform_ratio']['mean']:.1f} times on noise: their minimum "
         f"{'is careful off the data' if ok else 'does not notice where the data ends'}."
     )
-    todo = "" if ok else "stay at gentle betas, with guidance.support on; more members help"
+    todo = () if ok else ("stay at gentle betas, with guidance.support on; more members help",)
     return Check("off_data", asks, value, want, "ok" if ok else "warn", says, todo, decides=False)
 
 
@@ -132,7 +134,7 @@ def rise(subject: Subject) -> tuple[Check, list[dict[str, Any]]]:
         f"chunk recorded nearby, and above it in {over.mean:.0%} of the states"
         + (": it rises where nobody has been." if not ok else ".")
     )
-    todo = "" if ok else "keep guidance.support on and beta at the gentler suggestions"
+    todo = () if ok else ("keep guidance.support on and beta at the gentler suggestions",)
     return Check(
         "rise", asks, value, want, "ok" if ok else "warn", says, todo, decides=False
     ), climb

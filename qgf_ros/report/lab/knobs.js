@@ -91,7 +91,8 @@ function turn(change) {
   for (const name of Object.keys(knobs)) if (name in change) knobs[name] = change[name];
   restartCurves();
   showKnobs();
-  ask(...Object.keys(panels));
+  document.documentElement.dataset.busy = "true"; // for tests
+  askAll();
 }
 
 const UNITS = {
@@ -180,27 +181,6 @@ handle(
   },
   ([x]) => turn({ width: x - base().zero - base().far }),
 );
-
-for (const panel of document.querySelectorAll("[data-panel]")) {
-  waiting.add(panel.dataset.panel);
-  sight.observe(panel);
-}
-let wide = document.body.clientWidth;
-addEventListener("resize", () => {
-  if (document.body.clientWidth !== wide) {
-    wide = document.body.clientWidth;
-    ask(...Object.keys(panels));
-  }
-});
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ask(...Object.keys(panels)));
-addEventListener("beforeprint", () => {
-  document.documentElement.classList.add("paper");
-  drawAll();
-});
-addEventListener("afterprint", () => {
-  document.documentElement.classList.remove("paper");
-  ask(...Object.keys(panels));
-});
 
 restartCurves();
 showKnobs();

@@ -4,17 +4,7 @@
 const LABELS = { none: "none", bptt: "BPTT", ood: "OOD", qgf: "QGF" };
 const ORDER = ["none", "bptt", "ood", "qgf"];
 const axisOf = (points, d = 0) => points.map((a) => a[d]);
-const short = (x, digits = 4) =>
-  x === undefined || x === null
-    ? "–"
-    : Math.abs(x) >= 1e4
-      ? x.toExponential(1)
-      : String(+x.toPrecision(digits));
 const point = (a) => (a ? (a.length === 1 ? short(a[0]) : `(${a.map((x) => short(x, 3)).join(", ")})`) : "–");
-const row = (cells) =>
-  `<tr>${cells.map((c, i) => `<td class="${i ? "n" : "word"}">${c}</td>`).join("")}</tr>`;
-const head = (cells) =>
-  `<tr>${cells.map((c, i) => `<th class="${i ? "n" : "word"}">${c}</th>`).join("")}</tr>`;
 
 // The straight line from the best peak to the false one: its points by their distance from the peak
 // (on the 1-D testbed by the action itself).
@@ -26,7 +16,7 @@ function profile(world) {
   return { zero, far, along, at: (p) => add(optimum, along, p - zero) };
 }
 
-const panels = {
+Object.assign(panels, {
   // 1. The data, and a critic that is wrong where there is none.
   critic({ world, plane: isPlane }) {
     const p = profile(world),
@@ -244,4 +234,4 @@ const panels = {
       });
     });
   },
-};
+});

@@ -1,5 +1,4 @@
-// What takes longer than a frame: the curves over beta, the comparison with our own code's numbers;
-// and which panel is drawn when.
+// What takes longer than a frame: the curves over beta, the comparison with our own code's numbers.
 "use strict";
 
 // Work that would make a slider stick goes on in slices between frames. BPTT, the dear one, is last.
@@ -134,39 +133,3 @@ function slice() {
   document.documentElement.dataset.busy = String(Boolean(curves.work || !compared || asked.size)); // for tests
   setTimeout(slice, curves.work || !compared ? 0 : 60);
 }
-
-// A panel is drawn when it is in sight; what is out of sight waits until it comes in.
-const asked = new Set(),
-  waiting = new Set(),
-  inSight = new Set();
-function ask(...names) {
-  document.documentElement.dataset.busy = "true";
-  for (const name of names) (inSight.has(name) ? asked : waiting).add(name);
-  if (asked.size) requestAnimationFrame(draw);
-}
-function draw() {
-  if (!asked.size) return;
-  const now = view();
-  for (const name of asked) panels[name](now);
-  asked.clear();
-}
-const drawAll = () => {
-  Object.keys(panels).forEach((name) => {
-    waiting.delete(name);
-    asked.add(name);
-  });
-  draw();
-};
-const sight = new IntersectionObserver(
-  (entries) =>
-    entries.forEach(({ target, isIntersecting }) => {
-      const name = target.dataset.panel;
-      if (!isIntersecting) {
-        inSight.delete(name);
-        return;
-      }
-      inSight.add(name);
-      if (waiting.delete(name)) ask(name);
-    }),
-  { rootMargin: "200px" },
-);

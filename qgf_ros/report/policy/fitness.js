@@ -1,0 +1,77 @@
+// Panel 1: is this critic fit to guide?
+"use strict";
+
+const ROOMY = { ...MARGIN, l: 58 }; // for numbers of two decimals beside a title
+
+panels.fitness = () => {
+  const { preference, calibration, progress, climb } = told.fitness.figures;
+  if ($("fitness-preference")) binned("fitness-preference", preference, "preference of Q", "what followed", false);
+  if ($("fitness-calibration")) binned("fitness-calibration", calibration, "Q", "return that followed", true);
+  if ($("fitness-progress")) alongEpisodes(progress);
+  if ($("fitness-climb")) climbed(climb);
+};
+
+function binned(id, bins, x, y, ideal) {
+  const xs = bins.map((b) => b.q),
+    ys = bins.map((b) => b.to_go);
+  const all = ideal ? [...xs, ...ys] : xs,
+    ends = [Math.min(...all), Math.max(...all)];
+  const guide = ideal
+    ? [line(ends, ends, "return = Q", { color: color("soft"), width: 1, dash: "dot" }, { hoverinfo: "skip" })]
+    : [];
+  plot(
+    id,
+    [
+      ...guide,
+      line(xs, ys, "", { color: color("qgf") }, { mode: "lines+markers", marker: { size: 7 }, hoverinfo: "x+y" }),
+    ],
+    { x: { title: { text: x } }, y: { title: { text: y } }, margin: ROOMY },
+  );
+}
+
+function alongEpisodes(rows) {
+  const traces = [];
+  for (const [outcome, name, label, dash] of [
+    ["won", "green", "succeeded", "solid"],
+    ["lost", "bptt", "did not", "dash"],
+  ]) {
+    const there = rows.filter((r) => r[outcome]),
+      x = there.map((r) => r.share),
+      of = (what) => there.map((r) => r[outcome][what]);
+    traces.push(...between(x, of("low"), of("high"), color(name)));
+    traces.push(line(x, of("mean"), label, { color: color(name), dash }));
+  }
+  plot("fitness-progress", traces, {
+    x: { title: { text: "share of the episode" }, range: [0, 1] },
+    y: { title: { text: "Q" } },
+    margin: ROOMY,
+  });
+}
+
+function climbed(rows) {
+  const x = rows.map((r) => r.stride);
+  const of = (what) => rows.map((r) => r.q[what]);
+  plot(
+    "fitness-climb",
+    [
+      ...between(x, of("low"), of("high"), color("bump")),
+      line(x, of("mean"), "Q", { color: color("bump") }, { mode: "lines+markers", marker: { size: 6 } }),
+    ],
+    {
+      x: { title: { text: "climbed, in radii of the data" } },
+      y: { title: { text: "Q less the best nearby" } },
+      margin: ROOMY,
+      shapes: [mark({ xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0 })],
+    },
+  );
+}
+
+// The area between two lines.
+function between(x, low, high, fill) {
+  const edge = { mode: "lines", type: "scatter", x, line: { width: 0 }, hoverinfo: "skip" };
+  return [
+    { ...edge, y: low },
+    { ...edge, y: high, fill: "tonexty", fillcolor: seeThrough(fill) },
+  ];
+}
+const seeThrough = (hex) => `${hex}30`;

@@ -1,0 +1,207 @@
+"""The report's verdict, its sweep of beta and its estimators, on critics whose worth is known."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from qgf_nets import policy_of
+
+from qgf_ros.policy import Beta
+from qgf_ros.report.policy_page import render_report
+from training.critic_metrics import preference
+from training.data.episodes import Episode
+from training.report.estimators import estimators
+from training.report.fitness import fitness
+from training.report.run import examine
+from training.report.subject import Subject
+from training.report.sweep import sweep
+
+OBS, HORIZON, ACTION, TICKS = 5, 3, 2, 12
+POLICY = policy_of(OBS, HORIZON, ACTION)
+BETA = Beta(0.5, 0.1, (0.25, 0.5, 1.0))
+
+
+def episodes(count=60, seed=0, ticks=TICKS, known=True):
+    """What is commanded in the first joint is earned; those that earn most succeed."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(count):
+        action = rng.uniform(-0.6, 0.6, (ticks, ACTION)) + [rng.choice([-0.4, 0.4]), 0]
+        obs = rng.normal(size=(ticks + 1, OBS))
+        won = bool(action[:, 0].sum() > 0) if known else None
+        out.append(Episode(f"<b>{i}</b>", obs, action, action[:, 0], known, won))
+    return out
+
+
+def linear(joint, sign=1.0, members=2):
+    """Q is what a chunk commands in one joint; the members are nearly of one mind."""
+
+    def critic(obs, action):
+        q = sign * action.view(len(action), HORIZON, ACTION)[..., joint].sum(-1)
+        return torch.stack([q * (1 + 0.01 * i) for i in range(members)])
+
+    return critic
+
+
+def subject(critic, data=None, **description):
+    policy = replace(POLICY, description=replace(POLICY.description, beta=BETA, **description))
+    made = Subject.of(policy, episodes() if data is None else data)
+    return replace(made, model=replace(made.model, critic=critic))
+
+
+def check(document, name):
+    return next(c for c in document["checks"] if c["name"] == name)
+
+
+RIGHT = linear(0)
+
+
+def test_preference_is_the_correlation_that_the_state_does_not_explain():
+    rng = np.random.default_rng(0)
+    state, advantage, luck = rng.normal(size=(3, 4000))
+    to_go = 5 * state + 0.5 * advantage + luck
+    # What Q says of an action depends on the state here, which must not count.
+    found = preference(advantage + state, to_go, state[:, None], np.arange(4000) // 20)
+    assert found["slope"]["mean"] == pytest.approx(0.5, abs=0.05)
+    assert found["correlation"]["mean"] == pytest.approx(0.5 / math.sqrt(1.25), abs=0.03)
+    assert found["slope"]["low"] < 0.5 < found["slope"]["high"]
+    assert [b["q"] for b in found["bins"]] == sorted(b["q"] for b in found["bins"])
+
+
+def test_a_critic_that_knows_one_states_value_and_no_action_has_no_preference():
+    rng = np.random.default_rng(1)
+    state, advantage, luck = rng.normal(size=(3, 4000))
+    found = preference(advantage, state + luck, state[:, None], np.arange(4000) // 20)
+    assert found["correlation"]["low"] < 0 < found["correlation"]["high"]
+
+
+def test_a_critic_that_is_right_is_fit():
+    found = fitness(subject(RIGHT))
+    assert found["verdict"] == "fit", found["reasons"]
+    assert found["todo"] == []
+    assert check(found, "preference")["value"]["low"] > 0.3
+    assert check(found, "separation")["value"]["low"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("critic", "name"),
+    [
+        (linear(1), "preference"),  # prefers what earns nothing
+        (linear(0, -1.0), "preference"),  # prefers what costs
+        (lambda s, a: torch.stack([s[:, 0] + 0 * a.sum(-1)] * 2), "gradient"),  # sees no action
+        (lambda s, a: RIGHT(s, a) * math.nan, "gradient"),
+    ],
+)
+def test_a_critic_that_leads_nowhere_or_astray_is_unfit(critic, name):
+    found = fitness(subject(critic))
+    assert found["verdict"] == "unfit"
+    assert check(found, name)["level"] == "bad"
+    assert found["reasons"] and found["todo"]
+
+
+def test_a_reward_of_the_wrong_sign_is_seen_by_the_outcomes():
+    data = [replace(e, reward=-e.reward) for e in episodes()]
+    found = fitness(subject(linear(0, -1.0), data))
+    assert check(found, "preference")["level"] == "ok"
+    assert check(found, "separation")["level"] == "bad"
+    assert found["verdict"] == "unfit" and "sign" in " ".join(found["todo"])
+
+
+@pytest.mark.parametrize(
+    ("data", "informative", "says"),
+    [
+        ([e for e in episodes(80) if e.success], True, "No failure"),
+        (episodes(known=False), True, "not known"),
+        (episodes(), False, "no difference"),
+    ],
+)
+def test_without_evidence_no_critic_is_fit(data, informative, says):
+    returns = replace(POLICY.description.returns, informative=informative)
+    found = fitness(subject(RIGHT, data, returns=returns))
+    assert found["verdict"] == "unfit"
+    assert says in " ".join(found["reasons"])
+
+
+def test_few_episodes_leave_a_doubt():
+    found = fitness(subject(RIGHT, episodes(14)))
+    assert found["verdict"] == "doubtful"
+    assert check(found, "data")["level"] == "warn"
+
+
+def test_what_a_long_cut_recording_earned_is_evidence():
+    """A share of the return of at most 5 % lies beyond its end."""
+    returns = replace(POLICY.description.returns, discount=0.5)
+    data = episodes(40)
+    data = [replace(e, terminal=e.success is True, success=e.success or None) for e in data]
+    found = fitness(subject(RIGHT, data, returns=returns))
+    assert found["held_out"]["did_not"] > 5
+    assert check(found, "preference")["level"] == "ok"
+
+
+def test_the_sweep_starts_unguided_and_has_the_policys_betas():
+    made = subject(RIGHT)
+    found = sweep(made, {"verdict": "fit"})
+    assert found["betas"][0] == math.inf
+    assert found["betas"] == sorted(found["betas"], reverse=True)
+    assert {BETA.min, *BETA.suggested} <= set(found["betas"])
+    for group in found["groups"].values():
+        rows = group["rows"]
+        assert [r["beta"] for r in rows] == found["betas"]
+        assert rows[0]["gain"]["mean"] == rows[0]["ratio"]["mean"] == 0
+        gain = [r["gain"]["mean"] for r in rows]
+        assert gain == sorted(gain)  # of a linear critic, up to the bounds of actions
+        assert all(0 <= r["beyond"]["mean"] <= 1 and r["lost"] == 0 for r in rows)
+    assert found["stable"]["beta"] == 0  # what is linear is not curved
+    assert found["advice"]["first"].startswith("Try 1,")
+
+
+def test_roughness_is_not_known_of_chunks_of_three_and_never_a_fault():
+    row = sweep(subject(RIGHT), {"verdict": "fit"})["groups"]["report"]["rows"][1]
+    assert math.isnan(row["jerk"]["mean"])
+
+
+@pytest.mark.parametrize("verdict", ["doubtful", "unfit"])
+def test_advice_follows_the_verdict(verdict):
+    said = sweep(subject(RIGHT), {"verdict": verdict})["advice"]["first"]
+    assert ("Stay at beta inf" in said) == (verdict == "unfit")
+    assert ("trial --beta inf 1." in said) == (verdict == "doubtful")
+
+
+def test_every_estimator_has_its_curve_its_q_and_its_time():
+    found = estimators(subject(RIGHT))
+    assert set(found["cosine"]) == set(found["guided"]) <= set(found["ms"])
+    assert found["overall"]["qgf"]["mean"] == pytest.approx(1)  # of a linear critic
+    assert all(ms > 0 for ms in found["ms"].values())
+    assert [p["candidates"] for p in found["best_of_n"]] == [1, 4, 16]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda: subject(RIGHT), id="fit"),
+        pytest.param(lambda: subject(linear(0, members=1)), id="one member"),
+        pytest.param(lambda: subject(RIGHT, episodes(1)), id="one episode"),
+        pytest.param(lambda: subject(RIGHT, episodes(known=False)), id="no outcome"),
+        pytest.param(lambda: subject(lambda s, a: RIGHT(s, a) * math.nan), id="NaN"),
+        pytest.param(
+            lambda: subject(lambda s, a: RIGHT(s, a) * 0 + 1, returns=replace(POLICY.description.returns, informative=False)),
+            id="no gradient",
+        ),
+    ],
+)  # fmt: skip
+def test_whatever_the_data_holds_there_is_a_page(made):
+    document = examine(made())
+    page = render_report(document)
+    words = {"fit": "Fit to guide", "doubtful": "Doubtful", "unfit": "Unfit to guide"}
+    assert f'<p class="large">{words[document["fitness"]["verdict"]]}</p>' in page
+    assert "<b>0</b>" not in page.split("<script")[0]  # names are somebody else's text
+
+
+def test_a_policy_that_is_not_guided_by_default_has_a_page():
+    made = subject(RIGHT)
+    description = replace(made.policy.description, beta=Beta(math.inf, 1.0))
+    document = examine(replace(made, policy=replace(made.policy, description=description)))
+    assert document["sweep"]["advice"]["first"].startswith("Stay at beta inf")
+    assert "default" in render_report(document)
