@@ -135,6 +135,8 @@ def cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(norm: np.ndarray) -> float:
+    if np.isnan(norm).all():
+        return float("nan")
     middle, high = np.nanquantile(norm, (0.5, 0.99))
     return float(high / middle) if middle > 0 else float("nan")
 

@@ -183,7 +183,7 @@ def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     says, todo = {
         "ok": ("Q says what comes", ()),
         "warn": ("Q hardly says what comes", (LONGER,)),
-        "bad": ("Q is no guide to what comes", (SIGN, LONGER)),
+        "bad": ("Q is no guide to what comes", (SIGN if slope.mean < 0 else LONGER,)),
     }[level]
     if np.isnan(slope.mean):
         return Check(name, asks, slope, want, "bad", "Q does not vary.", (LONGER,)), []
