@@ -435,3 +435,20 @@ def test_what_is_lacking_is_said_and_the_page_opens(made, tab, tmp_path, what):
     assert ("no gradient" in said) is (what == "no gradient")
     shown = "guided" in now.rows("landscape-table")
     assert shown is (what != "no gradient")  # this one is not guided by default
+
+
+@in_a_browser
+def test_the_sweep_is_along_beta_or_along_the_guidance_ratio(page, made):
+    rows = made.document["sweep"]["groups"]["report"]["rows"][1:]
+
+    def hollow(axis):
+        return page.value(f"document.getElementById('sweep-gain').data[3].{axis}")
+
+    assert hollow("x") == pytest.approx([-math.log10(r["beta"]) for r in rows])
+    assert hollow("y") == pytest.approx([r["gain"]["mean"] for r in rows])
+    page.click("[name=along][value=ratio]")
+    title = "document.getElementById('sweep-gain').layout.xaxis.title.text"
+    page.wait_for(f"{title} === 'guidance ratio'")
+    assert hollow("x") == pytest.approx([math.log10(r["ratio"]["mean"]) for r in rows])
+    page.click("[name=along][value=beta]")
+    page.wait_for(f"{title} !== 'guidance ratio'")
