@@ -1,7 +1,8 @@
 """`qgf report`: what a policy, its critic and its data say before a robot moves.
 
     subject     what is looked at: the policy as it samples, and its episodes in their groups
-    fitness     is this critic fit to guide?
+    fitness     is this critic fit to guide? From `evidence`, which is what followed held-out actions,
+                and `soundness`, what the critic shows by itself; a `check` is one line of it
     sweep       what each beta gains and costs
     timeline    episodes, tick by tick, and the moments that can be clicked
     landscape   Q around such a moment

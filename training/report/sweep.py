@@ -157,8 +157,8 @@ def advice(
     far = [b for b in (gentle, *harder) if too_far(b)]
     if far:
         then.append(
-            f"From {max(far):g} on, guidance leaves the data or gets rough: {TOLERATED:.0%} of the samples "
-            f"or more beyond its radius besides the flow's own, or over {ROUGH:g} times the flow's jerk."
+            f"From {max(far):g} on guidance leaves the data or gets rough: {TOLERATED:.0%} more of the "
+            f"samples beyond its radius than unguided, or over {ROUGH:g} times the jerk."
         )
     if beta.min < stable:
         then.append(

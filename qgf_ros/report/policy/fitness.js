@@ -5,25 +5,22 @@ const ROOMY = { ...MARGIN, l: 58 }; // for numbers of two decimals beside a titl
 
 panels.fitness = () => {
   const { preference, calibration, progress, climb } = told.fitness.figures;
-  if ($("fitness-preference")) binned("fitness-preference", preference, "preference of Q", "what followed", false);
-  if ($("fitness-calibration")) binned("fitness-calibration", calibration, "Q", "return that followed", true);
+  if ($("fitness-preference")) binned("fitness-preference", preference, "preference of Q", "what followed");
+  if ($("fitness-calibration")) binned("fitness-calibration", calibration, "Q", "return that followed");
   if ($("fitness-progress")) alongEpisodes(progress);
   if ($("fitness-climb")) climbed(climb);
 };
 
-function binned(id, bins, x, y, ideal) {
+function binned(id, bins, x, y) {
   const xs = bins.map((b) => b.q),
-    ys = bins.map((b) => b.to_go);
-  const all = ideal ? [...xs, ...ys] : xs,
-    ends = [Math.min(...all), Math.max(...all)];
-  const guide = ideal
-    ? [line(ends, ends, "return = Q", { color: color("soft"), width: 1, dash: "dot" }, { hoverinfo: "skip" })]
-    : [];
+    ys = bins.map((b) => b.to_go),
+    ends = [Math.min(...xs), Math.max(...xs)];
+  const style = { mode: "lines+markers", marker: { size: 7 }, hoverinfo: "x+y" };
   plot(
     id,
     [
-      ...guide,
-      line(xs, ys, "", { color: color("qgf") }, { mode: "lines+markers", marker: { size: 7 }, hoverinfo: "x+y" }),
+      line(ends, ends, "", { color: color("soft"), width: 1, dash: "dot" }, { hoverinfo: "skip" }),
+      line(xs, ys, "", { color: color("qgf") }, style),
     ],
     { x: { title: { text: x } }, y: { title: { text: y } }, margin: ROOMY },
   );
