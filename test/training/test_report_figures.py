@@ -101,6 +101,16 @@ def test_a_critic_that_leads_nowhere_or_astray_is_unfit(critic, name):
     assert found["reasons"] and found["todo"]
 
 
+@pytest.mark.parametrize(("noise", "verdict"), [(0.5, "fit"), (4.0, "doubtful"), (8.0, "unfit")])
+def test_a_preference_that_is_mostly_noise_is_unfit_however_well_episodes_are_told_apart(
+    noise, verdict
+):
+    """A critic that also prefers what earns nothing."""
+    found = fitness(subject(lambda s, a: RIGHT(s, a) + noise * linear(1)(s, a), episodes(300)))
+    assert check(found, "separation")["level"] == "ok"
+    assert found["verdict"] == verdict
+
+
 def test_a_reward_of_the_wrong_sign_is_seen_by_the_outcomes():
     data = [replace(e, reward=-e.reward) for e in episodes()]
     found = fitness(subject(linear(0, -1.0), data))

@@ -138,7 +138,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     if np.isnan(correlation.mean):
         bins = []
         says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
-    todo = () if level == "ok" else (MORE, LONGER)
+    todo = () if level == "ok" else (LONGER, MORE)
     return Check("preference", asks, slope, want, level, says, todo), bins
 
 
