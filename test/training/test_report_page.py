@@ -257,6 +257,14 @@ def test_packed_numbers_are_read_again(page):
     assert short(torch.tensor([1 / 3, math.inf])) == [0.33333, None]
 
 
+def test_a_critic_without_gradient_leads_nowhere(tmp_path):
+    found = timeline(subject(tmp_path / "policy", flat_critic=True, count=4))
+    for episode in found["episodes"]:
+        for moment in episode["moments"]:
+            assert [axis["to"] for axis in moment["axes"]] == ["spread", "spread"]
+            assert moment["bump"] is None and moment["q"]["low"] == moment["q"]["high"] == 0
+
+
 def test_a_chunk_of_one_number_is_no_plane(tmp_path):
     """Episodes of two ticks, seen along the one direction that there is."""
     found = timeline(subject(tmp_path / "policy", joints=("a",), horizon=1, ticks=2, count=4))
@@ -414,24 +422,17 @@ def test_nothing_left_the_page(made, page):
     assert page.requests == [made.file.as_uri()]
 
 
-LACKING = {
-    "one episode": dict(count=1),
-    "no gradient": dict(flat_critic=True, beta=Beta(math.inf, 1.0), outcomes=(None,)),
-}
-
-
 @in_a_browser
-@pytest.mark.parametrize("what", LACKING)
-def test_what_is_lacking_is_said_and_the_page_opens(made, tab, tmp_path, what):
-    found = plain(timeline(subject(tmp_path / "policy", **LACKING[what])))
+def test_what_is_lacking_is_said_and_the_page_opens(made, tab, tmp_path):
+    """One episode, whose outcome nobody recorded, and a policy that is not guided by default."""
+    some = subject(tmp_path / "policy", count=1, outcomes=(None,), beta=Beta(math.inf, 1.0))
     file = tmp_path / "report.html"
-    file.write_text(render_report(made.document | {"timeline": found}))
+    file.write_text(render_report(made.document | {"timeline": plain(timeline(some))}))
     tab.errors.clear()
     tab.open(file.as_uri(), 700, 400)
     now = Shown(tab, "timeline", "landscape", "paths")
     assert tab.errors == []
-    said = tab.value("$('landscape-said').innerText")
-    assert said and ("no other episode" in said) is (what == "one episode")
-    assert ("no gradient" in said) is (what == "no gradient")
-    shown = "guided" in now.rows("landscape-table")
-    assert shown is (what != "no gradient")  # this one is not guided by default
+    assert "no other episode" in tab.value("$('landscape-said').innerText")
+    assert "nobody recorded" in tab.value("$('timeline-said').innerText")
+    assert list(now.rows("landscape-table")) == ["chunk", "recorded", "unguided"]
+    assert now.rows("paths-table")["unguided"][-1] == "–"
