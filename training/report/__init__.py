@@ -7,6 +7,7 @@
     timeline    episodes, tick by tick, and the moments that can be clicked
     landscape   Q around such a moment
     paths       how noise became an action there
+    packing     how arrays become short text for the page
     estimators  other ways of asking the critic
     run         all of it to one page
 

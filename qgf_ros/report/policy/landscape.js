@@ -8,7 +8,13 @@ const LEADS = {
   any: "some direction: the flow's samples do not differ",
   none: "nothing, a chunk here is a single number",
 };
-const SHORT = { guided: "towards the guided chunk", gradient: "along the gradient of Q", spread: "where the flow's samples differ", any: "some direction", none: "" };
+const SHORT = {
+  guided: "towards the guided chunk",
+  gradient: "along the gradient of Q",
+  spread: "where the flow's samples differ",
+  any: "some direction",
+  none: "",
+};
 
 // A theme's colour, see-through.
 function faint(name, opacity) {
@@ -121,7 +127,8 @@ panels.landscape = (now) => {
     listed(Object.entries(made_of).map(([name, share]) => `${name} (${percent(share)})`));
   say(
     "landscape-axes",
-    `Q in the picture: ${fixed(now.q.low, 3)} to ${fixed(now.q.high, 3)}. Across: ${LEADS[now.axes[0].to]}, made of ${made(now.axes[0])}. Up: ${LEADS[now.axes[1].to]}` +
+    `Q in the picture: ${fixed(now.q.low, 3)} to ${fixed(now.q.high, 3)}. ` +
+      `Across: ${LEADS[now.axes[0].to]}, made of ${made(now.axes[0])}. Up: ${LEADS[now.axes[1].to]}` +
       (now.axes[1].to === "none" ? "." : `, made of ${made(now.axes[1])}.`),
   );
   say("landscape-said", aboutBump(now));
@@ -137,24 +144,39 @@ panels.landscape = (now) => {
     rows
       .filter(([, found]) => found)
       .map(([name, found]) =>
-        row([name, fixed(found.q, 3), fixed(found.distance), within(found.distance), fixed(found.off ?? 0)]),
+        row([
+          name,
+          fixed(found.q, 3),
+          fixed(found.distance),
+          within(found.distance),
+          fixed(found.off ?? 0),
+        ]),
       )
       .join("");
 };
 
 function aboutBump({ bump, best_near, marks, q }) {
-  if (q.low === q.high) return "Q is the same everywhere: the critic has no gradient here, and nothing to guide with.";
-  if (radius === null) return "There is no other episode to compare with: what is off the data cannot be told.";
+  if (q.low === q.high)
+    return "Q is the same everywhere: the critic has no gradient here, and nothing to guide with.";
+  if (radius === null)
+    return "There is no other episode to compare with: what is off the data cannot be told.";
   if (!best_near)
     return (
-      `No part of this plane is near the data: the policy's own unguided chunk is ${fixed(marks.unguided.distance)} ` +
-      `away from what was recorded in such states, and 99\u00a0% of recorded chunks keep within ${fixed(radius)}. ` +
-      "Whatever Q says here, nobody tried it."
+      "No part of this plane is near the data: the policy's own unguided chunk is " +
+      `${fixed(marks.unguided.distance)} away from what was recorded in such states, and 99\u00a0% of ` +
+      `recorded chunks keep within ${fixed(radius)}. Whatever Q says here, nobody tried it.`
     );
   if (!bump)
-    return `Here Q is highest near the data (${fixed(best_near.q, 3)}): nothing in this plane leads guidance away from it.`;
-  const more = `Q ${fixed(bump.q, 3)}, ${fixed(bump.q - best_near.q, 3)} above the best near the data, at ${fixed(bump.distance)} from it (the limit is ${fixed(radius)})`;
+    return (
+      `Here Q is highest near the data (${fixed(best_near.q, 3)}): nothing in this plane leads guidance ` +
+      "away from it."
+    );
+  const more =
+    `Q ${fixed(bump.q, 3)}, ${fixed(bump.q - best_near.q, 3)} above the best near the data, at ` +
+    `${fixed(bump.distance)} from it (the limit is ${fixed(radius)})`;
   return bump.peak
-    ? `The star is a spurious bump: a peak of Q where nobody recorded anything: ${more}. Guidance that is strong enough climbs it.`
-    : `Q rises off the data, up to the edge of the picture (triangle): ${more}. Guidance that is strong enough follows.`;
+    ? `The star is a spurious bump: a peak of Q where nobody recorded anything: ${more}. ` +
+        "Guidance that is strong enough climbs it."
+    : `Q rises off the data, up to the edge of the picture (triangle): ${more}. ` +
+        "Guidance that is strong enough follows.";
 }

@@ -45,7 +45,12 @@ panels.paths = (now) => {
           {
             mode: "lines+markers",
             hoverinfo: "skip",
-            marker: { symbol: "arrow", angleref: "previous", color: ink, size: arrows.map((_, i) => (i % 3 === 1 ? 8 : 0)) },
+            marker: {
+              symbol: "arrow",
+              angleref: "previous",
+              color: ink,
+              size: arrows.map((_, i) => (i % 3 === 1 ? 8 : 0)),
+            },
           },
         ),
         points(
@@ -53,7 +58,10 @@ panels.paths = (now) => {
           "the action",
           { symbol: "circle", size: 11, color: ink, line: { width: 1.5, color: color("paper") } },
           {
-            text: a.map((_, n) => `ends at Q ${fixed(now.paths.q[w][stop][n], 3)}, ${fixed(now.paths.distance[w][stop][n])} from the data`),
+            text: a.map((_, n) => {
+              const [q, distance] = [now.paths.q, now.paths.distance].map((of) => of[w][stop][n]);
+              return `ends at Q ${fixed(q, 3)}, ${fixed(distance)} from the data`;
+            }),
             hoverinfo: "text",
           },
         ),

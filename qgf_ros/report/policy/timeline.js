@@ -26,7 +26,7 @@ panels.timeline = (now) => {
     ),
   ]);
   const lines = shown.map(([name, ink]) =>
-    line(time, episode[name].q, name, { color: color(ink), dash: name === "recorded" ? "solid" : DASHES[ink] }),
+    line(time, episode[name].q, name, { color: color(ink) }),
   );
   const known = episode.to_go.some((x) => x !== null);
   const toGo = line(time, episode.to_go, "return to go", { color: color("green"), width: 1.5, dash: "dot" });
@@ -81,8 +81,8 @@ function showKnobs() {
   const q = (name) => fixed(episode[name].q[now.at], 3);
   say(
     "timeline-said",
-    `At ${short(secondsAt(episode, now.at), 3)} s (tick ${episode.tick[now.at]} of ${episode.ticks}) of ${episode.name}, ` +
-      `${ENDED[episode.outcome][2]}: Q of the recorded chunk ${q("recorded")}, unguided ${q("unguided")}` +
+    `At ${short(secondsAt(episode, now.at), 3)} s (tick ${episode.tick[now.at]} of ${episode.ticks}) ` +
+      `of ${episode.name}, ${ENDED[episode.outcome][2]}: Q of the recorded chunk ${q("recorded")}, unguided ${q("unguided")}` +
       (guides ? `, guided ${q("guided")}.` : "."),
   );
   say("episode-name", episode.name);
