@@ -271,6 +271,22 @@ def test_prints_the_moment_that_is_looked_at(page):
     assert not page.value("document.documentElement.classList.contains('paper')")
 
 
+def test_the_sweep_is_along_beta_or_along_the_guidance_ratio(page, made):
+    rows = made.document["sweep"]["groups"]["report"]["rows"][1:]
+
+    def hollow(axis):
+        return page.value(f"document.getElementById('sweep-gain').data[3].{axis}")
+
+    assert hollow("x") == pytest.approx([-math.log10(r["beta"]) for r in rows])
+    assert hollow("y") == pytest.approx([r["gain"]["mean"] for r in rows])
+    page.click("[name=along][value=ratio]")
+    title = "document.getElementById('sweep-gain').layout.xaxis.title.text"
+    page.wait_for(f"{title} === 'guidance ratio'")
+    assert hollow("x") == pytest.approx([math.log10(r["ratio"]["mean"]) for r in rows])
+    page.click("[name=along][value=beta]")
+    page.wait_for(f"{title} !== 'guidance ratio'")
+
+
 def test_nothing_left_the_page(made, page):
     """After all that was clicked above, one request was made, for the file itself."""
     assert page.requests == [made.file.as_uri()]
@@ -289,20 +305,3 @@ def test_what_is_lacking_is_said_and_the_page_opens(made, tab, tmp_path):
     assert "nobody recorded" in tab.value("$('timeline-said').innerText")
     assert list(now.rows("landscape-table")) == ["chunk", "recorded", "unguided"]
     assert now.rows("paths-table")["unguided"][-1] == "–"
-
-
-@in_a_browser
-def test_the_sweep_is_along_beta_or_along_the_guidance_ratio(page, made):
-    rows = made.document["sweep"]["groups"]["report"]["rows"][1:]
-
-    def hollow(axis):
-        return page.value(f"document.getElementById('sweep-gain').data[3].{axis}")
-
-    assert hollow("x") == pytest.approx([-math.log10(r["beta"]) for r in rows])
-    assert hollow("y") == pytest.approx([r["gain"]["mean"] for r in rows])
-    page.click("[name=along][value=ratio]")
-    title = "document.getElementById('sweep-gain').layout.xaxis.title.text"
-    page.wait_for(f"{title} === 'guidance ratio'")
-    assert hollow("x") == pytest.approx([math.log10(r["ratio"]["mean"]) for r in rows])
-    page.click("[name=along][value=beta]")
-    page.wait_for(f"{title} !== 'guidance ratio'")
