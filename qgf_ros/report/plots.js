@@ -135,6 +135,21 @@ const band = (x0, x1, y0, y1, name, opacity = 0.14) => ({
   fillcolor: color(name),
   opacity,
 });
+// A theme's colour, see-through.
+function faint(name, opacity) {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(longHex(color(name)).slice(i, i + 2), 16));
+  return `rgba(${r},${g},${b},${opacity})`;
+}
+const longHex = (hex) => (hex.length === 4 ? hex.replace(/[0-9a-f]/gi, "$&$&") : hex);
+
+// The area between two lines.
+function between(x, low, high, name, opacity = 0.19) {
+  const edge = { mode: "lines", type: "scatter", x, line: { width: 0 }, hoverinfo: "skip" };
+  return [
+    { ...edge, y: low },
+    { ...edge, y: high, fill: "tonexty", fillcolor: faint(name, opacity) },
+  ];
+}
 const mark = (shape) => ({ type: "line", line: { color: color("soft"), width: 1, dash: "dot" }, ...shape });
 const spaced = (low, high, count) =>
   Array.from({ length: count }, (_, i) => low + ((high - low) * i) / (count - 1));

@@ -39,6 +39,7 @@ panels.estimators = () => {
         {
           mode: "lines+markers+text",
           textposition: "top left",
+          cliponaxis: false,
           marker: { size: 7 },
           ...named(best_of_n, (r) => `N=${r.candidates}`),
         },

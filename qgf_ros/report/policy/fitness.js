@@ -35,7 +35,7 @@ function alongEpisodes(rows) {
     const there = rows.filter((r) => r[outcome]),
       x = there.map((r) => r.share),
       of = (what) => there.map((r) => r[outcome][what]);
-    traces.push(...between(x, of("low"), of("high"), color(name)));
+    traces.push(...between(x, of("low"), of("high"), name));
     traces.push(line(x, of("mean"), label, { color: color(name), dash }));
   }
   plot("fitness-progress", traces, {
@@ -51,7 +51,7 @@ function climbed(rows) {
   plot(
     "fitness-climb",
     [
-      ...between(x, of("low"), of("high"), color("bump")),
+      ...between(x, of("low"), of("high"), "bump"),
       line(x, of("mean"), "Q", { color: color("bump") }, { mode: "lines+markers", marker: { size: 6 } }),
     ],
     {
@@ -62,13 +62,3 @@ function climbed(rows) {
     },
   );
 }
-
-// The area between two lines.
-function between(x, low, high, fill) {
-  const edge = { mode: "lines", type: "scatter", x, line: { width: 0 }, hoverinfo: "skip" };
-  return [
-    { ...edge, y: low },
-    { ...edge, y: high, fill: "tonexty", fillcolor: seeThrough(fill) },
-  ];
-}
-const seeThrough = (hex) => `${hex}30`;

@@ -16,13 +16,6 @@ const SHORT = {
   none: "",
 };
 
-// A theme's colour, see-through.
-function faint(name, opacity) {
-  const [r, g, b] = [1, 3, 5].map((i) => parseInt(longHex(color(name)).slice(i, i + 2), 16));
-  return `rgba(${r},${g},${b},${opacity})`;
-}
-const longHex = (hex) => (hex.length === 4 ? hex.replace(/[0-9a-f]/gi, "$&$&") : hex);
-
 // A square of the plane: contours of Q, what is off the data in grey, the range of actions dotted.
 function ground({ x, y, q, distance, range, axes }, strength = 1) {
   const rows = unpack(q),

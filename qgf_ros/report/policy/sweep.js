@@ -41,7 +41,7 @@ panels.sweep = () => {
     plot(
       `sweep-${what}`,
       [
-        ...between(x, of(select, "low"), of(select, "high"), color("qgf")),
+        ...between(x, of(select, "low"), of(select, "high"), "qgf"),
         line(x, of(select, "mean"), "select", { color: color("qgf") }, { ...hover(select), mode: "lines+markers", marker: { size: 6 } }),
         points(xs(report), of(report, "mean"), "report", { symbol: "circle-open", size: 9, color: color("bump"), line: { width: 2 } }, hover(report)),
         line(range, [none[what].mean, none[what].mean], "unguided", { color: color("none"), width: 1.5, dash: "dot" }),

@@ -15,16 +15,9 @@ panels.timeline = (now) => {
     end = episode.ticks * period,
     [word, shade] = ENDED[episode.outcome];
   const shown = Object.entries(SAID).filter(([name]) => guides || name !== "guided");
-  const bands = shown.flatMap(([name, ink]) => [
-    line(time, episode[name].low, name, { width: 0 }, { hoverinfo: "skip" }),
-    line(
-      time,
-      episode[name].high,
-      name,
-      { width: 0 },
-      { hoverinfo: "skip", fill: "tonexty", fillcolor: faint(ink, 0.16) },
-    ),
-  ]);
+  const bands = shown.flatMap(([name, ink]) =>
+    between(time, episode[name].low, episode[name].high, ink, 0.16),
+  );
   const lines = shown.map(([name, ink]) =>
     line(time, episode[name].q, name, { color: color(ink) }),
   );
