@@ -161,7 +161,7 @@ class SimNode:
                 return
             seed = p["seed"] + number
             stream.place(seed)
-            go = stream.now + round(SETTLE * NANOSECONDS)
+            go = stream.now + (0 if p["wait_for_reset"] else round(SETTLE * NANOSECONDS))
             waits = p["wait_for_reset"] or (number == 0 and p["wait_for_command"])
             while stream.now < go or (waits and not self._commanded.is_set()):
                 if not self._pace():

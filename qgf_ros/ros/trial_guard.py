@@ -21,7 +21,7 @@ from std_srvs.srv import SetBool
 
 from qgf_ros.ros.lean import LeanNode
 
-PATIENCE = 1.0  # s
+PATIENCE = 2.0  # s
 ANSWER = 2.0  # s for the node to answer, then it is asked again
 TRIES = 5
 READY = "READY"

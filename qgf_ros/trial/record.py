@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,35 +88,44 @@ class Record:
     def counted(self) -> tuple[Episode, ...]:
         return tuple(e for e in self.episodes if e.outcome != "aborted")
 
+    @cached_property
     def blocks(self) -> list[Block]:
         """Finished blocks in their order: success by beta."""
-        return [found for found, whole in self._blocks() if whole]
+        found: list[Block] = []
+        for number in range(1, self.design.episodes + 1):
+            mine = self._of(number)
+            stops = judge(found, self.design.betas)
+            if set(mine) != {b for b in self.design.betas if b not in stops} or len(mine) < 2:
+                break
+            found.append(mine)
+        return found
 
+    @cached_property
     def stops(self) -> dict[float, Stop]:
         """Who left, after which block."""
-        return judge(self.blocks(), self.design.betas)
+        return judge(self.blocks, self.design.betas)
 
+    @cached_property
     def left(self) -> tuple[float, ...]:
         """Who is still in it."""
-        stops = self.stops()
-        return tuple(b for b in self.design.betas if b not in stops)
+        return tuple(b for b in self.design.betas if b not in self.stops)
 
+    @cached_property
     def next(self) -> tuple[int, float] | None:
         """Block and beta of the next episode; None: the trial is over."""
-        block, left = len(self.blocks()) + 1, self.left()
-        if block > self.design.episodes or len(left) < 2:
+        block = len(self.blocks) + 1
+        if block > self.design.episodes or len(self.left) < 2:
             return None
-        done = {e.beta for e in self.counted if e.block == block}
-        return block, next(b for b in self.design.order(block, left) if b not in done)
+        done = self._of(block)
+        return block, next(b for b in self.design.order(block, self.left) if b not in done)
 
     @property
     def still_to_come(self) -> int:
         """Episodes, at most."""
-        if (following := self.next()) is None:
+        if self.next is None:
             return 0
-        block, _ = following
-        done = sum(e.block == block for e in self.counted)
-        return (self.design.episodes - block + 1) * len(self.left()) - done
+        block, _ = self.next
+        return (self.design.episodes - block + 1) * len(self.left) - len(self._of(block))
 
     def with_episode(self, episode: Episode) -> Record:
         return replace(self, episodes=(*self.episodes, episode))
@@ -128,19 +137,8 @@ class Record:
         again = Episode.judged(verdict, fields.pop("interventions"), by="operator", **fields)
         return replace(self, episodes=(*self.episodes[:-1], again))
 
-    def _blocks(self) -> Iterator[tuple[Block, bool]]:
-        """Each block, and whether it is whole; who is in it follows from those before it."""
-        found: list[Block] = []
-        for number in range(1, self.design.episodes + 1):
-            mine = {e.beta: e.outcome == "success" for e in self.counted if e.block == number}
-            if not mine:
-                return
-            stops = judge(found, self.design.betas)
-            whole = set(mine) == {b for b in self.design.betas if b not in stops}
-            yield mine, whole
-            if not whole:
-                return
-            found.append(mine)
+    def _of(self, block: int) -> Block:
+        return {e.beta: e.outcome == "success" for e in self.counted if e.block == block}
 
     def save(self, folder: Path) -> None:
         """Replaces the file at once. Raises StorageError."""

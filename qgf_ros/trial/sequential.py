@@ -44,23 +44,20 @@ def level(betas: int) -> float:
 
 def differences(blocks: Sequence[Block], one: float, other: float) -> np.ndarray:
     """(n,) in {-1, 0, 1}: success of `one` less that of `other`, in blocks that have both."""
-    return np.array([int(b[one]) - int(b[other]) for b in blocks if one in b and other in b])
+    return np.array([float(b[one]) - float(b[other]) for b in blocks if one in b and other in b])
 
 
 def capital(d: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """(m,) largest log capital so far against "the mean is at most m" for each of `means` in (-1, 1]."""
-    if not len(d):
-        return np.zeros(len(means))
-    gain = (d[:, None] - means) / (1 + means)  # (n, m), at least -1
+    """(n, m) log capital after each of n blocks against "the mean is at most m", for each of `means`
+    in (-1, 1]; the largest so far."""
+    gain = (d[:, None] - means) / (1 + means)  # at least -1
     paths = np.cumsum(np.log1p(BETS[:, None, None] * gain), axis=1)  # (c, n, m)
-    top = paths.max(axis=0)
-    together = top + np.log(np.exp(paths - top).mean(axis=0))
-    return np.maximum(together.max(axis=0), 0.0)
+    return np.maximum.accumulate(np.logaddexp.reduce(paths, axis=0) - math.log(len(BETS)), axis=0)
 
 
-def is_better(d: np.ndarray, error: float) -> bool:
-    """Whether a mean of d above 0 is beyond doubt."""
-    return bool(capital(d, np.zeros(1))[0] >= math.log(1 / error))
+def refuted(d: np.ndarray, means: np.ndarray, error: float) -> np.ndarray:
+    """(n, m) whether "the mean is at most m" was beyond doubt after each block."""
+    return capital(d, means) >= math.log(1 / error)
 
 
 def interval(d: np.ndarray, error: float) -> tuple[float, float]:
@@ -70,8 +67,9 @@ def interval(d: np.ndarray, error: float) -> tuple[float, float]:
 
 
 def _low(d: np.ndarray, error: float) -> float:
-    refuted = MEANS[capital(d, MEANS) >= math.log(1 / error)]
-    return float(refuted.max(initial=-1.0))  # the capital falls with m
+    if not len(d):
+        return -1.0
+    return float(MEANS[refuted(d, MEANS, error)[-1]].max(initial=-1.0))  # the capital falls with m
 
 
 def judge(blocks: Sequence[Block], betas: Sequence[float]) -> dict[float, Stop]:
@@ -79,11 +77,15 @@ def judge(blocks: Sequence[Block], betas: Sequence[float]) -> dict[float, Stop]:
 
     A beta is taken out when one that is still in it is better beyond doubt.
     """
-    stops: dict[float, Stop] = {}
     error = level(len(betas))
-    for number in range(1, len(blocks) + 1):
-        left = [b for b in betas if b not in stops]
-        for better, worse in itertools.permutations(left, 2):
-            if worse not in stops and is_better(differences(blocks[:number], better, worse), error):
-                stops[worse] = Stop(number, better)
+    found = []
+    for better, worse in itertools.permutations(betas, 2):
+        shared = [n for n, block in enumerate(blocks, 1) if better in block and worse in block]
+        beyond = refuted(differences(blocks, better, worse), np.zeros(1), error)[:, 0]
+        found += [(shared[i], better, worse) for i in np.flatnonzero(beyond)[:1]]
+    stops: dict[float, Stop] = {}
+    for number, better, worse in sorted(found, key=lambda f: f[0]):
+        in_it = better not in stops or stops[better].block == number
+        if in_it and worse not in stops:
+            stops[worse] = Stop(number, better)
     return stops

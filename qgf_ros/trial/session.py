@@ -130,7 +130,7 @@ class Session:
         Raises QgfError where the node, its policy or the disk does not let it go on.
         """
         try:
-            while (following := self.record.next()) is not None:
+            while (following := self.record.next) is not None:
                 self._episode(*following)
         except Quit:
             return False
@@ -211,6 +211,7 @@ class Session:
             self._look("waiting", "YOUR TURN", line, keys)
             word = self._next_word()
             if word == "start":
+                view = self._link.view()
                 if view.state is State.READY and view.age <= SILENT:
                     return word
                 self._screen.note(f"not started: {self._troubles(view)}")
@@ -300,15 +301,15 @@ class Session:
             enabled = enabled or view.enabled
             if view.reason.startswith("TAKEOVER") and not interventions:
                 interventions.append(self._link.bag_seconds())
+            if (judged := self._link.judged()) is not None:
+                return judged, "topic"
             if view.age > SILENT:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled
             if over and (enabled or passed > ENABLING):
                 return None, f"the node stopped the robot: {view.state.name} {self._troubles(view)}"
-            if view.state is State.RUN and abs(view.beta - beta) > 1e-12 * beta:
+            if view.state is State.RUN and view.beta != beta:
                 return "aborted", "somebody else set beta"
-            if (judged := self._link.judged()) is not None:
-                return judged, "topic"
             if passed >= self._rules.limit:
                 at = self._rules.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from qgf_ros.cli import Options
 from qgf_ros.console import emit, say
 from qgf_ros.errors import StorageError, UsageError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from qgf_ros.ros.trial import RobotLink
     from qgf_ros.trial.record import Record
     from qgf_ros.trial.shelf import Shelf
+
+CONTRACT = "contract.yaml"  # the policy's, for training
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Trial(Options):
             )
 
     def _prepared(self, link: RobotLink) -> Shelf:
+        from qgf_ros.trial.record import replace_file
         from qgf_ros.trial.shelf import LABELS, Shelf
 
         labels = LABELS
@@ -116,6 +121,8 @@ class Trial(Options):
             labels = contract.outcome.labels
         if self.record:
             link.record(contract)
+            text = yaml.safe_dump(contract.to_dict(), sort_keys=False)
+            replace_file(self.out / CONTRACT, text.encode())
         if self.verdict == "topic":
             link.judge_by_topic(contract)
         return Shelf(self.out, self.record, labels)
@@ -131,9 +138,10 @@ class Trial(Options):
         if not over:
             say("interrupted; the same command goes on")
         if self.record:
-            say(f"qgf data inspect {self.out}/bags --contract CONTRACT")
-            say(f"qgf data label {self.out}/bags --contract CONTRACT --list")
-            say(f"qgf train {self.out}/bags --contract CONTRACT --out run2")
+            with_contract = f"{self.out}/bags --contract {self.out}/{CONTRACT}"
+            say("recorded; look at the labels, and train on them:")
+            say(f"  qgf data label {with_contract} --list")
+            say(f"  qgf train {with_contract} --out {self.out}/run")
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:
