@@ -3,23 +3,28 @@ nor Q, nor how it goes so far: who knows what to expect sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.align import Align
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from qgf_ros.console import console, say
 
+MOVES, ASKS, WAITS = "bold white on red3", "bold black on yellow3", "bold black on green3"
 STYLES = {
-    "busy": "black on grey70",
-    "waiting": "bold black on green3",
-    "running": "bold white on red3",
-    "asking": "bold black on yellow3",
+    "YOUR TURN": WAITS,
+    "ROBOT MOVES": MOVES,
+    "ROBOT HOLDS": MOVES,
+    "HOW DID IT GO?": ASKS,
+    "NOT READY": ASKS,
+    "FAULT": ASKS,
 }
+OTHER = "black on grey70"
 
 
 class Terminal:
@@ -40,18 +45,16 @@ class Terminal:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def show(self, phase: str, state: str, line: str, keys: str, seconds: float) -> None:
+    def show(self, state: str, line: str, keys: Sequence[str], seconds: float) -> None:
         number, left = self._progress()
         title = f"episode {number}, at most {left} to go"
-        shown = (phase, state, line, keys, self._note, round(seconds))
+        shown = (state, line, keys, self._note, round(seconds))
         if shown == self._shown:
             return
-        if not console.is_terminal:
-            if shown[:3] != self._shown[:3]:
-                say(f"{title}: {state}: {line}")
-        else:
-            body = panel(title, phase, state, line, keys, self._note, seconds)
-            self._live.update(body, refresh=True)
+        if console.is_terminal:
+            self._live.update(panel(title, state, line, keys, self._note, seconds), refresh=True)
+        elif shown[:2] != self._shown[:2]:
+            say(f"{title}: {state}: {line}")
         self._shown = shown
 
     def note(self, text: str) -> None:
@@ -62,12 +65,15 @@ class Terminal:
 
 
 def panel(
-    title: str, phase: str, state: str, line: str, keys: str, note: str = "", seconds: float = 0.0
+    title: str, state: str, line: str, keys: Sequence[str], note: str = "", seconds: float = 0.0
 ) -> RenderableType:
-    """The whole screen. seconds: left in the episode, 0: no matter."""
+    """The whole screen; one key a line."""
     clock = f"   {seconds:.0f} s" if seconds > 0 else ""
-    band = Padding(Align.center(Text(f"{state}{clock}")), (1, 2), style=STYLES[phase], expand=True)
-    rows: list[RenderableType] = [band, Text(), Text(line, style="bold"), Text(keys, style="cyan")]
-    if note:
-        rows.append(Text(note, style="yellow"))
+    style = STYLES.get(state, OTHER)
+    band = Padding(Align.center(Text(f"{state}{clock}")), (1, 2), style=style, expand=True)
+    table = Table.grid(padding=(0, 2))
+    for key, _, what in (k.partition(" ") for k in keys):
+        table.add_row(Text(key, style="bold reverse"), Text(what))
+    rows: list[RenderableType] = [band, Text(), Text(line, style="bold"), Text(), table]
+    rows += [Text(), Text(note, style="dim")]
     return Panel(Group(*rows), title=title, padding=(1, 2))

@@ -7,7 +7,7 @@ else happens. What is shown never depends on which beta runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,6 +24,9 @@ SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
 SCENE = 120.0  # s for the service that puts the scene back
 MOVING = (State.RUN, State.HOLD)
 Phase = Literal["busy", "waiting", "running", "asking"]
+SOON = "the robot moves soon: hand on the stop"
+QUIT = ("q quit",)
+VERDICT = ("s success", "f failure")
 SAID: dict[str, Outcome] = {"success": "success", "failure": "failure", "abort": "aborted"}
 
 
@@ -90,7 +93,9 @@ class Ears(Protocol):
 
 
 class Screen(Protocol):
-    def show(self, phase: Phase, state: str, line: str, keys: str, seconds: float) -> None: ...
+    def show(self, state: str, line: str, keys: Sequence[str], seconds: float) -> None:
+        """keys: "s success" and so on. seconds: left in the episode, 0 where it is no matter."""
+
     def note(self, text: str) -> None: ...
 
 
@@ -165,13 +170,16 @@ class Session:
     def _keep(self, record: Record) -> None:
         self.record = record
         self._shelf.keep(record)
+        last = record.episodes[-1]
+        helped = " (success with a hand)" if last.verdict != last.outcome else ""
+        self._screen.note(f"episode {last.number}: {last.outcome}{helped}, by {last.by}")
 
     # Before the robot moves.
 
     def _prepare(self, beta: float) -> None:
         """Beta is in effect before anybody is asked to start."""
         until = time.monotonic() + SETTING
-        while (view := self._look("busy", "stopping", "wait", "q quit")).state in MOVING or (
+        while (view := self._look("busy", "STOPPING", "wait", QUIT)).state in MOVING or (
             self._link.now() < self._stopped_at + self._link.slew  # else it begins at the last beta
         ):
             if view.enabled and time.monotonic() > until:
@@ -186,7 +194,7 @@ class Session:
             )
         self._link.set_beta(beta)
         until = time.monotonic() + SETTING
-        while self._look("busy", "setting up", "wait", "q quit").beta != beta:
+        while self._look("busy", "SETTING UP", SOON, QUIT).beta != beta:
             self._next_word()
             if time.monotonic() > until:
                 raise QgfError(
@@ -199,16 +207,15 @@ class Session:
         self._forget()
         while True:
             view = self._link.view()
+            undo = ("u last verdict again", *QUIT)
             if view.state is State.FAULT:
-                keys = "r reset   u last verdict again   q quit"
-                line = f"FAULT {view.reason}: {view.detail}. Make the robot safe, then r"
+                line = f"{view.reason} {view.detail}: make the robot safe, then r"
+                self._look("waiting", "FAULT", line, ("r reset", *undo))
             elif view.state is not State.READY or view.age > SILENT:
-                keys = "u last verdict again   q quit"
-                line = f"not ready: {self._troubles(view)}"
+                self._look("waiting", "NOT READY", self._troubles(view), undo)
             else:
-                keys = "SPACE start   u last verdict again   q quit"
                 line = "put robot and scene back, then SPACE"
-            self._look("waiting", "YOUR TURN", line, keys)
+                self._look("waiting", "YOUR TURN", line, ("SPACE start", *undo))
             word = self._next_word()
             if word == "start":
                 view = self._link.view()
@@ -225,7 +232,7 @@ class Session:
         answer = self._link.reset_scene()
         until = time.monotonic() + SCENE
         while answer is not None and (told := answer()) != "":
-            self._look("busy", "SCENE IS PUT BACK", "keep away", "q quit")
+            self._look("busy", "SCENE IS PUT BACK", "keep away", QUIT)
             self._next_word()
             if told or time.monotonic() > until:
                 self._screen.note(
@@ -234,7 +241,7 @@ class Session:
                 return False
         until = time.monotonic() + SETTING
         while (view := self._link.view()).state is not State.READY:
-            self._look("busy", "setting up", "wait", "q quit")
+            self._look("busy", "SETTING UP", SOON, QUIT)
             self._next_word()
             if time.monotonic() > until:
                 self._screen.note(f"not started: {self._troubles(view)}")
@@ -248,7 +255,7 @@ class Session:
         self._link.begin_bag(self._shelf.begin(bag))
         until = time.monotonic() + SETTING
         while unheard := self._link.unheard():
-            self._look("busy", "setting up", "wait", "q quit")
+            self._look("busy", "SETTING UP", SOON, QUIT)
             try:
                 self._next_word()
             except Quit:
@@ -313,12 +320,13 @@ class Session:
             if passed >= self._rules.limit:
                 at = self._rules.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")
-            line = "hand on the stop"
+            state, line = "ROBOT MOVES", "hand on the stop"
             if view.state is State.HOLD:
-                line = f"HOLD, it goes on by itself: {view.reason} {view.detail}"
-            done = f"   interventions: {len(interventions)}, so no success" if interventions else ""
-            keys = f"s success   f failure   i intervention   a discard   q quit{done}"
-            self._look("running", "ROBOT MOVES", line, keys, self._rules.limit - passed)
+                state, line = "ROBOT HOLDS", f"and goes on by itself: {view.reason} {view.detail}"
+            if interventions:
+                line += f" (interventions: {len(interventions)}; no success any more)"
+            keys = (*VERDICT, "i intervention", "a discard", *QUIT)
+            self._look("running", state, line, keys, self._rules.limit - passed)
             word = self._next_word()
             if word in SAID:
                 return SAID[word], "operator"
@@ -339,8 +347,8 @@ class Session:
         self._forget()
         while True:
             view = self._link.view()
-            reset = "   r reset" if view.state is State.FAULT else ""
-            keys = f"s success   f failure   a discard{reset}   q quit (discards)"
+            reset = ("r reset",) if view.state is State.FAULT else ()
+            keys = (*VERDICT, "a discard", *reset, "q quit (discards)")
             self._look("asking", "HOW DID IT GO?", why, keys)
             word = self._next_word()
             if word in SAID:
@@ -357,12 +365,14 @@ class Session:
 
     # All along.
 
-    def _look(self, phase: Phase, state: str, line: str, keys: str, seconds: float = 0.0) -> View:
+    def _look(
+        self, phase: Phase, state: str, line: str, keys: Sequence[str], seconds: float = 0.0
+    ) -> View:
         """Shows where the trial is; the node's newest status."""
         if phase != self._phase:
             self._phase = phase
             self._link.say(phase, self._number)
-        self._screen.show(phase, state, line, keys, seconds)
+        self._screen.show(state, line, keys, seconds)
         return self._link.view()
 
     def _next_word(self) -> str:

@@ -110,8 +110,8 @@ class Robot:
     def forget(self):
         pass
 
-    def show(self, phase, state, line, keys, seconds):
-        self.shown.append((phase, state, line, keys))
+    def show(self, state, line, keys, seconds):
+        self.shown.append((state, line, keys))
 
     def note(self, text):
         self.notes.append(text)
@@ -152,7 +152,8 @@ def test_the_operator_sees_the_same_whichever_beta_runs(tmp_path):
         session.run()
         seen.append((robot.shown, robot.notes, [e.beta for e in session.record.episodes]))
     assert len({str(order) for *_, order in seen}) > 1
-    assert all(shown == seen[0][0] and notes == [] for shown, notes, _ in seen)
+    assert all(shown == seen[0][0] and notes == seen[0][1] for shown, notes, _ in seen)
+    assert not any(b in str(seen[0][:2]) for b in ("0.11", "inf"))
 
 
 @pytest.mark.parametrize("way", ["quit", "lost", "error"])
@@ -188,9 +189,9 @@ def test_a_fault_ends_the_episode_and_is_reset_by_the_operator_alone(tmp_path):
     assert session.run()
     first = session.record.episodes[0]
     assert (first.outcome, first.by, first.holds) == ("failure", "operator", 1)
-    assert robot.notes[0].startswith("not started: ESTOP")
+    assert any(note.startswith("not started: ESTOP") for note in robot.notes)
     assert robot.log.count(("reset", None)) == 1
-    assert any("FAULT ESTOP" in line for _, _, line, _ in robot.shown)
+    assert any(state == "FAULT" and "ESTOP" in line for state, line, _ in robot.shown)
 
 
 def test_a_hold_is_shown_counted_and_ends_nothing(tmp_path):
@@ -204,7 +205,7 @@ def test_a_hold_is_shown_counted_and_ends_nothing(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run() and session.record.episodes[0].holds == 1
     assert session.record.episodes[0].outcome == "success"
-    assert any("STATE_STALE:joints" in line for _, _, line, _ in robot.shown)
+    assert any(s == "ROBOT HOLDS" and "STATE_STALE:joints" in line for s, line, _ in robot.shown)
 
 
 @pytest.mark.parametrize("at_limit, outcome", [("failure", "failure"), ("success", "success")])
@@ -277,7 +278,7 @@ def test_an_enable_that_is_refused_is_no_episode(tmp_path):
     robot = Robot([("waiting", refuse), ("waiting", relent)])
     session = trial(tmp_path, robot)
     assert session.run() and len(session.record.episodes) == 4
-    assert robot.notes == ["not started: in WAITING: joints are stale"]
+    assert robot.notes[0] == "not started: in WAITING: joints are stale"
 
 
 def test_a_robot_that_is_not_ready_is_not_started(tmp_path):
@@ -305,7 +306,7 @@ def test_a_silent_node_ends_the_episode(tmp_path):
     robot = Robot([("waiting", "start"), ("running", silent), ("asking", back)])
     session = trial(tmp_path, robot)
     assert session.run() and session.record.episodes[0].outcome == "failure"
-    assert any("said nothing" in line for _, _, line, _ in robot.shown)
+    assert any("said nothing" in line for _, line, _ in robot.shown)
 
 
 def test_without_its_guard_nothing_is_enabled(tmp_path):
@@ -367,7 +368,7 @@ def test_the_last_verdict_can_be_taken_back(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run()
     assert [e.outcome for e in session.record.episodes] == ["failure"] + ["success"] * 3
-    assert robot.notes == ["there is no verdict to change"]
+    assert robot.notes[0] == "there is no verdict to change"
     assert Shelf(tmp_path)._read()["episode_0001"] == "failure"
 
 
