@@ -66,7 +66,8 @@ class SimNode:
         self._commanded = threading.Event()
         self._reset = threading.Event()
         self._stopping = threading.Event()
-        self.node.create_service(Trigger, "~/reset", self._on_reset)
+        if self._parameters["wait_for_reset"]:
+            self.node.create_service(Trigger, "~/reset", self._on_reset)
         self._clock = self.node.create_publisher(Clock, "/clock", qos.REPORT)
         sources: dict[str, Source] = {o.name: o for o in self._contract.observations}
         sources |= self._contract.outcome.sources
@@ -125,12 +126,9 @@ class SimNode:
         self._thread.join(timeout=2.0)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = bool(self._parameters["wait_for_reset"])
-        if response.success:
-            self._commanded.clear()
-            self._reset.set()
-        else:
-            response.message = "wait_for_reset is false: episodes follow each other by themselves"
+        self._commanded.clear()
+        self._reset.set()
+        response.success = True
         return response
 
     def _on_command(self, spec: ActionSpec, part: slice, msg: Any) -> None:

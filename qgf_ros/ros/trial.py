@@ -40,6 +40,7 @@ from qgf_ros.trial.session import View
 from qgf_ros.trial.verdict import Judge
 
 ANSWER = 2.0  # s for a service
+STARTING = 3.0  # s for the state to be complete
 DISCOVERY = 10.0  # s for the node to be heard, and for the guard to start
 
 
@@ -106,7 +107,9 @@ class RobotLink:
                     "node, compare --node and ROS_DOMAIN_ID with `ros2 node list`"
                 )
             time.sleep(0.01)
-        view = self.view()
+        until = time.monotonic() + STARTING
+        while (view := self.view()).state is State.WAITING and time.monotonic() < until:
+            time.sleep(0.01)
         why = f"{view.reason} {view.detail}".strip()
         if view.state is State.FAULT:
             raise UsageError(f"{self.of} is in FAULT ({why}); make the robot safe and call ~/reset")

@@ -18,7 +18,7 @@ import yaml
 
 from qgf_ros.cli import Options
 from qgf_ros.console import emit, say
-from qgf_ros.errors import StorageError, UsageError
+from qgf_ros.errors import QgfError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from qgf_ros.ros.trial import RobotLink
@@ -86,7 +86,10 @@ class Trial(Options):
                 try:
                     over = session.run()
                 finally:
-                    link.set_beta(link.beta_before)
+                    try:
+                        link.set_beta(link.beta_before)
+                    except QgfError as error:  # of two errors the first one counts
+                        say(f"beta is not what it was before the trial: {error}")
         found = document(session.record)
         show(session.record)
         self._hints(over)
