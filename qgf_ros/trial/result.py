@@ -125,7 +125,7 @@ def _shown(row: Row) -> tuple[Any, ...]:
     apart = "the best"
     if row.difference is not None:
         low, high = row.difference
-        apart = f"{low:+.2f} to {high:+.2f}, to {row.than:g}"
+        apart = f"{low:+.3f} to {high:+.3f}, to {row.than:g}"
     return (
         f"{row.beta:g}",
         f"{row.successes}/{row.episodes}",
