@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,19 +30,19 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import PolicyInfo, Status
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.trial_bag import BagRecorder, Ear
-from qgf_ros.ros.trial_guard import READY
+from qgf_ros.ros.trial_guard import Guard
 from qgf_ros.share import find_policy
+from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Outcome
-from qgf_ros.trial.session import View
 from qgf_ros.trial.verdict import Judge
 
 ANSWER = 2.0  # s for a service
 STARTING = 3.0  # s for the state to be complete
-DISCOVERY = 10.0  # s for the node to be heard, and for the guard to start
+DISCOVERY = 10.0  # s for the node to be heard
 
 
 class RobotLink:
-    """See `qgf_ros.trial.session.Link`."""
+    """See `qgf_ros.trial.link.Link`."""
 
     def __init__(self, of: str, scene: str = "") -> None:
         """Finds the node `of` (its full name). scene: a Trigger service that puts the scene back.
@@ -65,7 +62,8 @@ class RobotLink:
         self._words: list[str] = []
         self._judge: Judge | None = None
         self._armed = False
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._error: Exception | None = None  # of a callback
+        self._guard: Guard | None = None
         self.recorder: BagRecorder | None = None
         self._judge_ears: list[Ear] = []
         create = self.node.create_client
@@ -168,16 +166,7 @@ class RobotLink:
 
     def start_guard(self) -> None:
         """Raises QgfError where it does not come up: nothing moves without it."""
-        self._guard = subprocess.Popen(
-            [sys.executable, "-m", "qgf_ros.ros.trial_guard", self._enable.srv_name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # the terminal's signals are the trial's
-        )
-        assert self._guard.stdout is not None
-        found = select.select([self._guard.stdout], [], [], DISCOVERY)[0]
-        if not found or READY.encode() not in self._guard.stdout.readline():
-            raise QgfError("the guard, which stops the robot where the trial dies, did not start")
+        self._guard = Guard(self._enable.srv_name)
 
     # The node.
 
@@ -199,9 +188,11 @@ class RobotLink:
         return self.node.get_clock().now().nanoseconds * 1e-9
 
     def beat(self) -> None:
-        if self._guard is None or self._guard.poll() is not None:
-            raise QgfError("the guard, which stops the robot where the trial dies, has ended")
-        self._tell(b"+")
+        if self._error is not None:
+            raise QgfError(f"the trial's own callback failed: {self._error!r}")
+        if self._guard is None:
+            raise QgfError("nothing moves without a guard")
+        self._guard.beat()
 
     def set_beta(self, beta: float) -> None:
         value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=beta)
@@ -215,8 +206,8 @@ class RobotLink:
             self._judge.begin()
         self._armed = on
         answer = self._call(self._enable, SetBool.Request(data=on))
-        if not (on and answer.success):
-            self._tell(b"-")
+        if self._guard is not None and not (on and answer.success):
+            self._guard.rest()
         return "" if answer.success else answer.message
 
     def reset(self) -> str:
@@ -270,12 +261,7 @@ class RobotLink:
 
     def close(self) -> None:
         if self._guard is not None:
-            assert self._guard.stdin is not None and self._guard.stdout is not None
-            with contextlib.suppress(OSError):
-                self._guard.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._guard.wait(ANSWER)
-            self._guard.stdout.close()
+            self._guard.close()
         self._ending.set()
         self._thread.join(timeout=ANSWER)
         self._executor.shutdown(timeout_sec=ANSWER)
@@ -317,15 +303,12 @@ class RobotLink:
             raise QgfError(f"{client.srv_name}: {future.exception()}")
         return future.result()
 
-    def _tell(self, word: bytes) -> None:
-        if self._guard is not None and self._guard.stdin is not None:
-            with contextlib.suppress(OSError):  # it is gone; `beat` says so
-                self._guard.stdin.write(word)
-                self._guard.stdin.flush()
-
     def _spin(self) -> None:
         while not self._ending.is_set():
-            self._executor.spin_once(timeout_sec=0.05)
+            try:
+                self._executor.spin_once(timeout_sec=0.05)
+            except Exception as error:  # the robot must still be stopped through this thread
+                self._error = error
 
 
 @contextlib.contextmanager

@@ -66,8 +66,11 @@ class Episode:
 
     @property
     def label(self) -> Any:
-        """What training is told: what follows on an intervention is nobody's policy."""
-        return self.outcome if self.to is None else {"outcome": "failure", "to": self.to}
+        """What training is told. What follows on an intervention is nobody's policy, and who ran out
+        of time was cut: whether it would have come to something nobody knows."""
+        if self.to is not None:
+            return {"outcome": "failure", "to": self.to}
+        return "unknown" if (self.outcome, self.by) == ("failure", "limit") else self.outcome
 
 
 @dataclass(frozen=True)

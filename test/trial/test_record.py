@@ -75,6 +75,14 @@ def test_a_success_that_needed_a_hand_is_none():
     assert Episode.judged("aborted", 1, **fields).outcome == "aborted"
 
 
+def test_who_ran_out_of_time_failed_and_for_training_was_cut():
+    fields = {"number": 1, "block": 1, "beta": INF, "seconds": 3.0, "holds": 0}
+    late = Episode.judged("failure", 0, by="limit", **fields)
+    assert late.outcome == "failure" and late.label == "unknown"
+    assert Episode.judged("failure", 0, by="operator", **fields).label == "failure"
+    assert Episode.judged("success", 0, by="limit", **fields).label == "success"
+
+
 def test_it_goes_on_from_the_file_wherever_it_was_left(tmp_path):
     whole = played(Record(design()), lambda beta, block: beta == 0.11)
     for most in range(13):

@@ -11,8 +11,9 @@ import pytest
 
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Design, Record
-from qgf_ros.trial.session import Rules, Session, View
+from qgf_ros.trial.session import Rules, Session
 from qgf_ros.trial.shelf import Shelf
 
 INF = math.inf
