@@ -43,7 +43,11 @@ PARAMETERS: tuple[tuple[str, Any, str], ...] = (
     ("seed", 0, "Seed of the first episode; each one after it takes the next."),
     ("episodes", 0, "End after so many episodes; 0: go on."),
     ("wait_for_command", True, "Begin the first episode with the first command."),
-    ("wait_for_reset", False, "Begin each episode with the first command after a call of ~/reset."),
+    (
+        "wait_for_reset",
+        False,
+        "Begin each episode with the first other command after a call of ~/reset.",
+    ),
     ("results", "", "File that gets one JSON line per episode."),
     ("exit_with_parent", False, "End when the process that started this one dies."),
 )
@@ -140,8 +144,10 @@ class SimNode:
         if np.isfinite(values).all():
             command = self._command.copy()
             command[part] = values
+            # A stop is repeated, and its last word may come after the reset: it begins nothing.
+            if not self._parameters["wait_for_reset"] or (command != self._command).any():
+                self._commanded.set()
             self._command = command  # one assignment: the other thread sees the old or the new one
-            self._commanded.set()
 
     def _work(self) -> None:
         try:

@@ -205,6 +205,8 @@ class RobotLink:
         if on and self._judge is not None:
             self._judge.begin()
         self._armed = on
+        if not on and self.recorder is not None:
+            self.recorder.cut()
         answer = self._call(self._enable, SetBool.Request(data=on))
         if self._guard is not None and not (on and answer.success):
             self._guard.rest()
@@ -281,7 +283,7 @@ class RobotLink:
     def _on_word(self, msg: String) -> None:
         self._words.append(msg.data.strip().lower())
 
-    def _on_outcome(self, name: str, source: Any, msg: Any) -> None:
+    def _on_outcome(self, name: str, source: Any, msg: Any, received: int) -> None:
         if self._judge is None or not self._armed:
             return
         stamp = self.node.get_clock().now().nanoseconds

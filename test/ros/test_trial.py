@@ -144,7 +144,7 @@ def test_the_simulation_waits_until_its_scene_is_put_back(domain):
         [*ros.node_command("qgf_sim"), *ros.ros_args(wait_for_reset=True, real_time_factor=10.0)],
         domain,
     )
-    drive = lambda: commands.publish(ros.Float64MultiArray(data=[2.0, 0.0]))  # noqa: E731
+    drive = lambda v: commands.publish(ros.Float64MultiArray(data=[v, 0.0]))  # noqa: E731
 
     def lasts():
         said = len(joints)
@@ -152,13 +152,14 @@ def test_the_simulation_waits_until_its_scene_is_put_back(domain):
 
     def begins(number):
         lasts()
-        drive()
+        drive(2.0)
         lasts()
         assert len(starts) == number, "a command alone begins nothing"
         assert robot.call(reset, ros.Trigger.Request(), 10).success
+        drive(2.0)
         lasts()
-        assert len(starts) == number, "the scene is back, and waits for the robot"
-        drive()
+        assert len(starts) == number, "the last word of before begins nothing"
+        drive(1.0)
         robot.wait(lambda: len(starts) == number + 1, 20, "the episode", sim)
 
     try:
