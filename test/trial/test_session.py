@@ -26,7 +26,7 @@ class Robot:
     """
 
     slew = 0.0
-    lost = False
+    lost = signal = False
 
     def __init__(self, script=(), default=True):
         self.script, self.default = deque(script), default
@@ -129,7 +129,7 @@ class Robot:
 def trial(tmp_path, robot, betas=(INF, 0.11), episodes=2, seed=1, **rules):
     record = Record(Design("/qgf", "abc", betas, episodes, seed))
     shelf = Shelf(tmp_path)
-    return Session(robot, robot, robot, shelf, record, Rules(**rules), lambda: robot.lost)
+    return Session(robot, robot, robot, shelf, record, Rules(**rules), lambda: robot.signal)
 
 
 def test_each_episode_runs_with_its_beta_and_ends_with_the_robot_disabled(tmp_path):
@@ -157,13 +157,13 @@ def test_the_operator_sees_the_same_whichever_beta_runs(tmp_path):
     assert not any(b in str(seen[0][:2]) for b in ("0.11", "inf"))
 
 
-@pytest.mark.parametrize("way", ["quit", "lost", "error"])
+@pytest.mark.parametrize("way", ["quit", "lost", "signal", "error"])
 def test_whatever_ends_it_while_the_robot_moves_disables_it_first(tmp_path, way):
     def go(robot):
         assert robot.enabled
         if way == "error":
             raise OSError("the disk")
-        robot.lost = way == "lost"
+        robot.lost, robot.signal = way == "lost", way == "signal"
         return ["quit"] if way == "quit" else []
 
     robot = Robot([("waiting", "start"), ("running", go)])
@@ -178,13 +178,16 @@ def test_whatever_ends_it_while_the_robot_moves_disables_it_first(tmp_path, way)
 
 
 def test_a_fault_ends_the_episode_and_is_reset_by_the_operator_alone(tmp_path):
+    def untouched(robot):
+        assert ("reset", None) not in robot.log
+
     robot = Robot([
         ("waiting", "start"),
         ("running", lambda r: r.fault()),
         ("asking", "start"),  # means nothing here
         ("asking", "failure"),
         ("waiting", "start"),  # refused: it is in FAULT
-        ("waiting", lambda r: [] if ("reset", None) in r.log else ["reset"]),
+        ("waiting", untouched), ("waiting", untouched), ("waiting", "reset"),
     ])  # fmt: skip
     session = trial(tmp_path, robot)
     assert session.run()
