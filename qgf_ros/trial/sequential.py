@@ -69,7 +69,8 @@ def interval(d: np.ndarray, error: float) -> tuple[float, float]:
 def _low(d: np.ndarray, error: float) -> float:
     if not len(d):
         return -1.0
-    return float(MEANS[refuted(d, MEANS, error)[-1]].max(initial=-1.0))  # the capital falls with m
+    beyond = refuted(d, MEANS, error)[-1]  # the capital falls with m
+    return round(float(MEANS[beyond].max(initial=-1.0)), 3)
 
 
 def judge(blocks: Sequence[Block], betas: Sequence[float]) -> dict[float, Stop]:
