@@ -140,16 +140,24 @@ class RobotLink:
                 f"{where} is {found.sha256[:12]}, {self.of} runs {self.info.name} "
                 f"({self.info.sha256[:12]}); give its folder by --policy, or use --no-record"
             )
-        namespace, _, name = self.of.rpartition("/")
-        heard = self.node.get_subscriber_names_and_types_by_node(name, namespace or "/")
-        topics = {topic for topic, _ in heard}
-        resolved = [self.node.resolve_topic_name(o.topic) for o in found.contract.observations]
-        if strange := sorted(set(resolved) - topics):
-            raise UsageError(
-                f"{self.of} does not listen on {', '.join(strange)}, as its contract says: it was "
-                "remapped; a bag would not be the contract's. Use --no-record"
-            )
+        resolved = {self.node.resolve_topic_name(o.topic) for o in found.contract.observations}
+        until = time.monotonic() + DISCOVERY
+        while strange := sorted(resolved - self._heard_by_node()):
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"{self.of} does not listen on {', '.join(strange)}, as its contract says: it was "
+                    "remapped; a bag would not be the contract's. Use --no-record"
+                )
+            time.sleep(0.05)
         return found.contract
+
+    def _heard_by_node(self) -> set[str]:
+        """Topics, as far as they were discovered."""
+        namespace, _, name = self.of.rpartition("/")
+        where = name, namespace or "/"
+        if where not in self.node.get_node_names_and_namespaces():  # later than its topics
+            return set()
+        return {topic for topic, _ in self.node.get_subscriber_names_and_types_by_node(*where)}
 
     def record(self, contract: Contract) -> None:
         self.recorder = BagRecorder(self.node, contract, self.of, self.simulated)
