@@ -28,7 +28,12 @@ class Operator:
 
     def __init__(self, robot):
         self.robot = robot
-        self.states = robot.record(String, "qgf_trial/state", RELIABLE)
+        latched = ros.QoSProfile(
+            depth=1,
+            reliability=ros.ReliabilityPolicy.RELIABLE,
+            durability=ros.DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self.states = robot.record(String, "qgf_trial/state", latched)
         self.words = robot.node.create_publisher(String, "qgf_trial/operator", 10)
 
     def wait(self, phase, proc):
