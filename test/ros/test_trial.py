@@ -100,7 +100,8 @@ def test_a_trial_that_is_killed_stops_the_robot_and_goes_on_where_it_was(domain,
             robot.wait_state(ros.READY, 10, node)  # stopped by the verdict
             ran.append(operator.start(2, first))
             first.send(signal.SIGKILL)
-            robot.wait_state(ros.HOLD, 10, node, "DISABLED")
+            stopped = lambda: not robot.statuses[-1].msg.enabled  # noqa: E731
+            robot.wait(stopped, 10, "the guard's stop", node)
             robot.wait_state(ros.READY, 10, node)
         finally:
             first.close()
