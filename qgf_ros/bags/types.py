@@ -161,7 +161,7 @@ def _parse(name: str, definition: Definition) -> dict[str, Any]:
     return types
 
 
-def _names(fields: Any) -> set[str]:
+def referred(fields: Any) -> set[str]:
     """Types that fields refer to."""
     inner = [desc[1][0] if desc[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE) else desc for _, desc in fields]  # fmt: skip
     return {desc[1] for desc in inner if desc[0] == Nodetype.NAME}
@@ -170,12 +170,12 @@ def _names(fields: Any) -> set[str]:
 def _missing(types: dict[str, Any], known: Any) -> set[str]:
     """Types that the definitions use and do not define, but ROS does."""
     missing: set[str] = set()
-    open_ends = [name for _, fields in types.values() for name in _names(fields)]
+    open_ends = [name for _, fields in types.values() for name in referred(fields)]
     while open_ends:
         name = open_ends.pop()
         if name not in types and name not in missing and name in known:
             missing.add(name)
-            open_ends += _names(known[name][1])
+            open_ends += referred(known[name][1])
     return missing
 
 
@@ -183,7 +183,7 @@ def _check(name: str, types: dict[str, Any]) -> None:
     """Raises Damage where a definition is not one of plain, bounded fields."""
     unrolled = 0
     for type_name, (constants, fields) in types.items():
-        names = {type_name, *_names(fields)}
+        names = {type_name, *referred(fields)}
         if not all(TYPE_NAME.fullmatch(n) for n in names) or not all(
             FIELD_NAME.fullmatch(f[0]) for f in (*constants, *fields)
         ):

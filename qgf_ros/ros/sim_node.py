@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rosgraph_msgs.msg import Clock
+from std_srvs.srv import Trigger
 
 from qgf_ros.contract import ActionSpec, Contract, Source
 from qgf_ros.errors import UsageError
@@ -42,6 +43,11 @@ PARAMETERS: tuple[tuple[str, Any, str], ...] = (
     ("seed", 0, "Seed of the first episode; each one after it takes the next."),
     ("episodes", 0, "End after so many episodes; 0: go on."),
     ("wait_for_command", True, "Begin the first episode with the first command."),
+    (
+        "wait_for_reset",
+        False,
+        "Begin each episode with the first other command after a call of ~/reset.",
+    ),
     ("results", "", "File that gets one JSON line per episode."),
     ("exit_with_parent", False, "End when the process that started this one dies."),
 )
@@ -62,7 +68,10 @@ class SimNode:
         self._stream = Stream(make_world(world), START)
         self._command = np.zeros(len(self._contract.action_names))
         self._commanded = threading.Event()
+        self._reset = threading.Event()
         self._stopping = threading.Event()
+        if self._parameters["wait_for_reset"]:
+            self.node.create_service(Trigger, "~/reset", self._on_reset)
         self._clock = self.node.create_publisher(Clock, "/clock", qos.REPORT)
         sources: dict[str, Source] = {o.name: o for o in self._contract.observations}
         sources |= self._contract.outcome.sources
@@ -120,6 +129,12 @@ class SimNode:
         self._stopping.set()
         self._thread.join(timeout=2.0)
 
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._commanded.clear()
+        self._reset.set()
+        response.success = True
+        return response
+
     def _on_command(self, spec: ActionSpec, part: slice, msg: Any) -> None:
         try:
             values = message_type(spec.type).decode(msg, spec.fields, spec.names)
@@ -129,8 +144,10 @@ class SimNode:
         if np.isfinite(values).all():
             command = self._command.copy()
             command[part] = values
+            # A stop is repeated, and its last word may come after the reset: it begins nothing.
+            if not self._parameters["wait_for_reset"] or (command != self._command).any():
+                self._commanded.set()
             self._command = command  # one assignment: the other thread sees the old or the new one
-            self._commanded.set()
 
     def _work(self) -> None:
         try:
@@ -144,23 +161,34 @@ class SimNode:
         self._began, self._origin = time.monotonic(), stream.now
         number = 0
         while not self._stopping.is_set() and (p["episodes"] == 0 or number < p["episodes"]):
+            if p["wait_for_reset"] and not self._until_reset():
+                return
             seed = p["seed"] + number
             stream.place(seed)
-            go = stream.now + round(SETTLE * NANOSECONDS)
-            while stream.now < go or (
-                number == 0 and p["wait_for_command"] and not self._commanded.is_set()
-            ):
+            go = stream.now + (0 if p["wait_for_reset"] else round(SETTLE * NANOSECONDS))
+            waits = p["wait_for_reset"] or (number == 0 and p["wait_for_command"])
+            while stream.now < go or (waits and not self._commanded.is_set()):
                 if not self._pace():
                     return
                 self._say(stream.idle())
             self._say(stream.start())
-            while stream.world.outcome is Outcome.RUNNING:
+            while stream.world.outcome is Outcome.RUNNING and not self._reset.is_set():
                 if not self._pace():
                     return
                 stream.world.command(self._command)
                 self._say(stream.advance())
-            self._report(seed)
+            if stream.world.outcome is not Outcome.RUNNING:
+                self._report(seed)
             number += 1
+
+    def _until_reset(self) -> bool:
+        """The world stands as it was left; False when stopping."""
+        while not self._reset.is_set():
+            if not self._pace():
+                return False
+            self._say(self._stream.idle())
+        self._reset.clear()
+        return True
 
     def _pace(self) -> bool:
         """Waits until the next step is due; False when stopping. What was late is not caught up."""

@@ -36,7 +36,7 @@ HOMES = {
         "qgf_ros/report/arm_render.py",
     ),
     "ogbench": ("qgf_ros/sim/pointmaze/world.py", "qgf_ros/sim/ur5e_cube/world.py"),
-    "rosbags": ("qgf_ros/bags/types.py",),
+    "rosbags": ("qgf_ros/bags/types.py", "qgf_ros/bags/writer.py"),
     "lz4": ("qgf_ros/bags/damage.py",),
     "backports": ("qgf_ros/bags/damage.py",),
     "compression": ("qgf_ros/bags/damage.py",),
@@ -44,7 +44,12 @@ HOMES = {
     "PIL": ("qgf_ros/report/",),
     "plotly": ("qgf_ros/report/",),
     "jinja2": ("qgf_ros/report/",),
-    "rich": ("qgf_ros/console.py", "qgf_ros/watch/panel.py", "qgf_ros/watch/verb.py"),
+    "rich": (
+        "qgf_ros/console.py",
+        "qgf_ros/trial/screen.py",
+        "qgf_ros/watch/panel.py",
+        "qgf_ros/watch/verb.py",
+    ),
     "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py"),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}

@@ -28,6 +28,7 @@ OTHERS = (
     "sensor_msgs/PointCloud2",
 )
 SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
+OURS = "qgf_ros/"  # what the node says of itself: no robot's state, and NaN where it knows nothing
 JOINTS = ("position", "velocity", "effort")
 
 
@@ -79,7 +80,7 @@ class _Topic:
     def __init__(self, kind: str, room: _Room) -> None:
         self.type, self.ends = kind, list[int]()
         self._room = room
-        self._too_many = kind in OTHERS
+        self._too_many = kind in OTHERS or kind.startswith(OURS)
         self._layouts: dict[Any, _Layout] = {}
         self._times = array("q")  # stamp and receipt in turn
 

@@ -1,25 +1,21 @@
-"""Bags of our own: MCAP in small chunks that each carry a checksum, or sqlite3."""
+"""Bags of our own from numbers: messages as a contract has them."""
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import get_typestore
 
-from qgf_ros.bags.mcap import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
 from qgf_ros.bags.sources import frame_of
 from qgf_ros.bags.types import STORE, long_type
+from qgf_ros.bags.writer import CheckedWriter
 from qgf_ros.contract import Source
 from qgf_ros.errors import UsageError
 from qgf_ros.messages import TYPES, message_type
-
-CHUNK = 16 * 2**10  # bytes: what is lost at most when a chunk is damaged or was not finished
 
 
 class BagWriter:
@@ -45,7 +41,7 @@ class BagWriter:
             raise UsageError(f"{', '.join(foreign)}: such messages can be read, not written")
         self._sources = sources
         self._store = get_typestore(STORE)
-        self._writer = _Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        self._writer = CheckedWriter(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
 
     def __enter__(self) -> BagWriter:
         self._writer.open()
@@ -79,46 +75,3 @@ class BagWriter:
 
     def make(self, type_name: str, **fields: Any) -> Any:
         return self._store.types[long_type(type_name)](**fields)
-
-
-class _CheckedMcapWriter(McapWriter):
-    """rosbags writes 0 for every checksum, which stands for none."""
-
-    def write(self, connection: Any, timestamp: int, data: bytes | memoryview) -> None:
-        super().write(connection, timestamp, data)
-        if self.chunk.bio.tell() >= CHUNK:
-            self.close_chunk()
-
-    def close_chunk(self) -> None:
-        begin, checksum = self.bio.tell(), zlib.crc32(self.chunk.bio.getvalue())
-        super().close_chunk()
-        self._put(begin + HEAD.size + CHUNK_HEAD.size - 8, checksum)
-
-    def close(self, version: int, metadata: str) -> None:
-        super().close(version, metadata)
-        with self.path.open("r+b") as file:
-            self.bio = file  # type: ignore[assignment]
-            end = file.seek(0, 2) - len(MAGIC)
-            footer = end - FOOTER_BODY.size
-            file.seek(footer)
-            (summary, _, _) = FOOTER_BODY.unpack(file.read(FOOTER_BODY.size))
-            self._put(summary - 4, self._checksum(0, summary - 4 - HEAD.size))
-            self._put(end - 4, self._checksum(summary, end - 4))
-
-    def _put(self, at: int, checksum: int) -> None:
-        self.bio.seek(at)
-        self.bio.write(checksum.to_bytes(4, "little"))
-        self.bio.seek(0, 2)
-
-    def _checksum(self, begin: int, end: int) -> int:
-        """Of what stands in the file between two places."""
-        found = 0
-        self.bio.seek(begin)
-        while begin < end:
-            block = self.bio.read(min(2**20, end - begin))
-            found, begin = zlib.crc32(block, found), begin + len(block)
-        return found
-
-
-class _Writer(Writer):
-    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _CheckedMcapWriter}

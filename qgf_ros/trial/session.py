@@ -1,0 +1,329 @@
+"""The course of a trial: one loop per phase, driven by the operator's words and the node's state.
+
+The robot is enabled in one place, `_drive`, and whatever ends an episode disables it before anything
+else happens. What is shown never depends on which beta runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qgf_ros.control.supervisor import State
+from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.trial.link import Ears, Link, Screen, View
+from qgf_ros.trial.record import Episode, Outcome, Record
+from qgf_ros.trial.shelf import Shelf
+
+TICK = 0.05  # s, how soon a word or a change is noticed
+SILENT = 1.0  # s without a status: nobody knows what the robot does
+ENABLING = 1.0  # s in which the status must say what ~/enable answered
+SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
+SCENE = 120.0  # s for the service that puts the scene back
+MOVING = (State.RUN, State.HOLD)
+Phase = Literal["busy", "waiting", "running", "asking"]
+SOON = "the robot moves soon: hand on the stop"
+QUIT = ("q quit",)
+VERDICT = ("s success", "f failure")
+SAID: dict[str, Outcome] = {"success": "success", "failure": "failure", "abort": "aborted"}
+
+
+class Quit(Exception):
+    """The operator ends the trial here, or is gone."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    limit: float = 60.0  # s
+    at_limit: Literal["failure", "success", "ask"] = "failure"
+
+
+class Session:
+    """Runs what is left of a trial. `interrupted` says that a signal came."""
+
+    def __init__(
+        self,
+        link: Link,
+        ears: Ears,
+        screen: Screen,
+        shelf: Shelf,
+        record: Record,
+        rules: Rules,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.record = record
+        self._link, self._ears, self._screen = link, ears, screen
+        self._shelf, self._rules, self._interrupted = shelf, rules, interrupted
+        self._words: list[str] = []
+        self._phase: Phase = "busy"
+        self._stopped_at = -float("inf")  # on the node's clock
+
+    def run(self) -> bool:
+        """True: the trial is over; False: the operator quit, and the same command goes on.
+
+        Raises QgfError where the node, its policy or the disk does not let it go on.
+        """
+        try:
+            while (following := self.record.next) is not None:
+                self._episode(*following)
+        except Quit:
+            return False
+        finally:
+            self._link.say("over", 0)
+        return True
+
+    def _episode(self, block: int, beta: float) -> None:
+        self._prepare(beta)
+        if self._wait_for_start() == "undo":
+            self._undo()
+            return
+        if not self._scene_is_back():
+            return
+        number = self._number
+        bag = self._shelf.name(number)
+        if not self._recording(bag):
+            return
+        try:
+            told = self._drive(beta)
+        finally:
+            self._link.end_bag()
+        if told is None:
+            return
+        episode = Episode.judged(block=block, number=number, beta=beta, bag=bag, **told)
+        self._keep(self.record.with_episode(episode))
+
+    @property
+    def _number(self) -> int:
+        return len(self.record.episodes) + 1
+
+    def _keep(self, record: Record) -> None:
+        self.record = record
+        self._shelf.keep(record)
+        last = record.episodes[-1]
+        helped = " (success with a hand)" if last.verdict != last.outcome else ""
+        self._screen.note(f"episode {last.number}: {last.outcome}{helped}, by {last.by}")
+
+    # Before the robot moves.
+
+    def _prepare(self, beta: float) -> None:
+        """Beta is in effect before anybody is asked to start."""
+        until = time.monotonic() + SETTING
+        while (view := self._look("busy", "STOPPING", "wait", QUIT)).state in MOVING or (
+            self._link.now() < self._stopped_at + self._link.slew  # else it begins at the last beta
+        ):
+            if view.enabled and time.monotonic() > until:
+                raise UsageError(
+                    "somebody else enabled the robot; disable it and repeat the command"
+                )
+            self._next_word()
+        if view.policy_sha256 != self.record.design.policy_sha256:
+            raise UsageError(
+                f"the node runs the policy {view.policy_sha256[:12]} now, the trial is of "
+                f"{self.record.design.policy_sha256[:12]}; load that one again"
+            )
+        self._link.set_beta(beta)
+        until = time.monotonic() + SETTING
+        while self._look("busy", "SETTING UP", SOON, QUIT).beta != beta:
+            self._next_word()
+            if time.monotonic() > until:
+                raise QgfError(
+                    f"the node took beta, and {SETTING:g} s later ~/status has another one; look "
+                    "whether somebody else sets it"
+                )
+
+    def _wait_for_start(self) -> str:
+        """ "start" or "undo"."""
+        self._forget()
+        while True:
+            view = self._link.view()
+            undo = ("u last verdict again", *QUIT)
+            if view.state is State.FAULT:
+                line = f"{view.reason} {view.detail}: make the robot safe, then r"
+                self._look("waiting", "FAULT", line, ("r reset", *undo))
+            elif view.state is not State.READY or view.age > SILENT:
+                self._look("waiting", "NOT READY", self._troubles(view), undo)
+            else:
+                line = "put robot and scene back, then SPACE"
+                self._look("waiting", "YOUR TURN", line, ("SPACE start", *undo))
+            word = self._next_word()
+            if word == "start":
+                view = self._link.view()
+                if view.state is State.READY and view.age <= SILENT:
+                    return word
+                self._screen.note(f"not started: {self._troubles(view)}")
+            elif word == "reset" and view.state is State.FAULT:
+                self._screen.note(self._link.reset() or "reset")
+            elif word == "undo":
+                return word
+
+    def _scene_is_back(self) -> bool:
+        """Asks the scene's service, if there is one, and waits until the node is ready again."""
+        answer = self._link.reset_scene()
+        until = time.monotonic() + SCENE
+        while answer is not None and (told := answer()) != "":
+            self._look("busy", "SCENE IS PUT BACK", "keep away", QUIT)
+            self._next_word()
+            if told or time.monotonic() > until:
+                self._screen.note(
+                    f"the scene was not put back: {told or f'no answer for {SCENE:g} s'}"
+                )
+                return False
+        until = time.monotonic() + SETTING
+        while (view := self._link.view()).state is not State.READY:
+            self._look("busy", "SETTING UP", SOON, QUIT)
+            self._next_word()
+            if time.monotonic() > until:
+                self._screen.note(f"not started: {self._troubles(view)}")
+                return False
+        return True
+
+    def _recording(self, bag: str) -> bool:
+        """Begins the bag; the robot does not move before every observed topic is in it."""
+        if not bag:
+            return True
+        self._link.begin_bag(self._shelf.begin(bag))
+        until = time.monotonic() + SETTING
+        while unheard := self._link.unheard():
+            self._look("busy", "SETTING UP", SOON, QUIT)
+            try:
+                self._next_word()
+            except Quit:
+                self._link.end_bag()
+                raise
+            if time.monotonic() > until:
+                self._link.end_bag()
+                self._screen.note(f"not started: nothing heard on {', '.join(unheard)}")
+                return False
+        return True
+
+    # While it moves.
+
+    def _drive(self, beta: float) -> dict[str, Any] | None:
+        """One episode; the robot is disabled when this returns. None: it does not count."""
+        before, began, verdict, by = self._link.view().holds, self._link.now(), None, ""
+        interventions: list[float] = []
+        self._forget()
+        try:
+            self._link.beat()
+            if refusal := self._link.enable(True):
+                self._screen.note(f"not started: {refusal}")
+                return None
+            began = self._link.now()
+            verdict, by = self._watch(beta, began, interventions)
+            seconds, holds = self._link.now() - began, self._link.view().holds - before
+        finally:
+            self._stop()
+        self._link.end_bag()
+        if verdict is None:
+            verdict, by = self._ask(by), "operator"
+        return {
+            "verdict": verdict,
+            "by": by,
+            "interventions": len(interventions),
+            "seconds": round(seconds, 3),
+            "holds": holds,
+            "to": round(interventions[0], 3) if interventions else None,
+        }
+
+    def _watch(
+        self, beta: float, began: float, interventions: list[float]
+    ) -> tuple[Outcome | None, str]:
+        """How it ended and who said so; without a verdict, why it is over. `interventions`: s from the
+        begin of the bag, filled here."""
+        enabled = False
+        while True:
+            self._link.beat()
+            view, passed = self._link.view(), self._link.now() - began
+            enabled = enabled or view.enabled
+            if view.reason.startswith("TAKEOVER") and not interventions:
+                interventions.append(self._link.bag_seconds())
+            if (judged := self._link.judged()) is not None:
+                return judged, "topic"
+            if view.age > SILENT:
+                return None, f"the node has said nothing for {SILENT:g} s"
+            over = view.state is State.FAULT or not view.enabled
+            if over and (enabled or passed > ENABLING):
+                return None, f"the node stopped the robot: {view.state.name} {self._troubles(view)}"
+            if view.state is State.RUN and view.beta != beta:
+                return "aborted", "somebody else set beta"
+            if passed >= self._rules.limit:
+                at = self._rules.at_limit
+                return (None, "the time is up") if at == "ask" else (at, "limit")
+            state, line = "ROBOT MOVES", "hand on the stop"
+            if view.state is State.HOLD:
+                state, line = "ROBOT HOLDS", f"and goes on by itself: {view.reason} {view.detail}"
+            if interventions:
+                line += f" (interventions: {len(interventions)}; no success any more)"
+            keys = (*VERDICT, "i intervention", "a discard", *QUIT)
+            self._look("running", state, line, keys, self._rules.limit - passed)
+            word = self._next_word()
+            if word in SAID:
+                return SAID[word], "operator"
+            if word == "intervention":
+                interventions.append(self._link.bag_seconds())
+
+    def _stop(self) -> None:
+        """Raises QgfError where the node does not answer; by then the guard has tried too."""
+        try:
+            self._link.enable(False)
+            self._stopped_at = self._link.now()
+        except QgfError as error:
+            raise QgfError(f"STOP THE ROBOT BY HAND: {error}") from None
+
+    # After it.
+
+    def _ask(self, why: str) -> Outcome:
+        self._forget()
+        while True:
+            view = self._link.view()
+            reset = ("r reset",) if view.state is State.FAULT else ()
+            keys = (*VERDICT, "a discard", *reset, "q quit (discards)")
+            self._look("asking", "HOW DID IT GO?", why, keys)
+            word = self._next_word()
+            if word in SAID:
+                return SAID[word]
+            if word == "reset" and view.state is State.FAULT:
+                self._screen.note(self._link.reset() or "reset")
+
+    def _undo(self) -> None:
+        """The verdict of the last episode once more."""
+        if not self.record.episodes or self.record.episodes[-1].outcome == "aborted":
+            self._screen.note("there is no verdict to change")
+            return
+        self._keep(self.record.with_last(self._ask("the last episode, once more")))
+
+    # All along.
+
+    def _look(
+        self, phase: Phase, state: str, line: str, keys: Sequence[str], seconds: float = 0.0
+    ) -> View:
+        """Shows where the trial is; the node's newest status."""
+        if phase != self._phase:
+            self._phase = phase
+            self._link.say(phase, self._number)
+        self._screen.show(state, line, keys, seconds)
+        return self._link.view()
+
+    def _next_word(self) -> str:
+        """The next word within TICK, else "". Raises Quit."""
+        if not self._words:
+            self._words += [*self._ears.pressed(TICK), *self._link.words()]
+        if self._interrupted() or self._ears.lost:
+            raise Quit
+        word = self._words.pop(0) if self._words else ""
+        if word == "quit":
+            raise Quit
+        return word
+
+    def _forget(self) -> None:
+        """A word that was said before it was asked for is no answer."""
+        self._ears.forget()
+        self._link.words()
+        self._words.clear()
+
+    def _troubles(self, view: View) -> str:
+        if view.age > SILENT:
+            return f"no word from the node for {view.age:.0f} s"
+        return f"{view.reason} {view.detail}".strip() or view.state.name
