@@ -42,6 +42,7 @@ from training.config import REPORT_SEEDS  # noqa: E402
 from training.evaluate import Variant, run_block  # noqa: E402
 
 APART = 10_000  # between the first episodes of two training seeds
+FLOOR_SHARE = 4  # the floor is played in the first of so many parts of the episodes
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ def examine(pair: Pair, study: Study) -> dict[str, Any]:
     offline = known(pair, made)
     looked = time.monotonic()
     beta = made.policy.description.beta
-    betas = sorted({b for b in (beta.min, *beta.suggested) if b < math.inf})
-    played = [unguided(pair, study), *(play(pair, made.policy.folder, b, study) for b in betas)]
+    counts = {beta.min: max(1, study.episodes // FLOOR_SHARE)}
+    counts |= {b: study.episodes for b in beta.suggested}
+    played = [unguided(pair, study)]
+    played += [play(pair, made.policy.folder, b, n) for b, n in sorted(counts.items())]
     ended = time.monotonic()
     parts = (trained - began, looked - trained, ended - looked)
     return plain(
@@ -121,14 +124,14 @@ def unguided(pair: Pair, study: Study) -> dict[str, Any]:
     path = study.out / f"{pair.task}-{pair.seed}-unguided-{study.episodes}.json"
     if not path.exists():
         _, flow = TASKS[pair.task].flow(study.out, pair.seed)
-        path.write_text(json.dumps(plain(play(pair, flow, math.inf, study))))
+        path.write_text(json.dumps(plain(play(pair, flow, math.inf, study.episodes))))
     return json.loads(path.read_text())
 
 
-def play(pair: Pair, policy: Path, beta: float, study: Study) -> dict[str, Any]:
+def play(pair: Pair, policy: Path, beta: float, episodes: int) -> dict[str, Any]:
     """Fresh episodes at one beta."""
     first = REPORT_SEEDS + APART * pair.seed
-    seeds = range(first, first + study.episodes)
+    seeds = range(first, first + episodes)
     found = run_block(policy, TASKS[pair.task].world, Variant("qgf", beta), seeds)
     samples = [s for r in found for s in r.samples]
     return {

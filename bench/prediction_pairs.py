@@ -83,7 +83,6 @@ def negated(episodes: Sequence[Episode], rng: np.random.Generator) -> list[Episo
 KINDS = {
     "good": Kind(),
     "published": Kind(published=True),
-    "sarsa": Kind(critic="sarsa"),
     "monte_carlo": Kind(critic="monte_carlo"),
     "40 episodes": Kind(few(40)),
     "10 episodes": Kind(few(10)),
@@ -153,8 +152,8 @@ TASKS = {
     "arm": Task("planar_arm", tuple(k for k in KINDS if k != "published"), FIT, arm),
     "cube": Task(
         "ur5e_cube",
-        ("published", "good", "10 episodes", "success only", "shuffled", "negated", "untrained"),
-        FitConfig(hidden=(256, 256), steps=6000, relative_actions=False),
+        ("published", "good", "10 episodes", "success only", "shuffled", "negated"),
+        FitConfig(hidden=(256, 256), steps=3000, relative_actions=False),
         cube,
     ),
 }
