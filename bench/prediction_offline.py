@@ -23,8 +23,9 @@ from training.models import Critic
 from training.seen import Seen
 
 STATES = 256
-POOL = 1024  # held-out chunks that the radius of the data is from
-RECORDED = 20_000  # recorded chunks that samples are compared with
+TURNED = 64  # of them, at which the gradient's sensitivity to noise is taken
+POOL = 512  # held-out chunks that the radius of the data is from
+RECORDED = 10_000  # recorded chunks that samples are compared with
 FEW = 40  # episodes for the linear model of the prediction, which says nothing of a critic
 
 
@@ -61,7 +62,7 @@ def _known(own: Made, held: EpisodeArrays) -> dict[str, Any]:
         "judge": _judged(own, held),
         "reach": reach(model, states, recorded, betas, 0, pool.pool[:POOL], (), (1, 4)),
         "stability": stability(model, states, beta),
-        "sensitivity": sensitivity(model, states, sigmas=(0.1,)).estimators,
+        "sensitivity": sensitivity(model, states[:TURNED], sigmas=(0.1,)).estimators,
         "beside": _beside(own, model, held),
     }
 

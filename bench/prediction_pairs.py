@@ -149,7 +149,12 @@ def cube(out: Path, seed: int) -> tuple[Data, Path]:
 
 
 TASKS = {
-    "arm": Task("planar_arm", tuple(k for k in KINDS if k != "published"), FIT, arm),
+    "arm": Task(
+        "planar_arm",
+        tuple(k for k in KINDS if k != "published"),
+        replace(FIT, steps=2000),
+        arm,
+    ),
     "cube": Task(
         "ur5e_cube",
         ("published", "good", "10 episodes", "success only", "shuffled", "negated"),
