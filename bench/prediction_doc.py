@@ -59,16 +59,21 @@ class Document:
 
 def collected(folder: Path) -> dict[str, Any]:
     """One row per pair: what was known, in numbers, and what happened."""
+    said = {v["pair"]: v for path in folder.glob("verdicts-*.jsonl") for v in lines(path)}
     rows = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            offline = row.pop("offline")
-            default = row["beta"]["default"]
-            known = {name: figures(offline[name], default) for name in offline}
-            rows.append({k: row[k] for k in row if k != "seconds"} | {"known": known})
+    for path in sorted(folder.glob("[!v]*.jsonl")):
+        for row in lines(path):
+            offline, verdict = row.pop("offline"), said[row["pair"]]
+            known = {name: figures(offline[name], row["beta"]["default"]) for name in offline}
+            known["verdict"] = {n: round(x, 5) if x else x for n, x in verdict["own"].pop("figures").items()}
+            verdict["true"].pop("figures")
+            rows.append({k: row[k] for k in row if k != "seconds"} | {"known": known, "verdict": verdict})
     rows.sort(key=lambda r: (r["task"], r["seed"]))
     return {"pairs": rows}
+
+
+def lines(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def figures(found: dict[str, Any], default: float | str) -> dict[str, float | None]:
