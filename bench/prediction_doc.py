@@ -10,6 +10,7 @@ marks `begin: FILE` and `end` stands what `FILE` gives. A test holds them togeth
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "prediction.md"
 BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 DEVELOPED = (0, 1)  # training seeds whose pairs could be looked at while the verdict was made
+WORDS = ("unfit", "doubtful", "fit")
 CHOICES = ("strongest", "default", "gentlest", "floor")
 RESAMPLES = 2000
 Row = dict[str, Any]
@@ -65,9 +67,13 @@ def collected(folder: Path) -> dict[str, Any]:
         for row in lines(path):
             offline, verdict = row.pop("offline"), said[row["pair"]]
             known = {name: figures(offline[name], row["beta"]["default"]) for name in offline}
-            known["verdict"] = {n: round(x, 5) if x else x for n, x in verdict["own"].pop("figures").items()}
+            known["verdict"] = {
+                n: round(x, 5) if x else x for n, x in verdict["own"].pop("figures").items()
+            }
             verdict["true"].pop("figures")
-            rows.append({k: row[k] for k in row if k != "seconds"} | {"known": known, "verdict": verdict})
+            rows.append(
+                {k: row[k] for k in row if k != "seconds"} | {"known": known, "verdict": verdict}
+            )
     rows.sort(key=lambda r: (r["task"], r["seed"]))
     return {"pairs": rows}
 
@@ -101,9 +107,10 @@ def figures(found: dict[str, Any], default: float | str) -> dict[str, float | No
     }
     if "reach" not in found:
         return said
-    near = [p for p in found["reach"]["at_policy_betas"] if p["beta"] == default]
-    beside = [p for p in found["beside"]["at"] if p["beta"] == default]
-    reached, moved = (near or [{}])[0], (beside or [{}])[0]
+    reached, moved = (
+        next((p for p in points if math.isclose(p["beta"], float(default))), {})
+        for points in (found["reach"]["at_policy_betas"], found["beside"]["at"])
+    )
     found = found | {"reached": reached, "moved": moved}
     return said | {
         "smallest stable beta": at("stability", "stable_beta"),
@@ -241,8 +248,9 @@ def _followed(rows: list[Row]) -> dict[str, Callable[[Row], bool]]:
     return {k: v for k, v in groups.items() if any(map(v, rows))}
 
 
-def called(row: Row) -> str:
-    return row.get("verdict", {}).get("called", "")
+def called(row: Row, labels: str = "own") -> str:
+    """By the owner's labels, which are as spoilt as what the critic learnt from, or the true ones."""
+    return str(row["verdict"][labels]["called"])
 
 
 def verdicts(rows: list[Row]) -> str:
@@ -256,32 +264,25 @@ def verdicts(rows: list[Row]) -> str:
             "helpful": [r for r in mine if helpful(r)],
         }
         for kind, of in kinds.items():
-            lines.append(
-                [
-                    name,
-                    kind,
-                    *(
-                        share(of, lambda r, w=w: called(r) == w)
-                        for w in ("unfit", "doubtful", "fit")
-                    ),
-                ]
-            )
-    return _table(["pairs", "in simulation", "called unfit", "doubtful", "fit"], lines, 2)
+            said = [share(of, lambda r, w=w: called(r) == w) for w in WORDS]
+            lines.append([name, kind, *said, share(of, lambda r: called(r, "true") == "unfit")])
+    heads = ["pairs", "in simulation", "called unfit", "doubtful", "fit"]
+    return _table([*heads, "unfit by true labels"], lines, 2)
 
 
 def correlations(rows: list[Row]) -> str:
-    """Spearman's, of each figure with the gain at the default beta; "both": of ranks within the
-    task, so that the tasks' different levels do not count."""
-    tasks = list(dict.fromkeys(r["task"] for r in rows))
-    lines = []
-    for name in rows[0]["known"]["select"]:
-        line = [name]
-        for group in ("select", "report"):
-            for wanted in (*([t] for t in tasks), tasks) if len(tasks) > 1 else ([tasks[0]],):
-                line.append(_correlation([r for r in rows if r["task"] in wanted], group, name))
-        lines.append(line)
-    names = [*tasks, "both"] if len(tasks) > 1 else tasks
-    return _table(["", *(f"{g}, {t}" for g in ("select", "report") for t in names)], lines)
+    """Spearman's, of each figure with the gain at the default beta."""
+    return "\n\n".join(_correlated(rows, groups) for groups in (("select", "report"), ("verdict",)))
+
+
+def _correlated(rows: list[Row], groups: Sequence[str]) -> str:
+    """ "both": of ranks within the task, so that the tasks' different levels do not count."""
+    tasks = {t: [r for r in rows if r["task"] == t] for t in dict.fromkeys(r["task"] for r in rows)}
+    if len(tasks) > 1:
+        tasks["both"] = rows
+    names = dict.fromkeys(n for r in rows for n in r["known"][groups[0]])
+    lines = [[n, *(_correlation(of, g, n) for g in groups for of in tasks.values())] for n in names]
+    return _table(["", *(f"{g}, {t}" for g in groups for t in tasks)], lines)
 
 
 def _correlation(rows: list[Row], group: str, name: str) -> str:
@@ -314,12 +315,12 @@ def misses(rows: list[Row]) -> str:
     """By name, with what was said of them."""
     lines = []
     for row in rows:
-        found, said = gain(row), row.get("verdict", {})
+        found = gain(row)
         bad = harmful(row) and called(row) != "unfit"
         alarm = helpful(row) and called(row) == "unfit"
         if bad or alarm:
             what = "harmful, not called unfit" if bad else "helpful, called unfit"
-            reasons = "; ".join(said.get("reasons", ())) or "no reason"
+            reasons = " ".join(row["verdict"]["own"]["reasons"])
             lines.append([row["pair"], what, _signed(found), called(row), reasons])
     if not lines:
         return "None."

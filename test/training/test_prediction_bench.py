@@ -67,8 +67,10 @@ def pair(unguided, default, called="fit", task="arm", seed=0, figure=0.0):
         "kind": "good",
         "beta": {"default": 0.2, "min": 0.05, "suggested": [0.1, 0.2, 0.4]},
         "played": [{"beta": b, "success": s} for b, s in played],
-        "known": {"select": {"figure": figure}, "report": {"figure": -figure}},
-        "verdict": {"called": called, "reasons": ["it says so"]},
+        "known": {"select": {"figure": figure}, "report": {"figure": -figure}, "verdict": {}},
+        "verdict": {
+            name: {"called": called, "reasons": ["it says so"]} for name in ("own", "true")
+        },
     }
 
 
@@ -108,8 +110,10 @@ def test_a_pair_is_made_looked_at_and_played(bench, tmp_path, monkeypatch):
     row = json.loads(results.read_text())
     assert row["pair"] == "arm 0 shuffled" and row["beta"]["suggested"]
     assert {len(p["success"]) for p in row["played"]} == {4, 1}  # the floor is played less
+    bench("prediction_verdict").Verdicts(tmp_path).run()
     found = bench("prediction_doc").collected(tmp_path)["pairs"][0]
     assert None not in found["known"]["select"].values()
+    assert {v["called"] for v in found["verdict"].values()} <= {"unfit", "doubtful", "fit"}
     before = results.read_text()
     prediction.run(study)  # nothing is done twice
     assert results.read_text() == before
