@@ -242,10 +242,12 @@ def harm(rows: list[Row]) -> str:
 
 
 def _followed(rows: list[Row]) -> dict[str, Callable[[Row], bool]]:
+    """Of whom harm is counted: everybody, and those who do what the report says."""
     groups = dict(GROUPS)
-    for name, belongs in GROUPS.items():
-        groups[f"called fit, {name}"] = lambda r, b=belongs: b(r) and called(r) == "fit"
-    return {k: v for k, v in groups.items() if any(map(v, rows))}
+    for word, within in (("fit", "all"), ("fit", "fresh"), ("doubtful", "all")):
+        of = GROUPS[within]
+        groups[f"called {word}, {within}"] = lambda r, w=word, of=of: of(r) and called(r) == w
+    return {name: belongs for name, belongs in groups.items() if any(map(belongs, rows))}
 
 
 def called(row: Row, labels: str = "own") -> str:
