@@ -56,7 +56,7 @@ class Study:
     """Training seeds; the cube's policies are of 0, 1 and 2."""
     kinds: tuple[str, ...] = ()
     """Kinds of critics, all of the task by default."""
-    episodes: int = 200
+    episodes: int = 120
     """Per beta; the same ones for all betas and critics of a training seed."""
 
 

@@ -61,7 +61,7 @@ class Document:
 
 def collected(folder: Path) -> dict[str, Any]:
     """One row per pair: what was known, in numbers, and what happened."""
-    said = {v["pair"]: v for path in folder.glob("verdicts-*.jsonl") for v in lines(path)}
+    said = {v.pop("pair"): v for path in folder.glob("verdicts-*.jsonl") for v in lines(path)}
     rows = []
     for path in sorted(folder.glob("[!v]*.jsonl")):
         for row in lines(path):
@@ -213,17 +213,23 @@ def counts(rows: list[Row]) -> str:
             lines.append(
                 [task, kind, str(len(mine)), rate(lambda r: r["played"][0])]
                 + [rate(lambda r, c=c: played(r, c)) for c in reversed(CHOICES[:3])]
-                + [rate(lambda r: played(r, "floor"))]
+                + [rate(lambda r: played(r, "floor")), f"{np.median(list(map(rougher, mine))):.1f}"]
                 + [f"{sum(map(helpful, mine))} / {sum(map(harmful, mine))}"]
             )
     episodes = sum(len(p["success"]) for r in rows for p in r["played"][1:])
-    heads = ["task", "critic", "pairs", "unguided", "gentlest", "default", "strongest", "floor"]
+    heads = ["task", "critic", "pairs", "unguided", *reversed(CHOICES[:3]), "floor", "rougher"]
     return (
-        f"{len(rows)} pairs, {episodes} guided episodes. Success, over all training seeds; the last "
-        "column counts pairs that are better / worse at the default beta beyond doubt (the 95 % "
-        "interval of the paired difference is above / below 0).\n\n"
+        f"{len(rows)} pairs, {episodes} guided episodes. Success, over all training seeds; rougher: second "
+        "differences of the commands at the default beta, as multiples of those unguided, median over "
+        "pairs; better / worse: pairs that are so at the default beta beyond doubt (the 95 % interval of "
+        "the paired difference is above / below 0).\n\n"
         + _table([*heads, "better / worse"], lines, 2)
     )
+
+
+def rougher(row: Row) -> float:
+    one = played(row, "default")
+    return one["rough"] / row["played"][0]["rough"] if one else 1.0
 
 
 def _pooled(rows: list[Row], at: Callable[[Row], Row | None]) -> str:

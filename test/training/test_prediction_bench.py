@@ -86,8 +86,9 @@ def test_harm_is_a_paired_difference_that_leaves_0_out(bench):
     assert doc.misses([pair("1" * 20, "0" * 20, "unfit")]) == "None."
 
 
-def test_rank_correlation_is_within_tasks(bench):
+def test_rank_correlation_is_within_tasks(bench, monkeypatch):
     doc = bench("prediction_doc")
+    monkeypatch.setattr(doc, "RESAMPLES", 20)
     rows = [
         pair("0" * 20, "1" * n + "0" * (20 - n), task=task, seed=n, figure=float(n) + level)
         for task, level in (("arm", 0), ("cube", 100))
