@@ -33,6 +33,7 @@ DOC = ROOT / "docs" / "prediction.md"
 BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 DEVELOPED = (0, 1)  # training seeds whose pairs could be looked at while the verdict was made
 WORDS = ("unfit", "doubtful", "fit")
+GROUPED = (("select", "report"), ("own labels", "true labels"))  # figures that stand side by side
 CHOICES = ("strongest", "default", "gentlest", "floor")
 RESAMPLES = 2000
 Row = dict[str, Any]
@@ -67,10 +68,9 @@ def collected(folder: Path) -> dict[str, Any]:
         for row in lines(path):
             offline, verdict = row.pop("offline"), said[row["pair"]]
             known = {name: figures(offline[name], row["beta"]["default"]) for name in offline}
-            known["verdict"] = {
-                n: round(x, 5) if x else x for n, x in verdict["own"].pop("figures").items()
-            }
-            verdict["true"].pop("figures")
+            for labels, its in verdict.items():
+                checked = its.pop("figures")
+                known[f"{labels} labels"] = {n: round(x, 5) if x else x for n, x in checked.items()}
             rows.append(
                 {k: row[k] for k in row if k != "seconds"} | {"known": known, "verdict": verdict}
             )
@@ -136,15 +136,15 @@ def block(path: str) -> str:
 def tables(rows: list[Row]) -> list[str]:
     return [
         counts(rows),
-        "### Harm\n",
+        "### Harm",
         harm(rows),
-        "### The verdict\n",
+        "### The verdict",
         verdicts(rows),
-        "### Rank correlation with the gain in success\n",
+        "### Rank correlation with the gain in success",
         correlations(rows),
-        "### Misses\n",
+        "### Misses",
         misses(rows),
-        "### Every pair\n",
+        "### Every pair",
         every(rows),
     ]
 
@@ -280,7 +280,7 @@ def verdicts(rows: list[Row]) -> str:
 
 def correlations(rows: list[Row]) -> str:
     """Spearman's, of each figure with the gain at the default beta."""
-    return "\n\n".join(_correlated(rows, groups) for groups in (("select", "report"), ("verdict",)))
+    return "\n\n".join(_correlated(rows, groups) for groups in GROUPED)
 
 
 def _correlated(rows: list[Row], groups: Sequence[str]) -> str:

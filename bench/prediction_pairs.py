@@ -81,7 +81,7 @@ def negated(episodes: Sequence[Episode], rng: np.random.Generator) -> list[Episo
 
 
 KINDS = {
-    "good": Kind(),
+    "all episodes": Kind(),
     "published": Kind(published=True),
     "monte_carlo": Kind(critic="monte_carlo"),
     "40 episodes": Kind(few(40)),
@@ -157,7 +157,7 @@ TASKS = {
     ),
     "cube": Task(
         "ur5e_cube",
-        ("published", "good", "10 episodes", "success only", "shuffled", "negated"),
+        ("published", "all episodes", "10 episodes", "success only", "shuffled", "negated"),
         FitConfig(hidden=(256, 256), steps=3000, relative_actions=False),
         cube,
     ),

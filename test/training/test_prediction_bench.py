@@ -67,7 +67,7 @@ def pair(unguided, default, called="fit", task="arm", seed=0, figure=0.0):
         "kind": "good",
         "beta": {"default": 0.2, "min": 0.05, "suggested": [0.1, 0.2, 0.4]},
         "played": [{"beta": b, "success": s} for b, s in played],
-        "known": {"select": {"figure": figure}, "report": {"figure": -figure}, "verdict": {}},
+        "known": {"select": {"figure": figure}, "report": {"figure": -figure}, "own labels": {}},
         "verdict": {
             name: {"called": called, "reasons": ["it says so"]} for name in ("own", "true")
         },
