@@ -46,7 +46,7 @@ Spoil = Callable[[Sequence[Episode], np.random.Generator], list[Episode]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to come by a critic. steps 0: as it was initialised. published: the flow's own."""
+    """A way to come by a critic. trained False: as it was initialised. published: the flow's own."""
 
     spoil: Spoil = lambda episodes, rng: list(episodes)
     critic: str = "iql"
