@@ -34,7 +34,8 @@ BLOCK = re.compile(r"<!-- begin: (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 DEVELOPED = (0, 1)  # training seeds whose pairs could be looked at while the verdict was made
 WORDS = ("unfit", "doubtful", "fit")
 GROUPED = (("select", "report"), ("own labels", "true labels"))  # figures that stand side by side
-CHOICES = ("strongest", "default", "gentlest", "floor")
+DEFAULT, MIDDLE = "gentlest", "middle"  # suggestions; the first is the default of a policy
+CHOICES = (DEFAULT, MIDDLE, "strongest", "floor")
 RESAMPLES = 2000
 Row = dict[str, Any]
 
@@ -67,7 +68,8 @@ def collected(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("[!v]*.jsonl")):
         for row in lines(path):
             offline, verdict = row.pop("offline"), said[row["pair"]]
-            known = {name: figures(offline[name], row["beta"]["default"]) for name in offline}
+            beta = max(row["beta"]["suggested"])
+            known = {name: figures(offline[name], beta) for name in offline}
             for labels, its in verdict.items():
                 checked = its.pop("figures")
                 known[f"{labels} labels"] = {n: round(x, 5) if x else x for n, x in checked.items()}
@@ -82,8 +84,8 @@ def lines(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def figures(found: dict[str, Any], default: float | str) -> dict[str, float | None]:
-    """Of one group of episodes, by name; None where the data cannot say."""
+def figures(found: dict[str, Any], beta: float) -> dict[str, float | None]:
+    """Of one group of episodes, by name, at that beta; None where the data cannot say."""
 
     def at(*path: str) -> float | None:
         value: Any = found
@@ -108,7 +110,7 @@ def figures(found: dict[str, Any], default: float | str) -> dict[str, float | No
     if "reach" not in found:
         return said
     reached, moved = (
-        next((p for p in points if math.isclose(p["beta"], float(default))), {})
+        next((p for p in points if math.isclose(p["beta"], beta)), {})
         for points in (found["reach"]["at_policy_betas"], found["beside"]["at"])
     )
     found = found | {"reached": reached, "moved": moved}
@@ -138,8 +140,10 @@ def tables(rows: list[Row]) -> list[str]:
         counts(rows),
         "### Harm",
         harm(rows),
-        "### The verdict",
-        verdicts(rows),
+        "### The verdict, by what happened at the default beta",
+        verdicts(rows, DEFAULT),
+        "### The verdict, by what happened at the middle suggestion",
+        verdicts(rows, MIDDLE),
         "### Rank correlation with the gain in success",
         correlations(rows),
         "### Misses",
@@ -151,19 +155,16 @@ def tables(rows: list[Row]) -> list[str]:
 
 def played(row: Row, choice: str) -> Row | None:
     """What happened at one of `CHOICES`; None where the policy names no such beta."""
-    beta, default = row["beta"], row["beta"]["default"]
-    suggested = sorted(beta["suggested"])
-    named = {"floor": beta["min"], "default": default}
-    if suggested:
-        named |= {"strongest": suggested[0], "gentlest": suggested[-1]}
-    return next((p for p in row["played"] if p["beta"] == named.get(choice) != "inf"), None)
+    beta, suggested = row["beta"], sorted(row["beta"]["suggested"])
+    named = {"floor": beta["min"]} | dict(zip(("strongest", MIDDLE, DEFAULT), suggested))
+    return next((p for p in row["played"] if p["beta"] == named.get(choice)), None)
 
 
 def successes(one: Row) -> np.ndarray:
     return np.array([int(x) for x in one["success"]])
 
 
-def gain(row: Row, choice: str = "default") -> Interval:
+def gain(row: Row, choice: str = DEFAULT) -> Interval:
     """In success over the unguided policy, on the same episodes, with a 95 % interval from a
     bootstrap over them; 0 where guidance is off."""
     one = played(row, choice)
@@ -174,12 +175,12 @@ def gain(row: Row, choice: str = "default") -> Interval:
     return interval(difference.astype(float), np.arange(len(difference)))
 
 
-def harmful(row: Row, choice: str = "default") -> bool:
+def harmful(row: Row, choice: str = DEFAULT) -> bool:
     """Beyond doubt."""
     return gain(row, choice).high < 0
 
 
-def helpful(row: Row, choice: str = "default") -> bool:
+def helpful(row: Row, choice: str = DEFAULT) -> bool:
     return gain(row, choice).low > 0
 
 
@@ -212,12 +213,12 @@ def counts(rows: list[Row]) -> str:
             rate = partial(_pooled, mine)
             lines.append(
                 [task, kind, str(len(mine)), rate(lambda r: r["played"][0])]
-                + [rate(lambda r, c=c: played(r, c)) for c in reversed(CHOICES[:3])]
+                + [rate(lambda r, c=c: played(r, c)) for c in CHOICES[:3]]
                 + [rate(lambda r: played(r, "floor")), f"{np.median(list(map(rougher, mine))):.1f}"]
                 + [f"{sum(map(helpful, mine))} / {sum(map(harmful, mine))}"]
             )
     episodes = sum(len(p["success"]) for r in rows for p in r["played"][1:])
-    heads = ["task", "critic", "pairs", "unguided", *reversed(CHOICES[:3]), "floor", "rougher"]
+    heads = ["task", "critic", "pairs", "unguided", *CHOICES[:3], "floor", "rougher"]
     return (
         f"{len(rows)} pairs, {episodes} guided episodes. Success, over all training seeds; rougher: second "
         "differences of the commands at the default beta, as multiples of those unguided, median over "
@@ -228,7 +229,7 @@ def counts(rows: list[Row]) -> str:
 
 
 def rougher(row: Row) -> float:
-    one = played(row, "default")
+    one = played(row, DEFAULT)
     return one["rough"] / row["played"][0]["rough"] if one else 1.0
 
 
@@ -261,15 +262,15 @@ def called(row: Row, labels: str = "own") -> str:
     return str(row["verdict"][labels]["called"])
 
 
-def verdicts(rows: list[Row]) -> str:
-    """What the pairs that turned out harmful or helpful at the default beta had been called."""
+def verdicts(rows: list[Row], choice: str) -> str:
+    """What the pairs had been called that turned out harmful or helpful at that beta."""
     lines = []
     for name, belongs in GROUPS.items():
         mine = [r for r in rows if belongs(r)]
         kinds = {
-            "harmful": [r for r in mine if harmful(r)],
-            "neither": [r for r in mine if not harmful(r) and not helpful(r)],
-            "helpful": [r for r in mine if helpful(r)],
+            "harmful": [r for r in mine if harmful(r, choice)],
+            "neither": [r for r in mine if not harmful(r, choice) and not helpful(r, choice)],
+            "helpful": [r for r in mine if helpful(r, choice)],
         }
         for kind, of in kinds.items():
             said = [share(of, lambda r, w=w: called(r) == w) for w in WORDS]
@@ -337,12 +338,12 @@ def misses(rows: list[Row]) -> str:
 
 def every(rows: list[Row]) -> str:
     lines = [
-        [r["pair"], str(r["beta"]["default"]), f"{successes(r['played'][0]).mean():.0%}"]
-        + [_signed(gain(r, c)) for c in reversed(CHOICES[:3])]
+        [r["pair"], str(max(r["beta"]["suggested"])), f"{successes(r['played'][0]).mean():.0%}"]
+        + [_signed(gain(r, c)) for c in CHOICES[:3]]
         + [called(r)]
         for r in rows
     ]
-    heads = ["pair", "default beta", "unguided", "gain, gentlest", "default", "strongest", "called"]
+    heads = ["pair", "default beta", "unguided", "gain, gentlest", MIDDLE, "strongest", "called"]
     return _table(heads, lines)
 
 

@@ -56,8 +56,8 @@ def pair(unguided, default, called="fit", task="arm", seed=0, figure=0.0):
     played = [
         ("inf", unguided),
         (0.1, unguided),
-        (0.2, default),
-        (0.4, unguided),
+        (0.2, unguided),
+        (0.4, default),
         (0.05, unguided[:4]),
     ]
     return {
@@ -65,7 +65,7 @@ def pair(unguided, default, called="fit", task="arm", seed=0, figure=0.0):
         "task": task,
         "seed": seed,
         "kind": "good",
-        "beta": {"default": 0.2, "min": 0.05, "suggested": [0.1, 0.2, 0.4]},
+        "beta": {"default": 0.4, "min": 0.05, "suggested": [0.1, 0.2, 0.4]},
         "played": [{"beta": b, "success": s} for b, s in played],
         "known": {"select": {"figure": figure}, "report": {"figure": -figure}, "own labels": {}},
         "verdict": {
