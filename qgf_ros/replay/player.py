@@ -185,6 +185,7 @@ class Player:
         """The clock jumped, or nobody spoke for long."""
         self.jumps += self._next is not None
         self._close()
+        self._ending.anew()
         self._next, self._heard, self._began = None, None, (0, 0.0)
         for drive in self._drives:
             drive.core.clock_jumped()

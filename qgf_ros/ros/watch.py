@@ -33,6 +33,7 @@ NUMBERS = {
     ParameterType.PARAMETER_DOUBLE: "double_value",
 }
 PARAMETERS = ("beta", "limits_scale", "num_candidates")
+ANSWERED = 2.0  # s, after which a question is put once more
 LONGEST_WAIT = 2.0  # s in a queue: what is longer is a clock that was set
 QUEUE = 200  # messages between two looks, at most
 STATUS_TYPE = "qgf_ros/msg/Status"
@@ -73,7 +74,7 @@ class Listener:
         ]
         self._parameters: Any = self._node.create_client(GetParameters, f"{name}/get_parameters")
         self._answer: Any = None  # future of the last question
-        self._ask = True
+        self._ask, self._asked_at = True, 0.0
 
     def __enter__(self) -> Listener:
         return self
@@ -123,12 +124,16 @@ class Listener:
                 }
                 - own
             )
-        elif self._ask and self._parameters.service_is_ready():
-            self._ask = False
+        elif self._asks(now) and self._parameters.service_is_ready():
+            self._ask, self._asked_at = False, now
             if self._answer is not None:
                 self._parameters.remove_pending_request(self._answer)
             request = GetParameters.Request(names=list(PARAMETERS))
             self._answer = self._parameters.call_async(request)
+
+    def _asks(self, now: float) -> bool:
+        """Whether to ask; once more where an answer got lost."""
+        return self._ask or (self._answer is not None and now - self._asked_at > ANSWERED)
 
     def _hear_answer(self) -> None:
         """Of the parameters those that are numbers; what is not set is left out."""

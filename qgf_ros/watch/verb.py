@@ -72,7 +72,7 @@ class Watch(Options):
         document = heard.document(now)
         if not self.json:
             self._show(heard, now)
-        if heard.node.life(now) != "live":
+        if heard.node.life(now) in ("never", "gone"):
             waits = ", ".join(heard.waits_for(now))
             raise UsageError(
                 f"{heard.node.name} was not heard for {PATIENCE:g} s: waits for {waits}; start the "

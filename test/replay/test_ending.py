@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from qgf_make import SECOND
 from qgf_replay import CONTRACT, PERIOD, START
 
 from qgf_ros.contract import EndSource, OutcomeSpec
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
+from qgf_ros.replay.player import Player
 from training.data.rewards import ending
 from training.data.streams import Stream
 
@@ -61,3 +63,21 @@ def test_a_plain_outcome_ends_an_episode_as_in_training(name, value, ends):
     plain = EndSource("done", "std_msgs/Float64", ("data",))
     follow = Ending(contract(success=plain, failure=replace(plain, topic="failed")))
     assert follow.said(Said(START, name, START, np.array([value]))) is ends
+
+
+def test_a_clock_that_jumps_back_begins_a_test_anew(tmp_path):
+    """As of a simulator that is reset: the time before it is not waited for."""
+    ended = []
+    wrench = EndSource(**FORCE, test="force.z > 1 for 0.1 s")
+    player = Player(contract(success=wrench), [], 5, lambda segment, _: ended.append(segment.ended))
+    state = {o.name: np.zeros(len(o.labels)) for o in CONTRACT.observations}
+
+    def second(begin):
+        for k in range(20):
+            at = begin + k * PERIOD
+            for name, values in (*state.items(), ("arm", np.zeros(2))):
+                yield Said(at, name, at, values)
+            yield Said(at, "success", at, np.array([2.0 * (k > 10)]))
+
+    player.play([*second(START + 1000 * SECOND), *second(START)])
+    assert ended.count(True) == 2 and player.jumps == 1

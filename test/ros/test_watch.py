@@ -19,6 +19,11 @@ def once(domain, *options):
     return watch.process.returncode, json.loads("\n".join(watch.out))
 
 
+def offered(robot, name):
+    said = robot.node.get_publisher_names_and_types_by_node(name, "/")
+    return {topic for topic, _ in said}
+
+
 def test_once_it_says_all_that_a_running_node_says_and_ends_by_its_state(domain):
     with ros.node_and_robot(domain) as (proc, robot):
         robot.drive(proc)
@@ -41,8 +46,8 @@ def test_once_it_says_all_that_a_running_node_says_and_ends_by_its_state(domain)
             lines.wait_line("/qgf FAULT")
             name = f"qgf_watch_{lines.process.pid}"
             robot.wait(lambda: name in robot.node.get_node_names(), 10.0, name)
-            said = robot.node.get_publisher_names_and_types_by_node(name, "/")
-            assert {name for name, _ in said} <= {"/parameter_events"}, "it publishes nothing"
+            robot.wait(lambda: offered(robot, name), 10.0, "what it publishes")
+            assert offered(robot, name) == {"/parameter_events"}, "it publishes nothing of its own"
             lines.send(signal.SIGINT)
             assert lines.wait(10.0) == 0, lines.log
         finally:

@@ -202,7 +202,8 @@ def test_a_curve_keeps_its_form_while_time_goes_on():
     samples = [(NOW - 20 + i / 10, float(i % 7)) for i in range(200)]
     before, after = (binned(samples, NOW + shift, 20.0, 40) for shift in (0.0, 0.5))
     np.testing.assert_array_equal(before[1:], after[:-1])
-    assert binned([(NOW, NAN)], NOW, 20.0, 4)[-1] != binned([(NOW, 1.0)], NOW, 20.0, 4)[-1]
+    assert math.isnan(binned([(NOW, NAN)], NOW, 20.0, 4)[-1])
+    assert binned([(NOW, NAN), (NOW, 1.0)], NOW, 20.0, 4)[-1] == 1.0
     assert [bar(v, 0.0, 1.0) for v in (0.0, 1.0, NAN)] == ["▁", "█", " "]
 
 
