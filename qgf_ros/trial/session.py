@@ -27,6 +27,7 @@ Phase = Literal["busy", "waiting", "running", "asking"]
 SOON = "the robot moves soon: hand on the stop"
 QUIT = ("q quit",)
 VERDICT = ("s success", "f failure")
+CHANGED = "somebody else set beta or policy"
 SAID: dict[str, Outcome] = {"success": "success", "failure": "failure", "abort": "aborted"}
 
 
@@ -76,14 +77,14 @@ class Session:
 
     def _episode(self, block: int, beta: float) -> None:
         self._prepare(beta)
-        if self._wait_for_start() == "undo":
+        said = self._wait_for_start(beta)
+        if said == "undo":
             self._undo()
-            return
-        if not self._scene_is_back():
+        if said != "start" or not self._scene_is_back():
             return
         number = self._number
         bag = self._shelf.name(number)
-        if not self._recording(bag):
+        if not self._recording(bag, beta):
             return
         try:
             told = self._drive(beta)
@@ -93,6 +94,10 @@ class Session:
             return
         episode = Episode.judged(block=block, number=number, beta=beta, bag=bag, **told)
         self._keep(self.record.with_episode(episode))
+
+    def _is_ours(self, view: View, beta: float) -> bool:
+        """Whether the node runs what the episode is counted for."""
+        return (view.policy_sha256, view.beta) == (self.record.design.policy_sha256, beta)
 
     @property
     def _number(self) -> int:
@@ -133,8 +138,8 @@ class Session:
                     "whether somebody else sets it"
                 )
 
-    def _wait_for_start(self) -> str:
-        """ "start" or "undo"."""
+    def _wait_for_start(self, beta: float) -> str:
+        """ "start" or "undo"; "" where the node is set otherwise meanwhile, to be prepared again."""
         self._forget()
         while True:
             view = self._link.view()
@@ -151,12 +156,16 @@ class Session:
             if word == "start":
                 view = self._link.view()
                 if view.state is State.READY and view.age <= SILENT:
-                    return word
+                    return word if self._is_ours(view, beta) else self._changed()
                 self._screen.note(f"not started: {self._troubles(view)}")
             elif word == "reset" and view.state is State.FAULT:
                 self._screen.note(self._link.reset() or "reset")
             elif word == "undo":
                 return word
+
+    def _changed(self) -> str:
+        self._screen.note(f"not started: {CHANGED}; set up again")
+        return ""
 
     def _scene_is_back(self) -> bool:
         """Asks the scene's service, if there is one, and waits until the node is ready again."""
@@ -179,13 +188,12 @@ class Session:
                 return False
         return True
 
-    def _recording(self, bag: str) -> bool:
+    def _recording(self, bag: str, beta: float) -> bool:
         """Begins the bag; the robot does not move before every observed topic is in it."""
-        if not bag:
-            return True
-        self._link.begin_bag(self._shelf.begin(bag))
+        if bag:
+            self._link.begin_bag(self._shelf.begin(bag))
         until = time.monotonic() + SETTING
-        while unheard := self._link.unheard():
+        while bag and (unheard := self._link.unheard()):
             self._look("busy", "SETTING UP", SOON, QUIT)
             try:
                 self._next_word()
@@ -196,6 +204,10 @@ class Session:
                 self._link.end_bag()
                 self._screen.note(f"not started: nothing heard on {', '.join(unheard)}")
                 return False
+        if not self._is_ours(self._link.view(), beta):
+            self._link.end_bag()
+            self._changed()
+            return False
         return True
 
     # While it moves.
@@ -216,6 +228,8 @@ class Session:
         finally:
             self._stop()
         self._link.end_bag()
+        if not self._is_ours(self._link.view(), beta):
+            verdict, by = "aborted", CHANGED
         if verdict is None:
             verdict, by = self._ask(by), "operator"
         return {
@@ -239,6 +253,8 @@ class Session:
             enabled = enabled or view.enabled
             if view.reason.startswith("TAKEOVER") and not interventions:
                 interventions.append(self._link.bag_seconds())
+            if not self._is_ours(view, beta):
+                return "aborted", CHANGED
             if (judged := self._link.judged()) is not None:
                 return judged, "topic"
             if view.age > SILENT:
@@ -246,8 +262,6 @@ class Session:
             over = view.state is State.FAULT or not view.enabled
             if over and (enabled or passed > ENABLING):
                 return None, f"the node stopped the robot: {view.state.name} {self._troubles(view)}"
-            if view.state is State.RUN and view.beta != beta:
-                return "aborted", "somebody else set beta"
             if passed >= self._rules.limit:
                 at = self._rules.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")

@@ -100,11 +100,11 @@ class Robot:
 
     def pressed(self, timeout):
         self.time += timeout
+        assert self.time < 1000, f"nobody says anything in {self.phase}: {self.shown[-1:]}"
         if self.script and self.script[0][0] == self.phase:
             word = self.script.popleft()[1]
             return [word] if isinstance(word, str) else word(self) or []
         if self.script or not self.default:
-            assert self.time < 1000, f"nobody says anything in {self.phase}: {self.shown[-1:]}"
             return []
         return {"waiting": ["start"], "running": ["success"]}.get(self.phase, [])
 
@@ -250,7 +250,35 @@ def test_an_episode_with_another_beta_does_not_count(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run()
     assert [e.outcome for e in session.record.episodes] == ["aborted"] + ["success"] * 4
-    assert session.record.episodes[0].by == "somebody else set beta"
+    assert session.record.episodes[0].by == "somebody else set beta or policy"
+
+
+def test_an_episode_with_another_policy_does_not_count_whoever_judges(tmp_path):
+    def swap(robot):
+        robot.sha, robot.verdict = "def", "success"
+
+    robot = Robot([("waiting", "start"), ("running", swap)])
+    session = trial(tmp_path, robot)
+    with pytest.raises(UsageError, match="the node runs the policy def now"):
+        session.run()
+    assert [e.outcome for e in session.record.episodes] == ["aborted"]
+
+
+@pytest.mark.parametrize("change", [("sha", "def"), ("beta", 0.2)])
+def test_nothing_starts_where_the_node_was_set_otherwise_meanwhile(tmp_path, change):
+    def meddle(robot):
+        setattr(robot, *change)
+        return ["start"]
+
+    robot = Robot([("waiting", meddle), ("waiting", "quit")])
+    session = trial(tmp_path, robot)
+    if change[0] == "sha":
+        with pytest.raises(UsageError, match="the node runs the policy def now"):
+            session.run()
+    else:
+        assert not session.run()
+        assert robot.beta != 0.2, "it is set again"
+    assert not robot.moved
 
 
 def test_nothing_moves_before_beta_is_in_effect(tmp_path, monkeypatch):
