@@ -39,6 +39,7 @@ from qgf_ros.trial.verdict import Judge
 ANSWER = 2.0  # s for a service
 STARTING = 3.0  # s for the state to be complete
 DISCOVERY = 10.0  # s for the node to be heard
+OTHERS = 1.0  # s for another trial to be heard of
 
 
 class RobotLink:
@@ -118,10 +119,21 @@ class RobotLink:
             )
         if view.state is not State.READY:
             raise UsageError(f"{self.of} is {view.state.name}, not READY: {why or 'activate it'}")
+        until = time.monotonic() + OTHERS
+        while not (other := self._other_trial()) and time.monotonic() < until:
+            time.sleep(0.01)
+        if other:
+            raise UsageError(f"{other}; end it first, or give each node a namespace of its own")
         values = self.parameters("use_sim_time", "policy", "guidance.slew", "beta")
         self.simulated, self.policy, self.slew, self.beta_before = values
         if self.simulated:
             self.node.set_parameters([Parameter("use_sim_time", Parameter.Type.BOOL, True)])
+
+    def _other_trial(self) -> str:
+        """One word of an operator would start both."""
+        topic = self._state.topic_name
+        others = self.node.count_publishers(topic) > 1
+        return f"another trial is there, it publishes {topic} too" if others else ""
 
     @property
     def info(self) -> PolicyInfo:
@@ -191,6 +203,9 @@ class RobotLink:
             age=time.monotonic() - self._heard_at,
             holds=int(self._holds),
         )
+
+    def trouble(self) -> str:
+        return self._other_trial()
 
     def now(self) -> float:
         return self.node.get_clock().now().nanoseconds * 1e-9

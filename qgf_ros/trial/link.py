@@ -32,6 +32,9 @@ class Link(Protocol):
     slew: float  # s, the node's guidance.slew
 
     def view(self) -> View: ...
+    def trouble(self) -> str:
+        """Why no episode may begin although the node is ready, or ""."""
+
     def now(self) -> float:
         """s on the node's clock."""
 

@@ -147,17 +147,17 @@ class Session:
             if view.state is State.FAULT:
                 line = f"{view.reason} {view.detail}: make the robot safe, then r"
                 self._look("waiting", "FAULT", line, ("r reset", *undo))
-            elif view.state is not State.READY or view.age > SILENT:
-                self._look("waiting", "NOT READY", self._troubles(view), undo)
+            elif trouble := self._trouble(view):
+                self._look("waiting", "NOT READY", trouble, undo)
             else:
                 line = "put robot and scene back, then SPACE"
                 self._look("waiting", "YOUR TURN", line, ("SPACE start", *undo))
             word = self._next_word()
             if word == "start":
                 view = self._link.view()
-                if view.state is State.READY and view.age <= SILENT:
+                if not (trouble := self._trouble(view)):
                     return word if self._is_ours(view, beta) else self._changed()
-                self._screen.note(f"not started: {self._troubles(view)}")
+                self._screen.note(f"not started: {trouble}")
             elif word == "reset" and view.state is State.FAULT:
                 self._screen.note(self._link.reset() or "reset")
             elif word == "undo":
@@ -184,7 +184,7 @@ class Session:
             self._look("busy", "SETTING UP", SOON, QUIT)
             self._next_word()
             if time.monotonic() > until:
-                self._screen.note(f"not started: {self._troubles(view)}")
+                self._screen.note(f"not started: {self._reason(view)}")
                 return False
         return True
 
@@ -261,7 +261,7 @@ class Session:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled
             if over and (enabled or passed > ENABLING):
-                return None, f"the node stopped the robot: {view.state.name} {self._troubles(view)}"
+                return None, f"the node stopped the robot: {view.state.name} {self._reason(view)}"
             if passed >= self._rules.limit:
                 at = self._rules.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")
@@ -337,7 +337,13 @@ class Session:
         self._link.words()
         self._words.clear()
 
-    def _troubles(self, view: View) -> str:
+    def _trouble(self, view: View) -> str:
+        """Why no episode may begin, or ""."""
+        if view.state is State.READY and view.age <= SILENT:
+            return self._link.trouble()
+        return self._reason(view)
+
+    def _reason(self, view: View) -> str:
         if view.age > SILENT:
             return f"no word from the node for {view.age:.0f} s"
         return f"{view.reason} {view.detail}".strip() or view.state.name

@@ -35,7 +35,7 @@ class Robot:
         self.phase, self.shown, self.notes = "", [], []
         self.log = []  # what was asked of the node
         self.verdict = None
-        self.refuses = ""
+        self.refuses = self.is_wrong = ""
         self.takes_beta = True
 
     # The node.
@@ -44,6 +44,9 @@ class Robot:
         return View(
             self.state, self.enabled, self.beta, self.sha, self.reason, "", self.age, self.holds
         )
+
+    def trouble(self):
+        return self.is_wrong
 
     def now(self):
         return self.time
@@ -325,6 +328,21 @@ def test_a_robot_that_is_not_ready_is_not_started(tmp_path):
     robot = Robot([("waiting", waiting), ("waiting", ready)])
     assert trial(tmp_path, robot).run()
     assert robot.notes[0] == "not started: STATE_MISSING:joints"
+
+
+def test_a_trial_that_has_another_beside_it_is_not_started(tmp_path):
+    def another(robot):
+        robot.is_wrong = "another trial is there"
+        return ["start"]
+
+    def gone(robot):
+        assert not robot.moved
+        robot.is_wrong = ""
+
+    robot = Robot([("waiting", another), ("waiting", gone)])
+    assert trial(tmp_path, robot).run()
+    assert robot.notes[0] == "not started: another trial is there"
+    assert ("NOT READY", "another trial is there") in [shown[:2] for shown in robot.shown]
 
 
 def test_a_silent_node_ends_the_episode(tmp_path):
