@@ -230,6 +230,8 @@ class RobotLink:
         self._armed = on
         if not on and self.recorder is not None:
             self.recorder.cut()
+        if on and self._guard is not None:
+            self._guard.arm()
         answer = self._call(self._enable, SetBool.Request(data=on))
         if self._guard is not None and not (on and answer.success):
             self._guard.rest()
