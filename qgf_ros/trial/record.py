@@ -159,10 +159,15 @@ def resumed(folder: Path, asked: Design) -> Record:
     """The trial in the folder if it is the one that is asked for, a new one where there is none. Its
     own seed counts.
 
-    Raises UsageError: another one is there.
+    Raises UsageError: another one is there, or something else.
     """
     found = load(folder)
     if found is None:
+        if others := [n for n in ("bags", "unfinished", "contract.yaml") if (folder / n).exists()]:
+            raise UsageError(
+                f"{folder} has {', '.join(others)} and no {FILE}: it is of something else; choose "
+                "another --out"
+            )
         return Record(asked)
     mine = replace(found.design, seed=asked.seed)
     if mine != asked:

@@ -70,7 +70,7 @@ class Trial(Options):
             sha256 = link.info.sha256
             design = Design(self.node, sha256, self.beta, self.episodes, seed)
             record = resumed(self.out, design)
-            shelf = self._prepared(link)
+            shelf = self._prepared(link, record)
             shelf.resume(record)
             link.start_guard()
             keys = Keys()
@@ -114,7 +114,7 @@ class Trial(Options):
                 f"--episodes {self.episodes}, --limit {self.limit:g}; allowed: 1 to 10000, and above 0 s"
             )
 
-    def _prepared(self, link: RobotLink) -> Shelf:
+    def _prepared(self, link: RobotLink, record: Record) -> Shelf:
         from qgf_ros.trial.record import replace_file
         from qgf_ros.trial.shelf import LABELS, Shelf
 
@@ -122,12 +122,13 @@ class Trial(Options):
         if self.record or self.verdict == "topic":
             contract = link.contract(self.policy)
             labels = contract.outcome.labels
+        if self.verdict == "topic":
+            link.judge_by_topic(contract)
+        record.save(self.out)  # from now on the folder is this trial's
         if self.record:
             link.record(contract)
             text = yaml.safe_dump(contract.to_dict(), sort_keys=False)
             replace_file(self.out / CONTRACT, text.encode())
-        if self.verdict == "topic":
-            link.judge_by_topic(contract)
         return Shelf(self.out, self.record, labels)
 
     def _greet(self, record: Record, keys: bool) -> None:

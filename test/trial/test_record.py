@@ -104,6 +104,13 @@ def test_another_trial_in_the_folder_is_refused(tmp_path):
         resumed(tmp_path, design(episodes=5))
 
 
+@pytest.mark.parametrize("name", ["bags", "unfinished", "contract.yaml"])
+def test_a_folder_of_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"has {name} and no trial.yaml"):
+        resumed(tmp_path, design())
+
+
 @pytest.mark.parametrize(
     "change",
     [("version: 1", "version: 2"), (".inf\n", "0.3\n"), ("episodes:", "episode:"), ("seed: 7", "seed: x")],
