@@ -38,10 +38,17 @@ class Ear:
     given a message, and when it was received [ns of system time]."""
 
     def __init__(
-        self, node: Node, type_name: str, topic: str, heard: Callable[[Any, int], None], raw: bool
+        self,
+        node: Node,
+        type_name: str,
+        topic: str,
+        heard: Callable[[Any, int], None],
+        raw: bool,
+        latched: bool = False,
     ) -> None:
+        """latched: whether what was said before counts, where it was latched."""
         self._node, self._type, self._topic = node, type_name, topic
-        self._raw = raw
+        self._raw, self._latched = raw, latched
         self._callback: Callable[..., None] = lambda msg: heard(msg, time.time_ns())
         if TELLS_WHEN:
             self._callback = lambda msg, info: heard(
@@ -55,7 +62,8 @@ class Ear:
         """To be called now and then: publishers come and go."""
         offered = [i.qos_profile for i in self._node.get_publishers_info_by_topic(self._topic)]
         reliable = offered and all(o.reliability == ReliabilityPolicy.RELIABLE for o in offered)
-        latched = offered and all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered)
+        latched = self._latched and offered
+        latched = latched and all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered)
         profile = QoSProfile(
             depth=QUEUE,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -118,7 +126,8 @@ class BagRecorder:
         self._times: list[tuple[int, int]] | None = [] if simulated else None  # system time, /clock
         self._last: dict[str, bytes] = {}
         self._ears = [
-            Ear(node, s.type, s.topic, partial(self._hear, s), raw=True) for s in self._streams
+            Ear(node, s.type, s.topic, partial(self._hear, s), raw=True, latched=s.observed)
+            for s in self._streams
         ]
         if simulated:
             self._ears.append(Ear(node, "rosgraph_msgs/Clock", "/clock", self._tick, raw=False))
