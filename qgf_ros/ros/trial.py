@@ -277,9 +277,12 @@ class RobotLink:
     def bag_seconds(self) -> float:
         return self.recorder.seconds() if self.recorder is not None else 0.0
 
+    def began_anew(self) -> bool:
+        return self.recorder is not None and self.recorder.began_anew
+
     def end_bag(self) -> None:
         if self.recorder is not None:
-            self.recorder.end()
+            self.recorder.end(judged=self.judged() is not None)
 
     def parameters(self, *names: str) -> list[Any]:
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}

@@ -64,6 +64,9 @@ class Link(Protocol):
     def bag_seconds(self) -> float:
         """From the episode's begin, as training counts it, until now."""
 
+    def began_anew(self) -> bool:
+        """Another episode has begun in the bag's, by `episode_start`."""
+
     def end_bag(self) -> None: ...
 
 

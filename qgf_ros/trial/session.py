@@ -257,6 +257,8 @@ class Session:
                 return "aborted", CHANGED
             if (judged := self._link.judged()) is not None:
                 return judged, "topic"
+            if self._link.began_anew():
+                return None, "the scene began anew: how did it go until then?"
             if view.age > SILENT:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled

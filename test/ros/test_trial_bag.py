@@ -1,14 +1,23 @@
 """What a trial hears of an episode, without the wire.
 
-Pinned: an outcome of an earlier episode that judges this one.
+Pinned: an outcome of an earlier episode that judges this one; one that the operator overruled; a
+second episode under the label of the first.
 """
 
+import time
 from types import SimpleNamespace
 
-import ros_harness  # noqa: F401  the wire tests' check that ROS is there
+import pytest
+import ros_harness as ros
+from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import Reader
+from std_msgs.msg import Bool
 
-from qgf_ros.ros.trial_bag import Ear
+from qgf_ros.contract import Contract
+from qgf_ros.ros.trial_bag import TELLS_WHEN, BagRecorder, Ear
+from qgf_ros.sim.world import world_folder
 
 
 class Node:
@@ -25,6 +34,13 @@ class Node:
         self.heard[topic] = profile, callback
         return topic
 
+    def get_clock(self):
+        return Clock()
+
+    def say(self, topic, msg):
+        when = [{"received_timestamp": time.time_ns()}] * TELLS_WHEN
+        self.heard[topic][1](serialize_message(msg), *when)
+
     def destroy_subscription(self, subscription):
         pass
 
@@ -38,3 +54,20 @@ def test_only_what_is_observed_counts_from_before():
         "success": DurabilityPolicy.VOLATILE,
         "goal": DurabilityPolicy.TRANSIENT_LOCAL,
     }
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_bag_holds_one_episode_and_an_outcome_where_it_judged(tmp_path, judged):
+    node = Node()
+    contract = Contract.load(world_folder("planar_arm") / "contract.yaml")
+    recorder = BagRecorder(node, contract, "/qgf", simulated=False)
+    recorder.begin(tmp_path / "bag")
+    for _ in range(2):
+        assert not recorder.began_anew
+        node.say("episode_start", ros.Header())
+        node.say("success", Bool(data=True))
+    assert recorder.began_anew
+    recorder.end(judged)
+    with Reader(tmp_path / "bag") as bag:
+        found = [connection.topic for connection, *_ in bag.messages()]
+    assert found == ["/episode_start"] + ["/success"] * judged

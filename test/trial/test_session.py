@@ -36,7 +36,7 @@ class Robot:
         self.log = []  # what was asked of the node
         self.verdict = None
         self.refuses = self.is_wrong = ""
-        self.takes_beta = True
+        self.takes_beta, self.anew = True, False
 
     # The node.
 
@@ -88,13 +88,16 @@ class Robot:
 
     def begin_bag(self, path):
         path.mkdir()
-        self.bag = path
+        self.bag, self.anew = path, False
 
     def unheard(self):
         return []
 
     def bag_seconds(self):
         return 1.25
+
+    def began_anew(self):
+        return self.anew
 
     def end_bag(self):
         self.log.append(("bag closed", None))
@@ -357,6 +360,16 @@ def test_a_silent_node_ends_the_episode(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run() and session.record.episodes[0].outcome == "failure"
     assert any("said nothing" in line for _, line, _ in robot.shown)
+
+
+def test_a_scene_that_begins_anew_ends_the_episode(tmp_path):
+    def again(robot):
+        robot.anew = True
+
+    robot = Robot([("waiting", "start"), ("running", again), ("asking", "failure")])
+    session = trial(tmp_path, robot)
+    assert session.run() and session.record.episodes[0].outcome == "failure"
+    assert any("began anew" in line for _, line, _ in robot.shown)
 
 
 def test_without_its_guard_nothing_is_enabled(tmp_path):
