@@ -34,6 +34,9 @@ class Design:
     betas: tuple[float, ...]
     episodes: int  # of each beta, at most
     seed: int
+    limit: float = 60.0  # s on the node's clock
+    at_limit: Literal["failure", "success", "ask"] = "failure"
+    verdict: Literal["key", "topic"] = "key"
 
     def order(self, block: int, betas: tuple[float, ...]) -> tuple[float, ...]:
         """The sequence in which a block, counted from 1, runs those beta."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from qgf_ros.control.supervisor import State
@@ -35,12 +34,6 @@ class Quit(Exception):
     """The operator ends the trial here, or is gone."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    limit: float = 60.0  # s
-    at_limit: Literal["failure", "success", "ask"] = "failure"
-
-
 class Session:
     """Runs what is left of a trial. `interrupted` says that a signal came."""
 
@@ -51,12 +44,11 @@ class Session:
         screen: Screen,
         shelf: Shelf,
         record: Record,
-        rules: Rules,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.record = record
         self._link, self._ears, self._screen = link, ears, screen
-        self._shelf, self._rules, self._interrupted = shelf, rules, interrupted
+        self._shelf, self._interrupted = shelf, interrupted
         self._words: list[str] = []
         self._phase: Phase = "busy"
         self._stopped_at = -float("inf")  # on the node's clock
@@ -246,7 +238,7 @@ class Session:
     ) -> tuple[Outcome | None, str]:
         """How it ended and who said so; without a verdict, why it is over. `interventions`: s from the
         begin of the bag, filled here."""
-        enabled = False
+        enabled, design = False, self.record.design
         while True:
             self._link.beat()
             view, passed = self._link.view(), self._link.now() - began
@@ -264,8 +256,8 @@ class Session:
             over = view.state is State.FAULT or not view.enabled
             if over and (enabled or passed > ENABLING):
                 return None, f"the node stopped the robot: {view.state.name} {self._reason(view)}"
-            if passed >= self._rules.limit:
-                at = self._rules.at_limit
+            if passed >= design.limit:
+                at = design.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")
             state, line = "ROBOT MOVES", "hand on the stop"
             if view.state is State.HOLD:
@@ -273,7 +265,7 @@ class Session:
             if interventions:
                 line += f" (interventions: {len(interventions)}; no success any more)"
             keys = (*VERDICT, "i intervention", "a discard", *QUIT)
-            self._look("running", state, line, keys, self._rules.limit - passed)
+            self._look("running", state, line, keys, design.limit - passed)
             word = self._next_word()
             if word in SAID:
                 return SAID[word], "operator"

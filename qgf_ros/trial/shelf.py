@@ -91,6 +91,7 @@ class Shelf:
                 replace_file(self._labels, text.encode())
             for name in {e.bag for e in record.counted if e.bag}:
                 if (self._unfinished / name).is_dir():
+                    self.bags.mkdir(exist_ok=True)
                     (self._unfinished / name).rename(self.bags / name)
         except OSError as error:
             raise StorageError(f"cannot write {self.bags}: {error.strerror}") from None

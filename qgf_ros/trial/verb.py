@@ -61,14 +61,15 @@ class Trial(Options):
         from qgf_ros.trial.record import Design, check_betas, resumed
         from qgf_ros.trial.result import document, show
         from qgf_ros.trial.screen import Terminal
-        from qgf_ros.trial.session import Rules, Session
+        from qgf_ros.trial.session import Session
 
         self._check()
         with _signals() as interrupted, connected(self.node, self.scene) as link, self._folder():
             check_betas(self.beta, link.info.beta_min, tuple(link.info.beta_suggested))
             seed = random.SystemRandom().randrange(2**31) if self.seed is None else self.seed
             sha256 = link.info.sha256
-            design = Design(self.node, sha256, self.beta, self.episodes, seed)
+            rules = self.limit, self.at_limit, self.verdict
+            design = Design(self.node, sha256, self.beta, self.episodes, seed, *rules)
             record = resumed(self.out, design)
             shelf = self._prepared(link, record)
             shelf.resume(record)
@@ -81,8 +82,7 @@ class Trial(Options):
                 return len(session.record.episodes) + 1, session.record.still_to_come
 
             with keys.raw(), Terminal(progress) as screen:
-                rules = Rules(self.limit, self.at_limit)
-                session = Session(link, keys, screen, shelf, record, rules, interrupted)
+                session = Session(link, keys, screen, shelf, record, interrupted)
                 try:
                     over = session.run()
                 finally:

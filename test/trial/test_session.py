@@ -13,7 +13,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Design, Record
-from qgf_ros.trial.session import Rules, Session
+from qgf_ros.trial.session import Session
 from qgf_ros.trial.shelf import Shelf
 
 INF = math.inf
@@ -133,9 +133,9 @@ class Robot:
 
 
 def trial(tmp_path, robot, betas=(INF, 0.11), episodes=2, seed=1, **rules):
-    record = Record(Design("/qgf", "abc", betas, episodes, seed))
+    record = Record(Design("/qgf", "abc", betas, episodes, seed, **rules))
     shelf = Shelf(tmp_path)
-    return Session(robot, robot, robot, shelf, record, Rules(**rules), lambda: robot.signal)
+    return Session(robot, robot, robot, shelf, record, lambda: robot.signal)
 
 
 def test_each_episode_runs_with_its_beta_and_ends_with_the_robot_disabled(tmp_path):
