@@ -67,6 +67,7 @@ class RobotLink:
         self._guard: Guard | None = None
         self.recorder: BagRecorder | None = None
         self._judge_ears: list[Ear] = []
+        self._needed: set[str] = set()  # topics that somebody has to publish
         create = self.node.create_client
         self._enable: Client = create(SetBool, f"{of}/enable")
         self._reset: Client = create(Trigger, f"{of}/reset")
@@ -173,12 +174,14 @@ class RobotLink:
 
     def record(self, contract: Contract) -> None:
         self.recorder = BagRecorder(self.node, contract, self.of, self.simulated)
+        self._needed |= {a.topic for a in contract.actions}  # by the node, or by a gate
 
     def judge_by_topic(self, contract: Contract) -> None:
         """The contract's outcome topics say how an episode ends. Raises UsageError: it has none."""
         self._judge = Judge(contract)
         if not self._judge.sources:
             raise UsageError("the contract has no success and no failure topic; use --verdict key")
+        self._needed |= {s.topic for s in self._judge.sources.values()}
         self._judge_ears = [
             Ear(self.node, s.type, s.topic, partial(self._on_outcome, name, s), raw=False)
             for name, s in self._judge.sources.items()
@@ -205,7 +208,9 @@ class RobotLink:
         )
 
     def trouble(self) -> str:
-        return self._other_trial()
+        silent = sorted(t for t in self._needed if not self.node.count_publishers(t))
+        nobody = f"nobody publishes {', '.join(silent)}" if silent else ""
+        return self._other_trial() or nobody
 
     def now(self) -> float:
         return self.node.get_clock().now().nanoseconds * 1e-9
