@@ -45,12 +45,15 @@ OTHERS = 1.0  # s for another trial to be heard of
 class RobotLink:
     """See `qgf_ros.trial.link.Link`."""
 
-    def __init__(self, of: str, scene: str = "") -> None:
+    def __init__(
+        self, of: str, scene: str = "", interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Finds the node `of` (its full name). scene: a Trigger service that puts the scene back.
 
-        Raises UsageError where the node is not there, or is not ready to be enabled.
+        Raises UsageError where the node is not there, or is not ready to be enabled; while it waits
+        at the start, KeyboardInterrupt as soon as `interrupted` says so.
         """
-        self.of = of
+        self.of, self._interrupted = of, interrupted
         namespace = of.rpartition("/")[0]
         self.node = LeanNode(
             "qgf_trial", namespace=namespace or None, start_parameter_services=False
@@ -106,10 +109,10 @@ class RobotLink:
                     f"{self.of} is not heard: no {', '.join(missing)} for {DISCOVERY:g} s; start the "
                     "node, compare --node and ROS_DOMAIN_ID with `ros2 node list`"
                 )
-            time.sleep(0.01)
+            self._pause()
         until = time.monotonic() + STARTING
         while (view := self.view()).state is State.WAITING and time.monotonic() < until:
-            time.sleep(0.01)
+            self._pause()
         why = f"{view.reason} {view.detail}".strip()
         if view.state is State.FAULT:
             raise UsageError(f"{self.of} is in FAULT ({why}); make the robot safe and call ~/reset")
@@ -122,13 +125,18 @@ class RobotLink:
             raise UsageError(f"{self.of} is {view.state.name}, not READY: {why or 'activate it'}")
         until = time.monotonic() + OTHERS
         while not (other := self._other_trial()) and time.monotonic() < until:
-            time.sleep(0.01)
+            self._pause()
         if other:
             raise UsageError(f"{other}; end it first, or give each node a namespace of its own")
         values = self.parameters("use_sim_time", "policy", "guidance.slew", "beta")
         self.simulated, self.policy, self.slew, self.beta_before = values
         if self.simulated:
             self.node.set_parameters([Parameter("use_sim_time", Parameter.Type.BOOL, True)])
+
+    def _pause(self) -> None:
+        if self._interrupted():
+            raise KeyboardInterrupt
+        time.sleep(0.01)
 
     def _other_trial(self) -> str:
         """One word of an operator would start both."""
@@ -161,7 +169,7 @@ class RobotLink:
                     f"{self.of} does not listen on {', '.join(strange)}, as its contract says: it was "
                     "remapped; a bag would not be the contract's. Use --no-record"
                 )
-            time.sleep(0.05)
+            self._pause()
         return found.contract
 
     def _heard_by_node(self) -> set[str]:
@@ -189,7 +197,7 @@ class RobotLink:
 
     def start_guard(self) -> None:
         """Raises QgfError where it does not come up: nothing moves without it."""
-        self._guard = Guard(self._enable.srv_name)
+        self._guard = Guard(self._enable.srv_name, self._interrupted)
 
     # The node.
 
@@ -347,11 +355,11 @@ class RobotLink:
 
 
 @contextlib.contextmanager
-def connected(of: str, scene: str) -> Iterator[RobotLink]:
+def connected(of: str, scene: str, interrupted: Callable[[], bool]) -> Iterator[RobotLink]:
     """A link on a context of its own; signals stay with the caller."""
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        link = RobotLink(of, scene)
+        link = RobotLink(of, scene, interrupted)
         try:
             yield link
         finally:

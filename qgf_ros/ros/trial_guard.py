@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import rclpy
 from rclpy.client import Client
@@ -36,8 +37,9 @@ READY = "READY"
 class Guard:
     """The trial's end of the pipe."""
 
-    def __init__(self, service: str) -> None:
-        """service: ~/enable by its full name. Raises QgfError where the process does not come up."""
+    def __init__(self, service: str, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """service: ~/enable by its full name. Raises QgfError where the process does not come up,
+        KeyboardInterrupt where `interrupted` says so before."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qgf_ros.ros.trial_guard", service],
             stdin=subprocess.PIPE,
@@ -49,9 +51,14 @@ class Guard:
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         os.set_blocking(self._stdin.fileno(), False)
         self._unanswered: float | None = None  # since when, steady
-        found = select.select([self._stdout], [], [], STARTING)[0]
+        until = time.monotonic() + STARTING
+        while not (found := select.select([self._stdout], [], [], 0.1)[0]):
+            if interrupted() or time.monotonic() > until:
+                break
         if not found or READY.encode() not in self._stdout.readline():
             self.close()
+            if interrupted():
+                raise KeyboardInterrupt
             raise QgfError("the guard, which stops the robot where the trial dies, did not start")
 
     def arm(self) -> None:

@@ -18,7 +18,7 @@ from qgf_ros.trial.shelf import Shelf
 
 TICK = 0.05  # s, how soon a word or a change is noticed
 SILENT = 1.0  # s without a status: nobody knows what the robot does
-ENABLING = 1.0  # s in which the status must say what ~/enable answered
+ENABLING = 1.0  # s, steady, in which the status must say what ~/enable answered
 SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
 SCENE = 120.0  # s for the service that puts the scene back
 MOVING = (State.RUN, State.HOLD)
@@ -238,7 +238,7 @@ class Session:
     ) -> tuple[Outcome | None, str]:
         """How it ended and who said so; without a verdict, why it is over. `interventions`: s from the
         begin of the bag, filled here."""
-        enabled, design = False, self.record.design
+        enabled, design, asked = False, self.record.design, time.monotonic()
         while True:
             self._link.beat()
             view, passed = self._link.view(), self._link.now() - began
@@ -254,7 +254,7 @@ class Session:
             if view.age > SILENT:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled
-            if over and (enabled or passed > ENABLING):
+            if over and (enabled or time.monotonic() > asked + ENABLING):
                 return None, f"the node stopped the robot: {view.state.name} {self._reason(view)}"
             if passed >= design.limit:
                 at = design.at_limit

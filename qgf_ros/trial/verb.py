@@ -64,7 +64,11 @@ class Trial(Options):
         from qgf_ros.trial.session import Session
 
         self._check()
-        with _signals() as interrupted, connected(self.node, self.scene) as link, self._folder():
+        with (
+            _signals() as interrupted,
+            connected(self.node, self.scene, interrupted) as link,
+            self._folder(),
+        ):
             check_betas(self.beta, link.info.beta_min, tuple(link.info.beta_suggested))
             seed = random.SystemRandom().randrange(2**31) if self.seed is None else self.seed
             sha256 = link.info.sha256
