@@ -300,6 +300,11 @@ class RobotLink:
     def parameters(self, *names: str) -> list[Any]:
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}
         values = self._call(self._get, GetParameters.Request(names=list(names))).values
+        unset = [name for name, v in zip(names, values) if v.type not in fields]
+        if unset or len(values) < len(names):
+            raise UsageError(
+                f"{self.of} has no {', '.join(unset or names)} among its parameters; is it a qgf_node?"
+            )
         return [getattr(v, fields[v.type]) for v in values]
 
     def close(self) -> None:

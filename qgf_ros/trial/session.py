@@ -223,7 +223,7 @@ class Session:
         if not self._is_ours(self._link.view(), beta):
             verdict, by = "aborted", CHANGED
         if verdict is None:
-            verdict, by = self._ask(by), "operator"
+            verdict, by = self._ask(by, self._number, "q quit (discards)"), "operator"
         return {
             "verdict": verdict,
             "by": by,
@@ -282,13 +282,13 @@ class Session:
 
     # After it.
 
-    def _ask(self, why: str) -> Outcome:
+    def _ask(self, why: str, number: int, leave: str) -> Outcome:
         self._forget()
         while True:
             view = self._link.view()
             reset = ("r reset",) if view.state is State.FAULT else ()
-            keys = (*VERDICT, "a discard", *reset, "q quit (discards)")
-            self._look("asking", "HOW DID IT GO?", why, keys)
+            keys = (*VERDICT, "a discard", *reset, leave)
+            self._look("asking", "HOW DID IT GO?", why, keys, number=number)
             word = self._next_word()
             if word in SAID:
                 return SAID[word]
@@ -300,17 +300,26 @@ class Session:
         if not self.record.episodes or self.record.episodes[-1].outcome == "aborted":
             self._screen.note("there is no verdict to change")
             return
-        self._keep(self.record.with_last(self._ask("the last episode, once more")))
+        number = self.record.episodes[-1].number
+        said = self._ask(f"episode {number}, once more", number, "q quit (leaves it as it is)")
+        self._keep(self.record.with_last(said))
 
     # All along.
 
     def _look(
-        self, phase: Phase, state: str, line: str, keys: Sequence[str], seconds: float = 0.0
+        self,
+        phase: Phase,
+        state: str,
+        line: str,
+        keys: Sequence[str],
+        seconds: float = 0.0,
+        number: int = 0,
     ) -> View:
-        """Shows where the trial is; the node's newest status."""
+        """Shows where the trial is; the node's newest status. number: of the episode that it is
+        about; 0: the next one."""
         if phase != self._phase:
             self._phase = phase
-            self._link.say(phase, self._number)
+            self._link.say(phase, number or self._number)
         self._screen.show(state, line, keys, seconds)
         return self._link.view()
 

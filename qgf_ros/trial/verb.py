@@ -7,6 +7,7 @@ import fcntl
 import math
 import os
 import random
+import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -117,6 +118,8 @@ class Trial(Options):
             raise UsageError(
                 f"--episodes {self.episodes}, --limit {self.limit:g}; allowed: 1 to 10000, and above 0 s"
             )
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"--seed {self.seed}; allowed: 0 and above")
 
     def _prepared(self, link: RobotLink, record: Record) -> Shelf:
         from qgf_ros.trial.record import replace_file
@@ -146,10 +149,13 @@ class Trial(Options):
         if not over:
             say("interrupted; the same command goes on")
         if self.record:
-            with_contract = f"{self.out}/bags --contract {self.out}/{CONTRACT}"
+            bags, contract, run = (
+                shlex.quote(str(self.out / n)) for n in ("bags", CONTRACT, "run")
+            )
+            with_contract = f"{bags} --contract {contract}"
             say("recorded; look at the labels, and train on them:")
             say(f"  qgf data label {with_contract} --list")
-            say(f"  qgf train {with_contract} --out {self.out}/run")
+            say(f"  qgf train {with_contract} --out {run}")
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:

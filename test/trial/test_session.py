@@ -32,7 +32,7 @@ class Robot:
         self.script, self.default = deque(script), default
         self.state, self.enabled, self.beta, self.reason = State.READY, False, 9.0, ""
         self.sha, self.age, self.holds, self.time = "abc", 0.0, 0, 0.0
-        self.phase, self.shown, self.notes = "", [], []
+        self.phase, self.shown, self.notes, self.said = "", [], [], []
         self.log = []  # what was asked of the node
         self.verdict = None
         self.refuses = self.is_wrong = ""
@@ -85,6 +85,7 @@ class Robot:
 
     def say(self, phase, episode):
         self.phase = phase
+        self.said.append(f"{phase} {episode}")
 
     def begin_bag(self, path):
         path.mkdir()
@@ -432,6 +433,7 @@ def test_the_last_verdict_can_be_taken_back(tmp_path):
     assert session.run()
     assert [e.outcome for e in session.record.episodes] == ["failure"] + ["success"] * 3
     assert robot.notes[0] == "there is no verdict to change"
+    assert [said for said in robot.said if said.startswith("asking")] == ["asking 1"]
     assert Shelf(tmp_path)._read()["episode_0001"] == "failure"
 
 
