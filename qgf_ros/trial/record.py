@@ -216,6 +216,16 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)
+        sync(path.parent)
     except OSError as error:
         staging.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def sync(path: Path) -> None:
+    """What a file holds, or a folder names, is on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -11,7 +11,6 @@ or thrown away where no verdict was given, when the trial goes on.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 
 from qgf_ros.errors import StorageError, UsageError
 from qgf_ros.strict_yaml import load_yaml
-from qgf_ros.trial.record import FILE, Record, replace_file
+from qgf_ros.trial.record import FILE, Record, replace_file, sync
 
 LABELS = "labels.yaml"  # unless the contract names another file
 
@@ -93,6 +92,7 @@ class Shelf:
                 if (self._unfinished / name).is_dir():
                     self.bags.mkdir(exist_ok=True)
                     (self._unfinished / name).rename(self.bags / name)
+                    sync(self.bags)
         except OSError as error:
             raise StorageError(f"cannot write {self.bags}: {error.strerror}") from None
 
@@ -111,9 +111,5 @@ def _sync(bag: Path) -> None:
     """What trial.yaml counts is on the disk before it does."""
     if not bag.is_dir():
         return
-    for path in [*bag.iterdir(), bag]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    for path in [*bag.iterdir(), bag, bag.parent]:
+        sync(path)
