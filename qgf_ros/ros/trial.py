@@ -39,17 +39,21 @@ from qgf_ros.trial.verdict import Judge
 ANSWER = 2.0  # s for a service
 STARTING = 3.0  # s for the state to be complete
 DISCOVERY = 10.0  # s for the node to be heard
+OTHERS = 1.0  # s for another trial to be heard of
 
 
 class RobotLink:
     """See `qgf_ros.trial.link.Link`."""
 
-    def __init__(self, of: str, scene: str = "") -> None:
+    def __init__(
+        self, of: str, scene: str = "", interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Finds the node `of` (its full name). scene: a Trigger service that puts the scene back.
 
-        Raises UsageError where the node is not there, or is not ready to be enabled.
+        Raises UsageError where the node is not there, or is not ready to be enabled; while it waits
+        at the start, KeyboardInterrupt as soon as `interrupted` says so.
         """
-        self.of = of
+        self.of, self._interrupted = of, interrupted
         namespace = of.rpartition("/")[0]
         self.node = LeanNode(
             "qgf_trial", namespace=namespace or None, start_parameter_services=False
@@ -66,6 +70,7 @@ class RobotLink:
         self._guard: Guard | None = None
         self.recorder: BagRecorder | None = None
         self._judge_ears: list[Ear] = []
+        self._needed: set[str] = set()  # topics that somebody has to publish
         create = self.node.create_client
         self._enable: Client = create(SetBool, f"{of}/enable")
         self._reset: Client = create(Trigger, f"{of}/reset")
@@ -104,10 +109,10 @@ class RobotLink:
                     f"{self.of} is not heard: no {', '.join(missing)} for {DISCOVERY:g} s; start the "
                     "node, compare --node and ROS_DOMAIN_ID with `ros2 node list`"
                 )
-            time.sleep(0.01)
+            self._pause()
         until = time.monotonic() + STARTING
         while (view := self.view()).state is State.WAITING and time.monotonic() < until:
-            time.sleep(0.01)
+            self._pause()
         why = f"{view.reason} {view.detail}".strip()
         if view.state is State.FAULT:
             raise UsageError(f"{self.of} is in FAULT ({why}); make the robot safe and call ~/reset")
@@ -118,10 +123,26 @@ class RobotLink:
             )
         if view.state is not State.READY:
             raise UsageError(f"{self.of} is {view.state.name}, not READY: {why or 'activate it'}")
+        until = time.monotonic() + OTHERS
+        while not (other := self._other_trial()) and time.monotonic() < until:
+            self._pause()
+        if other:
+            raise UsageError(f"{other}; end it first, or give each node a namespace of its own")
         values = self.parameters("use_sim_time", "policy", "guidance.slew", "beta")
         self.simulated, self.policy, self.slew, self.beta_before = values
         if self.simulated:
             self.node.set_parameters([Parameter("use_sim_time", Parameter.Type.BOOL, True)])
+
+    def _pause(self) -> None:
+        if self._interrupted():
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+
+    def _other_trial(self) -> str:
+        """One word of an operator would start both."""
+        topic = self._state.topic_name
+        others = self.node.count_publishers(topic) > 1
+        return f"another trial is there, it publishes {topic} too" if others else ""
 
     @property
     def info(self) -> PolicyInfo:
@@ -148,7 +169,7 @@ class RobotLink:
                     f"{self.of} does not listen on {', '.join(strange)}, as its contract says: it was "
                     "remapped; a bag would not be the contract's. Use --no-record"
                 )
-            time.sleep(0.05)
+            self._pause()
         return found.contract
 
     def _heard_by_node(self) -> set[str]:
@@ -161,12 +182,14 @@ class RobotLink:
 
     def record(self, contract: Contract) -> None:
         self.recorder = BagRecorder(self.node, contract, self.of, self.simulated)
+        self._needed |= {a.topic for a in contract.actions}  # by the node, or by a gate
 
     def judge_by_topic(self, contract: Contract) -> None:
         """The contract's outcome topics say how an episode ends. Raises UsageError: it has none."""
         self._judge = Judge(contract)
         if not self._judge.sources:
             raise UsageError("the contract has no success and no failure topic; use --verdict key")
+        self._needed |= {s.topic for s in self._judge.sources.values()}
         self._judge_ears = [
             Ear(self.node, s.type, s.topic, partial(self._on_outcome, name, s), raw=False)
             for name, s in self._judge.sources.items()
@@ -174,7 +197,7 @@ class RobotLink:
 
     def start_guard(self) -> None:
         """Raises QgfError where it does not come up: nothing moves without it."""
-        self._guard = Guard(self._enable.srv_name)
+        self._guard = Guard(self._enable.srv_name, self._interrupted)
 
     # The node.
 
@@ -191,6 +214,11 @@ class RobotLink:
             age=time.monotonic() - self._heard_at,
             holds=int(self._holds),
         )
+
+    def trouble(self) -> str:
+        silent = sorted(t for t in self._needed if not self.node.count_publishers(t))
+        nobody = f"nobody publishes {', '.join(silent)}" if silent else ""
+        return self._other_trial() or nobody
 
     def now(self) -> float:
         return self.node.get_clock().now().nanoseconds * 1e-9
@@ -215,6 +243,8 @@ class RobotLink:
         self._armed = on
         if not on and self.recorder is not None:
             self.recorder.cut()
+        if on and self._guard is not None:
+            self._guard.arm()
         answer = self._call(self._enable, SetBool.Request(data=on))
         if self._guard is not None and not (on and answer.success):
             self._guard.rest()
@@ -260,13 +290,21 @@ class RobotLink:
     def bag_seconds(self) -> float:
         return self.recorder.seconds() if self.recorder is not None else 0.0
 
+    def began_anew(self) -> bool:
+        return self.recorder is not None and self.recorder.began_anew
+
     def end_bag(self) -> None:
         if self.recorder is not None:
-            self.recorder.end()
+            self.recorder.end(judged=self.judged() is not None)
 
     def parameters(self, *names: str) -> list[Any]:
         fields = {1: "bool_value", 2: "integer_value", 3: "double_value", 4: "string_value"}
         values = self._call(self._get, GetParameters.Request(names=list(names))).values
+        unset = [name for name, v in zip(names, values) if v.type not in fields]
+        if unset or len(values) < len(names):
+            raise UsageError(
+                f"{self.of} has no {', '.join(unset or names)} among its parameters; is it a qgf_node?"
+            )
         return [getattr(v, fields[v.type]) for v in values]
 
     def close(self) -> None:
@@ -322,11 +360,11 @@ class RobotLink:
 
 
 @contextlib.contextmanager
-def connected(of: str, scene: str) -> Iterator[RobotLink]:
+def connected(of: str, scene: str, interrupted: Callable[[], bool]) -> Iterator[RobotLink]:
     """A link on a context of its own; signals stay with the caller."""
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        link = RobotLink(of, scene)
+        link = RobotLink(of, scene, interrupted)
         try:
             yield link
         finally:

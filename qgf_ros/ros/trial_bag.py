@@ -38,10 +38,17 @@ class Ear:
     given a message, and when it was received [ns of system time]."""
 
     def __init__(
-        self, node: Node, type_name: str, topic: str, heard: Callable[[Any, int], None], raw: bool
+        self,
+        node: Node,
+        type_name: str,
+        topic: str,
+        heard: Callable[[Any, int], None],
+        raw: bool,
+        latched: bool = False,
     ) -> None:
+        """latched: whether what was said before counts, where it was latched."""
         self._node, self._type, self._topic = node, type_name, topic
-        self._raw = raw
+        self._raw, self._latched = raw, latched
         self._callback: Callable[..., None] = lambda msg: heard(msg, time.time_ns())
         if TELLS_WHEN:
             self._callback = lambda msg, info: heard(
@@ -55,7 +62,8 @@ class Ear:
         """To be called now and then: publishers come and go."""
         offered = [i.qos_profile for i in self._node.get_publishers_info_by_topic(self._topic)]
         reliable = offered and all(o.reliability == ReliabilityPolicy.RELIABLE for o in offered)
-        latched = offered and all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered)
+        before = offered and all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered)
+        latched = self._latched and before
         profile = QoSProfile(
             depth=QUEUE,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -79,6 +87,7 @@ class Stream:
     name: str
     type: str
     observed: bool = False
+    judges: bool = False  # says how an episode ended, and nothing else
     stamped: bool = False  # begins with a std_msgs/Header
 
 
@@ -86,11 +95,16 @@ def streams(contract: Contract, node: str) -> list[Stream]:
     """All that a trial records: what the contract names, once each, and what `node` says of itself."""
     found: dict[str, Stream] = {}
     observed = {o.topic for o in contract.observations}
-    for source in [*contract.observations, *contract.actions, *contract.outcome.sources.values()]:
+    outcome = contract.outcome
+    others = [*contract.observations, *contract.actions, outcome.reward, outcome.episode_start]
+    told = {source.topic for source in others if source is not None}
+    for source in [*contract.observations, *contract.actions, *outcome.sources.values()]:
         stamped = source.type in TYPES and TYPES[source.type].stamped
         seen = source.topic in observed
         topic = source.topic
-        found[topic] = Stream(topic, f"/{topic.strip('/')}", source.type, seen, stamped)
+        found[topic] = Stream(
+            topic, f"/{topic.strip('/')}", source.type, seen, topic not in told, stamped
+        )
     for name, kind in OF_THE_NODE.items():
         package = "trajectory_msgs" if kind == "JointTrajectory" else "qgf_ros"
         topic = f"{node}/{name}"
@@ -114,11 +128,13 @@ class BagRecorder:
         self._path: Path | None = None
         self._began = self._until = 0  # ns of system time
         self._start_at = 0  # ns on the node's clock
+        self._starts = 0  # of this bag
         self._heard: list[tuple[int, Stream, bytes]] = []  # system time of receipt [ns]
         self._times: list[tuple[int, int]] | None = [] if simulated else None  # system time, /clock
         self._last: dict[str, bytes] = {}
         self._ears = [
-            Ear(node, s.type, s.topic, partial(self._hear, s), raw=True) for s in self._streams
+            Ear(node, s.type, s.topic, partial(self._hear, s), raw=True, latched=s.observed)
+            for s in self._streams
         ]
         if simulated:
             self._ears.append(Ear(node, "rosgraph_msgs/Clock", "/clock", self._tick, raw=False))
@@ -129,6 +145,7 @@ class BagRecorder:
             ear.look()
         with self._lock:
             self._path, self._began, self._until = path, time.time_ns(), 2**63 - 1
+            self._starts = 0
             self._start_at = self._clock.now().nanoseconds
             seen = [s for s in self._streams if s.observed and s.topic in self._last]
             self._heard = [(self._began, s, self._last[s.topic]) for s in seen]
@@ -143,12 +160,21 @@ class BagRecorder:
         """Since the episode's begin: its `episode_start`, or the bag's first message."""
         return max((self._clock.now().nanoseconds - self._start_at) * 1e-9, 1e-3)
 
+    @property
+    def began_anew(self) -> bool:
+        """A second `episode_start` came; the bag ends before it, for a bag has one label."""
+        return self._starts > 1
+
     def cut(self) -> None:
         """What is received from now on is no part of the bag."""
         self._until = min(self._until, time.time_ns())
 
-    def end(self) -> None:
-        """Writes the bag, if one was begun. Raises OSError."""
+    def end(self, judged: bool = False) -> None:
+        """Writes the bag, if one was begun. Raises OSError.
+
+        judged: the outcome topics ended the episode. Else what they say is left out: training takes
+        from them when it ended, whatever a label says of how.
+        """
         self.cut()
         with self._lock:
             path, heard, self._path, self._heard = self._path, self._heard, None, []
@@ -158,8 +184,10 @@ class BagRecorder:
         bag = RawBag(path, {s.name: s.type for s in self._streams}, self._store)
         try:
             for at, stream, raw in sorted(heard, key=lambda row: row[0]):
-                if at > self._until:
+                if at >= self._until:
                     break
+                if stream.judges and not judged:
+                    continue
                 receipt = at
                 if self._times is not None:
                     # /clock goes in steps: what is stamped with the next one came after this one.
@@ -177,7 +205,11 @@ class BagRecorder:
             if self._path is not None and at >= self._began:
                 self._heard.append((at, stream, raw))
                 if stream.topic == self._start:
-                    self._start_at = self._clock.now().nanoseconds
+                    self._starts += 1
+                    if self.began_anew:
+                        self._until = min(self._until, at)
+                    else:
+                        self._start_at = self._clock.now().nanoseconds
 
     def _tick(self, msg: Any, at: int) -> None:
         with self._lock:

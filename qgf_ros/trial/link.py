@@ -32,6 +32,9 @@ class Link(Protocol):
     slew: float  # s, the node's guidance.slew
 
     def view(self) -> View: ...
+    def trouble(self) -> str:
+        """Why no episode may begin although the node is ready, or ""."""
+
     def now(self) -> float:
         """s on the node's clock."""
 
@@ -60,6 +63,9 @@ class Link(Protocol):
 
     def bag_seconds(self) -> float:
         """From the episode's begin, as training counts it, until now."""
+
+    def began_anew(self) -> bool:
+        """Another episode has begun in the bag's, by `episode_start`."""
 
     def end_bag(self) -> None: ...
 

@@ -34,6 +34,9 @@ class Design:
     betas: tuple[float, ...]
     episodes: int  # of each beta, at most
     seed: int
+    limit: float = 60.0  # s on the node's clock
+    at_limit: Literal["failure", "success", "ask"] = "failure"
+    verdict: Literal["key", "topic"] = "key"
 
     def order(self, block: int, betas: tuple[float, ...]) -> tuple[float, ...]:
         """The sequence in which a block, counted from 1, runs those beta."""
@@ -159,10 +162,15 @@ def resumed(folder: Path, asked: Design) -> Record:
     """The trial in the folder if it is the one that is asked for, a new one where there is none. Its
     own seed counts.
 
-    Raises UsageError: another one is there.
+    Raises UsageError: another one is there, or something else.
     """
     found = load(folder)
     if found is None:
+        if others := [n for n in ("bags", "unfinished", "contract.yaml") if (folder / n).exists()]:
+            raise UsageError(
+                f"{folder} has {', '.join(others)} and no {FILE}: it is of something else; choose "
+                "another --out"
+            )
         return Record(asked)
     mine = replace(found.design, seed=asked.seed)
     if mine != asked:
@@ -208,6 +216,16 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)
+        sync(path.parent)
     except OSError as error:
         staging.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def sync(path: Path) -> None:
+    """What a file holds, or a folder names, is on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

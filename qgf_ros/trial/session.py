@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from qgf_ros.control.supervisor import State
@@ -19,7 +18,7 @@ from qgf_ros.trial.shelf import Shelf
 
 TICK = 0.05  # s, how soon a word or a change is noticed
 SILENT = 1.0  # s without a status: nobody knows what the robot does
-ENABLING = 1.0  # s in which the status must say what ~/enable answered
+ENABLING = 1.0  # s, steady, in which the status must say what ~/enable answered
 SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
 SCENE = 120.0  # s for the service that puts the scene back
 MOVING = (State.RUN, State.HOLD)
@@ -27,17 +26,12 @@ Phase = Literal["busy", "waiting", "running", "asking"]
 SOON = "the robot moves soon: hand on the stop"
 QUIT = ("q quit",)
 VERDICT = ("s success", "f failure")
+CHANGED = "somebody else set beta or policy"
 SAID: dict[str, Outcome] = {"success": "success", "failure": "failure", "abort": "aborted"}
 
 
 class Quit(Exception):
     """The operator ends the trial here, or is gone."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    limit: float = 60.0  # s
-    at_limit: Literal["failure", "success", "ask"] = "failure"
 
 
 class Session:
@@ -50,12 +44,11 @@ class Session:
         screen: Screen,
         shelf: Shelf,
         record: Record,
-        rules: Rules,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.record = record
         self._link, self._ears, self._screen = link, ears, screen
-        self._shelf, self._rules, self._interrupted = shelf, rules, interrupted
+        self._shelf, self._interrupted = shelf, interrupted
         self._words: list[str] = []
         self._phase: Phase = "busy"
         self._stopped_at = -float("inf")  # on the node's clock
@@ -76,14 +69,14 @@ class Session:
 
     def _episode(self, block: int, beta: float) -> None:
         self._prepare(beta)
-        if self._wait_for_start() == "undo":
+        said = self._wait_for_start(beta)
+        if said == "undo":
             self._undo()
-            return
-        if not self._scene_is_back():
+        if said != "start" or not self._scene_is_back():
             return
         number = self._number
         bag = self._shelf.name(number)
-        if not self._recording(bag):
+        if not self._recording(bag, beta):
             return
         try:
             told = self._drive(beta)
@@ -93,6 +86,10 @@ class Session:
             return
         episode = Episode.judged(block=block, number=number, beta=beta, bag=bag, **told)
         self._keep(self.record.with_episode(episode))
+
+    def _is_ours(self, view: View, beta: float) -> bool:
+        """Whether the node runs what the episode is counted for."""
+        return (view.policy_sha256, view.beta) == (self.record.design.policy_sha256, beta)
 
     @property
     def _number(self) -> int:
@@ -133,8 +130,8 @@ class Session:
                     "whether somebody else sets it"
                 )
 
-    def _wait_for_start(self) -> str:
-        """ "start" or "undo"."""
+    def _wait_for_start(self, beta: float) -> str:
+        """ "start" or "undo"; "" where the node is set otherwise meanwhile, to be prepared again."""
         self._forget()
         while True:
             view = self._link.view()
@@ -142,21 +139,25 @@ class Session:
             if view.state is State.FAULT:
                 line = f"{view.reason} {view.detail}: make the robot safe, then r"
                 self._look("waiting", "FAULT", line, ("r reset", *undo))
-            elif view.state is not State.READY or view.age > SILENT:
-                self._look("waiting", "NOT READY", self._troubles(view), undo)
+            elif trouble := self._trouble(view):
+                self._look("waiting", "NOT READY", trouble, undo)
             else:
                 line = "put robot and scene back, then SPACE"
                 self._look("waiting", "YOUR TURN", line, ("SPACE start", *undo))
             word = self._next_word()
             if word == "start":
                 view = self._link.view()
-                if view.state is State.READY and view.age <= SILENT:
-                    return word
-                self._screen.note(f"not started: {self._troubles(view)}")
+                if not (trouble := self._trouble(view)):
+                    return word if self._is_ours(view, beta) else self._changed()
+                self._screen.note(f"not started: {trouble}")
             elif word == "reset" and view.state is State.FAULT:
                 self._screen.note(self._link.reset() or "reset")
             elif word == "undo":
                 return word
+
+    def _changed(self) -> str:
+        self._screen.note(f"not started: {CHANGED}; set up again")
+        return ""
 
     def _scene_is_back(self) -> bool:
         """Asks the scene's service, if there is one, and waits until the node is ready again."""
@@ -175,17 +176,16 @@ class Session:
             self._look("busy", "SETTING UP", SOON, QUIT)
             self._next_word()
             if time.monotonic() > until:
-                self._screen.note(f"not started: {self._troubles(view)}")
+                self._screen.note(f"not started: {self._reason(view)}")
                 return False
         return True
 
-    def _recording(self, bag: str) -> bool:
+    def _recording(self, bag: str, beta: float) -> bool:
         """Begins the bag; the robot does not move before every observed topic is in it."""
-        if not bag:
-            return True
-        self._link.begin_bag(self._shelf.begin(bag))
+        if bag:
+            self._link.begin_bag(self._shelf.begin(bag))
         until = time.monotonic() + SETTING
-        while unheard := self._link.unheard():
+        while bag and (unheard := self._link.unheard()):
             self._look("busy", "SETTING UP", SOON, QUIT)
             try:
                 self._next_word()
@@ -196,6 +196,10 @@ class Session:
                 self._link.end_bag()
                 self._screen.note(f"not started: nothing heard on {', '.join(unheard)}")
                 return False
+        if not self._is_ours(self._link.view(), beta):
+            self._link.end_bag()
+            self._changed()
+            return False
         return True
 
     # While it moves.
@@ -216,8 +220,10 @@ class Session:
         finally:
             self._stop()
         self._link.end_bag()
+        if not self._is_ours(self._link.view(), beta):
+            verdict, by = "aborted", CHANGED
         if verdict is None:
-            verdict, by = self._ask(by), "operator"
+            verdict, by = self._ask(by, self._number, "q quit (discards)"), "operator"
         return {
             "verdict": verdict,
             "by": by,
@@ -232,24 +238,26 @@ class Session:
     ) -> tuple[Outcome | None, str]:
         """How it ended and who said so; without a verdict, why it is over. `interventions`: s from the
         begin of the bag, filled here."""
-        enabled = False
+        enabled, design, asked = False, self.record.design, time.monotonic()
         while True:
             self._link.beat()
             view, passed = self._link.view(), self._link.now() - began
             enabled = enabled or view.enabled
             if view.reason.startswith("TAKEOVER") and not interventions:
                 interventions.append(self._link.bag_seconds())
+            if not self._is_ours(view, beta):
+                return "aborted", CHANGED
             if (judged := self._link.judged()) is not None:
                 return judged, "topic"
+            if self._link.began_anew():
+                return None, "the scene began anew: how did it go until then?"
             if view.age > SILENT:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled
-            if over and (enabled or passed > ENABLING):
-                return None, f"the node stopped the robot: {view.state.name} {self._troubles(view)}"
-            if view.state is State.RUN and view.beta != beta:
-                return "aborted", "somebody else set beta"
-            if passed >= self._rules.limit:
-                at = self._rules.at_limit
+            if over and (enabled or time.monotonic() > asked + ENABLING):
+                return None, f"the node stopped the robot: {view.state.name} {self._reason(view)}"
+            if passed >= design.limit:
+                at = design.at_limit
                 return (None, "the time is up") if at == "ask" else (at, "limit")
             state, line = "ROBOT MOVES", "hand on the stop"
             if view.state is State.HOLD:
@@ -257,7 +265,7 @@ class Session:
             if interventions:
                 line += f" (interventions: {len(interventions)}; no success any more)"
             keys = (*VERDICT, "i intervention", "a discard", *QUIT)
-            self._look("running", state, line, keys, self._rules.limit - passed)
+            self._look("running", state, line, keys, design.limit - passed)
             word = self._next_word()
             if word in SAID:
                 return SAID[word], "operator"
@@ -274,13 +282,13 @@ class Session:
 
     # After it.
 
-    def _ask(self, why: str) -> Outcome:
+    def _ask(self, why: str, number: int, leave: str) -> Outcome:
         self._forget()
         while True:
             view = self._link.view()
             reset = ("r reset",) if view.state is State.FAULT else ()
-            keys = (*VERDICT, "a discard", *reset, "q quit (discards)")
-            self._look("asking", "HOW DID IT GO?", why, keys)
+            keys = (*VERDICT, "a discard", *reset, leave)
+            self._look("asking", "HOW DID IT GO?", why, keys, number=number)
             word = self._next_word()
             if word in SAID:
                 return SAID[word]
@@ -292,17 +300,26 @@ class Session:
         if not self.record.episodes or self.record.episodes[-1].outcome == "aborted":
             self._screen.note("there is no verdict to change")
             return
-        self._keep(self.record.with_last(self._ask("the last episode, once more")))
+        number = self.record.episodes[-1].number
+        said = self._ask(f"episode {number}, once more", number, "q quit (leaves it as it is)")
+        self._keep(self.record.with_last(said))
 
     # All along.
 
     def _look(
-        self, phase: Phase, state: str, line: str, keys: Sequence[str], seconds: float = 0.0
+        self,
+        phase: Phase,
+        state: str,
+        line: str,
+        keys: Sequence[str],
+        seconds: float = 0.0,
+        number: int = 0,
     ) -> View:
-        """Shows where the trial is; the node's newest status."""
+        """Shows where the trial is; the node's newest status. number: of the episode that it is
+        about; 0: the next one."""
         if phase != self._phase:
             self._phase = phase
-            self._link.say(phase, self._number)
+            self._link.say(phase, number or self._number)
         self._screen.show(state, line, keys, seconds)
         return self._link.view()
 
@@ -323,7 +340,13 @@ class Session:
         self._link.words()
         self._words.clear()
 
-    def _troubles(self, view: View) -> str:
+    def _trouble(self, view: View) -> str:
+        """Why no episode may begin, or ""."""
+        if view.state is State.READY and view.age <= SILENT:
+            return self._link.trouble()
+        return self._reason(view)
+
+    def _reason(self, view: View) -> str:
         if view.age > SILENT:
             return f"no word from the node for {view.age:.0f} s"
         return f"{view.reason} {view.detail}".strip() or view.state.name

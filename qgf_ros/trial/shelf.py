@@ -11,7 +11,6 @@ or thrown away where no verdict was given, when the trial goes on.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 
 from qgf_ros.errors import StorageError, UsageError
 from qgf_ros.strict_yaml import load_yaml
-from qgf_ros.trial.record import Record, replace_file
+from qgf_ros.trial.record import FILE, Record, replace_file, sync
 
 LABELS = "labels.yaml"  # unless the contract names another file
 
@@ -60,33 +59,42 @@ class Shelf:
     def resume(self, record: Record) -> None:
         """Finishes what a kill left half done; other labels that are there stay as they are."""
         labelled = self._read() if self._labels.exists() else {}
-        last = {e.bag for e in record.episodes[-1:]}
-        self._settle(record, {e.bag for e in record.episodes} - set(labelled) | last)
+        names = {e.bag for e in record.episodes} - set(labelled)
+        if labelled and _younger(
+            self.folder / FILE, self._labels
+        ):  # the last verdict came too late
+            names |= {e.bag for e in record.episodes[-1:]}
+        self._settle(record, names)
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
     def _settle(self, record: Record, names: set[str]) -> None:
-        """Puts bags in their places, and these names' labels into the file."""
+        """Puts bags in their places, and these names' labels into the file. A bag that lies in its
+        place has its label at every moment."""
         labels = self._read() if self._labels.exists() else {}
         before = dict(labels)
-        try:
-            for episode in record.episodes:
-                place, staged = self.bags / episode.bag, self._unfinished / episode.bag
-                if not episode.bag or episode.bag not in names:
-                    continue
-                if episode.outcome == "aborted":
-                    labels.pop(episode.bag, None)
-                    shutil.rmtree(staged, ignore_errors=True)
-                    shutil.rmtree(place, ignore_errors=True)
-                    continue
-                if staged.is_dir():
-                    self.bags.mkdir(exist_ok=True)
-                    staged.rename(place)
+        for episode in record.episodes:
+            if episode.bag and episode.bag in names:
                 labels[episode.bag] = episode.label
+        gone = [e.bag for e in record.episodes if e.bag and e.outcome == "aborted"]
+        try:
+            for name in gone:
+                labels.pop(name, None)
+                if (self.bags / name).is_dir():
+                    self._unfinished.mkdir(exist_ok=True)
+                    (self.bags / name).rename(self._unfinished / name)
+                shutil.rmtree(self._unfinished / name, ignore_errors=True)
+            if labels != before:
+                content = {"version": 1, "episodes": labels}
+                text = "# Outcomes of episodes, by `qgf trial`.\n"
+                text += yaml.safe_dump(content, sort_keys=False)
+                replace_file(self._labels, text.encode())
+            for name in {e.bag for e in record.counted if e.bag}:
+                if (self._unfinished / name).is_dir():
+                    self.bags.mkdir(exist_ok=True)
+                    (self._unfinished / name).rename(self.bags / name)
+                    sync(self.bags)
         except OSError as error:
             raise StorageError(f"cannot write {self.bags}: {error.strerror}") from None
-        if labels != before:
-            text = yaml.safe_dump({"version": 1, "episodes": labels}, sort_keys=False)
-            replace_file(self._labels, b"# Outcomes of episodes, by `qgf trial`.\n" + text.encode())
 
     def _read(self) -> dict[str, Any]:
         content = load_yaml(self._labels)
@@ -95,13 +103,13 @@ class Shelf:
         return dict(content["episodes"])
 
 
+def _younger(path: Path, than: Path) -> bool:
+    return path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+
+
 def _sync(bag: Path) -> None:
     """What trial.yaml counts is on the disk before it does."""
     if not bag.is_dir():
         return
-    for path in [*bag.iterdir(), bag]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    for path in [*bag.iterdir(), bag, bag.parent]:
+        sync(path)

@@ -7,6 +7,7 @@ import fcntl
 import math
 import os
 import random
+import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -61,16 +62,21 @@ class Trial(Options):
         from qgf_ros.trial.record import Design, check_betas, resumed
         from qgf_ros.trial.result import document, show
         from qgf_ros.trial.screen import Terminal
-        from qgf_ros.trial.session import Rules, Session
+        from qgf_ros.trial.session import Session
 
         self._check()
-        with _signals() as interrupted, connected(self.node, self.scene) as link, self._folder():
+        with (
+            _signals() as interrupted,
+            connected(self.node, self.scene, interrupted) as link,
+            self._folder(),
+        ):
             check_betas(self.beta, link.info.beta_min, tuple(link.info.beta_suggested))
             seed = random.SystemRandom().randrange(2**31) if self.seed is None else self.seed
             sha256 = link.info.sha256
-            design = Design(self.node, sha256, self.beta, self.episodes, seed)
+            rules = self.limit, self.at_limit, self.verdict
+            design = Design(self.node, sha256, self.beta, self.episodes, seed, *rules)
             record = resumed(self.out, design)
-            shelf = self._prepared(link)
+            shelf = self._prepared(link, record)
             shelf.resume(record)
             link.start_guard()
             keys = Keys()
@@ -81,8 +87,7 @@ class Trial(Options):
                 return len(session.record.episodes) + 1, session.record.still_to_come
 
             with keys.raw(), Terminal(progress) as screen:
-                rules = Rules(self.limit, self.at_limit)
-                session = Session(link, keys, screen, shelf, record, rules, interrupted)
+                session = Session(link, keys, screen, shelf, record, interrupted)
                 try:
                     over = session.run()
                 finally:
@@ -113,8 +118,10 @@ class Trial(Options):
             raise UsageError(
                 f"--episodes {self.episodes}, --limit {self.limit:g}; allowed: 1 to 10000, and above 0 s"
             )
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"--seed {self.seed}; allowed: 0 and above")
 
-    def _prepared(self, link: RobotLink) -> Shelf:
+    def _prepared(self, link: RobotLink, record: Record) -> Shelf:
         from qgf_ros.trial.record import replace_file
         from qgf_ros.trial.shelf import LABELS, Shelf
 
@@ -122,12 +129,13 @@ class Trial(Options):
         if self.record or self.verdict == "topic":
             contract = link.contract(self.policy)
             labels = contract.outcome.labels
+        if self.verdict == "topic":
+            link.judge_by_topic(contract)
+        record.save(self.out)  # from now on the folder is this trial's
         if self.record:
             link.record(contract)
             text = yaml.safe_dump(contract.to_dict(), sort_keys=False)
             replace_file(self.out / CONTRACT, text.encode())
-        if self.verdict == "topic":
-            link.judge_by_topic(contract)
         return Shelf(self.out, self.record, labels)
 
     def _greet(self, record: Record, keys: bool) -> None:
@@ -141,10 +149,13 @@ class Trial(Options):
         if not over:
             say("interrupted; the same command goes on")
         if self.record:
-            with_contract = f"{self.out}/bags --contract {self.out}/{CONTRACT}"
+            bags, contract, run = (
+                shlex.quote(str(self.out / n)) for n in ("bags", CONTRACT, "run")
+            )
+            with_contract = f"{bags} --contract {contract}"
             say("recorded; look at the labels, and train on them:")
             say(f"  qgf data label {with_contract} --list")
-            say(f"  qgf train {with_contract} --out {self.out}/run")
+            say(f"  qgf train {with_contract} --out {run}")
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:

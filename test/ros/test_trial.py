@@ -151,6 +151,11 @@ def test_the_simulation_waits_until_its_scene_is_put_back(domain):
         domain,
     )
     drive = lambda v: commands.publish(ros.Float64MultiArray(data=[v, 0.0]))  # noqa: E731
+    taken = lambda: commands.get_subscription_count() > 0  # noqa: E731
+
+    def began(number):
+        drive(1.0)
+        return len(starts) == number + 1
 
     def lasts():
         said = len(joints)
@@ -165,10 +170,10 @@ def test_the_simulation_waits_until_its_scene_is_put_back(domain):
         drive(2.0)
         lasts()
         assert len(starts) == number, "the last word of before begins nothing"
-        drive(1.0)
-        robot.wait(lambda: len(starts) == number + 1, 20, "the episode", sim)
+        robot.wait(lambda: began(number), 20, "the episode", sim)
 
     try:
+        robot.wait(taken, 20, "the simulation's ear", sim)
         begins(0)
         begins(1)
         sim.stop()

@@ -5,6 +5,7 @@ Pinned: a trial that is resumed with another beta, another policy or another ord
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,17 @@ def test_another_trial_in_the_folder_is_refused(tmp_path):
         resumed(tmp_path, Design("/qgf", "def", (INF, 0.11, 0.05), 4, 7))
     with pytest.raises(UsageError, match="episodes: 4 there, 5 asked"):
         resumed(tmp_path, design(episodes=5))
+    with pytest.raises(
+        UsageError, match="limit: 60.0 there, 30.0 asked; verdict: key there, topic"
+    ):
+        resumed(tmp_path, replace(design(), limit=30.0, verdict="topic"))
+
+
+@pytest.mark.parametrize("name", ["bags", "unfinished", "contract.yaml"])
+def test_a_folder_of_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"has {name} and no trial.yaml"):
+        resumed(tmp_path, design())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Design, Record
-from qgf_ros.trial.session import Rules, Session
+from qgf_ros.trial.session import Session
 from qgf_ros.trial.shelf import Shelf
 
 INF = math.inf
@@ -32,11 +32,11 @@ class Robot:
         self.script, self.default = deque(script), default
         self.state, self.enabled, self.beta, self.reason = State.READY, False, 9.0, ""
         self.sha, self.age, self.holds, self.time = "abc", 0.0, 0, 0.0
-        self.phase, self.shown, self.notes = "", [], []
+        self.phase, self.shown, self.notes, self.said = "", [], [], []
         self.log = []  # what was asked of the node
         self.verdict = None
-        self.refuses = ""
-        self.takes_beta = True
+        self.refuses = self.is_wrong = ""
+        self.takes_beta, self.anew = True, False
 
     # The node.
 
@@ -44,6 +44,9 @@ class Robot:
         return View(
             self.state, self.enabled, self.beta, self.sha, self.reason, "", self.age, self.holds
         )
+
+    def trouble(self):
+        return self.is_wrong
 
     def now(self):
         return self.time
@@ -82,16 +85,20 @@ class Robot:
 
     def say(self, phase, episode):
         self.phase = phase
+        self.said.append(f"{phase} {episode}")
 
     def begin_bag(self, path):
         path.mkdir()
-        self.bag = path
+        self.bag, self.anew = path, False
 
     def unheard(self):
         return []
 
     def bag_seconds(self):
         return 1.25
+
+    def began_anew(self):
+        return self.anew
 
     def end_bag(self):
         self.log.append(("bag closed", None))
@@ -100,11 +107,11 @@ class Robot:
 
     def pressed(self, timeout):
         self.time += timeout
+        assert self.time < 1000, f"nobody says anything in {self.phase}: {self.shown[-1:]}"
         if self.script and self.script[0][0] == self.phase:
             word = self.script.popleft()[1]
             return [word] if isinstance(word, str) else word(self) or []
         if self.script or not self.default:
-            assert self.time < 1000, f"nobody says anything in {self.phase}: {self.shown[-1:]}"
             return []
         return {"waiting": ["start"], "running": ["success"]}.get(self.phase, [])
 
@@ -127,9 +134,9 @@ class Robot:
 
 
 def trial(tmp_path, robot, betas=(INF, 0.11), episodes=2, seed=1, **rules):
-    record = Record(Design("/qgf", "abc", betas, episodes, seed))
+    record = Record(Design("/qgf", "abc", betas, episodes, seed, **rules))
     shelf = Shelf(tmp_path)
-    return Session(robot, robot, robot, shelf, record, Rules(**rules), lambda: robot.signal)
+    return Session(robot, robot, robot, shelf, record, lambda: robot.signal)
 
 
 def test_each_episode_runs_with_its_beta_and_ends_with_the_robot_disabled(tmp_path):
@@ -250,7 +257,35 @@ def test_an_episode_with_another_beta_does_not_count(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run()
     assert [e.outcome for e in session.record.episodes] == ["aborted"] + ["success"] * 4
-    assert session.record.episodes[0].by == "somebody else set beta"
+    assert session.record.episodes[0].by == "somebody else set beta or policy"
+
+
+def test_an_episode_with_another_policy_does_not_count_whoever_judges(tmp_path):
+    def swap(robot):
+        robot.sha, robot.verdict = "def", "success"
+
+    robot = Robot([("waiting", "start"), ("running", swap)])
+    session = trial(tmp_path, robot)
+    with pytest.raises(UsageError, match="the node runs the policy def now"):
+        session.run()
+    assert [e.outcome for e in session.record.episodes] == ["aborted"]
+
+
+@pytest.mark.parametrize("change", [("sha", "def"), ("beta", 0.2)])
+def test_nothing_starts_where_the_node_was_set_otherwise_meanwhile(tmp_path, change):
+    def meddle(robot):
+        setattr(robot, *change)
+        return ["start"]
+
+    robot = Robot([("waiting", meddle), ("waiting", "quit")])
+    session = trial(tmp_path, robot)
+    if change[0] == "sha":
+        with pytest.raises(UsageError, match="the node runs the policy def now"):
+            session.run()
+    else:
+        assert not session.run()
+        assert robot.beta != 0.2, "it is set again"
+    assert not robot.moved
 
 
 def test_nothing_moves_before_beta_is_in_effect(tmp_path, monkeypatch):
@@ -299,6 +334,21 @@ def test_a_robot_that_is_not_ready_is_not_started(tmp_path):
     assert robot.notes[0] == "not started: STATE_MISSING:joints"
 
 
+def test_a_trial_that_has_another_beside_it_is_not_started(tmp_path):
+    def another(robot):
+        robot.is_wrong = "another trial is there"
+        return ["start"]
+
+    def gone(robot):
+        assert not robot.moved
+        robot.is_wrong = ""
+
+    robot = Robot([("waiting", another), ("waiting", gone)])
+    assert trial(tmp_path, robot).run()
+    assert robot.notes[0] == "not started: another trial is there"
+    assert ("NOT READY", "another trial is there") in [shown[:2] for shown in robot.shown]
+
+
 def test_a_silent_node_ends_the_episode(tmp_path):
     def silent(robot):
         robot.age = 5.0
@@ -311,6 +361,16 @@ def test_a_silent_node_ends_the_episode(tmp_path):
     session = trial(tmp_path, robot)
     assert session.run() and session.record.episodes[0].outcome == "failure"
     assert any("said nothing" in line for _, line, _ in robot.shown)
+
+
+def test_a_scene_that_begins_anew_ends_the_episode(tmp_path):
+    def again(robot):
+        robot.anew = True
+
+    robot = Robot([("waiting", "start"), ("running", again), ("asking", "failure")])
+    session = trial(tmp_path, robot)
+    assert session.run() and session.record.episodes[0].outcome == "failure"
+    assert any("began anew" in line for _, line, _ in robot.shown)
 
 
 def test_without_its_guard_nothing_is_enabled(tmp_path):
@@ -373,6 +433,7 @@ def test_the_last_verdict_can_be_taken_back(tmp_path):
     assert session.run()
     assert [e.outcome for e in session.record.episodes] == ["failure"] + ["success"] * 3
     assert robot.notes[0] == "there is no verdict to change"
+    assert [said for said in robot.said if said.startswith("asking")] == ["asking 1"]
     assert Shelf(tmp_path)._read()["episode_0001"] == "failure"
 
 

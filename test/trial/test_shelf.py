@@ -4,6 +4,8 @@ Pinned: a bag without a label, a label without a bag, an episode that counts and
 """
 
 import math
+import os
+import time
 
 import pytest
 import yaml
@@ -48,9 +50,10 @@ def consistent(folder):
     assert not (folder / "unfinished").exists() or not list((folder / "unfinished").iterdir())
 
 
-@pytest.mark.parametrize("moment", range(9))
+@pytest.mark.parametrize("moment", range(13))
 def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatch):
-    """Each step on the disk is a moment; whatever was said before it counts, or nothing does."""
+    """Each step on the disk is a moment; whatever was said before it counts, or nothing does, and
+    no bag lies in its place without a label."""
     shelf = Shelf(tmp_path)
     record = judged(Record(DESIGN), shelf)
     shelf.keep(record)
@@ -71,7 +74,7 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
         for owner, name in (
             (module, "replace_file"),
             (module.Path, "rename"),
-            (module.os, "fsync"),
+            (os, "fsync"),
         ):
             patched.setattr(owner, name, counted(getattr(owner, name)))
         patched.setattr(module.Path, "replace", counted(module.Path.replace))
@@ -80,9 +83,10 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
             killed = False
         except Killed:
             killed = True
-    assert killed == (moment < 8), f"{steps} steps"
+    assert killed == (moment < 12), f"{steps} steps"
     found = load(tmp_path)
     assert found in (record, second)
+    assert {p.name for p in (tmp_path / "bags").iterdir() if p.is_dir()} <= set(labels(tmp_path))
     again = Shelf(tmp_path)
     again.resume(found)
     consistent(tmp_path)
@@ -99,11 +103,13 @@ def test_labels_that_somebody_changed_stay(tmp_path):
     file.write_text("version: 1\nepisodes: {episode_0001: exclude, other: success}\n")
     record = judged(record, shelf, "failure")
     shelf.keep(record)
+    file.write_text(file.read_text().replace("failure", "exclude"))
+    os.utime(file, (time.time() + 1, time.time() + 1))  # clocks of files may be coarse
     Shelf(tmp_path).resume(record)
     assert labels(tmp_path) == {
         "episode_0001": "exclude",
         "other": "success",
-        "episode_0002": "failure",
+        "episode_0002": "exclude",
     }
 
 
@@ -124,3 +130,17 @@ def test_a_file_that_holds_no_labels_is_not_overwritten(tmp_path):
     shelf = Shelf(tmp_path)
     with pytest.raises(UsageError, match="is no file of labels"):
         shelf.keep(judged(Record(DESIGN), shelf))
+
+
+def test_a_verdict_that_was_taken_back_is_finished_after_a_kill(tmp_path, monkeypatch):
+    shelf = Shelf(tmp_path)
+    record = judged(Record(DESIGN), shelf)
+    shelf.keep(record)
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "_settle", lambda *_: None)
+        for verdict, left in (("failure", {"episode_0001": "failure"}), ("aborted", {})):
+            record = record.with_last(verdict)
+            shelf.keep(record)
+            Shelf(tmp_path).resume(record)
+            assert labels(tmp_path) == left
+    consistent(tmp_path)
