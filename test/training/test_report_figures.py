@@ -150,6 +150,39 @@ def test_what_a_long_cut_recording_earned_is_evidence():
     assert check(found, "preference")["level"] == "ok"
 
 
+def parts(episode, at=7):
+    """What recording makes of an episode with a gap: the first part has no end."""
+    first = replace(
+        episode,
+        name=f"{episode.name}.0",
+        obs=episode.obs[: at + 1],
+        action=episode.action[:at],
+        reward=episode.reward[:at],
+        terminal=False,
+        success=None,
+        origin=episode.name,
+    )
+    rest = {k: getattr(episode, k)[at:] for k in ("obs", "action", "reward")}
+    return first, replace(episode, name=f"{episode.name}.{at}", origin=episode.name, **rest)
+
+
+def test_the_first_part_of_a_success_is_no_failure():
+    returns = replace(POLICY.description.returns, discount=0.5)
+    data = [part for e in episodes(80) if e.success for part in parts(e)]
+    found = fitness(subject(RIGHT, data, returns=returns))
+    assert found["held_out"]["did_not"] == 0
+    assert found["verdict"] == "unfit" and "No failure" in " ".join(found["reasons"])
+
+
+def test_recordings_that_nobody_labelled_a_failure_leave_a_doubt():
+    returns = replace(POLICY.description.returns, discount=0.5)
+    data = [e if e.success else replace(e, terminal=False, success=None) for e in episodes(80)]
+    found = fitness(subject(RIGHT, data, returns=returns))
+    assert found["held_out"]["failed"] == 0 < found["held_out"]["did_not"]
+    assert check(found, "data")["level"] == "warn" and found["verdict"] == "doubtful"
+    assert "labelled" in " ".join(found["reasons"])
+
+
 def test_the_sweep_starts_unguided_and_has_the_policys_betas():
     made = subject(RIGHT)
     found = sweep(made, {"verdict": "fit"})

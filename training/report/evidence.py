@@ -30,7 +30,8 @@ class Evidence:
 
     episodes: EpisodeArrays  # the held-out ones
     won: np.ndarray  # (E,) bool: ended in success
-    lost: np.ndarray  # (E,) bool: ended in failure, or went on without success for long
+    failed: np.ndarray  # (E,) bool: ended in failure
+    lost: np.ndarray  # (E,) bool: that, or went on without success for long
     batch: ChunkBatch  # (N, ...), normalised
     episode: np.ndarray  # (N,) index into `episodes`
     q: np.ndarray  # (N,) of what was done, in scaled return
@@ -57,11 +58,14 @@ class Evidence:
         to_go = _to_go(held, parts) / d.returns.scale
         e = held.episodes
         won = np.array([s is True for s in e.success]) & e.terminal
-        long = ~e.terminal & (d.returns.discount ** e.steps.astype(float) <= CUT)
+        # What a part of an episode came to, its last part says.
+        whole = np.array([origin == "" for origin in e.origins])
+        long = whole & ~e.terminal & (d.returns.discount ** e.steps.astype(float) <= CUT)
         failed = np.array([s is False for s in e.success]) & e.terminal
         return cls(
             episodes=e,
             won=won,
+            failed=failed,
             lost=failed | long,
             batch=batch,
             episode=parts.episode,

@@ -63,6 +63,7 @@ def fitness(subject: Subject) -> dict[str, Any]:
             "episodes": len(found.episodes),
             "chunks": len(found.q),
             "succeeded": int(found.won.sum()),
+            "failed": int(found.failed.sum()),
             "did_not": int(found.lost.sum()),
         },
         "figures": {
@@ -81,9 +82,9 @@ def judge(checks: list[Check]) -> str:
 
 
 def _data(subject: Subject, found: Evidence) -> Check:
-    won, lost = int(found.won.sum()), int(found.lost.sum())
+    won, failed, lost = (int(x.sum()) for x in (found.won, found.failed, found.lost))
     asks, want = "Held-out episodes", f"{ENOUGH} or more of each outcome"
-    value = f"{len(found.episodes)}: {won} succeeded, {lost} did not"
+    value = f"{len(found.episodes)}: {won} succeeded, {failed} failed, {lost - failed} went on"
     level: Level = "warn"
     if not subject.policy.description.returns.informative:
         level, says = "bad", "The training data held no difference in outcome: Q means nothing."
@@ -100,6 +101,11 @@ def _data(subject: Subject, found: Evidence) -> Check:
         says = (
             f"No {none} among the {len(found.episodes)} held-out episodes: a critic that saw one kind of "
             "outcome knows what is faster, not what fails."
+        )
+    elif not failed:
+        says = (
+            f"No held-out episode is labelled a failure: {won} succeeded, and {lost} went on for long "
+            "without success, of which nobody said that they failed."
         )
     else:
         level = _level(True, min(won, lost) >= ENOUGH)
