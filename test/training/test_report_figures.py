@@ -15,7 +15,7 @@ from training.data.episodes import Episode
 from training.report.estimators import estimators
 from training.report.fitness import fitness
 from training.report.run import examine
-from training.report.subject import Subject
+from training.report.subject import FOREIGN, OWN, TRAINED, Subject
 from training.report.sweep import sweep
 
 OBS, HORIZON, ACTION, TICKS = 5, 3, 2, 12
@@ -48,7 +48,7 @@ def linear(joint, sign=1.0, members=2):
 def subject(critic, data=None, **description):
     policy = replace(POLICY, description=replace(POLICY.description, beta=BETA, **description))
     made = Subject.of(policy, episodes() if data is None else data)
-    return replace(made, model=replace(made.model, critic=critic))
+    return replace(made, model=replace(made.model, critic=critic), why=OWN)
 
 
 def check(document, name):
@@ -132,6 +132,15 @@ def test_without_evidence_no_critic_is_fit(data, informative, says):
     found = fitness(subject(RIGHT, data, returns=returns))
     assert found["verdict"] == "unfit"
     assert says in " ".join(found["reasons"])
+
+
+@pytest.mark.parametrize("why", [TRAINED, FOREIGN])
+def test_episodes_that_may_have_been_trained_on_bear_nothing_out(why):
+    found = fitness(replace(subject(RIGHT), why=why))
+    assert found["verdict"] == "doubtful" and len(found["reasons"]) == 1
+    assert check(found, "data")["level"] == "warn"
+    one_kind = [e for e in episodes(80) if e.success]
+    assert fitness(replace(subject(RIGHT, one_kind), why=why))["verdict"] == "unfit"
 
 
 def test_few_episodes_leave_a_doubt():

@@ -23,7 +23,7 @@ from training.analysis.base import Interval
 from training.report import soundness
 from training.report.check import LONGER, MORE, SIGN, Check, Level, two, unknown
 from training.report.evidence import Evidence
-from training.report.subject import TRAINED, Subject
+from training.report.subject import FOREIGN, TRAINED, Subject
 
 ENOUGH = 10  # held-out episodes of each outcome
 # Of the differences that Q claims between actions: of what is right a share of 1 comes, of noise none.
@@ -32,6 +32,12 @@ PREFERS = 0.1  # correlation below which a preference among actions is hardly on
 SLOPES = (0.5, 2.0)  # of return on Q
 EMPTY = 0.2  # slope below which what Q claims is hardly anything that comes
 PROGRESS = 16  # points of an episode
+# Why there are no episodes of which it is known that nothing was trained on them.
+NOT_HELD_OUT = {
+    TRAINED: "No episodes are held out: what a critic says of its own training data proves little.",
+    FOREIGN: "Whether the policy was trained on any of these episodes nobody knows: give the data that "
+    "it was made from, whole, and the episodes that were held out are found.",
+}
 
 
 @torch.no_grad()
@@ -91,10 +97,6 @@ def _data(subject: Subject, found: Evidence) -> Check:
     elif not found.known.any():
         level = "bad"
         says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
-    elif subject.why == TRAINED:
-        says = (
-            "No episodes are held out: what a critic says of its own training data proves little."
-        )
     elif not won or not lost:
         level = "bad"
         none = "success" if lost else "failure" if won else "known outcome"
@@ -102,6 +104,8 @@ def _data(subject: Subject, found: Evidence) -> Check:
             f"No {none} among the {len(found.episodes)} held-out episodes: a critic that saw one kind of "
             "outcome knows what is faster, not what fails."
         )
+    elif subject.why in NOT_HELD_OUT:
+        says = NOT_HELD_OUT[subject.why]
     elif not failed:
         says = (
             f"No held-out episode is labelled a failure: {won} succeeded, and {lost} went on for long "
