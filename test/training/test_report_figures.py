@@ -134,6 +134,13 @@ def test_without_evidence_no_critic_is_fit(data, informative, says):
     assert says in " ".join(found["reasons"])
 
 
+def test_what_may_be_a_coin_does_not_tell_episodes_apart():
+    found = fitness(subject(lambda s, a: 0.05 * RIGHT(s, a) + 0.3 * s[:, 0]))
+    separation = check(found, "separation")
+    assert separation["value"]["low"] < 0.5 < separation["value"]["mean"]
+    assert separation["level"] == "warn"
+
+
 @pytest.mark.parametrize("why", [TRAINED, FOREIGN])
 def test_episodes_that_may_have_been_trained_on_bear_nothing_out(why):
     found = fitness(replace(subject(RIGHT), why=why))

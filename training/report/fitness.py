@@ -154,7 +154,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
 
 def _separation(subject: Subject, found: Evidence) -> Check:
     asks = "Has an episode that succeeds a larger Q, half-way, than one that does not?"
-    name, want = "separation", "share of pairs: above 0.5, interval not below"
+    name, want = "separation", "share of pairs: interval above 0.5"
     if not found.won.any() or not found.lost.any():
         none = "failed" if found.won.any() else "succeeded"
         why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
@@ -169,11 +169,11 @@ def _separation(subject: Subject, found: Evidence) -> Check:
         return unknown(name, asks, want, "Q is not a finite number everywhere.", (LONGER,))
     start, middle = pairs(0.0), pairs(0.5)
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
-    level = _level(middle.high >= 0.5, middle.mean > 0.5)
+    level = _level(middle.high >= 0.5, middle.low > 0.5)
     says, todo = {
         "ok": (f"Q tells episodes that succeed from others: right in {at}.", ()),
         "warn": (
-            f"Q tells success from failure no better than a coin: right in {at}.",
+            f"Q tells success from failure no better than a coin, as far as is known: right in {at}.",
             (MORE,),
         ),
         "bad": (f"Q is larger in episodes that fail: right in {at}.", (SIGN,)),
