@@ -150,6 +150,17 @@ def test_episodes_that_may_have_been_trained_on_bear_nothing_out(why):
     assert fitness(replace(subject(RIGHT, one_kind), why=why))["verdict"] == "unfit"
 
 
+def test_each_thing_that_lacks_has_its_own_sentence():
+    nan = fitness(subject(lambda s, a: RIGHT(s, a) * math.nan))
+    assert check(nan, "data")["level"] == "ok"  # it is not the data's fault
+    assert "not a finite number" in check(nan, "preference")["says"]
+    one = fitness(subject(RIGHT, episodes(1)))  # and no other to compare its states with
+    assert "usual" in check(one, "preference")["says"]
+    assert check(one, "calibration")["level"] != "unknown"  # which asks for no comparison
+    unlabelled = fitness(subject(RIGHT, episodes(known=False)))
+    assert "What followed is not known" in check(unlabelled, "data")["says"]
+
+
 def test_few_episodes_leave_a_doubt():
     found = fitness(subject(RIGHT, episodes(14)))
     assert found["verdict"] == "doubtful"

@@ -78,9 +78,25 @@ class Evidence:
         )
 
     @property
-    def known(self) -> np.ndarray:
-        """(N,) bool: what followed is known, and what is usual there."""
-        return np.isfinite(self.to_go) & np.isfinite(self.usual) & np.isfinite(self.q + self.value)
+    def followed(self) -> np.ndarray:
+        """(N,) bool: Q is a number, and what followed is known."""
+        return np.isfinite(self.q) & np.isfinite(self.to_go)
+
+    @property
+    def compared(self) -> np.ndarray:
+        """(N,) bool: that, and what is usual there."""
+        return self.followed & np.isfinite(self.value) & np.isfinite(self.usual)
+
+    def lacking(self) -> str:
+        """Why there is nothing to go by, a sentence."""
+        if not np.isfinite(self.to_go).any():
+            return f"What followed is not known of any of the {len(self.episodes)} held-out episodes."
+        if not (np.isfinite(self.q) & np.isfinite(self.value)).any():
+            return "Q is not a finite number anywhere in the held-out episodes."
+        return (
+            f"Nothing says what is usual in a state: it takes {NEIGHBOURS} recorded ones of other "
+            "episodes, with what followed."
+        )
 
     def q_at(self, subject: Subject, which: np.ndarray, share: float) -> np.ndarray:
         """Q of what was done that share of the way through each of the episodes `which` (E,)."""

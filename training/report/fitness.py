@@ -94,9 +94,8 @@ def _data(subject: Subject, found: Evidence) -> Check:
     level: Level = "warn"
     if not subject.policy.description.returns.informative:
         level, says = "bad", "The training data held no difference in outcome: Q means nothing."
-    elif not found.known.any():
-        level = "bad"
-        says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
+    elif not np.isfinite(found.to_go).any():
+        level, says = "bad", found.lacking()
     elif not won or not lost:
         level = "bad"
         none = "success" if lost else "failure" if won else "known outcome"
@@ -124,7 +123,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     """
     asks = "Of the difference that Q claims between two actions of one state, how much comes?"
     want = f"{COMES} or more, interval above 0; below {NOISE} it is mostly noise"
-    known = found.known
+    known = found.compared
     slope = correlation = Interval(np.nan, np.nan, np.nan)
     bins = []
     if known.any():
@@ -148,6 +147,8 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     if np.isnan(correlation.mean):
         bins = []
         says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
+    if not known.any():
+        says = found.lacking()
     todo = () if level == "ok" else (LONGER, MORE)
     return Check("preference", asks, slope, want, level, says, todo), bins
 
@@ -184,9 +185,9 @@ def _separation(subject: Subject, found: Evidence) -> Check:
 def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     asks, name = "By how much more follows where Q is larger by 1?", "calibration"
     want = f"slope: {SLOPES[0]} to {SLOPES[1]}, interval above 0"
-    known = found.known
+    known = found.followed
     if not known.any():
-        return unknown(name, asks, want, "Whether Q says what comes is not known.", (MORE,)), []
+        return unknown(name, asks, want, found.lacking(), (MORE,)), []
     result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
     slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
     level = _level(slope.mean >= EMPTY, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])
