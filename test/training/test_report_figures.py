@@ -10,12 +10,13 @@ from qgf_nets import policy_of
 
 from qgf_ros.policy import Beta
 from qgf_ros.report.policy_page import render_report
+from training.analysis.run import Held
 from training.critic_metrics import preference
 from training.data.episodes import Episode
 from training.report.estimators import estimators
 from training.report.fitness import fitness
 from training.report.run import examine
-from training.report.subject import FOREIGN, OWN, TRAINED, Subject
+from training.report.subject import FOREIGN, OWN, TRAINED, Group, Subject
 from training.report.sweep import sweep
 
 OBS, HORIZON, ACTION, TICKS = 5, 3, 2, 12
@@ -245,6 +246,28 @@ def test_every_estimator_has_its_curve_its_q_and_its_time():
     assert found["overall"]["qgf"]["mean"] == pytest.approx(1)  # of a linear critic
     assert all(ms > 0 for ms in found["ms"].values())
     assert [p["candidates"] for p in found["best_of_n"]] == [1, 4, 16]
+
+
+def test_an_episode_each_is_enough_to_compare():
+    made = subject(RIGHT, episodes(3, ticks=60))
+    recorded = made.select.held.recorded
+    alone = recorded[recorded.episode == 0]
+
+    def group(name, number):
+        pool = recorded[recorded.episode == number]
+        return Group(name, (number,), Held(pool, alone, name, ""))
+
+    made = replace(made, train=(0,), select=group("select", 1), report=group("report", 2))
+    assert "absent" not in sweep(made, {"verdict": "fit"})
+    assert "absent" not in estimators(made)
+    assert check(fitness(made), "rise")["level"] != "unknown"
+    made = replace(made, report=group("report", 0))  # what it would be compared with is itself
+    assert "single episode" in sweep(made, {"verdict": "fit"})["absent"]
+
+
+def test_what_is_no_number_is_not_known():
+    found = fitness(subject(lambda s, a: RIGHT(s, a) * math.nan))
+    assert [check(found, name)["level"] for name in ("rise", "off_data")] == ["unknown"] * 2
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ FOREIGN = (
     "not the data that the policy was made from: half of the episodes stand as select, half as "
     "report, and whether it was trained on any of them is not known"
 )
+ALONE = "there is a single episode, and nothing of another one to compare with"
 POOL, RECORDED = 4096, 50_000  # chunks that are looked at, and that they are compared with
 
 

@@ -19,7 +19,6 @@ from training.data.episodes import Episode
 from training.models import aggregate
 from training.report.landscape import (
     Plane,
-    comparable,
     landscape,
     marks,
     radius,
@@ -128,7 +127,7 @@ def _moments(
     slope = slopes(model, states.obs, unguided)
     cloud = model.sample(states.obs.repeat_interleave(CLOUD, 0), noise.repeat(M, 1), 0.0).action
     cloud = cloud.view(M, CLOUD, D)
-    near = nearest(states, held.recorded) if comparable(held) else torch.empty(M, 0, D)
+    near = nearest(states, held.recorded) if held.comparable else torch.empty(M, 0, D)
     close = [row[row.isfinite().all(1)] for row in near]
     planes = [Plane.through(*row) for row in zip(unguided, guided, slope, cloud)]
     walked, ends = paths(model, betas, planes, states.obs, noise[:NOISES], close)
