@@ -233,6 +233,15 @@ def test_roughness_is_not_known_of_chunks_of_three_and_never_a_fault():
     assert math.isnan(row["jerk"]["mean"])
 
 
+def test_a_beta_at_which_samples_are_lost_is_not_advised():
+    made = subject(lambda s, a: RIGHT(s, a).masked_fill(a.abs().amax(-1) > 0.9, math.nan))
+    found = sweep(made, {"verdict": "fit"})
+    rows = {r["beta"]: r["lost"] for r in found["groups"]["report"]["rows"]}
+    assert rows[max(BETA.suggested)] > 0
+    assert found["advice"]["first"].startswith("Stay at beta inf")
+    assert f"{rows[0.25]:.0%} at 0.25" in " ".join(found["advice"]["then"])
+
+
 @pytest.mark.parametrize("verdict", ["doubtful", "unfit"])
 def test_advice_follows_the_verdict(verdict):
     said = sweep(subject(RIGHT), {"verdict": verdict})["advice"]["first"]

@@ -136,6 +136,17 @@ def advice(
     if not beta.suggested:
         return {"first": "Stay at beta inf: the policy suggests none.", "then": then}
     gentle, *harder = sorted(beta.suggested, reverse=True)
+    lost = {b: rows[b]["lost"] for b in (gentle, *harder) if rows[b]["lost"] > 0}
+    if lost:
+        told = ", ".join(f"{share:.0%} at {b:g}" for b, share in lost.items())
+        then.append(
+            f"Guided samples are lost, their numbers or their Q not finite: {told}. No other figure "
+            "counts them."
+        )
+    if gentle in lost:
+        first = f"Stay at beta inf: at {gentle:g}, the gentlest suggestion, samples are lost."
+        return {"first": first, "then": then}
+    harder = [b for b in harder if b not in lost]
     if verdict == "fit":
         arms = " ".join(f"{b:g}" for b in (gentle, *harder[:1]))
         first = f"Try {gentle:g}, the gentlest suggestion, beside inf: qgf trial --beta inf {arms}."
