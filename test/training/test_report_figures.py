@@ -57,6 +57,7 @@ def check(document, name):
 
 
 RIGHT = linear(0)
+MOMENTS = np.divmod(np.arange(4000), 20)  # episode and tick
 
 
 def test_preference_is_the_correlation_that_the_state_does_not_explain():
@@ -64,18 +65,28 @@ def test_preference_is_the_correlation_that_the_state_does_not_explain():
     state, advantage, luck = rng.normal(size=(3, 4000))
     to_go = 5 * state + 0.5 * advantage + luck
     # What Q says of an action depends on the state here, which must not count.
-    found = preference(advantage + state, to_go, state[:, None], np.arange(4000) // 20)
+    found = preference(advantage + state, to_go, state[:, None], *MOMENTS)
     assert found["slope"]["mean"] == pytest.approx(0.5, abs=0.05)
     assert found["correlation"]["mean"] == pytest.approx(0.5 / math.sqrt(1.25), abs=0.03)
     assert found["slope"]["low"] < 0.5 < found["slope"]["high"]
+    assert found["within"]["low"] < 0.5 < found["within"]["high"]
     assert [b["q"] for b in found["bins"]] == sorted(b["q"] for b in found["bins"])
 
 
 def test_a_critic_that_knows_one_states_value_and_no_action_has_no_preference():
     rng = np.random.default_rng(1)
     state, advantage, luck = rng.normal(size=(3, 4000))
-    found = preference(advantage, state + luck, state[:, None], np.arange(4000) // 20)
+    found = preference(advantage, state + luck, state[:, None], *MOMENTS)
     assert found["correlation"]["low"] < 0 < found["correlation"]["high"]
+
+
+def test_what_lasts_for_an_episode_is_taken_out_of_the_slope_within():
+    rng = np.random.default_rng(2)
+    episode, _ = MOMENTS
+    kind, (moment, luck) = rng.normal(size=200)[episode], rng.normal(size=(2, 4000))
+    found = preference(kind + moment, 2 * kind + 0.2 * moment + luck, np.empty((4000, 0)), *MOMENTS)
+    assert found["slope"]["mean"] == pytest.approx(1.1, abs=0.1)
+    assert found["within"]["mean"] == pytest.approx(0.2, abs=0.05)
 
 
 def test_a_critic_that_is_right_is_fit():
@@ -102,7 +113,7 @@ def test_a_critic_that_leads_nowhere_or_astray_is_unfit(critic, name):
     assert found["reasons"] and found["todo"]
 
 
-@pytest.mark.parametrize(("noise", "verdict"), [(0.5, "fit"), (4.0, "doubtful"), (8.0, "unfit")])
+@pytest.mark.parametrize(("noise", "verdict"), [(0.5, "fit"), (2.0, "doubtful"), (8.0, "unfit")])
 def test_a_preference_that_is_mostly_noise_is_unfit_however_well_episodes_are_told_apart(
     noise, verdict
 ):
@@ -110,6 +121,29 @@ def test_a_preference_that_is_mostly_noise_is_unfit_however_well_episodes_are_to
     found = fitness(subject(lambda s, a: RIGHT(s, a) + noise * linear(1)(s, a), episodes(300)))
     assert check(found, "separation")["level"] == "ok"
     assert found["verdict"] == verdict
+
+
+def test_the_slope_within_is_whole_though_an_action_also_counts_for_the_ticks_before_it():
+    rng = np.random.default_rng(3)
+    earned = rng.normal(size=(200, 20))
+    to_go = earned[:, ::-1].cumsum(1)[:, ::-1]
+    found = preference(earned.ravel(), to_go.ravel(), np.empty((4000, 0)), *MOMENTS)
+    assert found["within"]["mean"] == pytest.approx(1, abs=0.15)
+    alone = preference(
+        earned.ravel(), to_go.ravel(), np.empty((4000, 0)), np.arange(4000), MOMENTS[1]
+    )
+    assert np.isnan(alone["within"]["mean"])
+
+
+def test_a_habit_in_the_episodes_that_went_well_is_no_proof():
+    """The second joint tells how lucky the episode is, which no action changes."""
+    luck = [
+        replace(e, action=e.action[:, ::-1], reward=np.full(TICKS, 0.4 if e.success else -0.4))
+        for e in episodes(200)
+    ]
+    found = fitness(subject(linear(1), luck))
+    assert check(found, "preference")["value"]["low"] > 0.5
+    assert check(found, "preference")["level"] == "warn" and found["verdict"] == "doubtful"
 
 
 def test_a_reward_of_the_wrong_sign_is_seen_by_the_outcomes():

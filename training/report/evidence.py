@@ -34,6 +34,7 @@ class Evidence:
     lost: np.ndarray  # (E,) bool: that, or went on without success for long
     batch: ChunkBatch  # (N, ...), normalised
     episode: np.ndarray  # (N,) index into `episodes`
+    tick: np.ndarray  # (N,) within it
     q: np.ndarray  # (N,) of what was done, in scaled return
     value: np.ndarray  # (N,) mean Q of unguided samples
     sampled: Tensor  # (N, D), one of them
@@ -69,6 +70,7 @@ class Evidence:
             lost=failed | long,
             batch=batch,
             episode=parts.episode,
+            tick=parts.tick,
             q=model.q(batch.obs, batch.action).double().numpy(),
             value=value.numpy(),
             sampled=drawn[0].action,
@@ -90,7 +92,9 @@ class Evidence:
     def lacking(self) -> str:
         """Why there is nothing to go by, a sentence."""
         if not np.isfinite(self.to_go).any():
-            return f"What followed is not known of any of the {len(self.episodes)} held-out episodes."
+            return (
+                f"What followed is not known of any of the {len(self.episodes)} held-out episodes."
+            )
         if not (np.isfinite(self.q) & np.isfinite(self.value)).any():
             return "Q is not a finite number anywhere in the held-out episodes."
         return (

@@ -119,12 +119,14 @@ def _data(subject: Subject, found: Evidence) -> Check:
 def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     """Among actions of one state, which is what a gradient with respect to the action is about.
 
-    Less is asked of correlation than of the slope: luck in what followed makes it small.
+    Less is asked of correlation than of the slope: luck in what followed makes it small. What lasts
+    for whole episodes, a habit beside an easy object, is a sign of the outcome without being its
+    cause; so the differences within episodes must bear it out.
     """
     asks = "Of the difference that Q claims between two actions of one state, how much comes?"
-    want = f"{COMES} or more, interval above 0; below {NOISE} it is mostly noise"
+    want = f"{COMES} or more, {NOISE} within episodes, intervals above 0; below {NOISE} it is mostly noise"
     known = found.compared
-    slope = correlation = Interval(np.nan, np.nan, np.nan)
+    slope = correlation = within = Interval(np.nan, np.nan, np.nan)
     bins = []
     if known.any():
         result = critic_metrics.preference(
@@ -132,13 +134,19 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             found.to_go[known],
             np.column_stack([found.value, found.usual])[known],
             found.episode[known],
+            found.tick[known],
         )
-        slope, correlation = (Interval(**result[k]) for k in ("slope", "correlation"))
+        names = ("slope", "correlation", "within")
+        slope, correlation, within = (Interval(**result[k]) for k in names)
         bins = result["bins"]
     level = _level(
-        slope.mean >= NOISE and correlation.mean >= PREFERS, slope.mean >= COMES and slope.low > 0
+        slope.mean >= NOISE and correlation.mean >= PREFERS,
+        slope.mean >= COMES and slope.low > 0 and within.mean >= NOISE and within.low > 0,
     )
-    told = f"{two(slope)} of what Q claims came, correlation {correlation.mean:.2f}"
+    told = (
+        f"{two(slope)} of what Q claims came ({two(within)} within episodes), "
+        f"correlation {correlation.mean:.2f}"
+    )
     says = {
         "ok": f"Where Q prefers an action to others in the same state, more follows: {told}.",
         "warn": f"Q seems to prefer the better actions, but not by as much as it claims, or not beyond doubt: {told}.",
