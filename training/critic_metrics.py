@@ -46,9 +46,10 @@ def preference(
     (N,), the return that followed; state: (N, K), what is expected of each state whatever is done,
     such as that mean Q; tick: (N,), when in its episode. What a line in `state` explains is taken
     out of both; correlation and slope are of the rests. Guidance needs this one: a critic may know
-    every state's value and not one action's. correlation 0: its preferences are noise. slope: how much of the difference that Q
-    claims came. within: the same from what changes within episodes; a habit that lasts for whole ones
-    may make the other one larger than what each action brings. NaN where either never varies.
+    every state's value and not one action's. correlation 0: its preferences are noise. slope: how
+    much of the difference that Q claims came. within: the same from what changes within episodes; a
+    habit that lasts for whole ones may make the other one larger than what each action brings. NaN
+    where either never varies.
     """
     known = np.column_stack([np.ones(len(advantage)), state])
     claimed, came = (
