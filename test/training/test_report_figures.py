@@ -12,12 +12,15 @@ from qgf_ros.policy import Beta
 from qgf_ros.report.policy_page import render_report
 from training.analysis.run import Held
 from training.critic_metrics import preference
-from training.data.episodes import Episode
+from training.data.chunks import ChunkTable
+from training.data.episodes import Episode, EpisodeArrays
 from training.report.estimators import estimators
+from training.report.evidence import Evidence
 from training.report.fitness import fitness
 from training.report.run import examine
 from training.report.subject import FOREIGN, OWN, TRAINED, Group, Subject
 from training.report.sweep import sweep
+from training.report.timeline import timeline
 
 OBS, HORIZON, ACTION, TICKS = 5, 3, 2, 12
 POLICY = policy_of(OBS, HORIZON, ACTION)
@@ -311,6 +314,26 @@ def test_an_episode_each_is_enough_to_compare():
 def test_what_is_no_number_is_not_known():
     found = fitness(subject(lambda s, a: RIGHT(s, a) * math.nan))
     assert [check(found, name)["level"] for name in ("rise", "off_data")] == ["unknown"] * 2
+
+
+def test_recordings_stay_where_they_are_and_only_what_is_shown_is_cut(monkeypatch):
+    """Data may be larger than memory."""
+    data, cut, tables = EpisodeArrays.of(episodes(6, ticks=500)), [], []
+    real = ChunkTable.cut
+
+    def spy(table, rows, *args, **options):
+        cut.append(len(rows))
+        tables.append(table)
+        return real(table, rows, *args, **options)
+
+    monkeypatch.setattr(ChunkTable, "cut", spy)
+    made = subject(RIGHT, data)
+    assert Evidence.of(made).episodes.obs is data.obs
+    assert all(table.episodes.obs is data.obs for table in tables)
+    cut.clear()
+    monkeypatch.setattr("training.report.timeline._moments", lambda *_: [{}] * 99)
+    shown = timeline(made)["episodes"]
+    assert cut == [len(e["tick"]) for e in shown] and max(cut) <= 200
 
 
 @pytest.mark.parametrize(

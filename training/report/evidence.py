@@ -126,7 +126,7 @@ def config_of(subject: Subject) -> FitConfig:
 def _seen(subject: Subject, rows: Sequence[int]) -> Seen:
     policy = subject.policy
     return Seen(
-        [subject.episodes[i] for i in rows],
+        EpisodeArrays.of(subject.episodes).pick(rows),
         policy.normalizer,
         policy.description.returns.scale,
         policy.contract,
