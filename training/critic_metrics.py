@@ -34,25 +34,56 @@ def calibration(q: np.ndarray, to_go: np.ndarray, episode: np.ndarray) -> dict[s
 
 
 def preference(
-    advantage: np.ndarray, to_go: np.ndarray, state: np.ndarray, episode: np.ndarray
+    advantage: np.ndarray,
+    to_go: np.ndarray,
+    state: np.ndarray,
+    episode: np.ndarray,
+    tick: np.ndarray,
 ) -> dict[str, Any]:
     """Whether, of actions in one state, those that Q prefers are followed by more.
 
     advantage: (N,), Q of the recorded chunk less the mean Q of what the flow would do there; to_go:
     (N,), the return that followed; state: (N, K), what is expected of each state whatever is done,
-    such as that mean Q. What a line in `state` explains is taken out of both; correlation and slope
-    are of the rests. Guidance needs this one: a critic may know every state's value and not one
-    action's. correlation 0: its preferences are noise. slope: how much of the difference that Q
-    claims came. NaN where either never varies.
+    such as that mean Q; tick: (N,), when in its episode. What a line in `state` explains is taken
+    out of both; correlation and slope are of the rests. Guidance needs this one: a critic may know
+    every state's value and not one action's. correlation 0: its preferences are noise. slope: how
+    much of the difference that Q claims came. within: the same from what changes within episodes; a
+    habit that lasts for whole ones may make the other one larger than what each action brings. NaN
+    where either never varies.
     """
     known = np.column_stack([np.ones(len(advantage)), state])
-    claimed, came = (y - known @ np.linalg.lstsq(known, y)[0] for y in (advantage, to_go))
+    claimed, came = (
+        y - known @ np.linalg.lstsq(known, y, rcond=None)[0] for y in (advantage, to_go)
+    )
     line = _regression(claimed, came, episode)
     return {
         "correlation": asdict(line["pearson"]),
         "slope": asdict(line["slope"]),
+        "within": asdict(_within(claimed, came, episode, tick)),
         "bins": _bins(claimed, came),
     }
+
+
+def _within(
+    claimed: np.ndarray, came: np.ndarray, episode: np.ndarray, tick: np.ndarray
+) -> Interval:
+    """Slope of came on claimed, by what of a claim is new beside the earlier ones of its episode.
+
+    That is an instrument: a habit is in the earlier claims too, and what comes after a tick has no
+    part in what was claimed before. To take each episode's mean out of both would take half of the
+    effect with it, for an action also counts in the returns of all ticks before it.
+    """
+    order = np.lexsort((tick, episode))
+    claimed, came, episode = claimed[order], came[order], episode[order]
+    group, draws = drawn(episode)
+    row = np.arange(len(group))
+    first = np.searchsorted(group, group)  # of the same episode
+    before = np.cumsum(claimed) - claimed
+    new = np.where(
+        row > first, claimed - (before - before[first]) / np.maximum(row - first, 1), 0.0
+    )
+    cov, size = (draws @ np.bincount(group, new * y) for y in (came, claimed))
+    return between(cov / np.where(size > 1e-12 * (claimed @ claimed), size, np.nan))
 
 
 def _bins(q: np.ndarray, to_go: np.ndarray) -> list[dict[str, Any]]:

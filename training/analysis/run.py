@@ -45,6 +45,12 @@ class Held:
     group: str  # select | train | all
     why: str
 
+    @property
+    def comparable(self) -> bool:
+        """Whether each held-out state has a recorded one of another episode to be compared with."""
+        recorded = self.recorded.episode.unique()
+        return len(recorded) > 1 or not bool((self.pool.episode == recorded).any())
+
 
 def analyze(
     policy_folder: Path,

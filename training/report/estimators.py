@@ -14,7 +14,7 @@ import torch
 from training.analysis.reach import GENTLE, Point, reach
 from training.analysis.sensitivity import sensitivity
 from training.estimators import ESTIMATORS
-from training.report.subject import Subject
+from training.report.subject import ALONE, Subject
 from training.sampling import Sample
 
 STATES, POOL = 128, 1024
@@ -28,8 +28,8 @@ REPEATS = 11  # timed samples, of which the fastest counts: others shared the ma
 def estimators(subject: Subject) -> dict[str, Any]:
     """{times, sigma, cosine, reach, samplers}, plain but for NaN; or {absent: why}."""
     held, model = subject.select.held, subject.model
-    if len(set(held.recorded.episode.tolist())) < 2:
-        return {"absent": "there is a single episode, and nothing of another one to compare with"}
+    if not held.comparable:
+        return {"absent": ALONE}
     states = held.pool[:STATES]
     steady = sensitivity(model, states, subject.seed)
     reached = reach(

@@ -30,9 +30,11 @@ class Evidence:
 
     episodes: EpisodeArrays  # the held-out ones
     won: np.ndarray  # (E,) bool: ended in success
-    lost: np.ndarray  # (E,) bool: ended in failure, or went on without success for long
+    failed: np.ndarray  # (E,) bool: ended in failure
+    lost: np.ndarray  # (E,) bool: that, or went on without success for long
     batch: ChunkBatch  # (N, ...), normalised
     episode: np.ndarray  # (N,) index into `episodes`
+    tick: np.ndarray  # (N,) within it
     q: np.ndarray  # (N,) of what was done, in scaled return
     value: np.ndarray  # (N,) mean Q of unguided samples
     sampled: Tensor  # (N, D), one of them
@@ -57,14 +59,18 @@ class Evidence:
         to_go = _to_go(held, parts) / d.returns.scale
         e = held.episodes
         won = np.array([s is True for s in e.success]) & e.terminal
-        long = ~e.terminal & (d.returns.discount ** e.steps.astype(float) <= CUT)
+        # What a part of an episode came to, its last part says.
+        whole = np.array([origin == "" for origin in e.origins])
+        long = whole & ~e.terminal & (d.returns.discount ** e.steps.astype(float) <= CUT)
         failed = np.array([s is False for s in e.success]) & e.terminal
         return cls(
             episodes=e,
             won=won,
+            failed=failed,
             lost=failed | long,
             batch=batch,
             episode=parts.episode,
+            tick=parts.tick,
             q=model.q(batch.obs, batch.action).double().numpy(),
             value=value.numpy(),
             sampled=drawn[0].action,
@@ -74,9 +80,27 @@ class Evidence:
         )
 
     @property
-    def known(self) -> np.ndarray:
-        """(N,) bool: what followed is known, and what is usual there."""
-        return np.isfinite(self.to_go) & np.isfinite(self.usual) & np.isfinite(self.q + self.value)
+    def followed(self) -> np.ndarray:
+        """(N,) bool: Q is a number, and what followed is known."""
+        return np.isfinite(self.q) & np.isfinite(self.to_go)
+
+    @property
+    def compared(self) -> np.ndarray:
+        """(N,) bool: that, and what is usual there."""
+        return self.followed & np.isfinite(self.value) & np.isfinite(self.usual)
+
+    def lacking(self) -> str:
+        """Why there is nothing to go by, a sentence."""
+        if not np.isfinite(self.to_go).any():
+            return (
+                f"What followed is not known of any of the {len(self.episodes)} held-out episodes."
+            )
+        if not (np.isfinite(self.q) & np.isfinite(self.value)).any():
+            return "Q is not a finite number anywhere in the held-out episodes."
+        return (
+            f"Nothing says what is usual in a state: it takes {NEIGHBOURS} recorded ones of other "
+            "episodes, with what followed."
+        )
 
     def q_at(self, subject: Subject, which: np.ndarray, share: float) -> np.ndarray:
         """Q of what was done that share of the way through each of the episodes `which` (E,)."""
@@ -102,7 +126,7 @@ def config_of(subject: Subject) -> FitConfig:
 def _seen(subject: Subject, rows: Sequence[int]) -> Seen:
     policy = subject.policy
     return Seen(
-        [subject.episodes[i] for i in rows],
+        EpisodeArrays.of(subject.episodes).pick(rows),
         policy.normalizer,
         policy.description.returns.scale,
         policy.contract,

@@ -23,7 +23,7 @@ from training.analysis.base import Interval
 from training.report import soundness
 from training.report.check import LONGER, MORE, SIGN, Check, Level, two, unknown
 from training.report.evidence import Evidence
-from training.report.subject import TRAINED, Subject
+from training.report.subject import FOREIGN, TRAINED, Subject
 
 ENOUGH = 10  # held-out episodes of each outcome
 # Of the differences that Q claims between actions: of what is right a share of 1 comes, of noise none.
@@ -32,6 +32,12 @@ PREFERS = 0.1  # correlation below which a preference among actions is hardly on
 SLOPES = (0.5, 2.0)  # of return on Q
 EMPTY = 0.2  # slope below which what Q claims is hardly anything that comes
 PROGRESS = 16  # points of an episode
+# Why there are no episodes of which it is known that nothing was trained on them.
+NOT_HELD_OUT = {
+    TRAINED: "No episodes are held out: what a critic says of its own training data proves little.",
+    FOREIGN: "Whether the policy was trained on any of these episodes nobody knows: give the data that "
+    "it was made from, whole, and the episodes that were held out are found.",
+}
 
 
 @torch.no_grad()
@@ -63,6 +69,7 @@ def fitness(subject: Subject) -> dict[str, Any]:
             "episodes": len(found.episodes),
             "chunks": len(found.q),
             "succeeded": int(found.won.sum()),
+            "failed": int(found.failed.sum()),
             "did_not": int(found.lost.sum()),
         },
         "figures": {
@@ -81,25 +88,27 @@ def judge(checks: list[Check]) -> str:
 
 
 def _data(subject: Subject, found: Evidence) -> Check:
-    won, lost = int(found.won.sum()), int(found.lost.sum())
+    won, failed, lost = (int(x.sum()) for x in (found.won, found.failed, found.lost))
     asks, want = "Held-out episodes", f"{ENOUGH} or more of each outcome"
-    value = f"{len(found.episodes)}: {won} succeeded, {lost} did not"
+    value = f"{len(found.episodes)}: {won} succeeded, {failed} failed, {lost - failed} went on"
     level: Level = "warn"
     if not subject.policy.description.returns.informative:
         level, says = "bad", "The training data held no difference in outcome: Q means nothing."
-    elif not found.known.any():
-        level = "bad"
-        says = f"What followed is not known of any of the {len(found.episodes)} held-out episodes."
-    elif subject.why == TRAINED:
-        says = (
-            "No episodes are held out: what a critic says of its own training data proves little."
-        )
+    elif not np.isfinite(found.to_go).any():
+        level, says = "bad", found.lacking()
     elif not won or not lost:
         level = "bad"
         none = "success" if lost else "failure" if won else "known outcome"
         says = (
             f"No {none} among the {len(found.episodes)} held-out episodes: a critic that saw one kind of "
             "outcome knows what is faster, not what fails."
+        )
+    elif subject.why in NOT_HELD_OUT:
+        says = NOT_HELD_OUT[subject.why]
+    elif not failed:
+        says = (
+            f"No held-out episode is labelled a failure: {won} succeeded, and {lost} went on for long "
+            "without success, of which nobody said that they failed."
         )
     else:
         level = _level(True, min(won, lost) >= ENOUGH)
@@ -110,12 +119,14 @@ def _data(subject: Subject, found: Evidence) -> Check:
 def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     """Among actions of one state, which is what a gradient with respect to the action is about.
 
-    Less is asked of correlation than of the slope: luck in what followed makes it small.
+    Less is asked of correlation than of the slope: luck in what followed makes it small. What lasts
+    for whole episodes, a habit beside an easy object, is a sign of the outcome without being its
+    cause; so the differences within episodes must bear it out.
     """
     asks = "Of the difference that Q claims between two actions of one state, how much comes?"
-    want = f"{COMES} or more, interval above 0; below {NOISE} it is mostly noise"
-    known = found.known
-    slope = correlation = Interval(np.nan, np.nan, np.nan)
+    want = f"{COMES} or more, {NOISE} within episodes, intervals above 0; below {NOISE} it is mostly noise"
+    known = found.compared
+    slope = correlation = within = Interval(np.nan, np.nan, np.nan)
     bins = []
     if known.any():
         result = critic_metrics.preference(
@@ -123,13 +134,19 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
             found.to_go[known],
             np.column_stack([found.value, found.usual])[known],
             found.episode[known],
+            found.tick[known],
         )
-        slope, correlation = (Interval(**result[k]) for k in ("slope", "correlation"))
+        names = ("slope", "correlation", "within")
+        slope, correlation, within = (Interval(**result[k]) for k in names)
         bins = result["bins"]
     level = _level(
-        slope.mean >= NOISE and correlation.mean >= PREFERS, slope.mean >= COMES and slope.low > 0
+        slope.mean >= NOISE and correlation.mean >= PREFERS,
+        slope.mean >= COMES and slope.low > 0 and within.mean >= NOISE and within.low > 0,
     )
-    told = f"{two(slope)} of what Q claims came, correlation {correlation.mean:.2f}"
+    told = (
+        f"{two(slope)} of what Q claims came ({two(within)} within episodes), "
+        f"correlation {correlation.mean:.2f}"
+    )
     says = {
         "ok": f"Where Q prefers an action to others in the same state, more follows: {told}.",
         "warn": f"Q seems to prefer the better actions, but not by as much as it claims, or not beyond doubt: {told}.",
@@ -138,13 +155,15 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     if np.isnan(correlation.mean):
         bins = []
         says = "Nothing shows that Q prefers the better of two actions: it, or what followed, does not differ."
+    if not known.any():
+        says = found.lacking()
     todo = () if level == "ok" else (LONGER, MORE)
     return Check("preference", asks, slope, want, level, says, todo), bins
 
 
 def _separation(subject: Subject, found: Evidence) -> Check:
     asks = "Has an episode that succeeds a larger Q, half-way, than one that does not?"
-    name, want = "separation", "share of pairs: above 0.5, interval not below"
+    name, want = "separation", "share of pairs: interval above 0.5"
     if not found.won.any() or not found.lost.any():
         none = "failed" if found.won.any() else "succeeded"
         why = f"Whether Q tells success from failure is not known: no held-out episode {none}."
@@ -159,11 +178,11 @@ def _separation(subject: Subject, found: Evidence) -> Check:
         return unknown(name, asks, want, "Q is not a finite number everywhere.", (LONGER,))
     start, middle = pairs(0.0), pairs(0.5)
     at = f"{middle.mean:.0%} of pairs ({middle.low:.0%} to {middle.high:.0%}) half-way, {start.mean:.0%} at the start"
-    level = _level(middle.high >= 0.5, middle.mean > 0.5)
+    level = _level(middle.high >= 0.5, middle.low > 0.5)
     says, todo = {
         "ok": (f"Q tells episodes that succeed from others: right in {at}.", ()),
         "warn": (
-            f"Q tells success from failure no better than a coin: right in {at}.",
+            f"Q tells success from failure no better than a coin, as far as is known: right in {at}.",
             (MORE,),
         ),
         "bad": (f"Q is larger in episodes that fail: right in {at}.", (SIGN,)),
@@ -174,9 +193,9 @@ def _separation(subject: Subject, found: Evidence) -> Check:
 def _calibration(found: Evidence) -> tuple[Check, list[Any]]:
     asks, name = "By how much more follows where Q is larger by 1?", "calibration"
     want = f"slope: {SLOPES[0]} to {SLOPES[1]}, interval above 0"
-    known = found.known
+    known = found.followed
     if not known.any():
-        return unknown(name, asks, want, "Whether Q says what comes is not known.", (MORE,)), []
+        return unknown(name, asks, want, found.lacking(), (MORE,)), []
     result = critic_metrics.calibration(found.q[known], found.to_go[known], found.episode[known])
     slope, bias, ranks = (Interval(**result[k]) for k in ("slope", "bias", "spearman"))
     level = _level(slope.mean >= EMPTY, slope.low > 0 and SLOPES[0] <= slope.mean <= SLOPES[1])

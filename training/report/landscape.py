@@ -88,15 +88,9 @@ def radius(held: Held) -> float:
     """Distance to the data that 99 % of the held-out recorded chunks keep, as `analysis.reach` has
     it; NaN where there is no other episode to compare with."""
     pool = held.pool[:POOL]
-    if not comparable(held):
+    if not held.comparable:
         return math.nan
     return float(distance(pool.action, nearest(pool, held.recorded)).double().quantile(OUTSIDE))
-
-
-def comparable(held: Held) -> bool:
-    """Whether each held-out state has a recorded one of another episode to be compared with."""
-    recorded = held.recorded.episode.unique()
-    return len(recorded) > 1 or not bool((held.pool.episode == recorded).any())
 
 
 @torch.no_grad()

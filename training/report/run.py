@@ -14,7 +14,7 @@ from qgf_ros.errors import UsageError
 from qgf_ros.policy import load_policy
 from qgf_ros.report.policy_page import render_report
 from training.data.atomic import replaced_file
-from training.data.episodes import data_hash, outcomes
+from training.data.episodes import EpisodeArrays, data_hash, outcomes
 from training.data.load import load_episodes
 from training.report.estimators import estimators
 from training.report.fitness import fitness
@@ -42,7 +42,9 @@ def report(
         raise UsageError(f"seed is {seed}; allowed: at least 0")
     contract = Contract.load(contract_path) if contract_path else None
     policy = load_policy(policy_folder, contract)
-    episodes, _ = load_episodes(data, contract or policy.contract, workers, track)
+    read, _ = load_episodes(data, contract or policy.contract, workers, track)
+    episodes = EpisodeArrays.of(read)
+    del read  # one copy is enough
     began = time.monotonic()
     torch.set_num_threads(1)  # the same sums in the same order, and no slower on small networks
     document = examine(Subject.of(policy, episodes, seed))

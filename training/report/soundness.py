@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -92,6 +93,9 @@ def off_data(subject: Subject, found: Evidence) -> Check:
         critic, batch.obs, batch.action, found.episode, subject.seed
     )
     value = Interval(**result["elsewhere_ratio"])
+    if math.isnan(value.low):
+        why = "Members that never differ, or are no numbers, or a single episode: nothing to hold beside each other."
+        return unknown("off_data", asks, want, why, decides=False)
     ok = value.low > 1
     says = (
         f"Beside recorded chunks the members are {value.mean:.1f} times as far apart on chunks from "
@@ -108,7 +112,7 @@ def rise(subject: Subject) -> tuple[Check, list[dict[str, Any]]]:
     want = f"at most {PROMISED} of the range of returns"
     held, model = subject.select.held, subject.model
     start = held.pool[:CLIMBED]
-    if len(held.recorded.episode.unique()) < 2:
+    if not held.comparable:
         why = "There is a single episode: nothing says where the data ends."
         return unknown("rise", asks, want, why, decides=False), []
     near = nearest(start, held.recorded)
@@ -126,9 +130,12 @@ def rise(subject: Subject) -> tuple[Check, list[dict[str, Any]]]:
             }
         )
         a = _uphill(subject, start.obs, a, stride)
+    if not (q - best).isfinite().all():
+        why = "Q is not a finite number everywhere on a climb."
+        return unknown("rise", asks, want, why, decides=False), []
     value = interval(q - best, start.episode)
     over = share(q > best, start.episode)
-    ok = not value.mean > PROMISED
+    ok = value.mean <= PROMISED
     says = (
         f"Climbed along its own gradient, {FAR:g} radii off the data, Q is {value.mean:+.2f} beside the best "
         f"chunk recorded nearby, and above it in {over.mean:.0%} of the states"

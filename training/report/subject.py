@@ -14,7 +14,7 @@ from training.analysis.base import Model, States
 from training.analysis.run import Held, is_own, model_of
 from training.batches import tensors
 from training.data.chunks import ChunkTable
-from training.data.episodes import Episode
+from training.data.episodes import Episode, EpisodeArrays
 from training.data.split import RULE, split
 
 OWN = "the policy's own data: select is what beta is chosen on, report was never looked at"
@@ -26,6 +26,7 @@ FOREIGN = (
     "not the data that the policy was made from: half of the episodes stand as select, half as "
     "report, and whether it was trained on any of them is not known"
 )
+ALONE = "there is a single episode, and nothing of another one to compare with"
 POOL, RECORDED = 4096, 50_000  # chunks that are looked at, and that they are compared with
 
 
@@ -106,7 +107,8 @@ def _states(
 ) -> States:
     """At most `count` chunks of the episodes `rows`, in random order."""
     returns = policy.description.returns
-    table = ChunkTable([episodes[i] for i in rows], policy.horizon, returns.discount)
+    some = EpisodeArrays.of(episodes).pick(rows)  # what is on disk stays there
+    table = ChunkTable(some, policy.horizon, returns.discount)
     rng = np.random.default_rng([20291, seed])
     picked = rng.choice(len(table), min(count, len(table)), replace=False)
     parts = table.cut(picked, to_go=False)

@@ -21,7 +21,7 @@ from training.analysis.base import Interval, States, interval, share
 from training.analysis.reach import OUTSIDE, distance, nearest, ratio_per_weight
 from training.analysis.stability import STABLE_SHARE, stability
 from training.prediction import between, drawn
-from training.report.subject import Group, Subject
+from training.report.subject import ALONE, Group, Subject
 
 STATES, CURVED = 256, 128  # at which is sampled, and where curvature is looked at
 RATIOS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of guidance to flow, that betas are for
@@ -36,8 +36,8 @@ def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
     """{betas, policy, stable, groups: {select, report}, advice}, plain but for NaN and infinity; or
     {absent: why}. fit: the document of `fitness`."""
     beta, model = subject.policy.description.beta, subject.model
-    if len(set(subject.select.held.recorded.episode.tolist())) < 2:
-        return {"absent": "there is a single episode, and nothing of another one to compare with"}
+    if not all(g.held.comparable for g in subject.groups):
+        return {"absent": ALONE}
     states = subject.select.held.pool[:STATES]
     per_weight = ratio_per_weight(model, states, states.noise(subject.seed), "qgf")
     if not per_weight > 0:
@@ -136,6 +136,17 @@ def advice(
     if not beta.suggested:
         return {"first": "Stay at beta inf: the policy suggests none.", "then": then}
     gentle, *harder = sorted(beta.suggested, reverse=True)
+    lost = {b: rows[b]["lost"] for b in (gentle, *harder) if rows[b]["lost"] > 0}
+    if lost:
+        told = ", ".join(f"{share:.0%} at {b:g}" for b, share in lost.items())
+        then.append(
+            f"Guided samples are lost, their numbers or their Q not finite: {told}. No other figure "
+            "counts them."
+        )
+    if gentle in lost:
+        first = f"Stay at beta inf: at {gentle:g}, the gentlest suggestion, samples are lost."
+        return {"first": first, "then": then}
+    harder = [b for b in harder if b not in lost]
     if verdict == "fit":
         arms = " ".join(f"{b:g}" for b in (gentle, *harder[:1]))
         first = f"Try {gentle:g}, the gentlest suggestion, beside inf: qgf trial --beta inf {arms}."

@@ -14,12 +14,11 @@ from torch import Tensor
 from training.analysis.base import Model, States
 from training.analysis.reach import nearest
 from training.batches import tensors
-from training.data.chunks import chunks
+from training.data.chunks import ChunkTable
 from training.data.episodes import Episode
 from training.models import aggregate
 from training.report.landscape import (
     Plane,
-    comparable,
     landscape,
     marks,
     radius,
@@ -85,10 +84,11 @@ def _episode(subject: Subject, number: int, noise: Tensor) -> tuple[dict[str, An
     """Its line of time, and the states that stand in it."""
     policy, model, episode = subject.policy, subject.model, subject.episodes[number]
     returns = policy.description.returns
-    parts = chunks([episode], policy.horizon, returns.discount)
+    table = ChunkTable([episode], policy.horizon, returns.discount)
+    keep = np.arange(len(table))[:: math.ceil(len(table) / TICKS)]
+    parts = table.cut(keep)
     batch = tensors(parts, policy.normalizer, returns.scale)
-    keep = torch.arange(len(parts))[:: math.ceil(len(parts) / TICKS)]
-    states = States(batch.obs, batch.action, torch.full((len(parts),), number))[keep]
+    states = States(batch.obs, batch.action, torch.full((len(parts),), number))
     start = noise.expand(len(states), -1)
     beta = policy.description.beta.default
     done = {
@@ -101,7 +101,7 @@ def _episode(subject: Subject, number: int, noise: Tensor) -> tuple[dict[str, An
         "outcome": {True: "success", False: "failure", None: "unknown"}[episode.success],
         "ticks": len(episode),
         "tick": keep.tolist(),
-        "to_go": short(torch.from_numpy(parts.to_go)[keep] / returns.scale),
+        "to_go": short(torch.from_numpy(parts.to_go) / returns.scale),
     }
     return told | {name: _said(model, states.obs, action) for name, action in done.items()}, states
 
@@ -128,7 +128,7 @@ def _moments(
     slope = slopes(model, states.obs, unguided)
     cloud = model.sample(states.obs.repeat_interleave(CLOUD, 0), noise.repeat(M, 1), 0.0).action
     cloud = cloud.view(M, CLOUD, D)
-    near = nearest(states, held.recorded) if comparable(held) else torch.empty(M, 0, D)
+    near = nearest(states, held.recorded) if held.comparable else torch.empty(M, 0, D)
     close = [row[row.isfinite().all(1)] for row in near]
     planes = [Plane.through(*row) for row in zip(unguided, guided, slope, cloud)]
     walked, ends = paths(model, betas, planes, states.obs, noise[:NOISES], close)

@@ -71,7 +71,7 @@ panels.paths = (now) => {
   });
   const ends = (w, s) => {
     const far = now.paths.distance[w][s];
-    const off = radius === null ? "–" : `${far.filter((x) => x > radius).length} of ${far.length}`;
+    const off = radius === null ? "–" : `${far.filter((x) => x === null || x > radius).length} of ${far.length}`;
     return [now.paths.q[w][s].map((x) => fixed(x, 3)).join(" "), far.map((x) => fixed(x)).join(" "), off];
   };
   const free = stops[stop].beta === "inf";
