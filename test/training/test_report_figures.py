@@ -19,7 +19,7 @@ from training.report.evidence import Evidence
 from training.report.fitness import fitness
 from training.report.run import examine
 from training.report.subject import FOREIGN, OWN, TRAINED, Group, Subject
-from training.report.sweep import sweep
+from training.report.sweep import TOLERATED, sweep
 from training.report.timeline import timeline
 
 OBS, HORIZON, ACTION, TICKS = 5, 3, 2, 12
@@ -199,6 +199,13 @@ def test_each_thing_that_lacks_has_its_own_sentence():
     assert "What followed is not known" in check(unlabelled, "data")["says"]
 
 
+def test_of_other_data_every_episode_is_looked_at():
+    data = [e for e in episodes(80) if e.success]
+    data += [e for e in episodes(80) if not e.success][:2]  # too few to be split
+    made = Subject.of(POLICY, data)
+    assert sorted(made.select.rows + made.report.rows) == list(range(len(data)))
+
+
 def test_few_episodes_leave_a_doubt():
     found = fitness(subject(RIGHT, episodes(14)))
     assert found["verdict"] == "doubtful"
@@ -266,8 +273,12 @@ def test_the_sweep_starts_unguided_and_has_the_policys_betas():
 
 
 def test_roughness_is_not_known_of_chunks_of_three_and_never_a_fault():
-    row = sweep(subject(RIGHT), {"verdict": "fit"})["groups"]["report"]["rows"][1]
-    assert math.isnan(row["jerk"]["mean"])
+    found = sweep(subject(RIGHT), {"verdict": "fit"})
+    rows = found["groups"]["report"]["rows"]
+    assert all(math.isnan(row["jerk"]["mean"]) for row in rows)
+    far = {r["beta"] for r in rows if r["beyond"]["mean"] > rows[0]["beyond"]["mean"] + TOLERATED}
+    warned = any("gets rough" in line for line in found["advice"]["then"])
+    assert warned == bool(far & set(BETA.suggested))  # for the distance alone
 
 
 def test_a_beta_at_which_samples_are_lost_is_not_advised():

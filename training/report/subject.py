@@ -67,7 +67,8 @@ class Subject:
         else:
             groups = split(episodes, seed, select=0.499, report=0.499)
             train = tuple(range(len(episodes)))
-            select, report = groups.select, groups.report
+            # What is too rare to be split counts too.
+            select, report = groups.select, (*groups.report, *groups.train)
         train, select, report = (
             tuple(i for i in rows if len(episodes[i]) >= policy.horizon)
             for rows in (train, select, report)
