@@ -44,7 +44,9 @@ class Sameness:
     chunk_difference: float = float("nan")
     chunks_not_compared: int = 0  # none was recorded that begins then
     inexact: int = 0  # observations of a stamp that the bag does not have: the nearest was taken
-    joined: int = 0  # ticks in RUN since before the recording: only their chunks are compared
+    joined: int = (
+        0  # ticks in RUN, or of a stop, since before the recording: their chunks alone count
+    )
     held: Counter[str] = field(default_factory=Counter)  # ticks in RUN that could not be done again
     policies: set[str] = field(default_factory=set)  # ids in the bag's ~/status
 
@@ -115,6 +117,7 @@ class Recorded:
         self._stamps: tuple[int, ...] = ()
         self._whole = False  # this epoch was recorded from its beginning
         self._joined = False  # or else is followed from a chunk on
+        self._braking = False  # what is sent is the rest of a stop that began before
         self.found = Sameness()
 
     def watch(self, events: Iterable[Said]) -> Iterator[Said]:
@@ -152,6 +155,7 @@ class Recorded:
         taken_up = max(0, tick.chunk - (last.chunk if last else 0))
         if begun:
             self._whole, self._joined = not (gap and run), False
+        self._braking = (gap or self._braking) and not run and bool(tick.sent)
         if run and begun:
             self._supervisor.state = State.WAITING
             self._inference.forget()
@@ -169,7 +173,9 @@ class Recorded:
         result = self.core.tick(tick.at)
         if run and result.reason is not None:
             self.found.held[result.reason.code] += 1
-        if self._whole or not run:
+        if self._braking:
+            self.found.joined += 1
+        elif self._whole or not run:
             self._compare_command(tick, result.output.values)
         if result.sampled is not None:
             self._compare_chunk(result.sampled.chunk)

@@ -11,6 +11,7 @@ from qgf_replay import ARM, CONTRACT, PERIOD
 pytest.importorskip("onnxruntime")
 
 from qgf_ros.control.core import ControlCore
+from qgf_ros.control.supervisor import State
 from qgf_ros.policy import load_policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, TICK, ShownChunk, Tick
@@ -83,3 +84,18 @@ def test_a_message_that_the_recorder_lost_is_counted_and_shows():
     assert again.found.inexact == 1
     assert again.found.chunks_same == again.found.chunks - 1
     assert 0 < again.found.chunk_difference < 0.5
+
+
+def test_the_rest_of_a_stop_that_began_before_the_recording_is_not_compared():
+    """As in the bag of an episode that begins while the robot still brakes."""
+    said, _, policy, sampler = driven(lambda i: i % 2, silent=range(35, 45))
+    braking = [
+        k for k, s in enumerate(said)
+        if s.name == TICK and s.values.state is State.HOLD and s.values.sent
+    ]  # fmt: skip
+    again = Recorded(policy, sampler, Settings(seed=3))
+    list(again.watch(said[braking[1] :]))
+    found = again.found
+    assert found.joined == len(braking) - 1 >= 1
+    assert found.commands == found.commands_same >= 20
+    assert found.chunks == found.chunks_same >= 4
