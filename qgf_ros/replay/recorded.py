@@ -44,9 +44,7 @@ class Sameness:
     chunk_difference: float = float("nan")
     chunks_not_compared: int = 0  # none was recorded that begins then
     inexact: int = 0  # observations of a stamp that the bag does not have: the nearest was taken
-    joined: int = (
-        0  # ticks in RUN, or of a stop, since before the recording: their chunks alone count
-    )
+    joined: int = 0  # ticks in RUN or braking since before the recording: their chunks alone count
     held: Counter[str] = field(default_factory=Counter)  # ticks in RUN that could not be done again
     policies: set[str] = field(default_factory=set)  # ids in the bag's ~/status
 
