@@ -14,8 +14,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.errors import UsageError
-from training.data.atomic import replaced_file
 
 FILE, LOCK = "checkpoint.safetensors", ".lock"
 VERSION = 1

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.report.lab_page import render_lab
 from training import estimators, testbed
-from training.data.atomic import replaced_file
 from training.estimators.base import Step
 from training.estimators.qgf_chain import end
 from training.guards import Guards

@@ -123,9 +123,8 @@ def main() -> int:
     executor.add_node(node)
     client: Client = node.create_client(SetBool, sys.argv[1])
     while not client.service_is_ready():
-        if select.select([0], [], [], 0.05)[
-            0
-        ]:  # nothing is said before it is ready: the trial is gone
+        # Nothing is said before READY: what can be read is the end of the trial.
+        if select.select([0], [], [], 0.05)[0]:
             return 1
     print(READY, flush=True)
     enabled = False

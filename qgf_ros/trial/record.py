@@ -7,7 +7,6 @@ it, so that a trial that was killed goes on as if it had not been.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.errors import StorageError, UsageError
 from qgf_ros.strict_yaml import build, load_yaml
 from qgf_ros.trial.sequential import Block, Stop, judge
@@ -208,24 +208,9 @@ def check_betas(betas: tuple[float, ...], floor: float, suggested: tuple[float, 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Puts a file in its place whole, or leaves what was there. Raises StorageError."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with staging.open("wb") as file:
+        with replaced_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
-        sync(path.parent)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
-
-
-def sync(path: Path) -> None:
-    """What a file holds, or a folder names, is on the disk. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

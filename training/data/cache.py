@@ -24,9 +24,9 @@ import numpy as np
 
 import qgf_ros
 import training.data
+from qgf_ros.atomic import replaced_file, replaced_folder
 from qgf_ros.contract import Contract
 from training.data.alignment import Report
-from training.data.atomic import replaced_file, replaced_folder
 from training.data.episodes import Episode, EpisodeArrays
 from training.data.labels import Label
 from training.data.load import Progress, contents, each, read_episodes, refuse_nothing

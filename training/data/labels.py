@@ -21,10 +21,10 @@ from typing import Any
 
 import yaml
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import StorageError, UsageError
 from qgf_ros.strict_yaml import load_yaml
-from training.data.atomic import replaced_file
 
 VERSION = 1
 FILE = "labels.yaml"

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.console import plain, say, track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import UsageError
 from qgf_ros.policy import load_policy
 from qgf_ros.report.policy_page import render_report
-from training.data.atomic import replaced_file
 from training.data.episodes import EpisodeArrays, data_hash, outcomes
 from training.data.load import load_episodes
 from training.report.estimators import estimators

@@ -20,7 +20,7 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         staging.unlink(missing_ok=True)
 
@@ -36,17 +36,18 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     try:
         yield staging
         for file in staging.iterdir():
-            _sync(file)
-        _sync(staging)
+            sync(file)
+        sync(staging)
         with contextlib.suppress(FileExistsError):
             if not path.exists():
                 staging.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What a file holds, or a folder names, is on the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
