@@ -11,6 +11,7 @@ import time
 
 import pytest
 import ros_harness as ros
+from ros_gaps import gaps, silent
 
 BURN = "while True: pass"
 
@@ -85,3 +86,13 @@ def test_a_process_that_does_not_get_its_turn_is_the_machines_fault():
     finally:
         for proc in procs:
             proc.close()
+
+
+def test_a_command_that_got_lost_on_its_way_is_no_silence_and_silence_is_none_less_for_it():
+    ms, period = 10**6, 0.05
+    found = gaps([0, 50 * ms, 151 * ms, 201 * ms, 360 * ms], period)
+    assert found == [(50 * ms, 151 * ms), (201 * ms, 360 * ms)]
+    assert silent(found, [1 * ms, 51 * ms, 152 * ms, 202 * ms, 361 * ms], period) == found
+    assert silent(found, [100 * ms], period) == found[1:]
+    assert silent(found, [100 * ms, 250 * ms], period) == found[1:], "110 ms are left"
+    assert silent(found, [100 * ms, 260 * ms], period) == []
