@@ -2,6 +2,7 @@
 # make test    every test once, at reduced counts; at most 15 minutes on 2 cores
 # make native-check   the native sampler in C++: sanitizers, random shapes, aarch64 under emulation
 # make test-long   the same tests at full counts, in the background, resumable
+# make test-runs    ten times `make test`, and three times beside two busy processes; resumable, for hours
 # Each sets up what it needs: .venv, pinned wheels, the colcon build. Where ROS 2 is sourced already,
 # that one is used instead of the wheels. A second run does not install again.
 
@@ -16,7 +17,7 @@ STAMP := $(VENV)/installed
 SOURCES := $(shell git ls-files -co --exclude-standard qgf_ros training src msg srv launch config cmake CMakeLists.txt setup.py package.xml)
 RUN := source ./env.sh &&
 
-.PHONY: build demo test native-check test-long lint clean
+.PHONY: build demo test native-check test-long test-runs lint clean
 
 build: install/.built
 
@@ -33,6 +34,10 @@ test-long: install/.built
 	@mkdir -p bench/results
 	$(RUN) nohup python bench/long_tests.py > bench/results/test-long.log 2>&1 &
 	@echo "running in the background; follow it with: tail -f bench/results/test-long.log"
+
+test-runs: install/.built
+	$(RUN) python bench/suite_runs.py --name quiet --runs 10
+	$(RUN) python bench/suite_runs.py --name busy --runs 3 --busy 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

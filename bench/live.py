@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import signal
 import subprocess
 import sys
@@ -27,6 +26,11 @@ from qgf_ros.console import console, emit, table
 from qgf_ros.errors import QgfError, exit_codes
 from qgf_ros.policy import load_policy
 from training.data.rosbag2 import BagWriter, Rosbag2Reader
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "test" / "support"))
+
+import ros_harness as ros  # noqa: E402
 
 WARM_UP = 1.0  # s after enabling that are not counted
 PATIENCE = 20.0  # s for the node to start
@@ -44,7 +48,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.environ |= {
-        "ROS_DOMAIN_ID": str(random.randint(1, 101)),
+        "ROS_DOMAIN_ID": str(ros.take_domain()),  # held until this process ends
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     with exit_codes():

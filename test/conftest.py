@@ -18,3 +18,15 @@ except ImportError:  # the robot's side runs without it, and so do its tests
     pass
 else:
     torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Why each test was run again: on which line it gave up, and what it said."""
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("run again, because")
+    for report in again:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        lines = crash.message.splitlines() if crash else str(report.longrepr).splitlines()[-1:]
+        at = f"{Path(crash.path).name}:{crash.lineno}: " if crash else ""
+        terminalreporter.line(f"{report.nodeid}: {at}{' '.join(lines[:2])[:400]}")

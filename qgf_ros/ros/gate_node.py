@@ -168,7 +168,8 @@ class GateNode(LeanNode):
         if output is not None and output.values is not None:
             now = self._now().control
             self._robot.send(output, now)
-            self._passed.publish(self._reports.passed(output, offered, now))
+            after = self._now().control
+            self._passed.publish(self._reports.passed(output, offered, now, after))
         self._reports.note(self._now())
 
     def _watch(self) -> None:

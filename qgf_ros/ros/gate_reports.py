@@ -16,6 +16,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.pauses import Pauses
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
@@ -35,7 +36,7 @@ class GateReports:
     ) -> None:
         self._arbiter = arbiter
         self._robot = contract.robot
-        self._late = LATE_PERIODS * contract.time.period
+        self._pauses = Pauses(round(LATE_PERIODS * contract.time.period * 1e9))
         self._policy = policy_sha256
         self._name = node.get_fully_qualified_name()
         self._status = node.create_publisher(Status, "~/status", qos.REPORT)
@@ -43,17 +44,15 @@ class GateReports:
         self._notices = Notices()
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
         self._commands = self._holds = self._sequence = self._statuses = self._refused = 0
-        self._overruns = 0
-        self._last = 0  # ns, control clock, when the last command went out
         self._log = ThrottledLog(node.get_logger())
         self._state = State.READY
         self._level: Any = None  # of the last diagnostics
 
-    def passed(self, output: Output, offered: Candidate | None, now: int) -> Command:
-        """The command that goes out at `now` [ns] and whose it is: the owner's, or the gate's own hold."""
-        if self._state is State.RUN and self._sent and (now - self._last) * 1e-9 > self._late:
-            self._overruns += 1  # no hold, and yet a gap: neither process got its turn in time
-        self._last = now
+    def passed(self, output: Output, offered: Candidate | None, now: int, after: int) -> Command:
+        """The command that went out between `now` and `after` [ns], and whose it is: the owner's, or the
+        gate's own hold."""
+        # No hold, and yet a gap: neither process got its turn in time.
+        self._pauses.sent(now, after, counts=self._state is State.RUN)
         self._sent.append(time.monotonic())
         self._commands += 1
         assert output.values is not None
@@ -111,7 +110,7 @@ class GateReports:
             inference_max_ms=math.nan,
             achieved_rate=float(sum(t > recent for t in list(self._sent))),
             dropped=self._refused + arbiter.refused,
-            overruns=self._overruns,
+            overruns=self._pauses.count,
             limit_hits=arbiter.gate.limit_hits,
         )
         self._status.publish(status)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import ros_harness as ros
 import soak_faults
 from qgf_make import resign
-from ros_gaps import SAYS_SO_WITHIN, Heard, gaps, listen, unexplained
+from ros_gaps import SAYS_SO_WITHIN, Heard, gaps, listen, silent, unexplained
 
 from qgf_ros.console import emit, say, table
 from qgf_ros.errors import CriterionNotMet, exit_codes
@@ -105,6 +105,7 @@ def soak(
         "faults": dict(sorted(chosen.items())),
         "commands": run.commands_judged,
         "gaps": run.gaps_judged,
+        "lost": run.lost,
         "usage": usage,
         "problems": run.problems,
     }
@@ -120,7 +121,7 @@ class Run:
         self.problems: list[str] = []
         # MB and descriptors of each process, once per fault since it was started.
         self.usage: dict[str, list[tuple[float, int]]] = {}
-        self.commands_judged = self.gaps_judged = 0
+        self.commands_judged = self.gaps_judged = self.lost = 0
         self.domain = ros.take_domain()
         stack.callback(ros.free_domain, self.domain)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -130,6 +131,8 @@ class Run:
         self.robot = ros.FakeRobot(self.domain, rate=RATE)
         stack.callback(self.robot.close)
         self._sent = listen(self.robot, ros.Float64MultiArray, "velocity_controller/commands")
+        twin = "qgf/command" if gate == "inside" else "qgf_gate/passed"
+        self._twins = listen(self.robot, ros.Command, twin)
         self._statuses = [listen(self.robot, ros.Status, "qgf/status")]
         self.barrier: ros.Proc | None = None
         if gate == "outside":
@@ -198,7 +201,9 @@ class Run:
         end = time.time_ns()
         time.sleep(SAYS_SO_WITHIN + 0.3)  # what is said of the last gap, and its way here
         sent = [h.sent for h in list(self._sent) if begin - 2e9 <= h.sent < end]
-        found = [gap for gap in gaps(sent, T) if gap[1] >= begin]
+        seen = [gap for gap in gaps(sent, T) if gap[1] >= begin]
+        found = silent(seen, [h.sent for h in list(self._twins)], T)
+        self.lost += len(seen) - len(found)
         for source in self._statuses:
             found_before, found = found, unexplained(found, list(source), T)
             self.gaps_judged += len(found_before) - len(found)
@@ -214,7 +219,7 @@ class Run:
                                         robot.q_values, robot.diagnostics, *robot.stamps.values()]  # fmt: skip
             for record in records:
                 del record[:-10]
-        for heard in (self._sent, *self._statuses):
+        for heard in (self._sent, self._twins, *self._statuses):
             _forget(heard, end - 3_000_000_000)
 
     def judge_usage(self, part: str, seconds: float) -> dict[str, Any]:

@@ -12,25 +12,26 @@ STALL = 0.1  # s; with the 10 ms between two states, nearly what makes a state s
 
 
 def pytest_collection_modifyitems(items):
-    """A wait that ran out is run once more, and listed; nothing else is."""
+    """A wait that ran out is run again, and its cause is listed; nothing else is."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["^TimedOut"]))
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=["^TimedOut"]))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call():
-    """A test whose own process stood still made the robot silent: that is a wait that ran out. No
-    stall makes a command that is outside the envelope."""
+    """Where the machine stalled the test or one of its processes, nothing can be said of times and of
+    what follows from them: that is a wait that ran out. No stall makes a command that is outside the
+    envelope."""
     try:
         return (yield)
     except (ros.Violation, ros.TimedOut):
         raise
     except (AssertionError, IndexError) as error:
-        if ros.worst_ever() <= STALL:
+        if not (why := ros.stalled(STALL)):
             raise
-        raise ros.TimedOut(f"stalled for {ros.worst_ever():.2f} s itself: {error}") from error
+        raise ros.TimedOut(f"{why}: {error}") from error
 
 
 @pytest.fixture(scope="session", autouse=True)

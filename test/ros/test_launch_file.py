@@ -25,6 +25,7 @@ pytest.importorskip(
 )
 
 import rclpy
+import ros_harness as ros
 from ament_index_python.packages import get_package_prefix
 from qgf_make import contract, policy_in_memory
 from rclpy.executors import SingleThreadedExecutor
@@ -38,7 +39,6 @@ from qgf_ros.share import share_folder
 
 CONFIG = share_folder() / "config"
 LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"
-DOMAIN = 60 + os.getpid() % 40  # of this process alone
 PROCESSES = ("qgf_node", "qgf_gate", "qgf_sim")
 PATIENCE = 20  # s, for what takes about two
 WISH = {"ros__parameters": {"enable_on_start": True}}  # of a parameter file; only a launch may
@@ -166,8 +166,8 @@ sys.exit(service.run())
 class Launched:
     """A process group, as a terminal makes one, with its output in a file."""
 
-    def __init__(self, log, *command):
-        env = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": str(log.parent)}
+    def __init__(self, log, domain, *command):
+        env = ros.environment(domain, ROS_LOG_DIR=str(log.parent))
         self._log = log
         self.process = subprocess.Popen(
             command, env=env, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True
@@ -204,11 +204,11 @@ def until(true, what):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, domain):
     started = []
 
     def start(*command):
-        started.append(Launched(tmp_path / f"{len(started)}.log", *command))
+        started.append(Launched(tmp_path / f"{len(started)}.log", domain, *command))
         return started[-1]
 
     yield start
@@ -224,9 +224,9 @@ def launch(start):
 class Listener:
     """Counts commands on the robot's topic, and enables."""
 
-    def __init__(self, namespace):
+    def __init__(self, domain, namespace):
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=DOMAIN)
+        rclpy.init(context=self._context, domain_id=domain)
         self._node = rclpy.create_node("listener", namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -257,11 +257,11 @@ class Listener:
 
 
 @pytest.fixture
-def listen():
+def listen(domain):
     made = []
 
     def listen(namespace=""):
-        made.append(Listener(namespace))
+        made.append(Listener(domain, namespace))
         return made[-1]
 
     yield listen

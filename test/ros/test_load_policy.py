@@ -6,6 +6,7 @@ the new policy does not allow.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,16 +176,45 @@ def test_fault_048_a_bad_policy_is_refused_and_the_old_one_keeps_running(domain,
         assert "Traceback" not in proc.log
 
 
-def test_fault_049_of_two_at_once_one_wins_and_the_other_is_told_busy(domain, policies):
-    with ros.node_and_robot(domain, policy=policies / "a") as (proc, robot):
+HOLDING = """
+import sys, time
+from pathlib import Path
+from qgf_ros.ros import node
+hold, make = Path(sys.argv.pop(1)), node.make_sampler
+def held(*args):
+    while hold.exists():
+        time.sleep(0.01)
+    return make(*args)
+node.make_sampler = held
+sys.exit(node.main())
+"""
+
+
+def test_fault_049_while_one_is_loaded_any_other_is_told_busy(domain, policies, tmp_path):
+    """The first one takes until the others are answered, on a machine of any speed."""
+    hold = tmp_path / "hold"
+    command = [sys.executable, "-c", HOLDING, str(hold), *ros.ros_args(policy=policies / "a")]
+    robot, proc = ros.FakeRobot(domain), ros.Proc(command, domain)
+    try:
+        proc.wait_line("qgf: READY")
         robot.drive(proc)
         robot.wait(robot.load.service_is_ready, 5, "the service")
+        hold.touch()
         asked = [robot.load.call_async(ros.LoadPolicy.Request(name="b")) for _ in range(3)]
-        robot.wait(lambda: all(f.done() for f in asked), 30, "three answers", proc)
-        answers = [f.result() for f in asked]
-        assert [a.success for a in answers].count(True) == 1
-        assert all("BUSY" in a.message for a in answers if not a.success)
+        answered = lambda: [f.result() for f in asked if f.done()]  # noqa: E731
+        robot.wait(lambda: len(answered()) >= 2, 20, "two answers", proc)
+        assert [(a.success, a.message[:4]) for a in answered()] == [(False, "BUSY")] * 2
+        robot.wait_statuses(2)
+        assert len(answered()) == 2, "the first one waits for its policy"
+        hold.unlink()
+        robot.wait(lambda: len(answered()) == 3, 30, "the last answer", proc)
+        assert [a.success for a in answered()].count(True) == 1
         assert robot.load_policy("a").success, "free again"
+        proc.stop()
+    finally:
+        proc.close()
+        robot.close()
+    robot.refuse_violations()
 
 
 def test_fault_049_a_swap_in_hold_is_allowed(domain, policies):

@@ -482,6 +482,9 @@ def scripted_run(domain, order):
                     return robot.candidates and ros.ns(robot.candidates[-1].msg.execute_at) == tick
 
                 robot.wait(commanded, 3, f"the command of period {k}", proc)
+        late = robot.wait_statuses(2)[-1].msg.overruns
+        if late:  # half a period of real time is all that a tick waits for its sample
+            raise ros.TimedOut(f"this machine let the sampler be late in {late} ticks")
         commands = {ros.ns(c.msg.execute_at): list(c.msg.values) for c in robot.candidates}
         q = {ros.ns(v.msg.observation_stamp): v.msg.q_sampled for v in robot.q_values}
     return commands, q

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ros_harness as ros
 from qgf_make import SCALE
-from ros_gaps import SAYS_SO_WITHIN, gaps, listen, unexplained
+from ros_gaps import SAYS_SO_WITHIN, gaps, listen, silent, unexplained
 
 T = ros.PERIOD
 SECONDS = 3 if SCALE == 1 else 20
@@ -52,8 +52,9 @@ def process(command, domain, **env):
 @contextlib.contextmanager
 def watched(robot):
     """What is sent within the block: filled in at its end with the times [ns] and the statuses."""
-    sent, statuses = (
+    sent, twins, statuses = (
         listen(robot, ros.Float64MultiArray, COMMANDS),
+        listen(robot, ros.Command, "qgf/command"),
         listen(robot, ros.Status, "qgf/status"),
     )
     robot.wait(lambda: len(sent) > 5 and len(statuses) > 2, 10, "commands and statuses")
@@ -63,6 +64,7 @@ def watched(robot):
     end = time.time_ns()
     time.sleep(SAYS_SO_WITHIN + 0.3)  # what is said of the last gap, and its way here
     seen["sent"] = [h.sent for h in list(sent) if begin <= h.sent < end]
+    seen["twins"] = [h.sent for h in list(twins)]
     seen["statuses"] = list(statuses)
 
 
@@ -70,7 +72,7 @@ def judge(seen, steady=False):
     """No gap without a word; and few in any case, if `steady`. In the long run, where the machine is
     ours, one in a hundred; of a few seconds that would be the largest."""
     intervals = np.diff(seen["sent"]) * 1e-9
-    found = gaps(seen["sent"], T)
+    found = silent(gaps(seen["sent"], T), seen["twins"], T)
     print(
         f"{len(seen['sent'])} commands, largest gap {intervals.max() * 1e3:.1f} ms, "
         f"p99 {np.percentile(intervals, 99) * 1e3:.1f} ms, {len(found)} beyond two periods"

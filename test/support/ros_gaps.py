@@ -39,6 +39,19 @@ def gaps(sent: Sequence[int], period: float) -> list[tuple[int, int]]:
     return [(a, b) for a, b in zip(sent, sent[1:]) if b - a > 2e9 * period]
 
 
+def silent(
+    found: Sequence[tuple[int, int]], twins: Sequence[int], period: float
+) -> list[tuple[int, int]]:
+    """Gaps in which nothing was sent. Of a command that got lost on its way the sender cannot tell: what
+    counts is the newest one, and nothing is sent again. Its twin, as `~/command` or `~/passed`, which
+    is sent at these times [ns], shows that the other end of the wire was not silent."""
+    return [
+        (a, b)
+        for a, b in found
+        if gaps([a, *(t for t in twins if a + 0.5e9 * period < t < b - 0.5e9 * period), b], period)
+    ]
+
+
 def unexplained(
     found: Sequence[tuple[int, int]], statuses: Sequence[Heard], period: float
 ) -> list[tuple[int, int]]:

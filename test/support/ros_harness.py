@@ -62,18 +62,55 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class _Stalls(threading.Thread):
-    """How long this machine lets a thread wait for its turn: a busy one is no fault of the node's."""
+    """How long this machine lets a thread wait for its turn: a busy one is no fault of the node's.
+
+    Of this process by a clock of its own, of the processes that it has started by the kernel's account
+    of them: what their threads have waited for a processor, which SIGSTOP or a lock is no part of.
+    """
+
+    EVERY = 10  # looks at the own clock for one at the processes
 
     def __init__(self):
         super().__init__(name="stalls", daemon=True)
-        self.worst = self.worst_ever = 0.0
+        self.own = self.own_ever = 0.0  # s, the longest wait
+        self.theirs = self.theirs_ever = 0.0  # s that all threads of a process waited, of 50 ms
+        self._processes: dict[int, dict[str, int]] = {}
+
+    def add(self, pid: int) -> None:
+        self._processes[pid] = {}
+
+    def remove(self, pid: int) -> None:
+        self._processes.pop(pid, None)
 
     def run(self):
+        looks = 0
         while True:
             asked = time.monotonic()
             time.sleep(0.005)
             late = time.monotonic() - asked - 0.005
-            self.worst, self.worst_ever = max(self.worst, late), max(self.worst_ever, late)
+            self.own, self.own_ever = max(self.own, late), max(self.own_ever, late)
+            looks += 1
+            if looks % self.EVERY == 0:
+                for pid, before in list(self._processes.items()):
+                    now = _waited(pid)
+                    late = sum(ns - before.get(task, ns) for task, ns in now.items()) * 1e-9
+                    before |= now
+                    self.theirs = max(self.theirs, late)
+                    self.theirs_ever = max(self.theirs_ever, late)
+
+
+def _waited(pid: int) -> dict[str, int]:
+    """ns that each thread of a process, and of its children, has waited for a processor so far."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):  # it ends meanwhile
+        tasks = f"/proc/{pid}/task"
+        for task in os.listdir(tasks):
+            with contextlib.suppress(OSError), open(f"{tasks}/{task}/schedstat") as file:
+                found[task] = int(file.read().split()[1])
+            with contextlib.suppress(OSError), open(f"{tasks}/{task}/children") as file:
+                for child in file.read().split():
+                    found |= _waited(int(child))
+    return found
 
 
 _stalls = _Stalls()
@@ -83,62 +120,116 @@ def watch_stalls():
     """Begin anew; `slack()` speaks of the time since then."""
     if not _stalls.is_alive():
         _stalls.start()
-    _stalls.worst = 0.0
+    _stalls.own = _stalls.theirs = 0.0
 
 
 def begin_test():
-    """As `watch_stalls`, and what `worst_ever()` says begins anew too."""
+    """As `watch_stalls`, and what `stalled()` says begins anew too."""
     watch_stalls()
-    _stalls.worst_ever = 0.0
+    _stalls.own_ever = _stalls.theirs_ever = 0.0
 
 
-def worst_ever() -> float:
-    """s, the worst stall since the test began, however often it has begun to watch anew."""
-    return _stalls.worst_ever
+def stalled(longest: float) -> str:
+    """What this machine did since the test began, however often it has begun to watch anew, if it let
+    this process wait for more than `longest` s, or one of its processes; else ""."""
+    if _stalls.own_ever > longest:
+        return f"this machine let the test wait for {_stalls.own_ever:.2f} s"
+    if _stalls.theirs_ever > longest:
+        return f"this machine let a process of the test wait for {_stalls.theirs_ever:.2f} s"
+    return ""
 
 
 def slack() -> float:
-    """s of scheduling that a wire assertion allows: 10 ms, and the worst stall seen on either side."""
-    return 0.010 + 2 * _stalls.worst
+    """s of scheduling that a wire assertion allows: 10 ms, the worst stall seen on either side, and what
+    the processes under test have waited for their turn."""
+    return 0.010 + 2 * _stalls.own + _stalls.theirs
 
 
 class TimedOut(AssertionError):
     """What was waited for did not come. On a machine that is busy with something else it may just
-    have taken longer: the one failure for which a wire test is run once more, see test/ros/conftest.
-    Other failures count as this one where the test process itself stalled. What came and was wrong
-    whatever the machine does is a `Violation`, and never forgiven."""
+    have taken longer: the one failure for which a wire test is run again, see test/conftest.py.
+    Other failures count as this one where the machine stalled. What came and was wrong whatever the
+    machine does is a `Violation`, and never forgiven."""
 
 
 class Violation(AssertionError):
     """A command outside the envelope. No busy machine excuses it: it is final."""
 
 
+DOMAINS = 100  # 1 to 100; the ports of later ones are given to anybody who asks the system for one
+LEAVES_WITHIN = 10.0  # s after a test, for whoever was in its domain
 _domain_locks: dict[int, int] = {}
 _taken = 0
 
 
 def take_domain() -> int:
-    """A ROS domain that no other test on this machine has, 1 to 101. Each worker begins elsewhere."""
+    """A ROS domain that is ours alone on this machine, 1 to 100. Each worker begins elsewhere.
+
+    A lock keeps other tests out of it, of this run and of others beside it; and nobody has a port of
+    it open, be it a process that a test left behind or one that knows nothing of tests.
+    """
     global _taken
     folder = Path(tempfile.gettempdir()) / "qgf_test_domains"
     folder.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # somebody else's, who has done so
+        folder.chmod(0o777)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
-    for _ in range(101):
-        domain = 1 + (37 * worker + _taken) % 101
-        _taken += 1
-        handle = os.open(folder / str(domain), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    until = time.monotonic() + 60.0
+    while time.monotonic() < until:
+        for _ in range(DOMAINS):
+            domain = 1 + (37 * worker + _taken) % DOMAINS
+            _taken += 1
+            handle = os.open(folder / str(domain), os.O_CREAT | os.O_RDONLY, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                continue
+            if not ports(domain):
+                _domain_locks[domain] = handle
+                return domain
             os.close(handle)
-            continue
-        _domain_locks[domain] = handle
-        return domain
-    raise AssertionError("all 101 ROS domains are taken by other tests")
+        time.sleep(0.1)
+    raise AssertionError(f"all {DOMAINS} ROS domains are in use for a minute")
 
 
 def free_domain(domain: int) -> None:
-    os.close(_domain_locks.pop(domain))
+    """Gives it back once nobody is in it any more. Who stays is the fault of the test that ends."""
+    try:
+        until = time.monotonic() + LEAVES_WITHIN
+        while left := ports(domain):
+            if time.monotonic() > until:
+                raise AssertionError(f"left behind in ROS domain {domain}: {_owners(left)}")
+            time.sleep(0.02)
+    finally:
+        os.close(_domain_locks.pop(domain))
+
+
+def ports(domain: int) -> dict[int, str]:
+    """The UDP ports of a ROS domain that are open on this machine, and the number of each socket's
+    inode. Every DDS participant has at least one."""
+    first = 7400 + 250 * domain
+    found = {}
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        with contextlib.suppress(OSError), open(table) as file:
+            for line in file.read().splitlines()[1:]:
+                fields = line.split()
+                port = int(fields[1].rpartition(":")[2], 16)
+                if first <= port < first + 250:
+                    found[port] = fields[9]
+    return found
+
+
+def _owners(left: dict[int, str]) -> list[str]:
+    """The processes that have these sockets, as far as one may see."""
+    sockets = {f"socket:[{inode}]" for inode in left.values()}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir()):
+                said = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                found.append(f"{process.name} {said.decode(errors='replace')[:200]}")
+    return found or [f"ports {sorted(left)}"]
 
 
 def environment(domain: int, **extra: str) -> dict[str, str]:
@@ -209,6 +300,7 @@ class Proc:
         ]
         for reader in self._readers:
             reader.start()
+        _stalls.add(self.process.pid)
         self._killer = threading.Timer(deadline, self.kill)  # whatever hangs, the suite goes on
         self._killer.daemon = True
         self._killer.start()
@@ -283,6 +375,7 @@ class Proc:
 
     def close(self) -> None:
         self._killer.cancel()
+        _stalls.remove(self.process.pid)
         self.kill()
         self.process.wait(10.0)
         for reader in self._readers:
