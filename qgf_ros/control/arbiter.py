@@ -6,6 +6,10 @@ was overridden does not go on by itself. Candidates that stop are a hold, whatev
 
 Two clocks: deadlines lie on the control clock, silence is measured on the steady one. Under a
 simulated clock, which may run at any speed, silence is measured on that one as long as it moves.
+
+Limits are measured on the owner's grid of ticks, so that transport adds no jitter to them, and
+within the time that has really passed: a candidate may be meant for a moment that is still to come,
+and a burst of such moves nothing faster. What is saved up for jitter is one period at most.
 """
 
 from __future__ import annotations
@@ -76,6 +80,7 @@ class Arbiter:
         self._clock = Moment(NEVER, NEVER)  # when the control clock was last seen to move
         self._at = NEVER  # the tick of the last command, on the owner's grid
         self._alone = False  # the hold goes on without an owner who asks for it
+        self._carry = 0  # ns that have passed and were not used by what was sent, at most a period
 
     @property
     def state(self) -> State:
@@ -114,10 +119,11 @@ class Arbiter:
         if abs(self._at - now.control) <= TIMEOUT_PERIODS * self._period:
             at = max(at, self._at)  # a grid that goes back would count the same time twice
         self._at = at
-        drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
-        if abs(drift) > JUMP * 1e9:
+        if self._jumped(now):
             self.gate.clock_jumped()
-        output = self.gate.step(at, None if explicit else c)
+        credit = self._credit(now)
+        output = self.gate.step(at, None if explicit else c, credit * 1e-9)
+        self._spend(credit, round(self.gate.elapsed * 1e9))
         self._sent, self._alone = now, False
         if output.admitted:
             self.reason = None
@@ -147,6 +153,7 @@ class Arbiter:
                 self.reason = Problem(
                     "CANDIDATES_STOPPED", f"nothing from {self.owner} for {age:.3f} s"
                 )
+        self._spend(self._credit(now), self._period)
         self._sent, self._alone = now, True
         output = self.gate.brake(now.control)
         self._note_silence()
@@ -208,6 +215,24 @@ class Arbiter:
             self.owner = None
             if self.reason is not None and self.reason.code == "EXPLICIT_HOLD":
                 self.reason = None  # an end in good order
+
+    def _credit(self, now: Moment) -> int:
+        """ns in which what is sent now may differ from the last: what has really passed since then,
+        and what was left. After a silence it is a period, as for the gate."""
+        if self.gate.silent:
+            return self._period
+        passed = now.steady - self._sent.steady
+        if self._simulated and not self._jumped(now):  # at any speed
+            passed = now.control - self._sent.control
+        return self._carry + max(passed, 0)
+
+    def _spend(self, credit: int, used: int) -> None:
+        self._carry = min(max(credit - used, 0), self._period)
+
+    def _jumped(self, now: Moment) -> bool:
+        """The control clock was set since the last command, or begins anew."""
+        drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
+        return abs(drift) > JUMP * 1e9
 
     def _stopped(self, since: Moment, now: Moment) -> bool:
         """Nothing has come for the timeout."""
