@@ -225,9 +225,12 @@ class Gate:
             )
         return values
 
-    def brake(self, now: int) -> Output:
-        """One period of holding, whatever the clock says: it stands still, or this is the end."""
-        return self._hold(now, self._period)
+    def brake(self, now: int, most: float = math.inf) -> Output:
+        """One period of holding, whatever the clock says: it stands still, or this is the end.
+
+        most: s, see `step`.
+        """
+        return self._hold(now, min(self._period, most))
 
     def stop(self, now: int) -> Output:
         """The very last word where braking takes longer than there is time: standing still. A

@@ -69,7 +69,9 @@ def test_fault_126_after_a_hold_a_burst_goes_on_from_what_the_hold_has_used(ahea
     owner.wait(T)
     braked = owner.watch()
     assert braked == pytest.approx(1.5)
-    assert owner.say(2.0, ahead) <= braked + RATE * T * 1e-9 + 1e-9, "a hold leaves what it had not used"
+    assert owner.say(2.0, ahead) <= braked + RATE * T * 1e-9 + 1e-9, (
+        "a hold leaves what it had not used"
+    )
     for _ in range(5):
         assert owner.say(2.0, ahead) <= braked + RATE * T * 1e-9 + 1e-9
 
