@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from qgf_arbiter import HUMAN, NODE, Scene, T
+from qgf_arbiter import HUMAN, NODE, NOWHERE, Scene, T
 from qgf_make import SECOND, START, contract, position_dict, velocity_dict
 
 from qgf_ros.control.arbiter import Moment
