@@ -186,6 +186,11 @@ class Arbiter:
             stream.void = stream.epoch
         return self._brake_at_once(now)
 
+    @property
+    def stopped(self) -> bool:
+        """An emergency stop is pressed."""
+        return self._pressed
+
     def release(self) -> None:
         """Nobody presses an emergency stop any more."""
         self._pressed = False

@@ -52,9 +52,7 @@ class Surroundings:
         self._stop = stop
         self._stalled = stalled
         self._fail = fail
-        self._estop = EmergencyStop(
-            node, lambda: stop(None), estop_required, timeout=estop_timeout
-        )
+        self._estop = EmergencyStop(node, lambda: stop(None), estop_required, timeout=estop_timeout)
         self._twin = Twin(node, self._on_twin)
         self._gate: OutsideGate | None = None
         self._foreign: ForeignCommands | None = None

@@ -456,14 +456,14 @@ def test_measured_positions_are_young_and_finite_or_unknown():
     limit = round(contract(position_dict()).max_age(source) * 1e9)
     assert np.isnan(measured.at(START)).all()
     good = np.arange(1.0, 1.0 + len(source.labels))
-    measured.push(source, START, good)
+    measured.push(source, START, START, good)
     known = measured.at(START + limit - 1_000_000)
     assert np.isfinite(known).all()
     assert np.isnan(measured.at(START + limit + 1_000_000)).all(), "too old"
     assert np.isnan(measured.at(START - 200_000_000)).all(), "from the future"
     bad = good.copy()
     bad[int(np.flatnonzero(good == known[0])[0])] = math.inf
-    measured.push(source, START, bad)
+    measured.push(source, START, START, bad)
     assert math.isnan(measured.at(START)[0]) and measured.at(START)[1] == known[1]
 
 
@@ -471,3 +471,15 @@ def test_who_commands_by_velocity_needs_no_state():
     measured = MeasuredPositions(contract(velocity_dict()))
     assert measured.sources == []
     assert np.isnan(measured.at(START)).all()
+
+
+def test_fault_132_a_stamp_ahead_makes_no_measured_position_younger():
+    measured = MeasuredPositions(contract(position_dict()))
+    (source,) = measured.sources
+    limit = round(contract(position_dict()).max_age(source) * 1e9)
+    good = np.arange(1.0, 1.0 + len(source.labels))
+    measured.push(source, START + 90_000_000, START, good)
+    assert np.isfinite(measured.at(START + limit)).all()
+    assert np.isnan(measured.at(START + limit + 1)).all()
+    measured.push(source, START + SECOND, START + 1, good)
+    assert np.isnan(measured.at(START + SECOND)).all(), "of another clock"
