@@ -29,9 +29,7 @@ class MeasuredPositions:
         """Those of the contract that hold such a position; none for velocities."""
         return [o for o in self._contract.observations if o.name in self._part]
 
-    def push(
-        self, source: ObservationSource, stamp: int, receipt: int, values: np.ndarray
-    ) -> None:
+    def push(self, source: ObservationSource, stamp: int, receipt: int, values: np.ndarray) -> None:
         """Takes the numbers of a message, in the order of the source's `labels`, true at `stamp`
         and received at `receipt` [ns, control clock]. A number that is not finite is an unknown one;
         so are all where the stamp lies ahead of the receipt by more than clocks may differ."""

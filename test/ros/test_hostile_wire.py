@@ -4,6 +4,7 @@ Pinned: a parameter of a type that there is not, or a clock before its time, tha
 service that never answers because its callback raised; a deaf executor after one bad message.
 """
 
+import contextlib
 import random
 import signal
 import time
@@ -107,7 +108,8 @@ def test_fault_127_whatever_is_sent_gate_and_node_live_and_hear_the_emergency_st
             abuse(robot, dice, "qgf", proc)
             abuse(robot, dice, "qgf_gate", gate)
             for topic, publisher in publishers.items():
-                publisher.publish(dice.choice(BYTES))
+                with contextlib.suppress(Exception):  # some of it our own middleware does not send
+                    publisher.publish(dice.choice(BYTES))
                 if rubbish[topic][1] is not None:
                     publisher.publish(rubbish[topic][1](dice))
         for publisher in publishers.values():
