@@ -6,6 +6,10 @@ was overridden does not go on by itself. Candidates that stop are a hold, whatev
 
 Two clocks: deadlines lie on the control clock, silence is measured on the steady one. Under a
 simulated clock, which may run at any speed, silence is measured on that one as long as it moves.
+
+Limits are measured on the owner's grid of ticks, so that transport adds no jitter to them, and
+within the time that has really passed: a candidate may be meant for a moment that is still to come,
+and a burst of such moves nothing faster. What is saved up for jitter is one period at most.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from qgf_ros.control.supervisor import State
 
 TIMEOUT_PERIODS = 2  # the default of command_timeout
 JUMP = 1.0  # s by which the clocks may drift apart between two commands: beyond it one was set
+INTERRUPTED = 1.0  # s without another interruption, before candidates pass again
 STALLED = 0.5  # s of steady time without a step of a simulated clock: it has stopped
 NEVER = -(10**18)  # ns
 
@@ -76,11 +81,18 @@ class Arbiter:
         self._clock = Moment(NEVER, NEVER)  # when the control clock was last seen to move
         self._at = NEVER  # the tick of the last command, on the owner's grid
         self._alone = False  # the hold goes on without an owner who asks for it
+        self._interrupted: Problem | None = None  # what went wrong here
+        self._until = NEVER  # steady time [ns] before which nothing passes for it
+        self._stopped_by: Problem | None = None  # an emergency stop, until a new epoch begins
+        self._pressed = False  # it has not been released yet
+        self._carry = 0  # ns that have passed and were not used by what was sent, at most a period
 
     @property
     def state(self) -> State:
         """RUN while candidates go to the robot, HOLD until they do again, READY before the first
-        and after an end in good order."""
+        and after an end in good order, FAULT while an emergency stop is pressed."""
+        if self._pressed:
+            return State.FAULT
         if self.reason is not None:
             return State.HOLD
         return State.READY if self.owner is None else State.RUN
@@ -114,13 +126,14 @@ class Arbiter:
         if abs(self._at - now.control) <= TIMEOUT_PERIODS * self._period:
             at = max(at, self._at)  # a grid that goes back would count the same time twice
         self._at = at
-        drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
-        if abs(drift) > JUMP * 1e9:
+        if self._jumped(now):
             self.gate.clock_jumped()
-        output = self.gate.step(at, None if explicit else c)
+        credit = self._credit(now)
+        output = self.gate.step(at, None if explicit else c, credit * 1e-9)
+        self._spend(credit, round(self.gate.elapsed * 1e9))
         self._sent, self._alone = now, False
         if output.admitted:
-            self.reason = None
+            self.reason = self._stopped_by = None
         elif explicit:
             self.reason = Problem("EXPLICIT_HOLD", f"{owner} asks for a hold")
         else:
@@ -135,6 +148,8 @@ class Arbiter:
         if now.control != self._clock.control:
             self._clock = now
         if self.gate.silent:
+            if self.reason is self._interrupted and now.steady >= self._until:
+                self.reason = self._interrupted = None
             return None
         if self._alone:
             if not self._passed(self._period, self._sent, now):
@@ -147,10 +162,38 @@ class Arbiter:
                 self.reason = Problem(
                     "CANDIDATES_STOPPED", f"nothing from {self.owner} for {age:.3f} s"
                 )
+        self._spend(self._credit(now), self._period)
         self._sent, self._alone = now, True
         output = self.gate.brake(now.control)
         self._note_silence()
         return output
+
+    def interrupt(self, problem: Problem, now: Moment) -> Output | None:
+        """Something went wrong here: a hold, and nothing passes for a while. Said again, the while
+        begins anew. Returns what goes out at once, if anything."""
+        self._until = now.steady + round(INTERRUPTED * 1e9)
+        self._interrupted = problem
+        if self._stopped_by is None:
+            self.reason = problem
+        return self._brake_at_once(now)
+
+    def emergency_stop(self, problem: Problem, now: Moment) -> Output | None:
+        """A hold, and nothing passes until it is released and an owner has begun a new epoch: the
+        node does so when it is enabled again. Returns what goes out at once, if anything."""
+        self._pressed = True
+        self._stopped_by = self.reason = problem
+        for stream in self._streams.values():
+            stream.void = stream.epoch
+        return self._brake_at_once(now)
+
+    @property
+    def stopped(self) -> bool:
+        """An emergency stop is pressed."""
+        return self._pressed
+
+    def release(self) -> None:
+        """Nobody presses an emergency stop any more."""
+        self._pressed = False
 
     def pause(self, now: Moment) -> float:
         """s until `watch` should be called again, at most a period."""
@@ -182,13 +225,23 @@ class Arbiter:
         if c.sequence <= stream.sequence:
             raise Refused(f"SEQUENCE: {c.sequence} after {stream.sequence} (from {owner})")
         stream.at, stream.epoch, stream.sequence = now, c.epoch, c.sequence
+        self._check_stops(owner, c, now)
         other = self.owner
         if other is not None and self._rank[other] < self._rank[owner]:
             if not self._stopped(self._streams[other].at, now):
                 stream.void = c.epoch
                 raise Refused(f"OWNER: {owner}, while {other} commands")
         if c.epoch == stream.void:
-            raise Refused(f"EPOCH: {c.epoch} of {owner} was overridden; enable it again")
+            raise Refused(f"EPOCH: {c.epoch} of {owner} was overridden or stopped; enable it again")
+
+    def _check_stops(self, owner: str, c: Candidate, now: Moment) -> None:
+        """Whether anything may pass at all."""
+        if self._pressed and self._stopped_by is not None:
+            self._streams[owner].void = c.epoch  # what begins while it is pressed is over, too
+            raise Refused(f"{self._stopped_by.code}: {self._stopped_by.detail} (from {owner})")
+        wrong = self._interrupted
+        if wrong is not None and now.steady < self._until:
+            raise Refused(f"{wrong.code}: {wrong.detail} (from {owner})")
 
     def _hand_over(self, owner: str, c: Candidate, measured: np.ndarray) -> None:
         """Limits go on from what was last sent, or after a silence from what is measured."""
@@ -208,6 +261,35 @@ class Arbiter:
             self.owner = None
             if self.reason is not None and self.reason.code == "EXPLICIT_HOLD":
                 self.reason = None  # an end in good order
+
+    def _brake_at_once(self, now: Moment) -> Output | None:
+        """The first step of a hold that goes on by `watch`."""
+        if self.gate.silent or self._alone:
+            return None
+        credit = self._credit(now)
+        self._spend(credit, self._period)
+        self._sent, self._alone = now, True
+        output = self.gate.brake(now.control, credit * 1e-9)
+        self._note_silence()
+        return output
+
+    def _credit(self, now: Moment) -> int:
+        """ns in which what is sent now may differ from the last: what has really passed since then,
+        and what was left. After a silence it is a period, as for the gate."""
+        if self.gate.silent:
+            return self._period
+        passed = now.steady - self._sent.steady
+        if self._simulated and not self._jumped(now):  # at any speed
+            passed = now.control - self._sent.control
+        return self._carry + max(passed, 0)
+
+    def _spend(self, credit: int, used: int) -> None:
+        self._carry = min(max(credit - used, 0), self._period)
+
+    def _jumped(self, now: Moment) -> bool:
+        """The control clock was set since the last command, or begins anew."""
+        drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
+        return abs(drift) > JUMP * 1e9
 
     def _stopped(self, since: Moment, now: Moment) -> bool:
         """Nothing has come for the timeout."""

@@ -196,10 +196,11 @@ class Assembler:
                     f"{source.topic} is {age * 1e-9:.3f} s old, allowed {limit * 1e-9:.3f} s"
                     + (f"; newer messages were {NO_STATE}" if spoilt else ""),
                 )
-            if age * 1e-9 < -FUTURE_TOLERANCE:
+            ahead = (latest[name].stamp - now - self._delay[name]) * 1e-9
+            if ahead > FUTURE_TOLERANCE:
                 return Problem(
                     f"STATE_FUTURE:{source.topic}",
-                    f"{source.topic} is {-age * 1e-9:.3f} s ahead of the clock",
+                    f"{source.topic} is {ahead:.3f} s ahead of the clock",
                 )
         newest = max(m.stamp for m in latest.values())
         for name, limit in self._max_skew.items():
@@ -227,7 +228,8 @@ class Assembler:
         return None
 
     def _age(self, now: int, name: str, message: _Latest) -> int:
-        return now - message.stamp + self._delay[name]
+        """By stamp, and by receipt where the stamp lies ahead of it: that makes nothing younger."""
+        return now - min(message.stamp, message.receipt) + self._delay[name]
 
     def ages(self, now: int) -> dict[str, float]:
         """Age of each source's newest good message [s], NaN where there is none."""

@@ -260,6 +260,15 @@ class ControlCore:
                 Problem("GATE_RESTARTED", "the gate outside began anew; call ~/enable to go on")
             )
 
+    def stalled(self, problem: Problem, ask: bool) -> None:
+        """Nothing could be heard for a while: HOLD. ask: until `enable`, since what was not heard
+        may have been a stop that is over."""
+        with self._lock:
+            if ask:
+                self.supervisor.stand_down(problem)
+            else:
+                self.supervisor.interrupt(problem)
+
     def explicit_hold(self, now: int) -> Candidate:
         """The candidate by which an outside gate holds at once, rather than after its timeout."""
         with self._lock:

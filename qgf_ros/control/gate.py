@@ -7,6 +7,7 @@ hold instead: velocities ramp to zero, positions slow down and stay.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,6 +90,7 @@ class Gate:
         self.expect(self._limiter.low, self._limiter.high)
         self._scale = 1.0
         self.limit_hits = 0
+        self.elapsed = 0.0  # s, in which the last step was allowed to change what is sent
         self._last_sent: int | None = None
         self._hold_steps: int | None = None  # since the last admitted candidate; None: silent
         self.silence()
@@ -151,9 +153,14 @@ class Gate:
         """What was last sent leaves the robot standing."""
         return not self._limiter.moves(self._last)
 
-    def step(self, now: int, candidate: Candidate | None) -> Output:
-        """Judges the tick's candidate and says what to send. Called once per period."""
-        elapsed = self._elapsed(now)
+    def step(self, now: int, candidate: Candidate | None, most: float = math.inf) -> Output:
+        """Judges the tick's candidate and says what to send. Called once per period.
+
+        Args:
+            most: s, in which what is sent may differ from the last, where that is less than the time
+                since the last: of who cannot vouch for the times that he hands in.
+        """
+        elapsed = self.elapsed = min(self._elapsed(now), most)
         if candidate is None:
             return self._hold(now, elapsed)
         try:
@@ -218,9 +225,12 @@ class Gate:
             )
         return values
 
-    def brake(self, now: int) -> Output:
-        """One period of holding, whatever the clock says: it stands still, or this is the end."""
-        return self._hold(now, self._period)
+    def brake(self, now: int, most: float = math.inf) -> Output:
+        """One period of holding, whatever the clock says: it stands still, or this is the end.
+
+        most: s, see `step`.
+        """
+        return self._hold(now, min(self._period, most))
 
     def stop(self, now: int) -> Output:
         """The very last word where braking takes longer than there is time: standing still. A

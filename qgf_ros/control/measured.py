@@ -15,7 +15,7 @@ class MeasuredPositions:
         self._contract = contract
         self._index = contract.measured_positions  # into [observation, NaN]
         self._observed = np.full(len(contract.observation_names), np.nan)
-        self._stamp: dict[str, int] = {}  # ns, by source
+        self._since: dict[str, int] = {}  # ns, by source: its stamp or its receipt, the earlier one
         self._part: dict[str, slice] = {}
         begin = 0
         for source in contract.observations:
@@ -29,18 +29,21 @@ class MeasuredPositions:
         """Those of the contract that hold such a position; none for velocities."""
         return [o for o in self._contract.observations if o.name in self._part]
 
-    def push(self, source: ObservationSource, stamp: int, values: np.ndarray) -> None:
+    def push(self, source: ObservationSource, stamp: int, receipt: int, values: np.ndarray) -> None:
         """Takes the numbers of a message, in the order of the source's `labels`, true at `stamp`
-        [ns]. A number that is not finite is an unknown one."""
+        and received at `receipt` [ns, control clock]. A number that is not finite is an unknown one;
+        so are all where the stamp lies ahead of the receipt by more than clocks may differ."""
         self._observed[self._part[source.name]] = source.features(values)
-        self._stamp[source.name] = stamp
+        if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
+            self._observed[self._part[source.name]] = np.nan
+        self._since[source.name] = min(stamp, receipt)  # a stamp ahead makes nothing younger
 
     def at(self, now: int) -> np.ndarray:
         """(A,) positions by command, NaN for velocities and where none is known that is as young as
         the contract wants it, or it lies ahead of `now` [ns]."""
         observed = np.append(self._observed, np.nan)
         for source in self.sources:
-            age = (now - self._stamp.get(source.name, 0)) * 1e-9 + source.delay
+            age = (now - self._since.get(source.name, 0)) * 1e-9 + source.delay
             if not -FUTURE_TOLERANCE <= age <= self._contract.max_age(source):
                 observed[self._part[source.name]] = np.nan
         return np.where(np.isfinite(observed), observed, np.nan)[self._index]

@@ -102,17 +102,24 @@ REASONS = {
         "Somebody else commands the robot through the gate.",
         "When they are done, call ~/enable with true.",
     ),
+    "PROCESS_STALLED": Reason(
+        "HOLD",
+        "The node stood still or was kept busy, and has heard nothing for 0.3 s: a press of ~/estop "
+        "may be over. Where anybody ever spoke there, only ~/enable goes on.",
+        "Call ~/enable with true; if it comes again, look at the machine's load.",
+    ),
     "ESTOP": Reason(
         "FAULT", "Somebody published true on ~/estop.", "Release it, then call ~/reset."
     ),
     "ESTOP_MISSING": Reason(
         "HOLD",
-        "estop_required is set, and nobody has spoken on ~/estop.",
+        "estop_required or estop_timeout is set, and nobody has spoken on ~/estop.",
         "Start the emergency stop's node; it has to publish false once.",
     ),
     "ESTOP_LOST": Reason(
         "FAULT",
-        "The publisher of ~/estop is gone; without estop_required no more than a warning.",
+        "The publisher of ~/estop is gone (without estop_required no more than a warning), or was silent "
+        "for longer than estop_timeout.",
         "Start it again, let it publish false, then call ~/reset.",
     ),
     "COMMAND_CONFLICT": Reason(

@@ -31,8 +31,8 @@ class State(enum.IntEnum):
 
 
 DISABLED = Problem("DISABLED", "disabled; call ~/enable with true")
-# No signs of trouble by themselves, and only ~/enable goes on from them.
-BY_A_PERSON = ("DISABLED", "TAKEOVER", "GATE_RESTARTED")
+# No signs of trouble by themselves; ~/enable goes on from them, and from most of them nothing else.
+BY_A_PERSON = ("DISABLED", "TAKEOVER", "GATE_RESTARTED", "PROCESS_STALLED")
 
 
 class Supervisor:

@@ -31,6 +31,7 @@ except ImportError as error:
         ) from None
 
 NANOSECONDS = 1_000_000_000
+EARLIEST, LATEST = -(2**31) * NANOSECONDS, 2**31 * NANOSECONDS - 1  # ns, of builtin_interfaces/Time
 
 
 @cache
@@ -55,6 +56,8 @@ def make(type_name: str, **fields: Any) -> Any:
 
 
 def ros_time(nanoseconds: int) -> Time:
+    """What lies beyond the message's range, as a clock that is sent nonsense may, is its end."""
+    nanoseconds = min(max(nanoseconds, EARLIEST), LATEST)
     return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 

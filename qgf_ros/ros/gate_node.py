@@ -2,7 +2,8 @@
 
 It alone publishes on the robot's topics. Candidates come on `<owner>/command`; each that may pass
 goes out at once, within the contract's limits. When they stop, are late, foreign or wrong, a thread
-on the steady clock brings the robot to a hold. Before the first candidate it sends nothing.
+on the steady clock brings the robot to a hold. Before the first candidate it sends nothing. It hears
+the emergency stop itself, and outlives whatever it is sent.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from qgf_ros.contract import Contract, ObservationSource
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
+from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.messages import message_type
 from qgf_ros.policy import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
+from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.gate_reports import GateReports
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
@@ -39,6 +42,7 @@ from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
 from qgf_ros.share import find_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
+MAX_TEXT = 500  # characters of what went wrong, in words
 MAX_BYTES = 2**16  # of a message: larger ones are not even looked into
 
 PARAMETERS = (
@@ -48,6 +52,8 @@ PARAMETERS = (
          "publishes its candidates on <name>/command. A name without / is in the gate's namespace."),
     Spec("command_timeout", 0.0, "The gate holds after so long without a candidate. 0: two control periods.",
          "s", 0.0, 10.0),
+    Spec("estop", "", "Topics of emergency stops, separated by commas. Unset: <name>/estop of each owner."),
+    BY_NAME["estop_timeout"],
     BY_NAME["limits_scale"],
     BY_NAME["exit_with_parent"],
 )  # fmt: skip
@@ -68,7 +74,9 @@ class GateNode(LeanNode):
         if values["exit_with_parent"]:
             exit_with_parent()
         self._contract, policy = _contract(values["policy"], values["contract"])
-        owners = self._full_names(values["owners"])
+        owners = self._full_names("owners", values["owners"])
+        by_default = ",".join(f"{owner}/estop" for owner in owners)
+        estops = self._full_names("estop", values["estop"] or by_default)
         simulated = self.get_parameter("use_sim_time").value
         self._arbiter = Arbiter(self._contract, owners, values["command_timeout"], simulated)
         self._arbiter.gate.scale = values["limits_scale"]
@@ -76,6 +84,11 @@ class GateNode(LeanNode):
         self._robot = RobotCommands(self, self._contract)
         self._passed = self.create_publisher(Command, "~/passed", qos.REPORT)
         self._reports = GateReports(self, self._arbiter, self._contract, policy)
+        timeout = values["estop_timeout"]
+        self._estops = [
+            EmergencyStop(self, partial(self._on_estop, topic), False, topic, timeout)
+            for topic in estops
+        ]
         # Raw: what is too large is dropped before it becomes a million Python objects.
         for owner in owners:
             take = partial(self._guarded, "COMMAND_SCHEMA", partial(self._on_command, owner))
@@ -92,7 +105,12 @@ class GateNode(LeanNode):
         return self.parameters.set(parameter_list, super().set_parameters_atomically)
 
     def raised(self, error: Exception) -> None:
-        raise error
+        """A callback failed, whatever it was sent: the robot holds, and the gate goes on."""
+        text = f"a callback failed: {type(error).__name__}: {str(error)[:MAX_TEXT]}"
+        with self._lock:
+            problem = Problem("CALLBACK", text)
+            self._reports.refused(f"CALLBACK: {text}")
+            self._send(self._arbiter.interrupt(problem, self._now()))
 
     def start(self) -> str:
         self._thread.start()
@@ -117,15 +135,15 @@ class GateNode(LeanNode):
     def _now(self) -> Moment:
         return Moment(self.get_clock().now().nanoseconds, time.monotonic_ns())
 
-    def _full_names(self, owners: str) -> tuple[str, ...]:
+    def _full_names(self, parameter: str, names: str) -> tuple[str, ...]:
         name, space = self.get_name(), self.get_namespace()
         try:
-            full = tuple(expand_topic_name(o.strip(), name, space) for o in owners.split(","))
+            full = tuple(expand_topic_name(n.strip(), name, space) for n in names.split(","))
             all(map(validate_full_topic_name, full))
         except Exception as error:  # rclpy has several types for a bad name
-            raise UsageError(f"owners is {owners!r}: {' '.join(str(error).split())}") from None
+            raise UsageError(f"{parameter} is {names!r}: {' '.join(str(error).split())}") from None
         if len(set(full)) < len(full):
-            raise UsageError(f"owners is {owners!r}; name each once")
+            raise UsageError(f"{parameter} is {names!r}; name each once")
         return full
 
     # What arrives.
@@ -138,10 +156,12 @@ class GateNode(LeanNode):
             take(data)
         except Exception as error:
             refused = isinstance(error, Refused)
-            self._reports.refused(str(error) if refused else f"{code}: {error!r}")
+            text = str(error) if refused else f"{code}: {type(error).__name__}: {error}"
+            self._reports.refused(text[:MAX_TEXT])
 
     def _on_command(self, owner: str, data: bytes) -> None:
         offered = candidate(deserialize_message(data, Command))
+        self._hear_estops()  # what was pressed before this came counts before it
         with self._lock:
             now = self._now()
             measured = self._measured.at(now.control)
@@ -151,13 +171,40 @@ class GateNode(LeanNode):
         msg = deserialize_message(data, ros_type(source.type))
         stamp = nanoseconds(msg.header.stamp) if source.stamp == "header" else 0
         values = message_type(source.type).decode(msg, source.fields, source.names)
-        self._measured.push(source, stamp or self._now().control, values)
+        receipt = self._now().control
+        self._measured.push(source, stamp or receipt, receipt, values)
 
     def _on_parameter(self, name: str, value: Any) -> None:
         with self._lock:
             self._arbiter.gate.scale = value  # the only live one
 
+    def _on_estop(self, topic: str) -> None:
+        self._stop(Problem("ESTOP", f"emergency stop on {topic}; release it, then enable again"))
+
+    def _stop(self, problem: Problem) -> None:
+        with self._lock:
+            self._send(self._arbiter.emergency_stop(problem, self._now()))
+
+    def _hear_estops(self) -> None:
+        """All that waits on the emergency stops' topics, and whether one of them stops us now."""
+        for estop in self._estops:
+            estop.drain()
+        lost = [e.lost for e in self._estops if e.blocks and e.lost is not None]
+        if not any(e.heard for e in self._estops) and self._estops[0].required:
+            missing = self._estops[0].problem()
+            lost += [missing] if missing is not None else []
+        if any(e.is_pressed for e in self._estops):
+            return  # said when it was heard
+        if lost and not self._arbiter.stopped:
+            self._stop(lost[0])
+        elif not lost:
+            with self._lock:
+                self._arbiter.release()
+
     def _on_timer(self) -> None:
+        self._hear_estops()
+        for estop in self._estops:
+            estop.look()
         with self._lock:
             self._reports.publish(self._now(), self._robot.shared_topics)
 
@@ -175,8 +222,11 @@ class GateNode(LeanNode):
     def _watch(self) -> None:
         try:
             while not self._stopping.wait(self._arbiter.pause(self._now())):
-                with self._lock:
-                    self._send(self._arbiter.watch(self._now()))
+                try:
+                    with self._lock:
+                        self._send(self._arbiter.watch(self._now()))
+                except Exception as error:  # one turn of it: the next one holds all the more
+                    self.raised(error)
         except Exception as error:  # without a watchdog there is no second barrier
             self.error = QgfError(f"the watchdog failed: {error!r}")
             self.done.set()

@@ -1,22 +1,59 @@
-"""Nodes that cost less to wait for.
+"""Nodes that cost less to wait for, and executors and services that outlive what they are sent.
 
 rclpy makes two event handlers for each publisher and subscription, which log that a peer has another
 QoS or another type, and for each message it goes over all of them in Python: in the node `qgf` that
 took more of the interpreter, and longer of its lock, than the messages did. Peers that cannot be
 understood are told by `peers.unheard`, and by the peers themselves.
+
+An error while a message is being taken leaves rclpy's executor deaf: the message's subscription, and
+all of its callback group, wait for an end that never comes. And a service whose callback raises does
+not answer. Both end here, once for all of a node's callbacks, rclpy's own among them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+from rcl_interfaces.msg import ParameterType, SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 
+KINDS = range(ParameterType.PARAMETER_STRING_ARRAY + 1)  # of parameters
+MAX_TEXT = 500  # characters of an error in an answer
+
 
 class _Lean:
-    """Before a node class: only those event handlers that are asked for."""
+    """Before a node class: only those event handlers that are asked for, and services that answer."""
+
+    # Is told what a service's callback raised; None: it is raised on, and nobody is answered.
+    failed: Callable[[Exception], None] | None = None
+
+    def create_service(
+        self, srv_type: Any, srv_name: str, callback: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        answering = self._answering(callback)
+        return super().create_service(srv_type, srv_name, answering, *args, **kwargs)  # type: ignore[misc]
+
+    def _answering(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        @wraps(callback)
+        def answer(request: Any, response: Any) -> Any:
+            if why := unknown_kind(request):
+                return _refused(request, response, why)
+            try:
+                return callback(request, response)
+            except Exception as error:
+                if self.failed is None:
+                    raise
+                self.failed(error)
+                why = f"{type(error).__name__}: {error}"[:MAX_TEXT]
+                return _refused(request, type(response)(), why)
+
+        return answer
 
     def create_publisher(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
@@ -35,3 +72,51 @@ class LeanNode(_Lean, Node):
 
 class LeanLifecycleNode(_Lean, LifecycleNode):
     """A node with a life cycle."""
+
+
+class EnduringExecutor(SingleThreadedExecutor):
+    """What cannot be taken is as if it had not come; `failed` is told."""
+
+    def __init__(self, failed: Callable[[Exception], None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._failed = failed
+
+    def _take_subscription(self, *args: Any) -> Any:
+        return self._tried(super()._take_subscription, *args)
+
+    def _take_client(self, *args: Any) -> Any:
+        return self._tried(super()._take_client, *args)
+
+    def _take_service(self, *args: Any) -> Any:
+        return self._tried(super()._take_service, *args)
+
+    def _tried(self, take: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return take(*args)
+        except Exception as error:
+            self._failed(error)
+            return None
+
+
+def unknown_kind(request: Any) -> str:
+    """Why a request to set parameters means nothing, or ""."""
+    if isinstance(request, (SetParameters.Request, SetParametersAtomically.Request)):
+        for parameter in request.parameters:
+            if parameter.value.type not in KINDS:
+                return (
+                    f"{parameter.name[:80]!r} is of type {parameter.value.type}, which there is not; "
+                    f"allowed: 0 to {KINDS[-1]} (rcl_interfaces/ParameterType)"
+                )
+    return ""
+
+
+def _refused(request: Any, response: Any, why: str) -> Any:
+    """The answer of a service that has failed, as far as its type can say so."""
+    refusal = SetParametersResult(successful=False, reason=why)
+    if isinstance(request, SetParameters.Request):
+        response.results = [refusal for _ in request.parameters]
+    elif isinstance(request, SetParametersAtomically.Request):
+        response.result = refusal
+    elif hasattr(response, "message"):
+        response.message = why
+    return response

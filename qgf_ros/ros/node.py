@@ -92,8 +92,15 @@ class QgfNode(LeanLifecycleNode):
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
         PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
-        required = self.parameters.values["estop_required"]
-        self._around = Surroundings(self, required, self._on_estop, self._fail)
+        values = self.parameters.values
+        self._around = Surroundings(
+            self,
+            values["estop_required"],
+            values["estop_timeout"],
+            self._on_estop,
+            self._on_stall,
+            self._fail,
+        )
         # Steady time: status goes on when a simulated clock stands still.
         self.create_timer(
             STATUS_PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -302,6 +309,10 @@ class QgfNode(LeanLifecycleNode):
         if self.core is not None:
             self.core.estop(problem or ESTOP)
 
+    def _on_stall(self, problem: Problem, ask: bool) -> None:
+        if self.core is not None:
+            self.core.stalled(problem, ask)
+
     def raised(self, error: Exception) -> None:
         """A callback failed: the robot holds, and the node goes on."""
         self._around.raised(error)
@@ -318,6 +329,7 @@ class QgfNode(LeanLifecycleNode):
                 f"the node is {self._state.name}; activate it first",
             )
             return response
+        self._around.hear()
         refusal = self.core.enable(request.data)
         response.success = not refusal
         response.message = refusal or (
@@ -327,6 +339,7 @@ class QgfNode(LeanLifecycleNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = False
+        self._around.hear()
         if self.core is None:
             response.message = "not configured"
         elif refusal := self._around.reset_refusal():

@@ -22,6 +22,9 @@ TURN = 0.5  # s of steady time in which our first candidate takes over from some
 # whenever the gate changes its mind. Longer than TURN, which has a better reason.
 UNPASSED, UNPASSED_FOR = 10, 1.0
 
+STOPS = ("ESTOP", "ESTOP_LOST")  # reasons of the gate after which a person has to enable again
+MAX_TEXT = 500  # characters of the gate's words
+
 
 class OutsideGate:
     """From configure to cleanup, where the parameter `gate` is `outside`."""
@@ -32,6 +35,7 @@ class OutsideGate:
         self._own = node.get_fully_qualified_name()
         self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
         self._seen: float | None = None  # steady time of its last status
+        self._said: tuple[int, Problem] | None = None  # state and reason in its last status
         self._ticks = 0  # what it had sent by then; less than before: another life of it
         self._passed_epoch = -1  # of our last candidate that passed
         self._began = (-1, 0.0)  # our last epoch, and the steady time of its first candidate
@@ -65,11 +69,21 @@ class OutsideGate:
             return Problem(
                 "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
             )
+        said = self._said
         if self._unpassed > UNPASSED and now - self._unpassed_since > UNPASSED_FOR:
+            if said is not None and said[1].code in STOPS:  # and we have not heard it ourselves
+                self._core.estop(said[1])
             return Problem(
                 "GATE_REFUSES", f"{self._gate} passes none of our commands; its status says why"
             )
         return None
+
+    @property
+    def stopped(self) -> Problem | None:
+        """The emergency stop that the gate hears now, if any."""
+        said = self._said
+        stops = said is not None and said[0] == State.FAULT and said[1].code in STOPS
+        return said[1] if said is not None and stops else None
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -78,6 +92,9 @@ class OutsideGate:
 
     def _on_status(self, msg: Any) -> None:
         self._seen = time.monotonic()
+        self._said = msg.state, Problem(msg.reason, f"{self._gate}: {msg.detail}"[:MAX_TEXT])
+        if (stopped := self.stopped) is not None:
+            self._core.estop(stopped)
         if msg.tick < self._ticks:
             self._core.gate_restarted()
         self._ticks = msg.tick

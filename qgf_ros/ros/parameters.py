@@ -52,6 +52,8 @@ PARAMETERS = (
     Spec("gate", "inside", "Who publishes on the robot's topics: this node, or qgf_gate (outside) from ~/command.",
          choices=("inside", "outside")),
     Spec("estop_required", False, "FAULT, and no motion at start, without somebody who publishes ~/estop."),
+    Spec("estop_timeout", 0.0, "FAULT where ~/estop, a heartbeat, is silent for so long, and no motion before it "
+         "is heard; 0: never. Of qgf_gate too.", "s", 0.0, 60.0),
     Spec("state_bound", 1.0, "HOLD where the state is further outside of what was recorded; inf: never.",
          "widths of the recorded range", 0.0, math.inf),
     Spec("hold_if_frozen", False, "HOLD, not a warning alone, where a sensor repeats itself in motion."),

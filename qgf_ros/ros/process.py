@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qgf_ros.errors import UsageError, exit_codes
+from qgf_ros.ros.lean import EnduringExecutor
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -109,7 +109,8 @@ def _run(make: Callable[[], Program], name: str) -> None:
 
 
 def _spin(program: Program, stop: threading.Event, name: str) -> None:
-    executor = SingleThreadedExecutor()
+    executor = EnduringExecutor(program.raised)
+    program.node.failed = program.raised  # type: ignore[attr-defined]
     executor.add_node(program.node)
     try:
         print(f"{name}: {program.start()}", flush=True)

@@ -19,9 +19,17 @@ REPORT = QoSProfile(
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-# Of an emergency stop that promises to be alive; see estop.py.
-LEASED = QoSProfile(
-    depth=10,
+# An emergency stop: each sample counts, and the queue has to hold what comes while the process does
+# not run, 50 s of a heartbeat at 100 Hz.
+ESTOP = QoSProfile(
+    depth=5000, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
+)
+ESTOP_LATCHED = QoSProfile(
+    depth=5000, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+# One that promises to be alive; see estop.py.
+ESTOP_LEASED = QoSProfile(
+    depth=5000,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
     liveliness_lease_duration=Duration(seconds=0.5),

@@ -119,7 +119,8 @@ class SimNode:
         return values
 
     def raised(self, error: Exception) -> None:
-        raise error
+        """Whatever it is sent: the world goes on."""
+        self.node.get_logger().error(f"a callback failed: {error!r}", throttle_duration_sec=1.0)
 
     def start(self) -> str:
         self._thread.start()

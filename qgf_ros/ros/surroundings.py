@@ -12,7 +12,7 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status
-from qgf_ros.ros.estop import LOST, EmergencyStop
+from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.peers import Endpoint, ForeignCommands, Twin, unheard
 
@@ -21,6 +21,9 @@ LOOK_PERIOD = 0.5  # s between two looks at the graph
 # s after the start, in which DDS has discovered the other (it takes 0.05 s or about 2.8 s); later,
 # this node may be the one that others rely on.
 TWIN_IS_ERROR = 4.0
+# s between two turns of `look`, about 0.1 in health: beyond it the executor has heard nothing, no
+# emergency stop either, because the process stood still or because a callback kept it.
+DEAF = 0.3
 
 
 class Surroundings:
@@ -31,25 +34,31 @@ class Surroundings:
         self,
         node: Node,
         estop_required: bool,
+        estop_timeout: float,
         stop: Callable[[Problem | None], None],
+        stalled: Callable[[Problem, bool], None],
         fail: Callable[[Exception], None],
     ) -> None:
         """
         Args:
             stop: called when the emergency stop is pressed (None), or is lost although required.
+            stalled: called after a while in which nothing was heard, with what it was, and whether
+                the robot may only go on when a person says so.
             fail: called with the reason why this node has to end.
         """
         self.connections: list[Problem] = []  # peers that DDS does not connect
         self.callback_errors = 0
         self._node = node
         self._stop = stop
+        self._stalled = stalled
         self._fail = fail
-        self._estop = EmergencyStop(node, lambda: stop(None), estop_required)
+        self._estop = EmergencyStop(node, lambda: stop(None), estop_required, timeout=estop_timeout)
         self._twin = Twin(node, self._on_twin)
         self._gate: OutsideGate | None = None
         self._foreign: ForeignCommands | None = None
         self._endpoints: list[Endpoint] = []
-        self._lost = False
+        self._lost: Problem | None = None
+        self._listened: float | None = None  # steady time of the last look; None: not active
         self._ticks = 0
         self._started: float | None = None  # steady times
         self._twin_at = self._raised_at = self._looked_at = -60.0
@@ -75,12 +84,15 @@ class Surroundings:
         """Listens for other commanders from now on."""
         if self._gate is None:
             self._foreign = ForeignCommands(self._node, contract.actions)
+        self.hear()
         if self._estop.is_pressed:
             self._stop(None)
-        elif self._estop.required and self._estop.lost:
-            self._stop(LOST)
+        elif self._estop.blocks:
+            self._stop(self._estop.lost)
+        self._listened = time.monotonic()
 
     def deactivate(self) -> None:
+        self._listened = None
         if self._foreign is not None:
             self._foreign.destroy()
             self._foreign = None
@@ -89,7 +101,7 @@ class Surroundings:
         """Forgets the contract."""
         self._gate = None
         self._endpoints = [
-            Endpoint("~/estop", "std_msgs/Bool", (qos.LATCHED, qos.REPORT)),
+            Endpoint("~/estop", "std_msgs/Bool", (qos.ESTOP_LATCHED, qos.ESTOP)),
             Endpoint("~/command", "qgf_ros/Command", (qos.COMMAND,), publishes=True),
         ]
 
@@ -113,8 +125,11 @@ class Surroundings:
 
     def problem(self) -> Problem | None:
         """Why the robot may not move, if it may not."""
-        if time.monotonic() - self._raised_at < PATIENCE:
+        now, listened = time.monotonic(), self._listened
+        if now - self._raised_at < PATIENCE:
             return self._raised
+        if listened is not None and now - listened > DEAF:
+            return _deaf(now - listened)
         foreign, gate = self._foreign, self._gate  # one look each: the executor may take them away
         return (
             self._estop.problem()
@@ -129,23 +144,38 @@ class Surroundings:
                 "the emergency stop is still pressed: release it first (where several publish on "
                 "~/estop, a false counts once only one of them is left)"
             )
-        return LOST.detail if self._estop.required and self._estop.lost else ""
+        if self._gate is not None and self._gate.stopped is not None:
+            return f"the gate outside is still stopped: {self._gate.stopped.detail}"
+        lost = self._estop.lost
+        return lost.detail if self._estop.required and lost is not None else ""
+
+    def hear(self) -> None:
+        """Hears all that waits on ~/estop: before anything that may lead to motion."""
+        try:
+            self._estop.drain()
+        except Exception as error:
+            self.raised(error)
 
     def look(self) -> list[Problem]:
         """Looks around, about ten times a second. Returns what deserves a warning."""
-        now = time.monotonic()
+        now, listened = time.monotonic(), self._listened
+        self.hear()
+        if listened is not None:
+            if now - listened > DEAF:  # told first: until then, `problem` says it
+                self._stalled(_deaf(now - listened), self._estop.heard)
+            self._listened = now
         self._estop.look()
         if self._foreign is not None:
             self._foreign.look()
-        if self._estop.lost and not self._lost and self._estop.required:
-            self._stop(LOST)
+        if self._estop.lost is not None and self._lost is None and self._estop.required:
+            self._stop(self._estop.lost)
         self._lost = self._estop.lost
         if now - self._looked_at >= LOOK_PERIOD:
             self._looked_at = now
             self.connections = unheard(self._node, self._endpoints)
         warnings = [*self.connections]
-        if self._lost and not self._estop.required:
-            warnings.append(LOST)
+        if self._lost is not None and not self._estop.required:
+            warnings.append(self._lost)
         if now - self._twin_at < PATIENCE:
             text = f"another live node is called {self._node.get_fully_qualified_name()}"
             warnings.append(Problem("DUPLICATE_NAME", text))
@@ -164,3 +194,9 @@ class Surroundings:
                     "it, or give this one another name (-r __node:=...) or namespace"
                 )
             )
+
+
+def _deaf(seconds: float) -> Problem:
+    return Problem(
+        "PROCESS_STALLED", f"nothing could be heard for {seconds:.2f} s, no emergency stop either"
+    )

@@ -15,7 +15,6 @@ from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.client import Client
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
@@ -28,7 +27,7 @@ from qgf_ros.messages import SchemaError, message_type
 from qgf_ros.policy import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import PolicyInfo, Status
-from qgf_ros.ros.lean import LeanNode
+from qgf_ros.ros.lean import EnduringExecutor, LeanNode
 from qgf_ros.ros.trial_bag import BagRecorder, Ear
 from qgf_ros.ros.trial_guard import Guard
 from qgf_ros.share import find_policy
@@ -58,7 +57,7 @@ class RobotLink:
         self.node = LeanNode(
             "qgf_trial", namespace=namespace or None, start_parameter_services=False
         )
-        self._executor = SingleThreadedExecutor()
+        self._executor = EnduringExecutor(lambda error: None)  # as if it had not come
         self._executor.add_node(self.node)
         self._status: Status | None = None
         self._heard_at = self._holds = 0.0
@@ -355,8 +354,11 @@ class RobotLink:
         while not self._ending.is_set():
             try:
                 self._executor.spin_once(timeout_sec=0.05)
-            except Exception as error:  # the robot must still be stopped through this thread
-                self._error = error
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._error = error  # the robot must still be stopped through the executor's thread
 
 
 @contextlib.contextmanager

@@ -19,12 +19,11 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.client import Client
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from qgf_ros.errors import QgfError
-from qgf_ros.ros.lean import LeanNode
+from qgf_ros.ros.lean import EnduringExecutor, LeanNode
 
 PATIENCE = 2.0  # s, of either for the other
 ANSWER = 2.0  # s for the node to answer, then it is asked again
@@ -119,7 +118,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = LeanNode("qgf_trial_guard", start_parameter_services=False, enable_rosout=False)
-    executor = SingleThreadedExecutor()
+    executor = EnduringExecutor(lambda error: None)
     executor.add_node(node)
     client: Client = node.create_client(SetBool, sys.argv[1])
     while not client.service_is_ready():
@@ -144,13 +143,14 @@ def main() -> int:
             return 0
 
 
-def _disabled(client: Client, executor: SingleThreadedExecutor) -> bool:
+def _disabled(client: Client, executor: EnduringExecutor) -> bool:
     """Whether the node has answered."""
     for _ in range(TRIES):
         future = client.call_async(SetBool.Request(data=False))
         until = time.monotonic() + ANSWER
         while not future.done() and time.monotonic() < until:
-            executor.spin_once(timeout_sec=0.1)
+            with contextlib.suppress(Exception):  # whatever is heard, the robot is to be stopped
+                executor.spin_once(timeout_sec=0.1)
         if future.done():
             return True
         client.remove_pending_request(future)

@@ -9,83 +9,13 @@ import math
 
 import numpy as np
 import pytest
+from qgf_arbiter import HUMAN, NODE, NOWHERE, Scene, T
 from qgf_make import SECOND, START, contract, position_dict, velocity_dict
 
-from qgf_ros.control.arbiter import Arbiter, Moment
-from qgf_ros.control.gate import STOP_STREAM, Candidate, Refused
+from qgf_ros.control.arbiter import Moment
+from qgf_ros.control.gate import STOP_STREAM, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.supervisor import State
-
-T = 50_000_000  # ns
-NAMES = ("arm.a", "arm.b")
-HUMAN, NODE = "/teleop", "/qgf"
-NOWHERE = np.full(2, np.nan)
-
-
-class Scene:
-    """An arbiter on a clock that is moved by hand; owners count their own sequences."""
-
-    def __init__(self, config=None, owners=(HUMAN, NODE), measured=NOWHERE, **options):
-        self.arbiter = Arbiter(contract(config or velocity_dict()), owners, **options)
-        self.now = Moment(START, 7 * SECOND)
-        self.measured = np.array(measured, float)
-        self.sequence = dict.fromkeys(owners, 0)
-
-    def wait(self, ns, speed=1.0):
-        """`speed`: of the control clock, where it is simulated."""
-        self.now = Moment(self.now.control + round(ns * speed), self.now.steady + ns)
-
-    def candidate(self, who, value, epoch=1, **changes):
-        self.sequence[who] += 1
-        now = self.now.control
-        values = np.full(2, float(value)) if np.isscalar(value) else np.array(value, float)
-        fields = {
-            "owner": who,
-            "sequence": self.sequence[who],
-            "epoch": epoch,
-            "stamp": now,
-            "execute_at": now,
-            "deadline": now + 2 * T,
-            "names": NAMES,
-            "values": values,
-        }
-        return Candidate(**fields | changes)
-
-    def say(self, who, value, epoch=1, topic=None, **changes):
-        """What goes out, as one number."""
-        c = self.candidate(who, value, epoch, **changes)
-        return one(self.arbiter.offer(topic or who, c, self.now, self.measured))
-
-    def refused(self, who, value=1.0, epoch=1, topic=None, **changes):
-        """The code of the refusal."""
-        with pytest.raises(Refused) as refusal:
-            self.say(who, value, epoch, topic, **changes)
-        return str(refusal.value).partition(":")[0]
-
-    def hold(self, who, epoch=1):
-        return self.say(who, [], epoch, names=())
-
-    def watch(self):
-        output = self.arbiter.watch(self.now)
-        return None if output is None else one(output)
-
-    def until_silent(self):
-        """What the watchdog sends, once per period, until it has nothing more to say."""
-        sent = []
-        while not self.arbiter.gate.silent:
-            self.wait(T)
-            value = self.watch()
-            sent += [] if value is None else [value]
-            assert len(sent) < 100
-        return sent
-
-
-def one(output):
-    if output.values is None:
-        return None
-    assert output.values[0] == output.values[1] and math.isfinite(output.values[0])
-    return float(output.values[0])
-
 
 # Candidates that stop.
 
@@ -526,14 +456,14 @@ def test_measured_positions_are_young_and_finite_or_unknown():
     limit = round(contract(position_dict()).max_age(source) * 1e9)
     assert np.isnan(measured.at(START)).all()
     good = np.arange(1.0, 1.0 + len(source.labels))
-    measured.push(source, START, good)
+    measured.push(source, START, START, good)
     known = measured.at(START + limit - 1_000_000)
     assert np.isfinite(known).all()
     assert np.isnan(measured.at(START + limit + 1_000_000)).all(), "too old"
     assert np.isnan(measured.at(START - 200_000_000)).all(), "from the future"
     bad = good.copy()
     bad[int(np.flatnonzero(good == known[0])[0])] = math.inf
-    measured.push(source, START, bad)
+    measured.push(source, START, START, bad)
     assert math.isnan(measured.at(START)[0]) and measured.at(START)[1] == known[1]
 
 
@@ -541,3 +471,15 @@ def test_who_commands_by_velocity_needs_no_state():
     measured = MeasuredPositions(contract(velocity_dict()))
     assert measured.sources == []
     assert np.isnan(measured.at(START)).all()
+
+
+def test_fault_132_a_stamp_ahead_makes_no_measured_position_younger():
+    measured = MeasuredPositions(contract(position_dict()))
+    (source,) = measured.sources
+    limit = round(contract(position_dict()).max_age(source) * 1e9)
+    good = np.arange(1.0, 1.0 + len(source.labels))
+    measured.push(source, START + 90_000_000, START, good)
+    assert np.isfinite(measured.at(START + limit)).all()
+    assert np.isnan(measured.at(START + limit + 1)).all()
+    measured.push(source, START + SECOND, START + 1, good)
+    assert np.isnan(measured.at(START + SECOND)).all(), "of another clock"

@@ -474,3 +474,15 @@ def test_whatever_pose_comes_the_state_is_a_rotation_or_there_is_none(numbers):
         x, y = got.vector[3:6], got.vector[6:9]
         assert np.abs(got.vector).max() <= np.finfo(np.float32).max
         assert abs(x @ y) < 1e-9 and abs(x @ x - 1) < 1e-9 and abs(y @ y - 1) < 1e-9
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 30 * MS, 90 * MS, 100 * MS])
+def test_fault_132_stamps_ahead_of_the_clock_make_nothing_younger(box, ahead):
+    """Pinned: a sensor whose clock is 90 ms ahead, and dies, was noticed 90 ms later."""
+    box.push("joints", START + ahead, START, JOINTS)
+    box.push("goal", START, START, GOAL)
+    limit = 150 * MS
+    assert box.assemble(START + limit).age == pytest.approx(0.15)
+    assert box.ages(START + limit)["joints"] == pytest.approx(0.15)
+    late = box.assemble(START + limit + 1)
+    assert late.code == "STATE_STALE:joint_states"

@@ -1077,3 +1077,10 @@ def test_an_outcome_that_comes_much_later_is_lost_and_counted():
     (episode,), report = run(rec, reward_contract())
     assert not episode.terminal and episode.success is None
     assert report.lost == 1 and any("episode outcome" in reason for reason in report.dropped)
+
+
+def test_fault_132_a_stamp_ahead_of_its_receipt_makes_nothing_younger_offline_either():
+    ahead = 90 * MS
+    compare_with_the_node(
+        [(START + k * T + ahead, START + k * T, float(k)) for k in (0, 1, 2, 9, 10, 20)]
+    )

@@ -2,8 +2,8 @@
 
 The rules, which are also the node's:
 - An observation at tick t is the newest one that could be known by t (by receipt), no older than
-  the source's max_age (by stamp, less the source's delay). Nothing is filled with zeros. Where the
-  contract says `resample`, a recording is read between its messages instead.
+  the source's max_age (by stamp or receipt, the earlier one, less the source's delay). Nothing is
+  filled with zeros. Where the contract says `resample`, a recording is read between its messages instead.
 - Action k is the command meant for tick k: the one stamped nearest to it, within half a period,
   or else the last one before it. Ticks are laid onto the commands, whose rhythm they share.
 - Reward is added up per period. A period that lacks fresh data cuts the episode there.

@@ -27,7 +27,9 @@ def hold(
     """
     pick = np.searchsorted(stream.receipt, ticks + slack, side="right") - 1
     holder = _holders(stream.stamp)[np.maximum(pick, 0)]
-    age = ticks - stream.stamp[holder] + round(delay * 1e9)  # whole ns, as in the node
+    # Whole ns, and a stamp ahead of its receipt makes nothing younger, as in the node.
+    known = np.minimum(stream.stamp, stream.receipt)[holder]
+    age = ticks - known + round(delay * 1e9)
     return stream.values[holder], (pick >= 0) & (age <= round(max_age * 1e9))
 
 
