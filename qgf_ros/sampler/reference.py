@@ -9,7 +9,7 @@ Shapes: N rows, O observation, D = H * A, E members, W width of a hidden layer, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,10 +41,10 @@ class Drawn:
 def draw(policy: Policy, obs: np.ndarray, noise: np.ndarray, weight: float) -> Drawn:
     """Samples without guards. obs: (O,), noise: (N, D), weight: w = 1/beta >= 0; all normalised."""
     steps, rows = policy.description.flow.denoise_steps, len(noise)
-    seen = np.broadcast_to(obs.astype(np.float64), (rows, len(obs)))
-    a = noise.astype(np.float64)
+    seen = np.broadcast_to(obs.astype(np.float64, copy=False), (rows, len(obs)))
+    a = noise.astype(np.float64, copy=False)
     tied = np.zeros(rows, bool)
-    for k, time in enumerate(policy.velocity["time_embedding"].astype(np.float64)):
+    for k, time in enumerate(policy.velocity["time_embedding"].astype(np.float64, copy=False)):
         times = np.broadcast_to(time, (rows, len(time)))
         v = _run(policy.velocity, np.concatenate([seen, a, times], 1))[0][0]
         drift = v
@@ -63,7 +63,9 @@ def _run(
     layers = sum(name.startswith("layers.") for name in tensors) // 2
     tape = []
     for i in range(layers):
-        weight, bias = (tensors[f"layers.{i}.{n}"].astype(np.float64) for n in ("weight", "bias"))
+        weight, bias = (
+            tensors[f"layers.{i}.{n}"].astype(np.float64, copy=False) for n in ("weight", "bias")
+        )
         x = x @ weight + bias[:, None]
         if i == layers - 1:
             break
@@ -73,8 +75,8 @@ def _run(
             centred = x - x.mean(-1, keepdims=True)
             inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + EPS)
             unit = centred * inverse
-            scale = tensors[f"norms.{i}.weight"].astype(np.float64)[:, None]
-            x = unit * scale + tensors[f"norms.{i}.bias"].astype(np.float64)[:, None]
+            scale = tensors[f"norms.{i}.weight"].astype(np.float64, copy=False)[:, None]
+            x = unit * scale + tensors[f"norms.{i}.bias"].astype(np.float64, copy=False)[:, None]
         gate = _sigmoid(x * (GELU_A + GELU_B * x**2))
         slope = gate * (1 + x * (1 - gate) * (GELU_A + 3 * GELU_B * x**2))
         tape.append((weight, unit, inverse, slope * scale, np.array(normed)))
@@ -137,6 +139,10 @@ def check_answers(policy: Policy, sampler: base.Sampler, half: bool = False) -> 
     Raises PolicyRefused where it differs, or answers what is no number.
     """
     rng = np.random.default_rng([2027, policy.obs_dim])
+    wide = [
+        {k: t.astype(np.float64) for k, t in p.items()} for p in (policy.velocity, policy.critic)
+    ]
+    policy = replace(policy, velocity=wide[0], critic=wide[1])  # once, not at every step
     default = 1.0 / policy.description.beta.default
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     with np.errstate(all="ignore"):  # what overflows is compared as what it has become
@@ -151,7 +157,11 @@ def check_answers(policy: Policy, sampler: base.Sampler, half: bool = False) -> 
                 keep = ~(wanted.tied | blown)
                 _compare(policy, sampler, ours.action_unguided, plain.action, tolerance)
                 _compare(
-                    policy, sampler, ours.action[keep], wanted.action[keep], tolerance * (1 + weight)
+                    policy,
+                    sampler,
+                    ours.action[keep],
+                    wanted.action[keep],
+                    tolerance * (1 + weight),
                 )
 
 
