@@ -256,12 +256,12 @@ def _try(policy: Any, use: Use) -> str:
     """Draws one sample of as many candidates as will be asked for, on the CPU."""
     import numpy as np
 
-    from qgf_ros.sampler.base import make_sampler, on_onnx
+    from qgf_ros.sampler.base import on_onnx, unchecked_sampler
 
     if use.backend == "torch":
         return ""  # of the weights alone, which have been looked at
     backend = "onnx" if on_onnx(use.backend, use.device, use.precision) else use.backend
-    sampler = make_sampler(policy, backend, "cpu", 1, use.precision)
+    sampler = unchecked_sampler(policy, backend, "cpu", 1, use.precision)
     noise = np.zeros((use.candidates, policy.flat_dim), np.float32)
     sampler(np.zeros(policy.obs_dim, np.float32), noise, 1.0)
     return sampler.backend

@@ -115,12 +115,15 @@ def make_sampler(
     from qgf_ros.sampler.reference import check_answers
 
     _check_names(backend, device, precision)
-    sampler = _made(policy, backend, device, threads, precision)
+    sampler = unchecked_sampler(policy, backend, device, threads, precision)
     check_answers(policy, sampler, half=precision == "float16")
     return sampler
 
 
-def _made(policy: Policy, backend: str, device: str, threads: int, precision: str) -> Sampler:
+def unchecked_sampler(
+    policy: Policy, backend: str, device: str, threads: int, precision: str
+) -> Sampler:
+    """As `make_sampler`, without the comparison with the policy's weights."""
     if backend == "torch":
         return _torch(policy, device, threads)
     if backend == "onnx" or device == "cuda":
