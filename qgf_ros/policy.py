@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -34,7 +35,7 @@ import yaml
 from qgf_ros.contract import Contract
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.normalizer import Normalizer
-from qgf_ros.strict_yaml import build, parse_yaml
+from qgf_ros.strict_yaml import build, checked_text, clipped, parse_yaml, shown
 
 SCHEMA = 2  # 1: the same without relative actions, which would be taken for absolute ones
 MANIFEST = "SHA256SUMS"
@@ -42,6 +43,15 @@ DESCRIPTION = "policy.yaml"
 SAMPLER = "sampler.onnx"
 MAX_FILE_BYTES = 2**30
 MAX_PARAMETERS = 200_000_000
+MAX_MANIFEST_BYTES = 2**16
+MAX_FILES = 32  # a policy has five
+MAX_LAYERS = 64
+MAX_NAME, MAX_TEXT = 100, 20_000  # characters
+# What the numbers of a policy may mean. Beyond, they are a slip of the unit or an attack, not data.
+FAR_COMMAND = 10.0  # widths of the contract's limits that a command may lie outside of them
+LARGEST_LIMIT = 1e9  # of a contract's limits, in any unit
+LARGEST_STATE = 1e12  # mean and scale of an observed number, in its unit
+LARGEST_SCORE = 1e9  # normalised numbers of `states` and `support`
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,15 @@ class Network:
     output: Literal["linear", "sigmoid"] = "linear"  # sigmoid: a critic of returns in (0, 1)
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1 or not 1 <= self.members <= 10:
+        layers = len(self.hidden)
+        if not 1 <= layers <= MAX_LAYERS or min(self.hidden) < 1 or not 1 <= self.members <= 10:
             raise ValueError(
-                f"hidden {list(self.hidden)}, members {self.members}: need widths >= 1 and 1 to 10 members"
+                f"hidden has {layers} widths from {shown(min(self.hidden, default=0))}, members "
+                f"{shown(self.members)}: need 1 to {MAX_LAYERS} widths >= 1 and 1 to 10 members"
             )
         if "/" in self.file or not self.file.endswith(".safetensors"):
             raise ValueError(
-                f"file is {self.file!r}; it must be a .safetensors file of this folder"
+                f"file is {shown(self.file)}; it must be a .safetensors file of this folder"
             )
 
 
@@ -77,7 +89,7 @@ class Flow:
         if (self.noise_at, self.clean_at) != (0.0, 1.0):
             raise ValueError("flow time must run from noise at 0 to the clean action at 1")
         if not 1 <= self.denoise_steps <= 1000:
-            raise ValueError(f"denoise_steps is {self.denoise_steps}; allowed: 1 to 1000")
+            raise ValueError(f"denoise_steps is {shown(self.denoise_steps)}; allowed: 1 to 1000")
 
 
 def parse_aggregation(how: str) -> tuple[str, float]:
@@ -91,7 +103,7 @@ def parse_aggregation(how: str) -> tuple[str, float]:
     lower = re.fullmatch(r"mean-(\d{1,3}(?:\.\d{1,6})?)std", how)
     if lower is None:
         raise ValueError(
-            f"unknown aggregation {how!r}; known: min, mean, mean-<k>std with a number k >= 0, "
+            f"unknown aggregation {shown(how)}; known: min, mean, mean-<k>std with a number k >= 0, "
             "such as mean-1std or mean-0.5std"
         )
     return "mean", float(lower[1])
@@ -129,7 +141,7 @@ class Beta:
             0 < self.min < math.inf and all(self.min <= b for b in (self.default, *self.suggested))
         ):
             raise ValueError(
-                f"beta min {self.min}, default {self.default}, suggested {list(self.suggested)}: "
+                f"beta min {self.min}, default {self.default}, {len(self.suggested)} suggested: "
                 "need a finite min above 0, and the others not below it"
             )
 
@@ -201,6 +213,9 @@ class PolicyDescription:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checked_text(self.name, "name", MAX_NAME)
+        if not self.name.strip():
+            raise ValueError("name is empty; give one")
         if self.velocity.output != "linear" or self.velocity.members != 1:
             raise ValueError(
                 f"velocity has output {self.velocity.output} and {self.velocity.members} members; "
@@ -220,6 +235,7 @@ class Policy:
     velocity: dict[str, np.ndarray]
     critic: dict[str, np.ndarray]
     onnx: bytes | None
+    graph_checked: bool = False  # another process has looked at `onnx` and opened it, see `vetting`
 
     @property
     def name(self) -> str:
@@ -255,45 +271,62 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
             message names the file and both sides of a difference.
     """
     folder = Path(folder)
-    files = _verified_files(folder)
-    sha256 = hashlib.sha256(files[MANIFEST]).hexdigest()
+    files = verified_files(folder)
     try:
         content = parse_yaml(files[DESCRIPTION], DESCRIPTION)
+    except UsageError as error:
+        raise PolicyRefused(f"{said(folder)}: {error}; {AGAIN}") from None
+    return policy_of(folder, files, content, contract)
+
+
+def policy_of(
+    folder: Path, files: dict[str, bytes], content: Any, contract: Contract | None = None
+) -> Policy:
+    """The policy of verified files, and of what policy.yaml says. As `load_policy`.
+
+    Args:
+        files: name -> bytes, with those of the manifest.
+        content: plain values, as they are in policy.yaml.
+    """
+    sha256 = hashlib.sha256(files[MANIFEST]).hexdigest()
+    try:
+        check_plain(content)
         _check_schema(content)
         description = build(PolicyDescription, content, DESCRIPTION)
         own = Contract.from_dict(description.contract, f"{DESCRIPTION}: contract")
         normalizer = Normalizer.from_dict({k: list(v) for k, v in description.normalizer.items()})
-    except (UsageError, KeyError, ValueError) as error:
-        raise PolicyRefused(f"{folder}: {error}; train or export the policy again") from None
+        _check_plausible(description, own, normalizer)
+    except (UsageError, KeyError, ValueError, OverflowError, TypeError) as error:
+        raise PolicyRefused(f"{said(folder)}: {clipped(error, 600)}; {AGAIN}") from None
     if contract is not None:
         check_fits(folder, own, contract)
     obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
     sizes = (len(normalizer.obs_mean), len(normalizer.action_center))
     if sizes != (obs, len(own.action_names)):
         raise PolicyRefused(
-            f"{folder}: the normaliser has {sizes} numbers for observation and action, "
+            f"{said(folder)}: the normaliser has {sizes} numbers for observation and action, "
             f"the contract {(obs, len(own.action_names))}"
         )
     reference = normalizer.action_reference
     if description.schema < SCHEMA and (reference >= 0).any():
         raise PolicyRefused(
-            f"{folder}: relative actions need schema {SCHEMA}; train the policy again"
+            f"{said(folder)}: relative actions need schema {SCHEMA}; train the policy again"
         )
     measured = own.measured_positions
     if not ((reference == -1) | (reference == measured)).all():
         raise PolicyRefused(
-            f"{folder}: normalizer.action_reference is {reference.tolist()}; relative actions are to the "
-            f"measured position of the same joint, which is {measured.tolist()}"
+            f"{said(folder)}: normalizer.action_reference is {clipped(reference.tolist())}; relative "
+            f"actions are to the measured position of the same joint, which is {clipped(measured.tolist())}"
         )
     support = description.support
     if support is not None and len(support.low) != flat:
         raise PolicyRefused(
-            f"{folder}: support has {len(support.low)} numbers, a chunk of the contract {flat}"
+            f"{said(folder)}: support has {len(support.low)} numbers, a chunk of the contract {flat}"
         )
     states = description.states
     if states is not None and len(states.low) != obs:
         raise PolicyRefused(
-            f"{folder}: states has {len(states.low)} numbers, an observation of the contract {obs}"
+            f"{said(folder)}: states has {len(states.low)} numbers, an observation of the contract {obs}"
         )
     steps = description.flow.denoise_steps
     tensors = {}
@@ -315,6 +348,84 @@ def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
     )
 
 
+AGAIN = "train or export the policy again"
+
+
+def said(folder: Path) -> str:
+    """A path for messages: a file's name may hold bytes that cannot be printed or sent."""
+    text = str(folder)
+    return text if text.isprintable() and len(text) < 4096 else shown(text, 200)
+
+
+def check_plain(value: Any, where: str = DESCRIPTION, lines: bool = False) -> None:
+    """Only what JSON has, and only text that can be printed and sent; ValueError otherwise.
+
+    lines: line breaks may be in a text; they may be where people write freely.
+    """
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise ValueError(f"{where} has the key {shown(key)}; keys are text")
+            checked_text(shown(key) if isinstance(key, int) else key, f"a key of {where}", 200)
+            free = lines or key in ("description", "provenance")
+            check_plain(entry, f"{where}.{key}"[:200], free)
+    elif isinstance(value, list):
+        for entry in value:
+            check_plain(entry, where, lines)
+    elif isinstance(value, str):
+        checked_text(value, where, MAX_TEXT, lines)
+    elif isinstance(value, int):
+        if value.bit_length() > 128:
+            raise ValueError(f"{where} is {shown(value)}; whole numbers have up to 128 bits")
+    elif value is not None and not isinstance(value, float):
+        raise ValueError(
+            f"{where} is a {type(value).__name__}; numbers, text, lists and mappings are allowed"
+        )
+
+
+def _check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> None:
+    """Whether the numbers can mean what they are said to; ValueError names the one that cannot."""
+    low, high, _ = contract.limits
+    if len(n.action_center) != len(low) or len(n.obs_mean) != len(contract.observation_names):
+        return  # said by the caller, with both sizes
+    names = contract.action_names
+    for at in np.flatnonzero(np.maximum(abs(low), abs(high)) > LARGEST_LIMIT):
+        raise ValueError(
+            f"the limits of {shown(names[at])} are {low[at]:g} to {high[at]:g}; at most {LARGEST_LIMIT:g}"
+        )
+    room = FAR_COMMAND * (high - low)
+    relative = n.action_reference >= 0
+    least, most = np.where(relative, 0.0, low) - room, np.where(relative, 0.0, high) + room
+    half = n.action_half_range
+    inside = (
+        (half <= most - least)
+        & (n.action_center - half >= least)
+        & (n.action_center + half <= most)
+    )
+    for at in np.flatnonzero(~inside):
+        raise ValueError(
+            f"normalizer: {shown(names[at])} has centre {n.action_center[at]:g} and half range {half[at]:g}; the "
+            f"contract's limits are {low[at]:g} to {high[at]:g}, and no command is {FAR_COMMAND:g} of their widths "
+            "outside: is it another unit?"
+        )
+    states = contract.observation_names
+    far = (
+        (abs(n.obs_mean) > LARGEST_STATE)
+        | (n.obs_std > LARGEST_STATE)
+        | (n.obs_std < 1 / LARGEST_STATE)
+    )
+    for at in np.flatnonzero(far):
+        raise ValueError(
+            f"normalizer: {shown(states[at])} has mean {n.obs_mean[at]:g} and scale {n.obs_std[at]:g}; allowed: "
+            f"up to {LARGEST_STATE:g}, scale from {1 / LARGEST_STATE:g}"
+        )
+    for key, box in (("support", d.support), ("states", d.states)):
+        if box is not None and max(map(abs, (*box.low, *box.high)), default=0) > LARGEST_SCORE:
+            raise ValueError(
+                f"{key} holds a normalised number beyond {LARGEST_SCORE:g}; no data was there"
+            )
+
+
 def _check_schema(content: Any) -> None:
     """Before the rest: a newer schema may have keys that this version does not know."""
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -326,7 +437,7 @@ def _check_schema(content: Any) -> None:
             else "train the policy again"
         )
         raise UsageError(
-            f"{DESCRIPTION}: schema is {schema!r}, this qgf_ros reads 1 to {SCHEMA}; {hint}"
+            f"{DESCRIPTION}: schema is {shown(schema)}, this qgf_ros reads 1 to {SCHEMA}; {hint}"
         )
 
 
@@ -419,55 +530,73 @@ def _exchange(a: Path, b: Path) -> None:
     aside.rename(a)
 
 
-def _read_regular(path: Path) -> bytes:
+def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Reads a regular file whole: no FIFO can block this, no device can fill memory."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise PolicyRefused(
-            f"cannot read {path}: {error.strerror}; a policy folder holds plain files, no links"
+            f"cannot read {said(path)}: {error.strerror}; a policy folder holds plain files, no links"
         ) from None
     info = os.fstat(descriptor)
     if not stat.S_ISREG(info.st_mode):
         os.close(descriptor)
-        raise PolicyRefused(f"{path} is not a regular file; a policy holds plain files only")
+        raise PolicyRefused(f"{said(path)} is not a regular file; a policy holds plain files only")
     with os.fdopen(descriptor, "rb") as file:
-        if info.st_size > MAX_FILE_BYTES:
-            raise PolicyRefused(
-                f"{path} has {info.st_size} bytes; at most {MAX_FILE_BYTES} are read"
-            )
+        if info.st_size > limit:
+            raise PolicyRefused(f"{said(path)} has {info.st_size} bytes; at most {limit} are read")
         try:
-            return file.read(MAX_FILE_BYTES + 1)
+            return file.read(limit + 1)
         except OSError as error:
-            raise PolicyRefused(f"cannot read {path}: {error.strerror}") from None
+            raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
 
 
-def _verified_files(folder: Path) -> dict[str, bytes]:
-    if not folder.is_dir():
-        raise PolicyRefused(f"{folder} is not a folder; give the folder that holds {DESCRIPTION}")
-    files = {MANIFEST: _read_regular(folder / MANIFEST)}
+def verified_files(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file, each read once and with the hash that the manifest says.
+
+    Raises PolicyRefused.
+    """
+    here = said(folder)
     try:
-        *lines, rest = files[MANIFEST].decode("ascii").split("\n")
-        if rest or "\r" in files[MANIFEST].decode("ascii"):  # one policy, one id
+        present = {p.name for p in itertools.islice(folder.iterdir(), MAX_FILES + 1)}
+    except (OSError, ValueError) as error:
+        why = (
+            ""
+            if isinstance(error, NotADirectoryError)
+            else f" ({clipped(getattr(error, 'strerror', error))})"
+        )
+        raise PolicyRefused(
+            f"{here} is not a folder{why}; give the folder that holds {DESCRIPTION}"
+        ) from None
+    if len(present) > MAX_FILES:
+        raise PolicyRefused(
+            f"{here} holds more than {MAX_FILES} files; a policy has its own folder"
+        )
+    files = {MANIFEST: _read_regular(folder / MANIFEST, MAX_MANIFEST_BYTES)}
+    try:
+        text = files[MANIFEST].decode("ascii")
+        *lines, rest = text.split("\n")
+        if rest or "\r" in text:  # one policy, one id
             raise ValueError
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except ValueError:
-        raise PolicyRefused(
-            f"{folder / MANIFEST} is damaged: not lines of 'sha256  name'"
-        ) from None
-    present = {p.name for p in folder.iterdir()} - {MANIFEST}
+        raise PolicyRefused(f"{here}/{MANIFEST} is damaged: not lines of 'sha256  name'") from None
+    present.discard(MANIFEST)
     if set(listed) != present or DESCRIPTION not in listed:
         differ = sorted(set(listed) ^ present) or [DESCRIPTION]
         raise PolicyRefused(
-            f"{folder}: {MANIFEST} and the folder disagree about {', '.join(differ)}; restore the folder"
+            f"{here}: {MANIFEST} and the folder disagree about "
+            f"{', '.join(n if n.isprintable() else shown(n) for n in differ[:5])}; restore the folder"
         )
+    left = MAX_FILE_BYTES
     for name, digest in listed.items():
-        files[name] = _read_regular(folder / name)
+        files[name] = _read_regular(folder / name, left)
+        left -= len(files[name])
         actual = hashlib.sha256(files[name]).hexdigest()
         if actual != digest:
             raise PolicyRefused(
-                f"{folder / name} was changed: {MANIFEST} says {digest[:12]}..., the file has {actual[:12]}...; "
-                "copy the policy again from where it was made"
+                f"{said(folder / name)} was changed: {MANIFEST} says {shown(digest, 12)}, the file "
+                f"has {actual[:12]}...; copy the policy again from where it was made"
             )
     return files
 
@@ -479,25 +608,28 @@ def _tensors(
     count = sum(int(np.prod(shape, dtype=object)) for shape in expected.values())
     if count > MAX_PARAMETERS:
         raise PolicyRefused(
-            f"{folder}: {name} would have {count} parameters; at most {MAX_PARAMETERS} are loaded"
+            f"{said(folder)}: {name} would have {shown(count)} parameters; at most {MAX_PARAMETERS} are loaded"
         )
     if name not in files:
         raise PolicyRefused(f"{folder}: {name} is missing")
     try:
         tensors = safetensors.numpy.load(files[name])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise PolicyRefused(f"{folder / name} is not a safetensors file: {error}") from None
+    except Exception as error:  # the library has its own, and numpy's for types that it lacks
+        raise PolicyRefused(
+            f"{said(folder / name)} is not a safetensors file: {clipped(error)}"
+        ) from None
     found = {key: tuple(t.shape) for key, t in tensors.items()}
     if found != expected:
         key = sorted(set(found.items()) ^ set(expected.items()))[0][0]
         raise PolicyRefused(
-            f"{folder / name}: tensor {key} is {found.get(key, 'missing')} in the file, "
+            f"{said(folder / name)}: tensor {key if key in expected else shown(key)} is "
+            f"{clipped(found.get(key, 'missing'))} in the file, "
             f"{expected.get(key, 'unknown')} by {DESCRIPTION}"
         )
     for key, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise PolicyRefused(
-                f"{folder / name}: tensor {key} is not finite float32 ({tensor.dtype})"
+                f"{said(folder / name)}: tensor {key} is not finite float32 ({tensor.dtype})"
             )
     return tensors
 

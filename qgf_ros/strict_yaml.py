@@ -17,8 +17,55 @@ import yaml
 from qgf_ros.errors import UsageError
 
 T = TypeVar("T")
-MERGE = "tag:yaml.org,2002:merge"
 MAX_BYTES = 4 * 2**20  # no configuration of ours comes near
+MAX_NODES = 200_000  # scalars, lists and mappings; so many take seconds to parse
+MAX_DEPTH = 32
+MAX_NUMBER = 64  # characters; PyYAML reads hexadecimal and base 60 of any length, in quadratic time
+SHOWN = 60  # characters of a value that an error quotes
+
+
+def shown(value: Any, limit: int = SHOWN) -> str:
+    """A value of unknown size and content for an error's text: printable, at most about `limit`
+    characters, and at a cost that does not grow with the value."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"{ascii_of(value[:limit])}{f'... ({len(value)} characters)' * (len(value) > limit)}"
+    if isinstance(value, (bool, float)):
+        return repr(value)
+    if isinstance(value, int):
+        small = value.bit_length() <= 128
+        return str(value) if small else f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (bytes, list, tuple, set, frozenset, dict)):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def ascii_of(text: str) -> str:
+    """Quoted as by repr, but lone surrogates and control characters are escaped and other letters
+    stay, so that the result can always be printed, logged and sent."""
+    return repr(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def clipped(text: object, limit: int = 300) -> str:
+    """An error's own text on one line, printable and bounded: libraries quote what they were given."""
+    line = " ".join(str(text)[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= limit else f"{line[:limit]}..."
+
+
+def checked_text(value: str, what: str, longest: int, lines: bool = False) -> None:
+    """Text that goes into messages and logs: every character can be sent and printed.
+
+    lines: line breaks and tabs are allowed. Raises ValueError.
+    """
+    if len(value) > longest:
+        raise ValueError(f"{what} has {len(value)} characters; at most {longest}")
+    wrong = [c for c in value if not (c.isprintable() or (lines and c in "\n\t"))]
+    if wrong:
+        raise ValueError(
+            f"{what} holds the character U+{ord(wrong[0]):04X}, which cannot be printed or sent; leave it out"
+        )
 
 
 def load_yaml(path: Path) -> Any:
@@ -37,23 +84,76 @@ def parse_yaml(data: bytes, where: str) -> Any:
         raise UsageError(
             f"{where} is larger than {MAX_BYTES} bytes; it is not a configuration file"
         )
+    loader: _Strict | None = None
     try:
-        return _UniqueKeys(data).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+        loader = _Strict(data)  # the reader refuses what is not UTF-8 or not printable
+        return loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise UsageError(f"{where} is not valid YAML: {clipped(error)}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win: limits that were pasted twice would be the wrong ones."""
+class _Strict(yaml.SafeLoader):
+    """Plain YAML alone: the size of the result is that of the text.
+
+    Aliases and merge keys are refused (12 KB of nested ones are 10^8 elements). YAML lets the last
+    of two equal keys win: limits that were pasted twice would be the wrong ones.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._nodes = self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise self._refused("anchors (&) and aliases (*) are not read; write it out", event)
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_NODES:
+            raise self._refused(f"more than {MAX_NODES} values", event)
+        if self._depth > MAX_DEPTH:
+            raise self._refused(f"nested deeper than {MAX_DEPTH}", event)
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and len(str(node.value)) > MAX_NUMBER:
+            raise self._refused(f"a number of {len(str(node.value))} characters", node)
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+        ) as error:  # of a tag on a wrong value
+            raise self._refused(
+                f"{shown(node.tag)} does not fit its value ({type(error).__name__})", node
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]  # type: ignore[no-untyped-call]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is there twice", node.start_mark
-                )
+        if not isinstance(node, yaml.MappingNode):
+            raise self._refused("a mapping was expected", node)
+        keys: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise self._refused("merge keys (<<) are not read; write it out", key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._refused("a key is a list or a mapping; keys are plain", key_node)
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                raise self._refused(f"the key {shown(key)} is there twice", key_node)
+            keys.add(key)
         return super().construct_mapping(node, deep)
+
+    @staticmethod
+    def _refused(what: str, at: Any) -> yaml.constructor.ConstructorError:
+        return yaml.constructor.ConstructorError(None, None, what, at.start_mark)
 
 
 def build(cls: type[T], value: Any, where: str) -> T:
@@ -68,15 +168,15 @@ def build(cls: type[T], value: Any, where: str) -> T:
         UsageError: naming the place, what was given and what is allowed.
     """
     if not isinstance(value, Mapping):
-        raise UsageError(f"{where} must be a mapping with keys, not {_shown(value)}")
+        raise UsageError(f"{where} must be a mapping with keys, not {_typed(value)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, 1)
+            near = difflib.get_close_matches(key, fields, 1) if _short(key) else []
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise UsageError(
-                f"{where} has an unknown key {key!r}{meant} (allowed: {', '.join(fields)})"
+                f"{where} has an unknown key {shown(key)}{meant} (allowed: {', '.join(fields)})"
             )
     arguments = {}
     for name, field in fields.items():
@@ -99,17 +199,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if origin is typing.Literal:
-        if value not in args:
-            raise UsageError(f"{where} is {value!r}; allowed: {', '.join(map(str, args))}")
+        if not isinstance(value, (str, int)) or value not in args:
+            raise UsageError(f"{where} is {shown(value)}; allowed: {', '.join(map(str, args))}")
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            raise UsageError(f"{where} must be a list, not {_shown(value)}")
+            raise UsageError(f"{where} must be a list, not {_typed(value)}")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where} must be a mapping, not {_shown(value)}")
-        return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+            raise UsageError(f"{where} must be a mapping, not {_typed(value)}")
+        return {_key(k, where): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
     return _scalar(hint, value, where)
@@ -126,8 +226,24 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
         return number
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise UsageError(f"{where} must be a {hint.__name__}, not {_shown(value)}")
+    raise UsageError(f"{where} must be a {hint.__name__}, not {_typed(value)}")
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+def _typed(value: Any) -> str:
+    """With its type, where `shown` does not say it: "str '5'" is not 5."""
+    plain = value is not None and isinstance(value, (str, int, float))
+    return f"{type(value).__name__} {shown(value)}" if plain else shown(value)
+
+
+def _short(key: Any) -> bool:
+    return isinstance(key, str) and len(key) <= SHOWN
+
+
+def _key(key: Any, where: str) -> str:
+    """A key that is itself a name; a joint may be called 1."""
+    text = str(key) if type(key) is not int or key.bit_length() <= 128 else ""
+    if not 0 < len(text) <= 200 or not text.isprintable():
+        raise UsageError(
+            f"{where} has the key {shown(key)}; keys have 1 to 200 printable characters"
+        )
+    return text

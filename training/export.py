@@ -13,6 +13,7 @@ from qgf_ros.errors import CriterionNotMet, DeviceUnavailable, PolicyRefused
 from qgf_ros.policy import SAMPLER, Export, Policy, load_policy, write_policy
 from qgf_ros.sampler.base import Sampler
 from qgf_ros.sampler.native import NativeSampler
+from qgf_ros.sampler.onnx_graph import check_graph
 from qgf_ros.sampler.ort import OnnxSampler
 from training.explicit import GuidedSampler, export_onnx
 from training.half import half_error
@@ -80,4 +81,6 @@ def _onnx(policy: Policy) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / SAMPLER
         export_onnx(module, path)
-        return path.read_bytes()
+        onnx = path.read_bytes()
+    check_graph(onnx, SAMPLER)  # what the robot's side would refuse is not written
+    return onnx

@@ -30,16 +30,16 @@ from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.messages import message_type
-from qgf_ros.policy import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.gate_reports import GateReports
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
-from qgf_ros.ros.process import exit_with_parent, run
+from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
 from qgf_ros.share import find_policy
+from qgf_ros.vetting import vetted_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
 MAX_TEXT = 500  # characters of what went wrong, in words
@@ -238,7 +238,7 @@ def _contract(policy: str, contract: str) -> tuple[Contract, str]:
         raise UsageError("give either policy or contract: the gate takes its limits from it")
     if contract:
         return Contract.load(Path(contract).expanduser()), ""
-    loaded = load_policy(find_policy(policy))
+    loaded = vetted_policy(find_policy(policy), stopping=STOPPING.is_set)
     return loaded.contract, loaded.sha256
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -32,7 +33,7 @@ from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
 from qgf_ros.messages import SchemaError, message_type
-from qgf_ros.policy import Policy, load_policy
+from qgf_ros.policy import Policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.control_loop import ControlLoop
 from qgf_ros.ros.conversions import (
@@ -50,7 +51,7 @@ from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.policy_swap import PolicySwap
-from qgf_ros.ros.process import exit_with_parent, run
+from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands, bring_to_rest
 from qgf_ros.ros.surroundings import Surroundings
@@ -58,6 +59,7 @@ from qgf_ros.ros.views import Views
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sampler.guards import guards_of
 from qgf_ros.share import find_policy
+from qgf_ros.vetting import Use, vetted_policy
 
 STATUS_PERIOD = 0.1  # s, steady time
 
@@ -91,7 +93,9 @@ class QgfNode(LeanLifecycleNode):
         self._views = Views(self)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        PolicySwap(self, self.parameters, lambda: self.core, self._build, self._announce)
+        self._swap = PolicySwap(
+            self, self.parameters, lambda: self.core, self._vet, self._build, self._announce
+        )
         values = self.parameters.values
         self._around = Surroundings(
             self,
@@ -143,7 +147,7 @@ class QgfNode(LeanLifecycleNode):
 
     def _configure(self) -> None:
         values = self.parameters.values
-        policy = load_policy(find_policy(values["policy"]))
+        policy = self._vet(find_policy(values["policy"]), STOPPING.is_set, values["device"])
         guards = guards_of(values, policy)
         sampler = self._build(policy, values["device"])
         timed = time_sampler(policy, sampler, values["num_candidates"])
@@ -173,6 +177,13 @@ class QgfNode(LeanLifecycleNode):
         self._announce(policy, sampler)
         gc.collect()
         gc.freeze()  # a full collection in the control thread would cost tens of milliseconds
+
+    def _vet(self, folder: Path, stopping: Callable[[], bool], device: str) -> Policy:
+        """The policy of a folder, which another process has looked at first."""
+        values = self.parameters.values
+        use = Use(values["backend"], device, values["precision"], values["num_candidates"])
+        policy: Policy = vetted_policy(folder, use=use, stopping=stopping)
+        return policy
 
     def _build(self, policy: Policy, device: str) -> Sampler:
         values = self.parameters.values
@@ -244,6 +255,7 @@ class QgfNode(LeanLifecycleNode):
 
     def close(self) -> None:
         """The last command on the wire is a stop; then the state SHUTDOWN."""
+        self._swap.close()
         self._halt()
         self._change_state(State.SHUTDOWN)
         self._reports.deliver(DELIVERY)

@@ -7,11 +7,13 @@ import time
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
+from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, Status
 
@@ -26,6 +28,19 @@ STOPS = ("ESTOP", "ESTOP_LOST")  # reasons of the gate after which a person has 
 MAX_TEXT = 500  # characters of the gate's words
 
 
+def check_size(owner: str, names: tuple[str, ...]) -> None:
+    """Raises UsageError where the gate would not even look into a command of these names."""
+    from qgf_ros.ros.gate_node import MAX_BYTES
+
+    command = Command(owner=owner, names=list(names), values=[0.0] * len(names))
+    size = len(serialize_message(command)) + 2**8  # a frame and times
+    if size > MAX_BYTES:
+        raise UsageError(
+            f"a command of the contract's {len(names)} numbers has {size} bytes with their names, and {GATE} "
+            f"takes up to {MAX_BYTES}; shorten the names, or use gate:=inside"
+        )
+
+
 class OutsideGate:
     """From configure to cleanup, where the parameter `gate` is `outside`."""
 
@@ -33,6 +48,7 @@ class OutsideGate:
         self._node = node
         self._core = core
         self._own = node.get_fully_qualified_name()
+        check_size(self._own, core.policy.contract.action_names)
         self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
         self._seen: float | None = None  # steady time of its last status
         self._said: tuple[int, Problem] | None = None  # state and reason in its last status

@@ -1,11 +1,14 @@
 """`~/load_policy`: another policy for the same robot, without a pause.
 
-Reading, verifying, building and timing happen in a thread of their own. The executor goes on
-meanwhile: the callback is a coroutine in a callback group that excludes nobody.
+A child process verifies the folder (`vetting`); waiting for it, building and timing happen in a
+thread of their own, which is there from the start: `Thread.start` waits for the new thread, and waits
+for ever where that dies of a full memory before it says so. The executor goes on meanwhile: the
+callback is a coroutine in a callback group that excludes nobody.
 """
 
 from __future__ import annotations
 
+import queue
 import re
 import stat
 import threading
@@ -15,18 +18,21 @@ from pathlib import Path
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 from rclpy.task import Future
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.sampling import Build, time_budget, time_sampler
 from qgf_ros.errors import PolicyRefused, QgfError
-from qgf_ros.policy import Policy, load_policy
-from qgf_ros.ros.conversions import LoadPolicy
+from qgf_ros.policy import Policy, said
+from qgf_ros.ros.conversions import LoadPolicy, policy_message
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.sampler.base import Sampler
 from qgf_ros.sampler.guards import guards_of
+from qgf_ros.strict_yaml import clipped, shown
 
+CLOSING = 1.0  # s for a load that is under way to notice that the node ends
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no separator, no "..", nothing hidden
 
 
@@ -47,23 +53,41 @@ class PolicySwap:
         node: Node,
         parameters: Parameters,
         core: Callable[[], ControlCore | None],
+        vet: Callable[[Path, Callable[[], bool], str], Policy],
         build: Build,
         swapped: Callable[[Policy, Sampler], None],
     ) -> None:
         """
         Args:
             core: the one in use; None: not configured.
+            vet: the policy of a folder for a device, looked at by another process; it is given up
+                as soon as the function that it is given says True.
             swapped: what the node does when another policy has taken over.
         """
         self._node = node
         self._parameters = parameters
         self._core = core
+        self._vet = vet
         self._build = build
         self._swapped = swapped
         self._busy = ""
+        self._closing = threading.Event()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._run, name="qgf-load-policy", daemon=True)
+        self._worker.start()
         node.create_service(
             LoadPolicy, "~/load_policy", self._on_request, callback_group=ReentrantCallbackGroup()
         )
+
+    def close(self) -> None:
+        """Gives up what is being loaded, and ends the worker."""
+        self._closing.set()
+        self._work.put(None)
+        self._worker.join(CLOSING)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
 
     async def _on_request(
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
@@ -76,14 +100,14 @@ class PolicySwap:
         if self._busy:
             response.message = f"BUSY: {self._busy} is being loaded; call again when it is done"
             return response
-        self._busy = request.name[:100] or "a policy"
+        self._busy = clipped(request.name, 100) or "a policy"
         try:
             response.message = await self._load(core, request.name)
             response.success = True
         except QgfError as error:
-            response.message = str(error)
+            response.message = clipped(error, 2000)
         except Exception as error:  # a backend's; what runs goes on
-            response.message = f"{type(error).__name__}: {error}"
+            response.message = f"{type(error).__name__}: {clipped(error)}"
         finally:
             self._busy = ""
         response.sha256 = core.policy.sha256
@@ -104,7 +128,7 @@ class PolicySwap:
             except Exception as error:  # raised again where it is awaited
                 done.set_result(error)
 
-        threading.Thread(target=work, name="qgf-load-policy", daemon=True).start()
+        self._work.put(work)
         prepared = await done
         if not isinstance(prepared, Prepared):
             assert prepared is not None
@@ -115,7 +139,7 @@ class PolicySwap:
 
     def _prepare(self, core: ControlCore, name: str) -> Prepared:
         """In the worker."""
-        policy = load_policy(self._find(core, name))
+        policy = self._vet(self._find(core, name), self._closing.is_set, core.sampling.device)
         check_exchange(policy, core.policy.contract)
         guards_of(self._parameters.values, policy)  # they go on, and have to fit this one too
         sampler = self._build(policy, core.sampling.device)
@@ -136,15 +160,17 @@ class PolicySwap:
         root = Path(folder).expanduser() if folder else core.policy.folder.parent
         if not NAME.fullmatch(name):
             raise PolicyRefused(
-                f"{name[:100]!r} is no policy's name: letters, digits, _, - and ., at most 100, no path; "
-                f"policies are loaded from {root}"
+                f"{shown(name, 100)} is no policy's name: letters, digits, _, - and ., at most 100, no path; "
+                f"policies are loaded from {said(root)}"
             )
         try:
             mode = (root / name).lstat().st_mode
         except OSError as error:
-            raise PolicyRefused(f"no policy {name} in {root}: {error.strerror}") from None
+            raise PolicyRefused(f"no policy {name} in {said(root)}: {error.strerror}") from None
         if not stat.S_ISDIR(mode):
-            raise PolicyRefused(f"{root / name} is no folder, or a link; copy the policy there")
+            raise PolicyRefused(
+                f"{said(root / name)} is no folder, or a link; copy the policy there"
+            )
         return root / name
 
     def _take_over(self, core: ControlCore, prepared: Prepared) -> str:
@@ -153,9 +179,19 @@ class PolicySwap:
         guards_of(self._parameters.values, policy)  # they may have been set since it was prepared
         before = core.tuning.beta
         value = self._parameters.fitting(*floor, beta.default, fall_back=True)
+        serialize_message(policy_message(policy, sampler))  # what cannot be said does not drive
         core.swap(policy, sampler, value, prepared.timed)
-        self._parameters.set_floor(*floor, beta.default, fall_back=True)
-        self._swapped(policy, sampler)
+        # From here on it drives: nothing may turn the answer into a failure.
+        for follow in (
+            lambda: self._parameters.set_floor(*floor, beta.default, fall_back=True),
+            lambda: self._swapped(policy, sampler),
+        ):
+            try:
+                follow()
+            except Exception as error:
+                self._node.get_logger().error(
+                    f"~/load_policy: after the swap: {clipped(repr(error))}"
+                )
         if value == before:
             said = f"beta stays {value:g}"
         else:

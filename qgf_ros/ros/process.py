@@ -6,6 +6,7 @@ so the handlers here only set a flag, and the node says its last words before th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -20,9 +21,11 @@ from rclpy.signals import SignalHandlerOptions
 
 from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.ros.lean import EnduringExecutor
+from qgf_ros.vetting import Interrupted
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOPPING = threading.Event()  # SIGINT or SIGTERM has come: whatever takes long looks at it
 PARENT = os.getppid()  # as early as this is imported: it may die while the node is being made
 
 
@@ -87,7 +90,7 @@ def _leave(code: Any) -> None:
 
 
 def _run(make: Callable[[], Program], name: str) -> None:
-    stop = threading.Event()
+    stop = STOPPING
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with exit_codes(debug="--debug" in sys.argv):
@@ -99,7 +102,8 @@ def _run(make: Callable[[], Program], name: str) -> None:
         except Exception as error:  # rclpy raises its own types for bad --ros-args
             raise UsageError(f"ROS arguments: {' '.join(str(error).split())}") from None
         try:
-            _spin(make(), stop, name)
+            with contextlib.suppress(Interrupted):  # by the signal, while it was starting
+                _spin(make(), stop, name)
         finally:
             rclpy.try_shutdown()
             # All is said. A second Ctrl-C must not hit the interpreter while it is being taken

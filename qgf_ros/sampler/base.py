@@ -109,9 +109,21 @@ def make_sampler(
     Raises:
         UsageError: an unknown name, or names that do not go together.
         DeviceUnavailable: what was asked for is not there: CUDA, or a backend's library.
-        PolicyRefused: the policy lacks what the backend needs, or is not to be run in float16.
+        PolicyRefused: the policy lacks what the backend needs, is not to be run in float16, or the
+            sampler does not answer as the policy's weights do, see `reference`.
     """
+    from qgf_ros.sampler.reference import check_answers
+
     _check_names(backend, device, precision)
+    sampler = unchecked_sampler(policy, backend, device, threads, precision)
+    check_answers(policy, sampler, half=precision == "float16")
+    return sampler
+
+
+def unchecked_sampler(
+    policy: Policy, backend: str, device: str, threads: int, precision: str
+) -> Sampler:
+    """As `make_sampler`, without the comparison with the policy's weights."""
     if backend == "torch":
         return _torch(policy, device, threads)
     if backend == "onnx" or device == "cuda":
@@ -119,7 +131,7 @@ def make_sampler(
     if backend == "native":
         return _native(policy, precision)
     note = ""
-    if device == "auto" and precision == "float32" and _onnx_has_cuda():
+    if on_onnx(backend, device, precision):
         try:
             return _onnx(policy, "cuda", threads)
         except (DeviceUnavailable, PolicyRefused) as error:
@@ -136,6 +148,13 @@ def make_sampler(
             raise type(second)(f"{error}; and {second}") from None
     sampler.note = note
     return sampler
+
+
+def on_onnx(backend: str, device: str, precision: str) -> bool:
+    """Whether the sampler is ONNX Runtime's, or that one is tried first."""
+    if backend == "auto" and device == "auto" and precision == "float32":
+        return _onnx_has_cuda()
+    return backend == "onnx" or (device == "cuda" and backend != "torch")
 
 
 def _check_names(backend: str, device: str, precision: str) -> None:

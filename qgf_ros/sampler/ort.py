@@ -19,6 +19,7 @@ from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.policy import SAMPLER, Policy
 from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.sampler.block import Question, inputs, outputs
+from qgf_ros.sampler.onnx_graph import check_graph
 
 CUDA = "CUDAExecutionProvider"
 # TF32, which is on by default, rounds to 10 bits: a hundred times the tolerance.
@@ -84,6 +85,8 @@ class OnnxSampler:
             raise PolicyRefused(
                 f"{policy.folder} has no {SAMPLER}; make it with `qgf export {policy.folder}`"
             )
+        if not policy.graph_checked:
+            check_graph(policy.onnx, str(policy.folder / SAMPLER))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -664,26 +664,32 @@ def test_ensemble_and_depth_are_free(tmp_path):
 def test_fault_045_sampler_with_weights_in_another_file_refused(tmp_path, monkeypatch):
     """ONNX may point to any file for its weights; ours must hold all of them."""
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper
 
     from qgf_ros.sampler.ort import OnnxSampler
 
-    monkeypatch.chdir(tmp_path)
-    Path("canary.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("../canary.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
     weights = TensorProto(
         name="W", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL
     )
-    for key, text in (("location", "canary.bin"), ("offset", "0"), ("length", "16")):
+    for key, text in (("location", "../canary.bin"), ("offset", "0"), ("length", "16")):
         weights.external_data.add(key=key, value=text)
     float_of = lambda n, shape: helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)  # noqa: E731
     actions = ("action", "action_unguided")
     rest = ("q", "q_unguided", "q_std", "gradient_norm", "guidance_ratio")
-    nodes = [helper.make_node("ReduceSum", ["W"], ["s"], keepdims=0)]
+    # Of the noise too, or the sum would be folded and its weights never read.
+    nodes = [
+        helper.make_node("Gather", ["W", "at"], ["w0"]),
+        helper.make_node("ReduceSum", ["w0"], ["s"], keepdims=0),
+    ]
     nodes += [helper.make_node("Add", ["noise", "s"], [o]) for o in actions]
     nodes += [helper.make_node("Add", ["w", "s"], [o]) for o in rest]
     graph = helper.make_graph(
-        nodes, "g", [float_of("obs", ["B", 5]), float_of("noise", ["B", 10]), float_of("w", ["B"])],
+        nodes, "g", [float_of("obs", ["B", 5]), float_of("noise", ["B", 10]), float_of("w", ["B"]),
+         helper.make_tensor_value_info("at", TensorProto.INT64, [1])],
         [float_of(o, ["B", 10]) for o in actions] + [float_of(o, ["B"]) for o in rest], [weights],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -694,7 +700,7 @@ def test_fault_045_sampler_with_weights_in_another_file_refused(tmp_path, monkey
         tensors(contract(), description(contract())),
         {"sampler.onnx": model.SerializeToString()},
     )
-    with pytest.raises(PolicyRefused, match="sampler.onnx"):
+    with pytest.raises(PolicyRefused, match=r"sampler.onnx: weights in another file"):
         OnnxSampler(load_policy(tmp_path / "p"), "cpu")
 
 
