@@ -100,7 +100,7 @@ def align(
         if label is not None and label.outcome == "exclude":
             report.dropped[EXCLUDED] += 1
             continue
-        episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
+        episodes += _episode(name, streams, contract, report, (begin, end), label, recording)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -124,7 +124,8 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     found = []
     for number, (begin, last) in enumerate(_spans(recording, streams)):
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
-        end = ending(window, contract, None, recording.cut, Counter())
+        over = _over(recording, begin, last)
+        end = ending(window, contract, None, recording.cut, Counter(), over)
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
         found.append(("" if recording.one_episode else f"#{number}", seconds, end))
     return found
@@ -176,6 +177,20 @@ def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, 
     return list(zip(begins, [*begins[1:], last]))
 
 
+def _over(recording: Recording, begin: int, end: int, label: Label | None = None) -> int | None:
+    """When an episode entered a terminal state, within what a label keeps of it; None: it did not."""
+    length = (end - begin) * 1e-9
+    if label is not None and label.end < length:
+        end = begin + round(label.end * 1e9)
+    elif recording.one_episode:  # its last period ends one after its last row
+        end = np.iinfo(np.int64).max
+    if label is not None:
+        begin += round(min(label.begin, length) * 1e9)
+    low = int(np.searchsorted(recording.over, begin, side="right"))
+    found = recording.over[low : low + 1]
+    return int(found[0]) if len(found) and found[0] < end else None
+
+
 def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> Stream:
     low, high = np.searchsorted(stream.receipt, [begin, end])
     low = max(low - and_before, 0)
@@ -209,7 +224,7 @@ def _episode(
     report: Report,
     span: tuple[int, int],
     label: Label | None,
-    cut: bool,
+    recording: Recording,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams = _windows(streams, contract, span, label)
@@ -218,8 +233,9 @@ def _episode(
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    end = ending(streams, contract, label, cut, report.noticed)
-    ended = end.won is not None
+    over = _over(recording, *span, label)
+    end = ending(streams, contract, label, recording.cut, report.noticed, over)
+    ended = end.won is not None or end.over
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
     origin = _origin(commands, period)
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):

@@ -33,6 +33,8 @@ class Recording:
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     one_episode: bool = False  # the whole recording is one episode
     cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
+    # (N,) int64 ns, by receipt: when a state was entered after which nothing comes, won or not.
+    over: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
