@@ -21,7 +21,7 @@ import numpy as np
 
 from qgf_ros.bags.commands import meant_for
 from qgf_ros.contract import Contract
-from qgf_ros.control.assembler import FUTURE_TOLERANCE, LARGEST
+from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
 from training.data.episodes import Episode
 from training.data.labels import Label
@@ -132,33 +132,33 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
 
 
 def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
-    """The streams with observations as the policy sees them: orientations encoded. What is read
-    between messages is encoded after that; here it is NaN where it could not be."""
+    """The streams with observations as the policy sees them: orientations encoded, NaN where the
+    robot would not believe the message. What is read between messages is encoded after that."""
     seen = {}
     for o in contract.observations:
         if (s := recording.streams.get(o.name)) is not None:
-            values = o.features(s.values)
-            if o.resample != "hold":
-                values = np.where(np.isfinite(values).all(axis=1)[:, None], s.values, np.nan)
+            features = o.features(s.values)
+            good = usable(o, s.values, features)[:, None]
+            values = np.where(good, features if o.resample == "hold" else s.values, np.nan)
             seen[o.name] = replace(s, values=values)
     return recording.streams | seen
 
 
 def _usable(stream: Stream, name: str, report: Report, command: bool = False) -> Stream:
     """In order of receipt; what the node would not believe either is dropped and counted."""
-    finite = (np.abs(stream.values) <= LARGEST).all(axis=1)  # NaN compares false
-    present = stream.stamp - stream.receipt <= FUTURE_TOLERANCE * 1e9
+    sound = finite(stream.values)
+    present = ~ahead(stream.stamp, stream.receipt)
     recent = (stream.receipt - stream.stamp <= LATEST * 1e9) | (not command)
-    report.dropped[f"message not finite: {name}"] += int((~finite).sum())
-    report.dropped[f"message stamped in the future: {name}"] += int((finite & ~present).sum())
+    report.dropped[f"message not finite: {name}"] += int((~sound).sum())
+    report.dropped[f"message stamped in the future: {name}"] += int((sound & ~present).sum())
     late = f"message stamped {LATEST:g} s before its receipt, by another clock: {name}"
-    report.dropped[late] += int((finite & present & ~recent).sum())
+    report.dropped[late] += int((sound & present & ~recent).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
     when = np.stack([stream.receipt[order], stream.stamp[order]])
     if (when[:, 1:] == when[:, :-1]).all(axis=0).any():
         # Of one moment: the file's order is chance, the values' is not.
         order = np.lexsort((*stream.values.T, stream.stamp, stream.receipt))
-    order = order[(finite & present & recent)[order]]
+    order = order[(sound & present & recent)[order]]
     stamp = stream.stamp[order]
     report.noticed[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
     report.noticed[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))

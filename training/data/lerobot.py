@@ -18,8 +18,10 @@ from training.data.endings import kind_of, read_endings
 from training.data.lerobot_layout import (
     DAMAGE,
     EPISODES,
+    LIST,
     episode_index,
     groups,
+    listed_episodes,
     metadata_of,
     place,
     read_info,
@@ -40,6 +42,8 @@ MAX_NUMBERS = 2**28  # in what is read at once: 2 GiB as float64
 class LeRobotReader:
     """One recording per episode."""
 
+    version = 2  # raised when the same files give something else, see `stages`
+
     def recognises(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
 
@@ -49,7 +53,7 @@ class LeRobotReader:
             return [f"episode_{e:06d}" for e in episode_index(path, info)]
         return [
             info["data_path"].format(episode_chunk=e // info["chunks_size"], episode_index=e)
-            for e in range(info["total_episodes"])
+            for e in listed_episodes(path, info)
         ]
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
@@ -82,6 +86,8 @@ class LeRobotReader:
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
         index = sorted(path.glob(EPISODES)) if info["codebase_version"] == "v3.0" else []
+        if not index and (listed := path / LIST).is_file():
+            index = [listed]
         return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
 
 

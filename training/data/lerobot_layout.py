@@ -17,6 +17,7 @@ from training.data.tables import inside
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 EPISODES = "meta/episodes/*/*.parquet"
+LIST = "meta/episodes.jsonl"  # of versions 2.x
 INDEX = ["episode_index", "data/chunk_index", "data/file_index"]
 # What a data_path may be made of: a width of ten thousand digits would be a bomb.
 TEMPLATE = r"(?:[^{}]|\{(?:%s)(?::0?\d?d)?\})+"
@@ -63,6 +64,40 @@ def read_info(path: Path) -> dict[str, Any]:
             f"{path}/meta/info.json is damaged: {type(error).__name__}: {error}"
         ) from None
     return needed
+
+
+def listed_episodes(path: Path, info: dict[str, Any]) -> list[int]:
+    """Version 2.x: the episodes that there are, by meta/episodes.jsonl: deleted ones leave gaps, and
+    a part of a dataset may begin anywhere. Without that file those from 0 on.
+
+    Raises DataRefused where the list is damaged. What info.json says of their number is not asked:
+    who deletes episodes seldom changes it, and the list names the files.
+    """
+    if not (path / LIST).exists():
+        return list(range(info["total_episodes"]))
+    return list(_read_list(*[(f := inside(path, LIST)), *state_of(f)]))
+
+
+@lru_cache(maxsize=4)
+def _read_list(file: Path, changed: int, size: int) -> tuple[int, ...]:
+    found: list[int] = []
+    try:
+        if size > MAX_INFO:
+            raise ValueError(f"{size} bytes")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            episode = json.loads(line)["episode_index"]
+            if type(episode) is not int or not 0 <= episode < 10**9:
+                raise ValueError(f"line {number}: episode_index is {str(episode)[:40]}")
+            found.append(episode)
+            if len(found) > MAX_EPISODES:
+                raise ValueError(f"more than {MAX_EPISODES} episodes")
+        if len(set(found)) < len(found):
+            raise ValueError("an episode is listed twice")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataRefused(f"{file} is damaged: {text_of(error)}") from None
+    return tuple(sorted(found))
 
 
 def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:

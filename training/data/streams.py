@@ -68,7 +68,11 @@ class Survey:
 
 class Reader(Protocol):
     """One file per format implements this. Whatever cannot be read is counted in `rejected` or
-    refused; a file is never written to, and nothing outside of `path` is read."""
+    refused; a file is never written to, and nothing outside of `path` is read.
+
+    version: raised whenever `read` gives something else for the same files, see `stages`."""
+
+    version: int
 
     def recognises(self, path: Path) -> bool: ...
 
