@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
 from training.data.tables import inside
 
@@ -70,12 +71,14 @@ def listed_episodes(path: Path, info: dict[str, Any]) -> list[int]:
     """Version 2.x: the episodes that there are, by meta/episodes.jsonl: deleted ones leave gaps, and
     a part of a dataset may begin anywhere. Without that file those from 0 on.
 
-    Raises DataRefused where the list is damaged. What info.json says of their number is not asked:
-    who deletes episodes seldom changes it, and the list names the files.
+    Raises DataRefused where the list is damaged.
     """
     if not (path / LIST).exists():
         return list(range(info["total_episodes"]))
-    return list(_read_list(*[(f := inside(path, LIST)), *state_of(f)]))
+    file = inside(path, LIST)
+    listed = list(_read_list(file, *state_of(file)))
+    _compare(path, info["total_episodes"], len(listed), LIST)
+    return listed
 
 
 @lru_cache(maxsize=4)
@@ -104,11 +107,15 @@ def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int,
     """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
     files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
     index = _read_index(tuple((f, *state_of(f)) for f in files))
-    if len(index) != info["total_episodes"]:
-        raise DataRefused(
-            f"{path}: meta/info.json says {info['total_episodes']} episodes, meta/episodes lists {len(index)}"
-        )
+    _compare(path, info["total_episodes"], len(index), "meta/episodes")
     return index
+
+
+@lru_cache(maxsize=64)  # once
+def _compare(path: Path, said: int, listed: int, where: str) -> None:
+    """Who deletes episodes seldom counts again: what is listed is read, and the difference said."""
+    if said != listed:
+        say(f"{path}: meta/info.json says {said} episodes, {where} lists {listed}: those are read")
 
 
 @lru_cache(maxsize=4)
