@@ -11,7 +11,6 @@ from training.data.load import load_episodes
 N = 12  # two episodes of six rows: the first ends in a terminal state, the second was cut
 
 
-
 def npz_dict():
     value = velocity_dict(period=0.05)
     value["observations"][0] |= {"fields": ["position"], "column": "observations[0:2]"}
