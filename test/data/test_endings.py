@@ -153,3 +153,15 @@ def test_states_that_go_on_are_one_episode():
 def test_an_episode_of_its_own_is_one_whatever_is_said_within():
     found = read_endings({"dones": at(3, 4, 5, of=6)}, 6, rewards=True, one=True)
     assert found.episodes == (slice(0, 6),) and found.terminal is None and found.unsaid
+
+
+@pytest.mark.parametrize(
+    "ends", [{"terminals": at(5), "timeouts": at(11)}, {"terminals": at(5, 11), "masks": ~at(5)}]
+)
+def test_fault_145_a_draft_uses_what_says_how_episodes_ended(tmp_path, ends):
+    from training.data.draft import draft
+
+    np.savez(tmp_path / "set.npz", **rows(**ends))
+    text = draft(tmp_path / "set.npz", tmp_path / "contract.yaml", 0.05).text
+    assert "objective: reward" in text and "column: rewards" in text
+    assert "assume_success" not in text and "nothing says how" not in text

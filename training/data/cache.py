@@ -259,7 +259,8 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     rows = sum(entry["steps"] + 1 for _, _, entry in kept)
     with replaced_folder(out) as folder:
         arrays: dict[str, np.ndarray] = {}
-        at, opened, loaded = 0, -1, {}
+        at, opened = 0, -1
+        loaded: dict[str, np.ndarray] = {}
         for number, first, entry in kept:
             if number != opened:  # one piece in memory at a time
                 _, loaded = _read_piece(pieces[number])
