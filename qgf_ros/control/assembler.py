@@ -6,7 +6,6 @@ newest message of a source is kept. Nothing missing is ever filled in.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +15,14 @@ from qgf_ros.control.bounds import Bounds
 from qgf_ros.control.frozen import Frozen
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.usable import FUTURE_TOLERANCE as FUTURE_TOLERANCE
+from qgf_ros.control.usable import LARGEST as LARGEST
+from qgf_ros.control.usable import ahead, usable
 
-FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
 # How far a message may be behind the newest source when it comes, the largest of: periods, a share of
 # its own max_age (cameras are late by more than two periods, and their owners say so there), and the
 # time that a wireless link or a busy executor takes at times [s].
 SKEW_PERIODS, SKEW_SHARE, SKEW_LEAST = 2, 1 / 3, 1 / 30
-QUATERNION_LENGTHS = (0.9, 1.1)  # what is meant as a rotation; beyond it something is broken
-LARGEST = float(
-    np.finfo(np.float32).max
-)  # the networks' arithmetic: beyond it a number is infinite
 NO_STATE = "not finite, or held a quaternion that is not of length 1"
 
 
@@ -59,7 +56,6 @@ class Assembler:
         """bounds: those of the policy; None: any finite state is one. notices: where warnings go."""
         self._sources = {o.name: o for o in contract.observations}
         self._width = {o.name: len(o.labels) for o in contract.observations}
-        self._rotations = {o.name: _quaternions(o) for o in contract.observations}
         self._delay = {o.name: round(o.delay * 1e9) for o in contract.observations}
         self._max_age = {o.name: round(contract.max_age(o) * 1e9) for o in contract.observations}
         least = round(max(SKEW_PERIODS * contract.time.period, SKEW_LEAST) * 1e9)
@@ -103,16 +99,14 @@ class Assembler:
             )
             return
         features = source.features(values)
-        lengths = (math.hypot(*values[part]) for part in self._rotations[name])
-        low, high = QUATERNION_LENGTHS
-        if not ((np.abs(features) <= LARGEST).all() and all(low <= n <= high for n in lengths)):
-            self.dropped += 1  # the last good one ages until it is too old; NaN compares false
+        if not usable(source, values, features):
+            self.dropped += 1  # the last good one ages until it is too old
             self._nonfinite.add(name)
             return
         if stamp == 0:
             stamp = receipt
             self._unstamped_came(source, receipt)
-        if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
+        if ahead(stamp, receipt):
             self.reject(
                 name, "STATE_FUTURE", f"stamped {(stamp - receipt) * 1e-9:.3f} s in the future"
             )
@@ -237,11 +231,3 @@ class Assembler:
             name: self._age(now, name, m) * 1e-9 if (m := self._latest.get(name)) else float("nan")
             for name in self._sources
         }
-
-
-def _quaternions(source: ObservationSource) -> list[slice]:
-    """Where the quaternions stand among the numbers of a message."""
-    if source.encoding == "identity":
-        return []
-    starts = [i for i, label in enumerate(source.labels) if label.endswith("orientation.x")]
-    return [slice(i, i + 4) for i in starts]

@@ -969,6 +969,7 @@ def test_slerp_is_scipys():
     rng, own = np.random.default_rng(3), resampled("slerp", 1, twist_dict)
     at = every(60 * MS, 40)
     pose = rng.normal(size=(40, 6))
+    pose[:, 1:5] /= np.linalg.norm(pose[:, 1:5], axis=1, keepdims=True)
     rec = twist_recording()
     rec.streams["tool"] = stream(at, at, pose)
     (episode,), _ = run(rec, own)
@@ -977,7 +978,35 @@ def test_slerp_is_scipys():
     assert np.allclose(episode.obs[: len(ticks), 3:6], wanted[..., 0], atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e30])
+@pytest.mark.parametrize("how", ["slerp", "hold", "nearest"])
+@pytest.mark.parametrize("length", [1e-200, 0.5, 0.8999, 0.9001, 1.0, 1.0999, 1.1001, 2.0, 1e200])
+def test_fault_143_training_drops_the_quaternions_that_the_robot_refuses(length, how):
+    rec, _ = turning(step=30 * MS, count=70)
+    rec.streams["tool"].values[20, 1:5] *= length
+    own = resampled(how, 1, twist_dict)
+    robot = Assembler(own)
+    robot.push("tool", START, START, rec.streams["tool"].values[20])
+    _, report = run(rec, own)
+    assert report.dropped["message not finite: tool"] == robot.dropped == (not 0.9 <= length <= 1.1)
+
+
+@pytest.mark.parametrize("late", [-1, 0, 1])
+def test_fault_143_of_the_future_is_the_same_for_both(late):
+    rec, _ = turning(step=30 * MS, count=70)
+    stamps = rec.streams["tool"].stamp.copy()
+    rec.streams["tool"] = Stream(
+        stamps, *(getattr(rec.streams["tool"], a) for a in ("receipt", "values"))
+    )
+    receipt = int(rec.streams["tool"].receipt[20])
+    stamps[20] = receipt + 100 * MS + late
+    own = resampled("hold", 1, twist_dict)
+    robot = Assembler(own)
+    robot.push("tool", int(stamps[20]), receipt, rec.streams["tool"].values[20])
+    _, report = run(rec, own)
+    assert report.dropped["message stamped in the future: tool"] == robot.dropped == (late > 0)
+
+
+@pytest.mark.parametrize("scale", [0.91, 1.09])
 def test_length_of_a_quaternion_does_not_matter_to_slerp(scale):
     rec, expected = turning()
     rec.streams["tool"].values[:, 1:5] *= scale

@@ -19,6 +19,8 @@ T = SECOND // 20
 class Folder:
     """A format of these tests: one file per recording, which says how long it is."""
 
+    version = 1
+
     def __init__(self):
         self.read_names = []
 
@@ -162,3 +164,122 @@ def test_some_episodes_share_the_arrays_of_all(reader, data):
     few, _ = two.some_ticks(20)
     assert len(few) == 20 and all((row == expected).all(axis=1).any() for row in few)
     assert [e.name for e in arrays[:2]] == list(arrays.names[:2]) and arrays[-1].name == "r2#0"
+
+
+def all_files(what):
+    return sorted(p for p in (cache.cache_folder() / what).rglob("*") if p.is_file())
+
+
+def flip(file, at):
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= 1
+    file.write_bytes(raw)
+
+
+def nan_row(file):
+    array = np.load(file, mmap_mode="r+") if file.suffix == ".npy" else None
+    if array is None:
+        return flip(file, 300)
+    array[3] = np.nan
+    array.flush()
+
+
+def linked(file):
+    other = cache.cache_folder() / file.name
+    file.rename(other)
+    file.symlink_to(other)
+
+
+def folder_there(file):
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGE = {
+    "cut short": lambda f: f.write_bytes(f.read_bytes()[: f.stat().st_size // 2]),
+    "empty": lambda f: f.write_bytes(b""),
+    "gone": lambda f: f.unlink(),
+    "a bit of the head": lambda f: flip(f, 12),
+    "a bit of the middle": lambda f: flip(f, f.stat().st_size // 2),
+    "the last bit": lambda f: flip(f, -1),
+    "a row of NaN": nan_row,
+    "more than there was": lambda f: f.write_bytes(f.read_bytes() + b"x"),
+    "a link": linked,
+    "a folder": folder_there,
+    "noise": lambda f: f.write_bytes(b"\x80" * 500),
+    "unreadable": lambda f: f.chmod(0),
+}
+
+
+@pytest.mark.parametrize("what", ["episodes", "pieces"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_fault_142_what_is_damaged_is_said_and_prepared_anew(reader, data, capsys, damage, what):
+    first, report = prepare(data, CONTRACT)
+    expected = [np.array(getattr(first, a)) for a in cache.ARRAYS]
+    del first
+    count = len(all_files(what))
+    for number in range(count):
+        if what == "pieces":  # they are only looked at where the whole is not there
+            cache.shutil.rmtree(cache.cache_folder() / "episodes")
+        DAMAGE[damage](all_files(what)[number])
+        again, same = prepare(data, CONTRACT)
+        if damage != "unreadable" or cache.os.geteuid():  # root reads everything
+            said = capsys.readouterr().err
+            assert "damaged" in said or (damage, what) == ("gone", "pieces")
+        assert all(np.array_equal(getattr(again, a), e) for a, e in zip(cache.ARRAYS, expected))
+        assert report == same and len(again) == 3
+
+
+@pytest.mark.parametrize("key, value", [("terminal", False), ("steps", 3), ("success", False)])
+def test_fault_142_a_lie_in_the_index_is_noticed(reader, data, capsys, key, value):
+    first, _ = prepare(data, CONTRACT)
+    (index,) = [f for f in all_files("episodes") if f.name == "index.json"]
+    whole = json.loads(index.read_text())
+    content = json.loads(whole["content"])
+    assert content["episodes"][0][key] != value
+    content["episodes"][0][key] = value
+    index.write_text(json.dumps(whole | {"content": json.dumps(content)}))
+    again, _ = prepare(data, CONTRACT)
+    assert "checksum" in capsys.readouterr().err
+    assert again.success == first.success and again.steps.tolist() == first.steps.tolist()
+    assert again.terminal.tolist() == first.terminal.tolist()
+
+
+def test_fault_142_pieces_in_each_others_place_are_noticed(reader, data, capsys):
+    first, _ = prepare(data, CONTRACT)
+    cache.shutil.rmtree(cache.cache_folder() / "episodes")
+    one, two, *_ = all_files("pieces")
+    raw = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(raw)
+    again, _ = prepare(data, CONTRACT)
+    assert capsys.readouterr().err.count("checksum") == 2
+    assert again.names == first.names and np.array_equal(again.obs, first.obs)
+
+
+def test_fault_142_a_stage_of_another_version_prepares_anew(reader, data, monkeypatch):
+    prepare(data, CONTRACT)
+    for number, name in enumerate(("ALIGN", "ENCODE", "STORE"), 1):
+        monkeypatch.setattr(f"training.data.stages.{name}", 99)
+        prepare(data, CONTRACT)
+        assert len(reader.read_names) == 3 * (number + 1)
+    reader.version = 2
+    prepare(data, CONTRACT)
+    assert len(reader.read_names) == 15
+
+
+def test_fault_142_the_rest_of_who_was_killed_is_cleared_away(reader, data):
+    prepare(data, CONTRACT)
+    (whole,) = (cache.cache_folder() / "episodes").iterdir()
+    whole.rename(whole.with_name(f".{whole.name}.1.tmp"))
+    assert len(prepare(data, CONTRACT)[0]) == 3
+    assert [p.name for p in whole.parent.iterdir()] == [whole.name]
+
+
+def test_fault_142_several_at_once_get_the_same(reader, data):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: prepare(data, CONTRACT)[0], range(8)))
+    assert len(reader.read_names) == 3, "the others waited, and found it done"
+    assert all(np.array_equal(f.obs, found[0].obs) for f in found)

@@ -99,6 +99,70 @@ def write(folder, lengths=(30, 20), info=None, change=None):
     return out
 
 
+def listed(folder, episodes):
+    """The list of a dataset of which some episodes were deleted, or that is a part of another."""
+    lines = [json.dumps({"episode_index": e, "tasks": [], "length": 1}) for e in episodes]
+    (folder / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("kept", [[80, 81], [0, 7], [999, 1000], [3, 1]])
+@pytest.mark.parametrize("total", [2, 90])
+def test_fault_144_episodes_are_those_that_are_listed(tmp_path, capsys, kept, total):
+    write(tmp_path / "whole")
+    write(tmp_path / "set", info={"total_episodes": total})
+    plain, _ = load_episodes(tmp_path / "whole", table_contract("reward"))
+    data = tmp_path / "set" / "data"
+    for old, new in enumerate(sorted(kept)):
+        to = data / f"chunk-{new // 1000:03d}" / f"episode_{new:06d}.parquet"
+        to.parent.mkdir(exist_ok=True)
+        (data / "chunk-000" / f"episode_{old:06d}.parquet").rename(to.with_suffix(".new"))
+    for file in data.glob("*/*.new"):
+        file.rename(file.with_suffix(".parquet"))
+    listed(tmp_path / "set", kept)
+    episodes, _ = load_episodes(tmp_path / "set", table_contract("reward"))
+    assert [e.name for e in episodes] == [f"episode_{e:06d}" for e in sorted(kept)]
+    assert all(np.array_equal(a.obs, b.obs) for a, b in zip(plain, episodes, strict=True))
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("says 90 episodes" in said) == (total == 90)
+
+
+@pytest.mark.parametrize("text", [
+    "{", "[]", '{"episode": 1}', '{"episode_index": -1}', '{"episode_index": "1"}', '{"episode_index": true}',
+    '{"episode_index": 0}\n{"episode_index": 0}', '{"episode_index": 99999999999999}', "[" * 100_000, "\x80",
+])  # fmt: skip
+def test_fault_144_damaged_list_is_refused_and_named(tmp_path, text):
+    write(tmp_path / "set")
+    (tmp_path / "set" / "meta" / "episodes.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataRefused, match="episodes.jsonl"):
+        load_episodes(tmp_path / "set", table_contract("reward"))
+
+
+def test_fault_144_a_listed_episode_without_its_file_is_named(tmp_path):
+    write(tmp_path / "set")
+    listed(tmp_path / "set", [0, 1, 2])
+    with pytest.raises(DataRefused, match="episode_000002"):
+        load_episodes(tmp_path / "set", table_contract("reward"))
+
+
+def test_terminated_and_truncated_columns_tell_a_cut_from_an_end(tmp_path):
+    """`next.done` says neither; with it alone nothing changes."""
+    own = table_contract("reward").to_dict()
+    del own["outcome"]["success"]
+
+    features = INFO["features"] | {
+        n: {"dtype": "bool", "shape": [1], "names": None} for n in ("next.done", "next.truncated")
+    }
+    write(tmp_path / "set", info={"features": features})
+    for k, length in enumerate((30, 20)):
+        (file,) = (tmp_path / "set").rglob(f"episode_{k:06d}.parquet")
+        table = pq.read_table(file)
+        last = np.arange(length) == length - 1
+        table = table.append_column("next.done", pa.array(last))
+        pq.write_table(table.append_column("next.truncated", pa.array(last & (k == 1))), file)
+    episodes, _ = load_episodes(tmp_path / "set", contract(own))
+    assert [(len(e), e.terminal) for e in episodes] == [(30, True), (20, False)]
+
+
 def test_columns_are_picked_by_the_names_of_the_dataset(tmp_path):
     data = write(tmp_path / "set")
     episodes, report = load_episodes(tmp_path / "set", table_contract())
@@ -446,9 +510,15 @@ def nowhere(rows):
     return [*rows[:-1], rows[-1] | {"data/file_index": 77}]
 
 
+def test_fault_144_version_3_0_reads_what_is_listed_and_says_that_info_differs(tmp_path, capsys):
+    write_v3(tmp_path / "set", change=without_one)
+    episodes, _ = load_episodes(tmp_path / "set", table_contract())
+    assert [len(e) for e in episodes] == [30, 20, 25]
+    assert "says 4 episodes, meta/episodes lists 3" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("change, text", [
-    (twice, "there twice"), (without_one, "says 4 episodes, meta/episodes lists 3"),
-    (longer, "has 10 rows of episode 3, meta/episodes says 11"), (backwards, "nonsense"), (nowhere, "file-077"),
+    (twice, "there twice"), (longer, "has 10 rows of episode 3, meta/episodes says 11"), (backwards, "nonsense"), (nowhere, "file-077"),
 ])  # fmt: skip
 def test_episodes_that_are_not_what_meta_says_refused(tmp_path, change, text):
     write_v3(tmp_path / "set", change=change)
@@ -715,6 +785,8 @@ def replace(data, widths, change):
     rng = np.random.default_rng(7)
     data.clear()
     data |= {c: rng.normal(size=(30, w)) for c, w in widths.items()}
+    turn = data["pose"][:, 1:5]  # where the quaternion stands in either order
+    turn /= np.linalg.norm(turn, axis=1, keepdims=True)
     if change:
         change(data)
 

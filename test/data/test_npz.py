@@ -192,7 +192,7 @@ def test_survey_has_the_arrays_with_numbers(tmp_path):
     names = reader.recordings(tmp_path / "set.npz")
     assert names == ["set.npz#0", "set.npz#1", "set.npz#2"]
     found = reader.survey(tmp_path / "set.npz", names[1])
-    assert set(found.signals) == {"observations", "actions", "rewards"}
+    assert set(found.signals) == {"observations", "actions", "rewards", "terminals"}
     assert found.signals["actions"].labels == ("b", "a")
     assert found.signals["observations"].labels == ("0", "1", "2")
     assert found.signals["rewards"].stream.values[:, 0].tolist() == list(range(5, 13))

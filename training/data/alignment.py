@@ -21,7 +21,7 @@ import numpy as np
 
 from qgf_ros.bags.commands import meant_for
 from qgf_ros.contract import Contract
-from qgf_ros.control.assembler import FUTURE_TOLERANCE, LARGEST
+from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
 from training.data.episodes import Episode
 from training.data.labels import Label
@@ -100,7 +100,7 @@ def align(
         if label is not None and label.outcome == "exclude":
             report.dropped[EXCLUDED] += 1
             continue
-        episodes += _episode(name, streams, contract, report, (begin, end), label, recording.cut)
+        episodes += _episode(name, streams, contract, report, (begin, end), label, recording)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -124,40 +124,41 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     found = []
     for number, (begin, last) in enumerate(_spans(recording, streams)):
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
-        end = ending(window, contract, None, recording.cut, Counter())
+        over = _over(recording, begin, last)
+        end = ending(window, contract, None, recording.cut, Counter(), over)
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
         found.append(("" if recording.one_episode else f"#{number}", seconds, end))
     return found
 
 
 def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
-    """The streams with observations as the policy sees them: orientations encoded. What is read
-    between messages is encoded after that; here it is NaN where it could not be."""
+    """The streams with observations as the policy sees them: orientations encoded, NaN where the
+    robot would not believe the message. What is read between messages is encoded after that."""
     seen = {}
     for o in contract.observations:
         if (s := recording.streams.get(o.name)) is not None:
-            values = o.features(s.values)
-            if o.resample != "hold":
-                values = np.where(np.isfinite(values).all(axis=1)[:, None], s.values, np.nan)
+            features = o.features(s.values)
+            good = usable(o, s.values, features)[:, None]
+            values = np.where(good, features if o.resample == "hold" else s.values, np.nan)
             seen[o.name] = replace(s, values=values)
     return recording.streams | seen
 
 
 def _usable(stream: Stream, name: str, report: Report, command: bool = False) -> Stream:
     """In order of receipt; what the node would not believe either is dropped and counted."""
-    finite = (np.abs(stream.values) <= LARGEST).all(axis=1)  # NaN compares false
-    present = stream.stamp - stream.receipt <= FUTURE_TOLERANCE * 1e9
+    sound = finite(stream.values)
+    present = ~ahead(stream.stamp, stream.receipt)
     recent = (stream.receipt - stream.stamp <= LATEST * 1e9) | (not command)
-    report.dropped[f"message not finite: {name}"] += int((~finite).sum())
-    report.dropped[f"message stamped in the future: {name}"] += int((finite & ~present).sum())
+    report.dropped[f"message not finite: {name}"] += int((~sound).sum())
+    report.dropped[f"message stamped in the future: {name}"] += int((sound & ~present).sum())
     late = f"message stamped {LATEST:g} s before its receipt, by another clock: {name}"
-    report.dropped[late] += int((finite & present & ~recent).sum())
+    report.dropped[late] += int((sound & present & ~recent).sum())
     order = np.lexsort((stream.stamp, stream.receipt))
     when = np.stack([stream.receipt[order], stream.stamp[order]])
     if (when[:, 1:] == when[:, :-1]).all(axis=0).any():
         # Of one moment: the file's order is chance, the values' is not.
         order = np.lexsort((*stream.values.T, stream.stamp, stream.receipt))
-    order = order[(finite & present & recent)[order]]
+    order = order[(sound & present & recent)[order]]
     stamp = stream.stamp[order]
     report.noticed[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
     report.noticed[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))
@@ -174,6 +175,20 @@ def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, 
         return [(min(int(s.receipt[0]) for s in streams.values() if len(s)), last)]
     begins = [int(b) for b in starts.receipt]
     return list(zip(begins, [*begins[1:], last]))
+
+
+def _over(recording: Recording, begin: int, end: int, label: Label | None = None) -> int | None:
+    """When an episode entered a terminal state, within what a label keeps of it; None: it did not."""
+    length = (end - begin) * 1e-9
+    if label is not None and label.end < length:
+        end = begin + round(label.end * 1e9)
+    elif recording.one_episode:  # its last period ends one after its last row
+        end = np.iinfo(np.int64).max
+    if label is not None:
+        begin += round(min(label.begin, length) * 1e9)
+    low = int(np.searchsorted(recording.over, begin, side="right"))
+    found = recording.over[low : low + 1]
+    return int(found[0]) if len(found) and found[0] < end else None
 
 
 def _between(stream: Stream, begin: int, end: int, and_before: bool = False) -> Stream:
@@ -209,7 +224,7 @@ def _episode(
     report: Report,
     span: tuple[int, int],
     label: Label | None,
-    cut: bool,
+    recording: Recording,
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams = _windows(streams, contract, span, label)
@@ -218,8 +233,9 @@ def _episode(
     if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
         report.dropped["episode without commands or observations"] += 1
         return []
-    end = ending(streams, contract, label, cut, report.noticed)
-    ended = end.won is not None
+    over = _over(recording, *span, label)
+    end = ending(streams, contract, label, recording.cut, report.noticed, over)
+    ended = end.won is not None or end.over
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
     origin = _origin(commands, period)
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):

@@ -1,38 +1,49 @@
 """Recordings prepared once: memory-mapped arrays of episodes, keyed by what is in them.
 
-    pieces/<key>.npz     one recording's episodes; the key is the hash of its files, the contract,
-                         the labels and of the code that reads them, so an interrupted preparation goes on where it was,
-                         and a bag more, or a label, means one recording to read
+    pieces/<key>.piece   one recording's episodes; the key is the hash of its files, the contract, the
+                         labels and the versions of the stages that made it (see `stages`), so an
+                         interrupted preparation goes on where it was, and a bag more, or a label,
+                         means one recording to read
     episodes/<key>/      the arrays of a whole dataset, and index.json
 
-Nothing here is precious: the folder may be deleted at any time but during training.
+Everything carries its checksum, which is looked at whenever it is used: what is damaged is said and
+prepared anew. Nothing here is precious: the folder may be deleted at any time but during training.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
 import os
+import shutil
+import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-import qgf_ros
-import training.data
 from qgf_ros.atomic import replaced_file, replaced_folder
+from qgf_ros.console import say
 from qgf_ros.contract import Contract
 from training.data.alignment import Report
 from training.data.episodes import Episode, EpisodeArrays
 from training.data.labels import Label
 from training.data.load import Progress, contents, each, read_episodes, refuse_nothing
+from training.data.stages import stages
 from training.data.streams import Reader
 
+MAGIC = b"qgf piece "  # then the SHA-256 of key and content in hexadecimal digits, a new line, the content
 ARRAYS = ("obs", "action", "reward")
+
+
+class Damaged(Exception):
+    """What lies in the cache is not what was put there; the text says which, and why."""
 
 
 def cache_folder() -> Path:
@@ -61,18 +72,58 @@ def prepare(
     path, folder = Path(path), folder or cache_folder()
     reader, names, labels = contents(path, contract)
     keys = [_key(reader, path, n, contract, labels.get(n)) for n in names]
-    pieces = [folder / "pieces" / f"{key}.npz" for key in keys]
-    whole = hashlib.sha256("".join(p.name for p in pieces).encode()).hexdigest()
+    pieces = {name: folder / "pieces" / f"{key}.piece" for name, key in zip(names, keys)}
+    whole = hashlib.sha256("".join(keys).encode()).hexdigest()
     out = folder / "episodes" / whole
-    if not (out / "index.json").is_file():
+    with _alone(folder / "locks", whole):
+        if os.path.lexists(out):
+            try:
+                return _open(out)
+            except Damaged as damage:
+                _discard(out, damage)
         (folder / "pieces").mkdir(parents=True, exist_ok=True)
-        where = {name: piece for name, piece in zip(names, pieces)}
-        missing = [name for name, piece in where.items() if not piece.is_file()]
-        work = partial(_piece, reader, path, contract, labels, where)
+        for rest in out.parent.glob(f".{whole}.*.tmp"):  # of who was killed: nobody else is here
+            shutil.rmtree(rest, ignore_errors=True)
+        missing = [name for name, piece in pieces.items() if not _sound(piece)]
+        work = partial(_piece, reader, path, contract, labels, pieces)
         for _ in each(work, missing, workers, progress) if missing else ():
             pass
-        _assemble(path, pieces, out)
-    return _open(out)
+        _assemble(path, list(pieces.values()), out)
+        try:
+            return _open(out)
+        except Damaged as damage:
+            raise OSError(f"{damage}, right after it was written; look at the disk") from None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """One preparation of a dataset at a time; the next finds it done. Pieces need none: they are
+    moved into their places whole, and one is as good as the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _discard(path: Path, damage: Damaged) -> None:
+    say(f"what was prepared is damaged and is prepared anew: {damage}")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sound(piece: Path) -> bool:
+    """Whether a recording is prepared; what is damaged is put away."""
+    if not os.path.lexists(piece):
+        return False
+    try:
+        _read_piece(piece)
+    except Damaged as damage:
+        _discard(piece, damage)
+        return False
+    return True
 
 
 def _key(
@@ -80,24 +131,12 @@ def _key(
 ) -> str:
     """What decides a recording's episodes."""
     said = sorted((labels or {}).items())
-    about = f"{_code()} {contract.hash} {type(reader).__name__} {name} {said}"
+    about = f"{stages(reader)} {contract.hash} {name} {said}"
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     for file in reader.files(path, name):
         status = file.stat()
         hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())
     return hashed.hexdigest()
-
-
-@cache
-def _code() -> str:
-    hashed = hashlib.sha256()
-    for file in sorted(file for package in (qgf_ros, training.data) for file in _modules(package)):
-        hashed.update(file.read_bytes())
-    return hashed.hexdigest()
-
-
-def _modules(package: ModuleType) -> list[Path]:
-    return [p for folder in package.__path__ for p in Path(folder).glob("*.py")]
 
 
 @cache
@@ -124,8 +163,55 @@ def _piece(
     if episodes:
         joined = EpisodeArrays.of(episodes)
         arrays = {a: getattr(joined, a).astype(np.float32) for a in ARRAYS}
+    content = io.BytesIO()
+    np.savez(content, **arrays, index=np.array(json.dumps(index)))  # type: ignore[arg-type]
     with replaced_file(where[name]) as file:
-        np.savez(file, **arrays, index=np.array(json.dumps(index)))  # type: ignore[arg-type]
+        digest = _digest(where[name].stem, content.getbuffer())
+        file.write(MAGIC + digest.encode() + b"\n")
+        file.write(content.getbuffer())
+
+
+def _read_piece(piece: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Index and arrays of one recording. Raises Damaged."""
+    raw = _bytes(piece)
+    head, at = raw[: len(MAGIC) + 65], len(MAGIC) + 65
+    content = memoryview(raw)[at:]
+    if head != MAGIC + _digest(piece.stem, content).encode() + b"\n":
+        raise Damaged(f"{piece} does not have its checksum")
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            arrays = {a: file[a] for a in ARRAYS if a in file.files}
+            return json.loads(str(file["index"])), arrays
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise Damaged(f"{piece}: {error}") from None
+
+
+def _file_digest(file: Path) -> str:
+    """Raises Damaged."""
+    if file.is_symlink():
+        raise Damaged(f"{file} is a link")
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Damaged(f"{file}: {error.strerror}") from None
+
+
+def _digest(key: str, content: Any) -> str:
+    """Of what belongs to a key: the same content in another's place is wrong there."""
+    hashed = hashlib.sha256(key.encode())
+    hashed.update(content)
+    return hashed.hexdigest()
+
+
+def _bytes(file: Path) -> bytes:
+    """Raises Damaged where it cannot be read, or is a link."""
+    try:
+        if file.is_symlink():
+            raise Damaged(f"{file} is a link")
+        return file.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{file}: {error.strerror}") from None
 
 
 def _entry(episode: Episode) -> dict[str, Any]:
@@ -158,8 +244,7 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     report, kept, seen = Report(), [], set()
     copies = Counter[str]()
     for number, piece in enumerate(pieces):
-        with np.load(piece) as file:
-            index = json.loads(str(file["index"]))
+        index, _ = _read_piece(piece)
         report.merge(_report(index["report"]))
         first = 0
         for entry in index["episodes"]:
@@ -174,11 +259,11 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     rows = sum(entry["steps"] + 1 for _, _, entry in kept)
     with replaced_folder(out) as folder:
         arrays: dict[str, np.ndarray] = {}
-        at, opened, loaded = 0, -1, {}
+        at, opened = 0, -1
+        loaded: dict[str, np.ndarray] = {}
         for number, first, entry in kept:
             if number != opened:  # one piece in memory at a time
-                with np.load(pieces[number]) as file:
-                    loaded = {a: file[a] for a in ARRAYS}
+                _, loaded = _read_piece(pieces[number])
                 opened = number
             count = entry["steps"] + 1
             for a in ARRAYS:
@@ -191,13 +276,30 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
             at += count
         for array in arrays.values():
             array.flush()  # type: ignore[attr-defined]
-        (folder / "index.json").write_text(
-            json.dumps({"episodes": [entry for _, _, entry in kept], "report": _plain(report)})
-        )
+        content = json.dumps({
+            "episodes": [entry for _, _, entry in kept],
+            "report": _plain(report),
+            "arrays": {a: _file_digest(folder / f"{a}.npy") for a in ARRAYS},
+        })  # fmt: skip
+        digest = _digest(out.name, content.encode())
+        (folder / "index.json").write_text(json.dumps({"sha256": digest, "content": content}))
 
 
 def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
-    index = json.loads((folder / "index.json").read_text())
+    """The arrays of a whole dataset. Raises Damaged where they are not what was written."""
+    if folder.is_symlink():
+        raise Damaged(f"{folder} is a link")
+    try:
+        index = json.loads(_bytes(folder / "index.json"))
+        content = index["content"]
+        if index["sha256"] != _digest(folder.name, content.encode()):
+            raise Damaged(f"{folder}/index.json does not have its checksum")
+        index = json.loads(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{folder}/index.json: {type(error).__name__}") from None
+    for name, digest in index["arrays"].items():
+        if _file_digest(folder / f"{name}.npy") != digest:
+            raise Damaged(f"{folder}/{name}.npy does not have its checksum")
     entries, report = index["episodes"], index["report"]
     steps = np.array([e["steps"] for e in entries], np.int64)
     obs, action, reward = (np.load(folder / f"{a}.npy", mmap_mode="r") for a in ARRAYS)

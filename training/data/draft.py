@@ -19,6 +19,7 @@ from qgf_ros.strict_yaml import parse_yaml
 from training.data.doctor.dataset import Dataset, survey_dataset
 from training.data.doctor.roles import last_word
 from training.data.doctor.summary import SignalSummary
+from training.data.draft_outcome import table_outcome
 from training.data.draft_sources import MARK, Lines, Notes, actions, observations
 from training.data.draft_text import comment, scalar
 
@@ -78,7 +79,7 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
         "actions:   # in the order of the network's output",
         *(commands or ["  []"]),
         "",
-        *_outcome(data),
+        *(table_outcome(data) or _outcome(data)),
     ]
     if notes.left:
         body += ["", "# Left out:", *(f"# - {comment(line)}" for line in notes.left)]

@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from training.data.endings import kind_of, read_endings
 from training.data.lerobot_layout import (
     DAMAGE,
     EPISODES,
+    LIST,
     episode_index,
     groups,
+    listed_episodes,
     metadata_of,
     place,
     read_info,
@@ -31,11 +34,15 @@ from training.data.tables import DEPARTS, Column, Rows, on_grid, recording, surv
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state
+# Whether an episode ended or was cut, in environments' words; `next.done` alone does not tell.
+ENDERS = ("next.terminated", "next.truncated", "next.done")
 MAX_NUMBERS = 2**28  # in what is read at once: 2 GiB as float64
 
 
 class LeRobotReader:
     """One recording per episode."""
+
+    version = 2  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
@@ -46,7 +53,7 @@ class LeRobotReader:
             return [f"episode_{e:06d}" for e in episode_index(path, info)]
         return [
             info["data_path"].format(episode_chunk=e // info["chunks_size"], episode_index=e)
-            for e in range(info["total_episodes"])
+            for e in listed_episodes(path, info)
         ]
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
@@ -79,6 +86,8 @@ class LeRobotReader:
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
         index = sorted(path.glob(EPISODES)) if info["codebase_version"] == "v3.0" else []
+        if not index and (listed := path / LIST).is_file():
+            index = [listed]
         return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
 
 
@@ -93,7 +102,8 @@ def _rows(
     """The episode, and how many of its rows have something about them."""
     file, episode, length = place(path, info, name)
     there = schema_of(file)
-    extra = [c for c in ("timestamp", LAST, TERMINAL) if c in there]
+    enders = ENDERS if {*ENDERS[:2]} & {*there} else ()
+    extra = [c for c in ("timestamp", LAST, TERMINAL, *enders) if c in there]
     table = _table(file, tuple(sorted({*columns, *extra})), episode)
     if episode is not None and table.num_rows != length:
         raise DataRefused(
@@ -117,12 +127,30 @@ def _rows(
             )
         return Column(values[kept], names)
 
-    def said(of: str) -> bool | None:
-        return bool(_values(file, table, of)[-1, 0] == 1) if of in extra and len(table) else None
+    def said(of: str) -> bool:
+        return bool(of in extra and len(table) and _values(file, table, of)[-1, 0] == 1)
 
     stamp = np.round(ticks[kept] * period).astype(np.int64)
-    last = bool(said(LAST)) and bool(kept[-1])
-    return Rows(stamp, round(period), column, last, said(TERMINAL)), rejected
+    last = said(LAST) and bool(kept[-1])
+    return Rows(stamp, round(period), column, last, _over(file, table, extra, kept, last)), rejected
+
+
+def _over(
+    file: Path, table: pa.Table, extra: list[str], kept: np.ndarray, last: bool
+) -> np.ndarray | None:
+    """Rows whose transition leads into a terminal state; None where no column says so."""
+    if TERMINAL in extra and len(table):  # of the state that the episode was left in
+        over = np.zeros(int(kept.sum()), bool)
+        over[-1 - last : len(over)] = _values(file, table, TERMINAL)[-1, 0] == 1
+        return over
+    columns = {c: _values(file, table, c)[:, 0] for c in extra if kind_of(c) and c != LAST}
+    if not columns:
+        return None
+    try:  # nothing is asked of rewards here: next.done alone leaves the end unsaid
+        terminal = read_endings(columns, len(table), rewards=False, one=True).terminal
+    except ValueError as error:
+        raise DataRefused(f"{file}: {error}") from None
+    return None if terminal is None else terminal[kept]
 
 
 def _table(file: Path, columns: tuple[str, ...], episode: int | None) -> pa.Table:

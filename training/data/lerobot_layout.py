@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
 from training.data.tables import inside
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 EPISODES = "meta/episodes/*/*.parquet"
+LIST = "meta/episodes.jsonl"  # of versions 2.x
 INDEX = ["episode_index", "data/chunk_index", "data/file_index"]
 # What a data_path may be made of: a width of ten thousand digits would be a bomb.
 TEMPLATE = r"(?:[^{}]|\{(?:%s)(?::0?\d?d)?\})+"
@@ -65,15 +67,55 @@ def read_info(path: Path) -> dict[str, Any]:
     return needed
 
 
+def listed_episodes(path: Path, info: dict[str, Any]) -> list[int]:
+    """Version 2.x: the episodes that there are, by meta/episodes.jsonl: deleted ones leave gaps, and
+    a part of a dataset may begin anywhere. Without that file those from 0 on.
+
+    Raises DataRefused where the list is damaged.
+    """
+    if not (path / LIST).exists():
+        return list(range(info["total_episodes"]))
+    file = inside(path, LIST)
+    listed = list(_read_list(file, *state_of(file)))
+    _compare(path, info["total_episodes"], len(listed), LIST)
+    return listed
+
+
+@lru_cache(maxsize=4)
+def _read_list(file: Path, changed: int, size: int) -> tuple[int, ...]:
+    found: list[int] = []
+    try:
+        if size > MAX_INFO:
+            raise ValueError(f"{size} bytes")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip():
+                continue
+            episode = json.loads(line)["episode_index"]
+            if type(episode) is not int or not 0 <= episode < 10**9:
+                raise ValueError(f"line {number}: episode_index is {str(episode)[:40]}")
+            found.append(episode)
+            if len(found) > MAX_EPISODES:
+                raise ValueError(f"more than {MAX_EPISODES} episodes")
+        if len(set(found)) < len(found):
+            raise ValueError("an episode is listed twice")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataRefused(f"{file} is damaged: {text_of(error)}") from None
+    return tuple(sorted(found))
+
+
 def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:
     """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
     files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
     index = _read_index(tuple((f, *state_of(f)) for f in files))
-    if len(index) != info["total_episodes"]:
-        raise DataRefused(
-            f"{path}: meta/info.json says {info['total_episodes']} episodes, meta/episodes lists {len(index)}"
-        )
+    _compare(path, info["total_episodes"], len(index), "meta/episodes")
     return index
+
+
+@lru_cache(maxsize=64)  # once
+def _compare(path: Path, said: int, listed: int, where: str) -> None:
+    """Who deletes episodes seldom counts again: what is listed is read, and the difference said."""
+    if said != listed:
+        say(f"{path}: meta/info.json says {said} episodes, {where} lists {listed}: those are read")
 
 
 @lru_cache(maxsize=4)

@@ -1,15 +1,14 @@
 """Files of numpy arrays (npz): one file, or a folder of them. A row is one tick.
 
-The layout is OGBench's: every array has a row per tick, and `terminals` is true on the last row
-of an episode, which holds the state that it was left in; the action of that row means nothing.
-Where there is an array `next_observations`, rows are transitions: every action counts, and the
-last state is the last of those. Without `terminals` a file is one episode whose actions all count.
+The layouts are OGBench's and D4RL's: every array has a row per tick, and where episodes end, and
+how, `terminals`, `masks`, `timeouts` and the like say together (see `endings`). Where there is an
+array `next_observations`, rows are transitions: every action counts, and the last state is the last
+of those. With nothing of the kind a file is one episode whose actions all count.
 
 Beyond that a file may hold
 - `names`: JSON text {array: [a name per number]}. Without names a contract picks numbers by their
   place, and says so: `column: observations[0:7]`.
 - `fps`: rows per second. Without it rows stand a control period of the contract apart.
-- `masks`: 0 for a transition into a terminal state. 1 at the end of an episode says that it was cut.
 """
 
 from __future__ import annotations
@@ -27,14 +26,24 @@ from numpy.lib import format as npy
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from training.data.endings import Endings, has_rewards, kind_of, read_endings, same_state
 from training.data.streams import Recording, Survey
 from training.data.table_writer import TableEpisode
-from training.data.tables import Column, Rows, inside, recording, survey, wanted
+from training.data.tables import (
+    Column,
+    Rows,
+    inside,
+    needs_endings,
+    recording,
+    survey,
+    wanted,
+)
 
-BOOKKEEPING = ("terminals", "masks", "names", "fps")
+BOOKKEEPING = ("names", "fps")
 BUDGET = 2**31  # bytes of all that is read of one file
 MAX_TEXT = 2**24  # bytes of names
 MAX_ARRAYS = 4096
+STORED = ("terminals", "masks", *BOOKKEEPING)  # beside the columns of `write_npz`
 DAMAGE = (
     OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError,
     zlib.error,
@@ -43,6 +52,8 @@ DAMAGE = (
 
 class NpzReader:
     """One recording per episode: "<file>#<number in the file>"."""
+
+    version = 2  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return path.suffix == ".npz" if path.is_file() else bool(_names_in(path))
@@ -55,17 +66,19 @@ class NpzReader:
         ]
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
-        file, archive, episode = _find(path, name)
-        parts = wanted(file, contract, archive.columns)
+        file, archive, number = _find(path, name)
+        if archive.endings.unsaid and needs_endings(contract):
+            raise DataRefused(f"{file}: {archive.endings.unsaid}")
+        parts = wanted(file, contract, [*archive.columns, *archive.enders])
         period = round(1e9 / archive.fps) if archive.fps else round(contract.time.period * 1e9)
-        rows = archive.rows(episode, period)
+        rows = archive.rows(number, period)
         return recording(_short(name), file, contract, parts, rows, {})
 
     def survey(self, path: Path, name: str) -> Survey:
         """Where the file does not say its rate, rows are stamped a second apart and rate is 0."""
-        _, archive, episode = _find(path, name)
-        rows = archive.rows(episode, round(1e9 / (archive.fps or 1.0)))
-        found = {c: rows.column(c) for c in archive.columns}
+        _, archive, number = _find(path, name)
+        rows = archive.rows(number, round(1e9 / (archive.fps or 1.0)))
+        found = {c: rows.column(c) for c in (*archive.columns, *archive.enders)}
         return survey(_short(name), found, rows.stamp, archive.others, {}, archive.fps)
 
     def files(self, path: Path, name: str) -> list[Path]:
@@ -80,11 +93,11 @@ def _file(path: Path, name: str) -> Path:
     return path if path.is_file() else inside(path, name)
 
 
-def _find(path: Path, name: str) -> tuple[Path, Archive, slice]:
+def _find(path: Path, name: str) -> tuple[Path, Archive, int]:
     base, _, number = name.rpartition("#")
     file = _file(path, base)
     archive = _open(file)
-    return file, archive, archive.episodes[int(number)]
+    return file, archive, int(number)
 
 
 def _short(name: str) -> str:
@@ -129,16 +142,15 @@ class Archive:
         except DAMAGE as error:
             raise self._refused(error) from None
         self._rows = self._length()
-        for name in ("terminals", "masks"):
-            if name in self._headers and self._headers[name][0] not in (
-                (self._rows,),
-                (self._rows, 1),
-            ):
+        self.enders = [name for name in self._headers if kind_of(name)]
+        for name in self.enders:
+            shape, dtype = self._headers[name]
+            if shape not in ((self._rows,), (self._rows, 1)) or dtype.kind not in "fiub":
                 raise self._refused(ValueError(f"{name} must have one number for each row"))
         self.columns: list[str] = []
         self.others: dict[str, str] = {}
         for name, (shape, dtype) in self._headers.items():
-            if name in BOOKKEEPING:
+            if name in BOOKKEEPING or name in self.enders:
                 continue
             if dtype.kind in "fiub" and len(shape) in (1, 2) and shape[0] == self._rows:
                 self.columns.append(name)
@@ -146,15 +158,17 @@ class Archive:
                 self.others[name] = f"{dtype}{list(shape)}"
         self.fps = self._rate()
         self.names = self._named()
-        self.episodes = self._episodes()
+        self.endings = self._endings()
+        self.episodes = self.endings.episodes
 
-    def rows(self, episode: slice, period: int) -> Rows:
+    def rows(self, number: int, period: int) -> Rows:
+        """Those of an episode, `period` ns apart."""
+        episode = self.episodes[number]
         count = episode.stop - episode.start
         following = "next_observations" in self.columns
-        last = "terminals" in self._headers and not following
-        ended = None
-        if "masks" in self._headers and count > last:
-            ended = not self._array("masks").reshape(-1)[episode.stop - 1 - last]
+        last = bool(self.endings.last[number])
+        terminal = self.endings.terminal
+        over = None if terminal is None else terminal[episode]
         stamp = np.arange(count + following, dtype=np.int64) * period
 
         def column(name: str) -> Column:
@@ -167,7 +181,7 @@ class Archive:
                 values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ())
             )
 
-        return Rows(stamp, period, column, last or following, ended)
+        return Rows(stamp, period, column, last or following, over)
 
     def _length(self) -> int:
         for name in ("terminals", "observations"):
@@ -175,13 +189,19 @@ class Archive:
                 return self._headers[name][0][0]
         return max((shape[0] for shape, _ in self._headers.values() if shape), default=0)
 
-    def _episodes(self) -> list[slice]:
-        if "terminals" not in self._headers:
-            return [slice(0, self._rows)] if self._rows else []
-        ends = np.flatnonzero(self._array("terminals").reshape(-1)) + 1
-        if len(ends) == 0 or ends[-1] < self._rows:  # the last one was still being written
-            ends = np.append(ends, self._rows)
-        return [slice(int(b), int(e)) for b, e in zip([0, *ends[:-1]], ends) if e > b]
+    def _endings(self) -> Endings:
+        following = "next_observations" in self.columns
+        joined = None
+        if following and "observations" in self.columns:
+            joined = same_state(self._array("next_observations"), self._array("observations"))
+        columns = {name: self._array(name) for name in self.enders}
+        rewards = has_rewards(self.columns)
+        try:
+            return read_endings(
+                columns, self._rows, rewards=rewards, following=following, joined=joined
+            )
+        except ValueError as error:
+            raise self._refused(error) from None
 
     def _rate(self) -> float:
         if "fps" not in self._headers:
@@ -260,7 +280,7 @@ def stored(file: Path) -> list[TableEpisode]:
     with np.load(file) as source:
         ends = np.flatnonzero(source["terminals"]) + 1
         masks = source["masks"]
-        columns = {n: source[n] for n in source.files if n not in BOOKKEEPING}
+        columns = {n: source[n] for n in source.files if n not in STORED}
     return [
         TableEpisode({n: v[b:e] for n, v in columns.items()}, not masks[e - 1])
         for b, e in zip([0, *ends[:-1]], ends)

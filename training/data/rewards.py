@@ -21,6 +21,7 @@ class End:
 
     won: bool | None  # None: it was cut; or nobody knows
     at: int | None = None  # ns, by receipt; None: with its last command
+    over: bool = False  # nothing comes after it, though nobody says whether it was won
 
 
 def ending(
@@ -29,6 +30,7 @@ def ending(
     label: Label | None,
     cut: bool,
     noticed: Counter[str],
+    over: int | None = None,
 ) -> End:
     """How an episode ended. What comes first ends it; at one time, failure does.
 
@@ -38,6 +40,8 @@ def ending(
         streams: `success` and `failure` within the episode, in order of receipt, where there are.
         cut: the recording says that it ended before its outcome.
         noticed: counts where a field test was broken off by missing messages.
+        over: ns, when the recording entered a terminal state. For a reward that ends the episode,
+            won or not; for other objectives only an outcome does.
     """
     outcome, told = contract.outcome, []
     for name, source in (("success", outcome.success), ("failure", outcome.failure)):
@@ -49,6 +53,8 @@ def ending(
     at = first.at if first is not None else None
     if label is not None and label.outcome:
         return End({"success": True, "failure": False}.get(label.outcome), at)
+    if outcome.objective == "reward" and over is not None and (at is None or over < at):
+        return End(True if outcome.assume_success else None, over, over=True)
     if first is not None:
         return first
     return End(True if outcome.assume_success and not cut else None)

@@ -33,6 +33,8 @@ class Recording:
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     one_episode: bool = False  # the whole recording is one episode
     cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
+    # (N,) int64 ns, by receipt: when a state was entered after which nothing comes, won or not.
+    over: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class Survey:
 
 class Reader(Protocol):
     """One file per format implements this. Whatever cannot be read is counted in `rejected` or
-    refused; a file is never written to, and nothing outside of `path` is read."""
+    refused; a file is never written to, and nothing outside of `path` is read.
+
+    version: raised whenever `read` gives something else for the same files, see `stages`."""
+
+    version: int
 
     def recognises(self, path: Path) -> bool: ...
 

@@ -42,14 +42,23 @@ class Rows:
     """One episode of a table.
 
     stamp: (N,) int64 ns, increasing. last: the last row only holds the state that the episode was
-    left in. ended: whether that state is terminal; None: nobody said.
+    left in. over: (N,) bool, rows whose transition leads into a terminal state (fewer, where the
+    last row only holds a state); None: nobody said, see `endings`.
     """
 
     stamp: np.ndarray
     period: int  # ns
     column: Callable[[str], Column]  # raises DataRefused
     last: bool = False
-    ended: bool | None = None
+    over: np.ndarray | None = None
+
+
+def needs_endings(contract: Contract) -> bool:
+    """Whether a terminal state that is not known as one would be a lie: what a reward is worth
+    depends on it, where nothing else says how episodes ended."""
+    outcome = contract.outcome
+    others = outcome.success or outcome.failure or outcome.labels or outcome.assume_success
+    return outcome.objective == "reward" and not others
 
 
 def column_name(contract: Contract, name: str) -> str:
@@ -122,6 +131,7 @@ def recording(
     sources = contract_sources(contract)
     actions = {a.name for a in contract.actions}
     moved = len(rows.stamp) - (rows.last and len(rows.stamp) > 0)  # rows with a period after them
+    terminal = np.array([], np.int64) if rows.over is None else np.flatnonzero(rows.over[:moved])
     for key, (column, part) in parts.items():
         place = f"{where}: column {column!r}"
         if len(rows.stamp):
@@ -131,17 +141,29 @@ def recording(
         at = rows.stamp
         source = sources[key]
         tested = isinstance(source, EndSource) and source.test  # a state, as any other
-        if key in contract.outcome.sources and not tested:
+        if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
+            # What only the last state says is said of the period that led into it.
+            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)[:1]
+            if key == "success" and not len(told) and len(terminal):
+                at, values = at[terminal[:1]] + rows.period, np.zeros((1, 1))
+            elif moved:
+                at, values = at[told] + rows.period, np.ones((len(told), 1))
+            else:
+                at, values = at[:0], values[:0]
+        elif key in contract.outcome.sources and not tested:
             at, values = at[:moved] + rows.period, values[:moved]
         elif key in actions:
             at, values = at[:moved], values[:moved]
-        if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
-            told = np.flatnonzero(np.nan_to_num(values[:, 0]))[:1]
-            at, values = at[told], values[told]
-            if key == "success" and not len(told) and rows.ended and moved:
-                at, values = rows.stamp[moved - 1 : moved] + rows.period, np.zeros((1, 1))
         streams[key] = Stream(at, at, values)
-    return Recording(name, streams, rejected, one_episode=True, cut=rows.ended is False)
+    known = rows.over is not None and moved > 0
+    return Recording(
+        name,
+        streams,
+        rejected,
+        one_episode=True,
+        cut=known and not len(terminal),
+        over=rows.stamp[terminal] + rows.period,
+    )
 
 
 def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndarray:

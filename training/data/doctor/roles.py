@@ -11,6 +11,7 @@ import numpy as np
 
 from qgf_ros.messages import TYPES
 from training.data.delay import measured_lead
+from training.data.endings import kind_of
 from training.data.streams import Signal, Stream, Survey
 
 Role = Literal["command", "state", "outcome", "index"]
@@ -51,7 +52,11 @@ def role(topic: str, type_name: str) -> Role:
     words = words_of(topic)
     if not type_name and topic in INDEX_COLUMNS:
         return "index"
-    if words & OUTCOME_WORDS or last_word(topic) == "episode_start":
+    if (
+        words & OUTCOME_WORDS
+        or (not type_name and kind_of(topic))
+        or last_word(topic) == "episode_start"
+    ):
         return "outcome"
     if type_name and type_name not in COMMAND_TYPES:
         return "state"

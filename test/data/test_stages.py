@@ -1,0 +1,74 @@
+"""A stage that gives something else for the same recording has to say so by its version: what was
+prepared before would pass for new. One small recording per format, and what it became."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import qgf_bags
+import yaml
+from qgf_make import contract, twist_dict, velocity_dict
+
+pytest.importorskip("rosbags")
+pytest.importorskip("pyarrow")
+
+from training.data import stages
+from training.data.cache import prepare
+from training.data.convert import convert
+from training.data.load import find_reader
+
+# format -> versions, digest. Where a digest differs on purpose, raise the version of the stage that
+# gives something else (training/data/stages.py, or `version` of the reader), and write both here.
+SAME = "9762b2ec8514dcf9"  # whatever the format
+KNOWN = {
+    "mcap": ("Rosbag2Reader 2 align 2 encode 1 store 2", SAME),
+    "sqlite3": ("Rosbag2Reader 2 align 2 encode 1 store 2", SAME),
+    "lerobot-v2.1": ("LeRobotReader 2 align 2 encode 1 store 2", SAME),
+    "lerobot-v3.0": ("LeRobotReader 2 align 2 encode 1 store 2", SAME),
+    "npz": ("NpzReader 2 align 2 encode 1 store 2", SAME),
+    "encode": (1, "fd7f02a1ed6d6cc0"),
+}
+
+
+def digest(*arrays, **about):
+    """In six digits: the last ones are the processor's."""
+    hashed = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for array in arrays:
+        hashed.update(np.round(np.asarray(array, np.float64), 6).astype(np.float32).tobytes())
+    return hashed.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("kind", ["mcap", "sqlite3", "lerobot-v2.1", "lerobot-v3.0", "npz"])
+def test_fault_142_who_changes_a_stage_raises_its_version(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(velocity_dict()))
+    own = contract(velocity_dict())
+    qgf_bags.write(tmp_path / "bag", own, ticks=40, seed=3)
+    convert(tmp_path / "bag", tmp_path / "contract.yaml", tmp_path / kind, None, kind)
+    arrays, report = prepare(tmp_path / kind, own)
+    found = digest(
+        arrays.obs,
+        arrays.action,
+        arrays.reward,
+        steps=arrays.steps.tolist(),
+        terminal=arrays.terminal.tolist(),
+        success=arrays.success,
+        report=[report.episodes, report.ticks, sorted(report.dropped.items())],
+    )
+    versions = stages.stages(find_reader(tmp_path / kind))
+    assert KNOWN.get(kind) == (versions, found), f"{kind}: {(versions, found)!r}; see KNOWN"
+
+
+def test_fault_142_who_changes_an_encoding_raises_its_version():
+    source = contract(twist_dict()).observations
+    (tool,) = (o for o in source if o.encoding != "identity")
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, len(tool.labels)))
+    made = [
+        replace(tool, encoding=e, resample="hold").features(values)
+        for e in ("rot6d", "matrix_columns", "yaw_sin_cos")
+    ]
+    found = digest(*made)
+    assert KNOWN.get("encode") == (stages.ENCODE, found), f"{(stages.ENCODE, found)!r}; see KNOWN"

@@ -1,0 +1,212 @@
+"""Where the episodes of a table end, and which ends are terminal: what `terminals`, `masks`,
+`timeouts` and the like mean together. One place for npz, HDF5 and LeRobot; docs/contract.md has
+the table.
+
+The names are the field's, and one of them means two things: `terminals` are the ends of
+trajectories in OGBench and terminal states in D4RL. What else is there decides, and where it does
+not, nobody guesses: `Endings.unsaid` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["terminals", "terminal", "cut", "done", "mask", "last", "state"]
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("terminals", "terminal"), "terminals"),  # two meanings, see above
+    **dict.fromkeys(("terminations", "termination", "terminated"), "terminal"),
+    **dict.fromkeys(("truncations", "truncation", "truncated", "timeouts", "timeout"), "cut"),
+    **dict.fromkeys(("dones", "done", "dones_float"), "done"),  # ended or cut
+    **dict.fromkeys(("masks", "mask"), "mask"),  # 0 for a transition into a terminal state
+    "is_last": "last",  # RLDS: this row only holds the state that the episode was left in
+    "is_terminal": "state",  # RLDS: the state of this row is terminal
+}
+REWARDS = ("reward", "rewards", "next.reward", "next.rewards")
+CLOSE = 1e-5  # relative: how near the state after one row is to that of the next, if it is the same
+
+
+@dataclass(frozen=True)
+class Endings:
+    """The episodes of N rows.
+
+    episodes: rows of each. last: (E,) bool, whether the last row of each only holds a state.
+    terminal: (N,) bool, rows whose transition leads into a terminal state; None: nobody says.
+    unsaid: why a reward cannot be learnt from it: ends are marked, and nothing says whether they
+        are terminal; "" where it is known, or nothing is said at all.
+    """
+
+    episodes: tuple[slice, ...]
+    last: np.ndarray
+    terminal: np.ndarray | None
+    unsaid: str = ""
+
+
+def kind_of(name: str) -> Kind | None:
+    """What an array or column of this name says of ends; "next.done" as "done". None: nothing."""
+    return KINDS.get(name.removeprefix("next."))
+
+
+def has_rewards(names: Iterable[str]) -> bool:
+    return any(name in REWARDS for name in names)
+
+
+def read_endings(
+    columns: Mapping[str, np.ndarray],
+    rows: int,
+    *,
+    rewards: bool,
+    following: bool = False,
+    joined: np.ndarray | None = None,
+    one: bool = False,
+) -> Endings:
+    """What the ending columns of a table say together.
+
+    Args:
+        columns: those whose `kind_of` is not None, each (N,) or (N, 1), of 0 and 1.
+        rows: N.
+        rewards: the table has rewards.
+        following: the state after every row is known (`next_observations`, or observations that
+            have one row more than actions), so that every action counts.
+        joined: (N - 1,) bool, whether the state after a row is that of the next; None: unknown.
+        one: all rows are of one episode, whatever the columns say within it.
+
+    Raises:
+        ValueError: a column does not fit, or two contradict each other.
+    """
+    said = _said(columns, rows)
+    _contradictions(said)
+    terminal, unsaid = _terminal(said, rewards, following)
+    bounds = [said[k] for k in ("terminals", "terminal", "cut", "done", "last") if k in said]
+    marked = np.logical_or.reduce(bounds) if bounds else np.zeros(rows, bool)
+    if joined is not None:
+        marked[:-1] |= ~joined
+    elif not bounds and not one and "mask" in said:
+        if (np.diff(said["mask"].astype(int)) < 0).any():
+            raise ValueError(
+                "masks are 0 before the last row, and nothing says where episodes begin; add an array "
+                "`terminals`, true on the last row of each episode, or `next_observations`"
+            )
+    episodes = _episodes(marked, rows, one)
+    last = np.array([_only_a_state(said, terminal, e, following, bool(bounds)) for e in episodes])
+    return Endings(tuple(episodes), last.astype(bool), terminal, unsaid)
+
+
+def _said(columns: Mapping[str, np.ndarray], rows: int) -> dict[Kind, np.ndarray]:
+    """(N,) bool by kind; of a mask, true where it is 0."""
+    said: dict[Kind, np.ndarray] = {}
+    of: dict[Kind, str] = {}
+    for name, column in columns.items():
+        kind, values = kind_of(name), np.asarray(column)
+        if kind is None:
+            raise ValueError(f"{name} says nothing of ends")
+        if values.shape not in ((rows,), (rows, 1)) or values.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must have one number for each row")
+        values = values.reshape(-1)
+        if not ((values == 0) | (values == 1)).all():
+            raise ValueError(f"{name} must be 0 or 1 in every row")
+        truth = values == 0 if kind == "mask" else values == 1
+        if kind in said and (said[kind] != truth).any():
+            raise ValueError(
+                f"{of[kind]} and {name} mean the same and differ in row {_first(said[kind] != truth)}; "
+                "keep the one that is right"
+            )
+        said[kind], of[kind] = truth, name
+    return said
+
+
+def _contradictions(said: Mapping[Kind, np.ndarray]) -> None:
+    """Raises ValueError where two that mean the same differ."""
+    pairs: list[tuple[Kind, Kind]] = [("mask", "terminal")]
+    if "cut" in said:  # then terminals are terminal states
+        pairs += [("mask", "terminals"), ("terminal", "terminals")]
+    for a, b in pairs:
+        if a in said and b in said and (said[a] != said[b]).any():
+            # With terminations, terminals may be the ends of trajectories, cut or not.
+            if (a, b) == ("terminal", "terminals") and (
+                said["terminals"] == (said["terminal"] | said["cut"])
+            ).all():
+                continue
+            names = {"mask": "masks of 0", "terminal": "terminations", "terminals": "terminals"}
+            raise ValueError(
+                f"{names[a]} and {names[b]} should mark the same rows, and differ in row "
+                f"{_first(said[a] != said[b])}; keep the one that is right"
+            )
+
+
+def _terminal(
+    said: Mapping[Kind, np.ndarray], rewards: bool, following: bool
+) -> tuple[np.ndarray | None, str]:
+    """Rows whose transition leads into a terminal state, or None and why that is not known."""
+    if "terminal" in said:
+        return said["terminal"], ""
+    if "mask" in said:
+        return said["mask"], ""
+    if "state" in said:  # the transition into it is of the row before
+        return said["state"] | np.append(said["state"][1:], False), ""
+    if "terminals" in said and (
+        "cut" in said or "done" in said or (rewards and following)  # D4RL
+    ):
+        return said["terminals"], ""
+    if "done" in said and "cut" in said:
+        return said["done"] & ~said["cut"], ""
+    if "cut" in said:
+        return np.zeros_like(said["cut"]), ""
+    for kind, name in (("terminals", "terminals"), ("done", "dones")):
+        if kind in said and (rewards or kind == "done"):
+            return None, (
+                f"{name} say where episodes end, and nothing says whether they ended in a terminal "
+                "state or were cut, which decides whether a reward can still come; add `masks` (0 for "
+                "a transition into a terminal state, else 1) or `timeouts` (1 where an episode was "
+                "cut; zeros if none was)"
+            )
+    return None, ""
+
+
+def _episodes(marked: np.ndarray, rows: int, one: bool) -> list[slice]:
+    if one or not rows:
+        return [slice(0, rows)] if rows else []
+    ends = np.flatnonzero(marked) + 1
+    if len(ends) == 0 or ends[-1] < rows:  # the last one was still being written
+        ends = np.append(ends, rows)
+    return [slice(int(b), int(e)) for b, e in zip([0, *ends[:-1]], ends) if e > b]
+
+
+def _only_a_state(
+    said: Mapping[Kind, np.ndarray],
+    terminal: np.ndarray | None,
+    rows: slice,
+    following: bool,
+    bounded: bool,
+) -> bool:
+    """Whether the last row's action means nothing: OGBench's rows end with a state. A transition
+    whose state after it nobody recorded is none either, unless that state is terminal."""
+    if following or not bounded:
+        return False
+    if "last" in said:
+        return bool(said["last"][rows.stop - 1])
+    if terminal is None or not terminal[rows.stop - 1]:
+        return True
+    if any(k in said for k in ("cut", "done", "terminal")):
+        return False
+    # terminals and masks: of a state alone, the transition into it has the mask 0 as well
+    return bool(rows.stop - rows.start > 1 and terminal[rows.stop - 2])
+
+
+def _first(differ: np.ndarray) -> int:
+    return int(differ.argmax())
+
+
+def same_state(after: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """(N - 1,) bool: whether the state after each row is that of the next; both (N, ...)."""
+    a, b = (x.reshape(len(x), -1) for x in (after[:-1], state[1:]))
+    same = np.isclose(a, b, rtol=CLOSE, atol=CLOSE * max(_scale(state), 1e-30), equal_nan=True)
+    return np.asarray(same.all(axis=1))
+
+
+def _scale(values: Any) -> float:
+    finite = np.abs(values[np.isfinite(values)]) if values.dtype.kind == "f" else np.abs(values)
+    return float(np.median(finite)) if finite.size else 0.0
