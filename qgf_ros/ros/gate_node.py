@@ -27,7 +27,6 @@ from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.errors import QgfError, UsageError
-from qgf_ros.messages import message_type
 from qgf_ros.policy import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
@@ -150,8 +149,7 @@ class GateNode(LeanNode):
     def _on_state(self, source: ObservationSource, data: bytes) -> None:
         msg = deserialize_message(data, ros_type(source.type))
         stamp = nanoseconds(msg.header.stamp) if source.stamp == "header" else 0
-        values = message_type(source.type).decode(msg, source.fields, source.names)
-        self._measured.push(source, stamp or self._now().control, values)
+        self._measured.push_message(source, stamp or self._now().control, msg)
 
     def _on_parameter(self, name: str, value: Any) -> None:
         with self._lock:

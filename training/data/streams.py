@@ -31,6 +31,10 @@ class Recording:
     name: str
     streams: dict[str, Stream]
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
+    refused: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # action -> (K,) int64 ns, when its
+    # messages were meant that cannot be used: no older one stands in for them
     one_episode: bool = False  # the whole recording is one episode
     cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
 
