@@ -171,7 +171,7 @@ class _Rows:
             if len(values) != 8 * len(self.source.labels):
                 raise SchemaError(f"{len(values) // 8} numbers of {len(self.source.labels)}")
         except Others:
-            # Of one action on its topic that is no command of this one's; else it came instead.
+            self.pending = False  # no command of this one's
             raise
         except Exception:
             if self.command:

@@ -64,6 +64,10 @@ class Survey:
     signals: dict[str, Signal]  # by topic or column, those with numbers
     others: dict[str, str] = field(default_factory=dict)  # topic or column -> type, without numbers
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> reason -> messages
+    # that are whole, and hold nothing that a contract could name
+    frames: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> frame_id -> messages
+    simulated: bool = False  # receipts were wall time, and are led to simulated time by /clock
     rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
     one_episode: bool = False  # the whole recording is one episode
 
