@@ -135,13 +135,6 @@ def clocks(data: Dataset) -> Check | None:
             "simulated time need its /clock in the bag",
             tuple(odd[:SHOWN]),
         )
-    if unset:
-        return Check(
-            "clocks",
-            "warn",
-            f"the stamps of {some(unset)} are unset: receipt counts instead",
-            "let the driver stamp its messages: a delay of the transport cannot be seen otherwise",
-        )
     simulated = sum(r.simulated for r in data.readable)
     if simulated:
         return Check(
@@ -150,6 +143,13 @@ def clocks(data: Dataset) -> Check | None:
             f"{simulated} of {len(data.readable)} recordings have stamps in simulated time and were "
             "received in wall time: receipts are led to simulated time by /clock",
             "nothing to do; `ros2 bag record --use-sim-time` does the same when recording",
+        )
+    if unset:
+        return Check(
+            "clocks",
+            "warn",
+            f"the stamps of {some(unset)} are unset: receipt counts instead",
+            "let the driver stamp its messages: a delay of the transport cannot be seen otherwise",
         )
     worst = max((float(s.latency.quantile(0.99)[0]) for s in stamped), default=0.0)
     return Check(
