@@ -39,6 +39,7 @@ def unread(data: Dataset) -> Check | None:
         for why, count in reasons.items():
             places.append(f"{topic}: {why}: {min(count, total)} of {total}")
             points += [topic] if why == SEVERAL_POINTS else []
+    places.sort(key=lambda place: SEVERAL_POINTS not in place)
     remedy = "nothing to do if they are few: they are left out and counted"
     if points:
         remedy = (
