@@ -104,7 +104,7 @@ class Rosbag2Reader:
                 losses.add("received before the first /clock", early)
         elif clock.said:
             losses.add(clock.said)
-        return Recording(name, streams, dict(losses), refused)
+        return Recording(name, streams, dict(losses), refused=refused)
 
 
 def together(sources: Sequence[_Rows]) -> list[Callable[[Any, int], None]]:

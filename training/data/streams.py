@@ -31,12 +31,12 @@ class Recording:
     name: str
     streams: dict[str, Stream]
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
+    one_episode: bool = False  # the whole recording is one episode
+    cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
     refused: dict[str, np.ndarray] = field(
         default_factory=dict
     )  # action -> (K,) int64 ns, when its
     # messages were meant that cannot be used: no older one stands in for them
-    one_episode: bool = False  # the whole recording is one episode
-    cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Survey:
     signals: dict[str, Signal]  # by topic or column, those with numbers
     others: dict[str, str] = field(default_factory=dict)  # topic or column -> type, without numbers
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
+    rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
+    one_episode: bool = False  # the whole recording is one episode
     unread: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> reason -> messages
     # that are whole, and hold nothing that a contract could name
     frames: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> frame_id -> messages
     simulated: bool = False  # receipts were wall time, and are led to simulated time by /clock
-    rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
-    one_episode: bool = False  # the whole recording is one episode
 
 
 class Reader(Protocol):
