@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qgf_ros.condition import Condition
-from qgf_ros.messages import TYPES, Foreign, message_type
+from qgf_ros.messages import TYPES, Foreign, Joints, message_type
 from qgf_ros.rotation import ENCODINGS
 from qgf_ros.strict_yaml import build, load_yaml
 
@@ -36,6 +36,8 @@ NOT_YET = {"delta_observed", "delta_last"}
 
 def later(default: Any) -> Any:
     """A key that came after contracts were written and hashed: left out where it is the default."""
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata={"later": True})
     return field(default=default, metadata={"later": True})
 
 
@@ -111,7 +113,9 @@ class ObservationSource(Source):
 
     `encoding` says what an orientation ("pose.orientation") becomes: `rot6d` the first two columns
     of its rotation matrix, `matrix_columns` all three, `yaw_sin_cos` the turn about the vertical of
-    what otherwise keeps upright. `resample` says how recordings come onto the ticks: `hold` is what
+    what otherwise keeps upright. `merge: joints` takes messages that hold some of the joints each: of
+    every joint the newest value counts, and the whole is as old as the oldest of them.
+    `resample` says how recordings come onto the ticks: `hold` is what
     the node does and the only thing it can; `linear`, `slerp` (an orientation by the shortest way,
     other numbers linearly) and `nearest` look at the message after the tick too.
     """
@@ -122,6 +126,7 @@ class ObservationSource(Source):
     delay: float = 0.0
     encoding: Literal["identity", "rot6d", "matrix_columns", "yaw_sin_cos"] = "identity"
     resample: Literal["hold", "linear", "slerp", "nearest"] = later("hold")
+    merge: Literal["", "joints"] = later("")
 
     def __post_init__(self) -> None:
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
@@ -149,6 +154,14 @@ class ObservationSource(Source):
                     if turned
                     else "do not hold an orientation; give linear, nearest or hold"
                 )
+            )
+        if self.merge and not isinstance(message_type(self.type), Joints):
+            raise ValueError(
+                f"merge is {self.merge}, and {self.type} does not name its joints; leave it out"
+            )
+        if self.merge and self.resample != "hold":
+            raise ValueError(
+                f"resample is {self.resample}; what is merged by joint is of several moments: give hold"
             )
         if not 0 <= self.max_age <= MAX_AGE or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
@@ -227,6 +240,20 @@ TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
 @dataclass(frozen=True)
+class SilenceSpec:
+    """What no message means: from `after` [s] on, as if `value` was commanded for every number."""
+
+    after: float
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.after <= 60:
+            raise ValueError(f"after is {self.after} s; allowed: above 0, to 60 s")
+        if not math.isfinite(self.value):
+            raise ValueError(f"value is {self.value}; it must be finite")
+
+
+@dataclass(frozen=True)
 class ActionSpec(Source):
     """One output of the policy. `representation` says what a value means to the robot.
 
@@ -234,6 +261,11 @@ class ActionSpec(Source):
     `twist` a body's velocity, with the fields of a Twist as its numbers and `frame` as its axes.
     Receivers disagree on what an empty frame_id means (the base, the tool), and the same numbers
     in other axes are another motion: a stamped twist must name its frame.
+
+    `measured` says which observed number tells where a joint is, for those that are observed by
+    another name: a joint of a JointState with positions ("joint_1"), or any observed number by its
+    whole name ("joints.position.joint_1"). `silence` is for recordings only: the robot is always
+    commanded.
     """
 
     name: str = ""
@@ -243,6 +275,8 @@ class ActionSpec(Source):
     frame: str = ""
     limits: dict[str, Limit] = field(default_factory=dict)
     on_hold: Literal["", "hold_last_sent", "ramp_to_zero"] = ""
+    measured: dict[str, str] = later({})
+    silence: SilenceSpec | None = later(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -290,6 +324,7 @@ class ActionSpec(Source):
                 f"limits name {', '.join(unknown)}, which this action does not have; "
                 f"it has {', '.join(self.labels_of_joints)}"
             )
+        self._check_later()
         safe = ON_HOLD[self.representation]
         if self.on_hold not in ("", safe):
             raise ValueError(
@@ -313,6 +348,31 @@ class ActionSpec(Source):
                 raise ValueError(
                     f"jerk limits how an acceleration changes; give the acceleration of {', '.join(alone)} too"
                 )
+
+    def _check_later(self) -> None:
+        """`measured` and `silence`."""
+        strangers = [n for n in self.measured if n not in self.labels_of_joints]
+        if strangers:
+            raise ValueError(
+                f"measured names {', '.join(strangers)}, which this action does not have; "
+                f"it has {', '.join(self.labels_of_joints)}"
+            )
+        if self.measured and self.representation != "absolute":
+            raise ValueError(
+                f"measured is given, and representation is {self.representation}: only positions "
+                "(absolute) begin where something is measured; leave it out"
+            )
+        if self.silence is None:
+            return
+        if self.representation != "velocity":
+            raise ValueError(
+                f"silence is given, and representation is {self.representation}: a position stays "
+                "where it was sent when nobody speaks; leave it out"
+            )
+        value = self.silence.value
+        beyond = [n for n, limit in self.limits.items() if not limit.min <= value <= limit.max]
+        if beyond:
+            raise ValueError(f"silence.value is {value}, beyond the limits of {', '.join(beyond)}")
 
     @property
     def labels_of_joints(self) -> tuple[str, ...]:
@@ -466,14 +526,33 @@ class Contract:
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:
             raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
-        if len(commands) < len(self.actions):
+        for topic in sorted(commands):
+            self._check_topic([a for a in self.actions if a.topic == topic])
+
+    @staticmethod
+    def _check_topic(actions: list[ActionSpec]) -> None:
+        """Several actions on one topic must tell by names which joints each is about."""
+        if len(actions) == 1:
+            return
+        names = ", ".join(a.name for a in actions)
+        what = f"two actions command one topic, {actions[0].topic} ({names})"
+        types = sorted({a.type for a in actions})
+        if len(types) > 1:
+            raise ValueError(f"{what}, with types {', '.join(types)}; a topic has one type")
+        if not isinstance(message_type(types[0]), Joints):
+            named = ", ".join(t.name for t in TYPES.values() if t.command and isinstance(t, Joints))
             raise ValueError(
-                f"two actions command one topic: {sorted(a.topic for a in self.actions)}; make them one, "
-                "or each would undo the other"
+                f"{what}; {types[0]} does not say whose numbers it holds: make them one, or each "
+                f"would undo the other (by joint names: {named})"
             )
+        joints = [n for a in actions for n in a.names]
+        twice = sorted({n for n in joints if joints.count(n) > 1})
+        if twice:
+            raise ValueError(f"{what}, and both {', '.join(twice)}; give each joint to one of them")
 
     def _check_measured(self) -> None:
         """Every absolute command has exactly one measured position to begin from."""
+        users = [m for a in self.actions for m in map(self._measured_by, a.measured.values())]
         measured = [
             label.removeprefix("position.")
             for o in self.observations
@@ -483,19 +562,52 @@ class Contract:
         for action in self.actions:
             if action.representation != "absolute":
                 continue
-            blind = [n for n in action.labels_of_joints if n not in measured]
+            for name, where in action.measured.items():
+                at = self._measured_by(where)
+                if at < 0:
+                    raise ValueError(
+                        f"action {action.name}: measured.{name} is {where!r}; allowed are joints whose "
+                        f"position is observed once, {measured[:8]}, or an observed number by its whole "
+                        f"name, {list(self.observation_names[:8])}"
+                    )
+                if users.count(at) > 1:
+                    raise ValueError(
+                        f"action {action.name}: measured.{name} is {where!r}, which is also what another "
+                        "command is measured by; each has a number of its own"
+                    )
+            own = [n for n in action.labels_of_joints if n not in action.measured]
+            taken = [n for n in own if self._measured_by(n) in users]
+            if taken:
+                raise ValueError(
+                    f"action {action.name}: {', '.join(taken[:8])} is observed by its own name, and "
+                    "another command is measured by that number; give it another in measured"
+                )
+            blind = [n for n in own if n not in measured]
             if blind:
                 raise ValueError(
                     f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
                     "without a measured start the first command would jump. Observe them by the same name in a "
-                    f"sensor_msgs/JointState with fields [position]; observed are {measured[:8]}"
+                    f"sensor_msgs/JointState with fields [position], or say in measured what tells where they "
+                    f"are: {{{blind[0]}: ...}}; observed are {measured[:8]}"
                 )
-            twice = [n for n in action.labels_of_joints if measured.count(n) > 1]
+            twice = [n for n in own if measured.count(n) > 1]
             if twice:
                 raise ValueError(
                     f"action {action.name}: the position of {', '.join(twice[:8])} is observed more than once; "
                     "it must be one source that says where the command begins"
                 )
+
+    def _measured_by(self, name: str) -> int:
+        """Which observed number a joint's name or a whole name means; -1: none, or more than one."""
+        if name in self.observation_names:
+            return self.observation_names.index(name)
+        labels = [(o, label) for o in self.observations for label in o.feature_labels]
+        found = [
+            at
+            for at, (source, label) in enumerate(labels)
+            if source.type == "sensor_msgs/JointState" and label == f"position.{name}"
+        ]
+        return found[0] if len(found) == 1 else -1
 
     def _check_goal(self, goal: GoalSpec) -> None:
         sources = {o.name: o for o in self.observations}
@@ -574,16 +686,9 @@ class Contract:
     @property
     def measured_positions(self) -> np.ndarray:
         """(A,) int: which observed number is the measured position of each absolute command, found
-        by the joint's name; -1 of velocities."""
-        observed = {
-            label.removeprefix("position."): at
-            for at, (source, label) in enumerate(
-                (o, label) for o in self.observations for label in o.feature_labels
-            )
-            if source.type == "sensor_msgs/JointState" and label.startswith("position.")
-        }
+        by the joint's name, or by what `measured` says; -1 of velocities."""
         return np.array([
-            observed[n] if a.representation == "absolute" else -1
+            self._measured_by(a.measured.get(n, n)) if a.representation == "absolute" else -1
             for a in self.actions
             for n in a.labels_of_joints
         ])  # fmt: skip
@@ -608,6 +713,10 @@ class Contract:
         return source.max_age or max(3 * self.time.period, 0.05)
 
 
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+
+
 def _plain(value: Any) -> Any:
     """As `dataclasses.asdict`, without the later keys that have their default: a contract that does
     not use them keeps its hash."""
@@ -615,7 +724,7 @@ def _plain(value: Any) -> Any:
         return {
             f.name: _plain(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+            if not (f.metadata.get("later") and getattr(value, f.name) == _default(f))
         }
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}

@@ -30,6 +30,10 @@ Names = tuple[str, ...]
 MAX_VALUES = 4096  # per array; more is not a robot's state and is not even looked at
 
 
+class Others(SchemaError):
+    """A message that names joints, and none of those that are asked for: it is about others."""
+
+
 @dataclass(frozen=True)
 class MessageType:
     """How one ROS message type carries numbers."""
@@ -177,6 +181,23 @@ class Joints(MessageType):
         if not fields or not names or not set(fields) <= set(self.fields):
             raise ValueError(f"{self.name} needs fields out of {', '.join(self.fields)}, and names")
 
+    def joints(self, msg: Any) -> Sequence[str]:
+        """The names that a message gives."""
+        raise NotImplementedError
+
+    def decode_some(self, msg: Any, fields: Names, names: Names) -> tuple[np.ndarray, np.ndarray]:
+        """As `decode`, of those of `names` that the message has, at least one.
+
+        Returns:
+            (F * N,) float64, NaN where the message has no such joint, and (N,) bool: which it has.
+        """
+        given = set(self.joints(msg)[: MAX_VALUES + 1])
+        there = np.array([n in given for n in names])
+        some = tuple(n for n in names if n in given)
+        values = np.full((len(fields), len(names)), np.nan)
+        values[:, there] = self.decode(msg, fields, some or names).reshape(len(fields), -1)
+        return values.reshape(-1), there
+
 
 class JointState(Joints):
     """What the joints do, or shall do."""
@@ -184,6 +205,9 @@ class JointState(Joints):
     @property
     def fields(self) -> Names:
         return ("position", "velocity", "effort")
+
+    def joints(self, msg: Any) -> Sequence[str]:
+        return msg.name
 
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         return _joints(msg.name, {f: getattr(msg, f) for f in fields}, names)
@@ -207,6 +231,9 @@ class JointTrajectory(Joints):
     @property
     def fields(self) -> Names:
         return ("position", "velocity")
+
+    def joints(self, msg: Any) -> Sequence[str]:
+        return msg.joint_names
 
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         if len(msg.points) != 1:
@@ -330,6 +357,8 @@ def _joints(given: Sequence[str], arrays: dict[str, Any], names: Names) -> np.nd
         twice = [name for name, count in Counter(given).items() if count > 1]
         raise SchemaError(f"joint names appear twice: {sorted(twice)[:8]}")
     missing = [n for n in names if n not in index]
+    if given and len(missing) == len(names):
+        raise Others(f"joints {missing[:8]} are missing; the message has {list(given)[:8]}")
     if missing:
         raise SchemaError(f"joints {missing[:8]} are missing; the message has {list(given)[:8]}")
     order = [index[n] for n in names]

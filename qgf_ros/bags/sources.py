@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.bags.types import Channel
-from qgf_ros.contract import ActionSpec, Contract, Source
+from qgf_ros.contract import ActionSpec, Contract, ObservationSource, Source
+from qgf_ros.control.merge import Merger
 from qgf_ros.errors import DataRefused
-from qgf_ros.messages import MessageType, SchemaError, message_type
+from qgf_ros.messages import Joints, MessageType, Others, SchemaError, message_type
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:
@@ -36,6 +37,13 @@ class Decoder:
             (lambda msg: msg) if source.type == "std_msgs/Header" else attrgetter("header")
         )
 
+    def stamp(self, msg: Any, receipt: int) -> int:
+        """When a message was true [ns]."""
+        if self._source.stamp != "header":
+            return receipt
+        stamp = self._header(msg).stamp
+        return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt  # unset is no stamp
+
     def __call__(self, msg: Any, receipt: int) -> tuple[int, bytes]:
         """When it was true [ns], and its numbers as float64, in the order of the source's labels.
 
@@ -46,10 +54,7 @@ class Decoder:
             raise SchemaError(
                 f"frame_id is {msg.header.frame_id!r}, the contract says {frame_of(self._source)!r}"
             )
-        if self._source.stamp != "header":
-            return receipt, values
-        stamp = self._header(msg).stamp
-        return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt, values  # unset is no stamp
+        return self.stamp(msg, receipt), values
 
 
 def frame_of(source: Source) -> str:
@@ -58,12 +63,40 @@ def frame_of(source: Source) -> str:
     return source.frame if isinstance(source, ActionSpec) and stamped else ""
 
 
+def merges(source: Source) -> bool:
+    """Whether a source is merged by joint; then its numbers are NaN where a message lacks them."""
+    return isinstance(source, ObservationSource) and bool(source.merge)
+
+
+def about_others(source: Source, actions: int, error: Exception) -> bool:
+    """Whether a message that cannot be used is one that need not be: of joints that are not this
+    source's, where that is said. actions: how many command its topic."""
+    said = merges(source) or (isinstance(source, ActionSpec) and actions > 1)
+    return said and isinstance(error, Others)
+
+
+class Partial:
+    """Merges the messages of one source as `Decoder` gives them, in order of receipt."""
+
+    def __init__(self, source: ObservationSource) -> None:
+        self._merger = Merger(source)
+        self._shape = (len(source.fields), len(source.names))
+
+    def __call__(self, stamp: int, values: np.ndarray) -> tuple[int, np.ndarray] | None:
+        """values: NaN of all fields where the message lacks a joint."""
+        there = ~np.isnan(values.reshape(self._shape)).all(axis=0)
+        return self._merger.add(stamp, values, there)
+
+
 def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
     """`kind.decode` as bytes of float64, with what is the same for all messages done once.
 
     What does not fit is left to `kind.decode`: it says why.
     """
     fields, names = source.fields, source.names
+    if merges(source):
+        assert isinstance(kind, Joints)
+        return lambda msg: _some(kind, msg, fields, names)
     if kind.name == "sensor_msgs/JointState":
         return _joint_decoder(kind, fields, names)
     paths = [label for f in fields for label in kind.labels(f)]
@@ -81,16 +114,24 @@ def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
     return decode
 
 
+def _some(kind: Joints, msg: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> bytes:
+    values, there = kind.decode_some(msg, fields, names)
+    parts = values.reshape(len(fields), -1)
+    # Given and not a number: another thing than not given. Infinite is as unusable, and told apart.
+    parts[:, there] = np.where(np.isnan(parts[:, there]), np.inf, parts[:, there])
+    return parts.tobytes()
+
+
 def _joint_decoder(
     kind: MessageType, fields: tuple[str, ...], names: tuple[str, ...]
 ) -> Callable[[Any], bytes]:
     """Drivers name their joints in the same order each time: it is looked up when it changes."""
-    seen: list[str] = []  # `names` is never empty: nothing fits before the first message
+    seen: list[str] = []  # a message may be empty, too
     order = np.empty(0, np.intp)
 
     def decode(msg: Any) -> bytes:
         nonlocal seen, order
-        if msg.name == seen and all(len(getattr(msg, f)) == len(seen) for f in fields):
+        if seen and msg.name == seen and all(len(getattr(msg, f)) == len(seen) for f in fields):
             parts = [np.asarray(getattr(msg, f), np.float64) for f in fields]
             return b"".join([part.take(order).tobytes() for part in parts])
         values = kind.decode(msg, fields, names).tobytes()

@@ -13,6 +13,7 @@ import numpy as np
 from qgf_ros.contract import Contract, ObservationSource
 from qgf_ros.control.bounds import Bounds
 from qgf_ros.control.frozen import Frozen
+from qgf_ros.control.merge import Merger
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.usable import FUTURE_TOLERANCE as FUTURE_TOLERANCE
@@ -62,6 +63,7 @@ class Assembler:
         self._max_skew = {n: max(least, round(SKEW_SHARE * a)) for n, a in self._max_age.items()}
         if contract.outcome.goal is not None:  # what was said once is true at every moment
             del self._max_skew[contract.outcome.goal.observation]
+        self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}
         self.bounds = bounds
         self._notices = notices or Notices()
         self._frozen = Frozen(contract)
@@ -78,6 +80,8 @@ class Assembler:
         """
         self._kept = keep
         self._latest = {name: m for name, m in self._latest.items() if name == keep}
+        for merger in self._mergers.values():
+            merger.clear()
         self._broken: dict[str, Problem] = {}
         self._nonfinite: set[str] = set()  # whose newest message was not finite
         self._frozen.clear()
@@ -120,6 +124,27 @@ class Assembler:
         self._frozen.heard(name, latest.values)
         self._broken.pop(name, None)
         self._nonfinite.discard(name)
+
+    def push_some(
+        self, name: str, stamp: int, receipt: int, values: np.ndarray, there: np.ndarray
+    ) -> None:
+        """Offers a message with some of the joints of a source with `merge: joints`, as
+        `Joints.decode_some` gives it; else as `push`."""
+        merger = self._mergers[name]
+        if stamp == 0:
+            stamp = receipt
+            self._unstamped_came(self._sources[name], receipt)
+        if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:  # it must not stand in for what comes later
+            self.push(name, stamp, receipt, np.zeros(self._width[name]))
+            return
+        merged = merger.add(stamp, values, there)
+        if merged is None:
+            self._broken[name] = Problem(
+                f"STATE_MISSING:{self._sources[name].topic}",
+                f"{self._sources[name].topic}: waiting for {', '.join(merger.unheard[:8])}",
+            )
+            return
+        self.push(name, merged[0], receipt, merged[1])
 
     def _unstamped_came(self, source: ObservationSource, now: int) -> None:
         """Said once: whoever has such a driver has read it, and may have no other."""

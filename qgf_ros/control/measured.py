@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import numpy as np
 
 from qgf_ros.contract import Contract, ObservationSource
 from qgf_ros.control.assembler import FUTURE_TOLERANCE
+from qgf_ros.control.merge import Merger
+from qgf_ros.messages import Joints, Others, message_type
 
 
 class MeasuredPositions:
@@ -17,6 +22,7 @@ class MeasuredPositions:
         self._observed = np.full(len(contract.observation_names), np.nan)
         self._since: dict[str, int] = {}  # ns, by source: its stamp or its receipt, the earlier one
         self._part: dict[str, slice] = {}
+        self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}
         begin = 0
         for source in contract.observations:
             part = slice(begin, begin + len(source.feature_labels))
@@ -37,6 +43,21 @@ class MeasuredPositions:
         if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
             self._observed[self._part[source.name]] = np.nan
         self._since[source.name] = min(stamp, receipt)  # a stamp ahead makes nothing younger
+
+    def push_message(
+        self, source: ObservationSource, stamp: int, receipt: int, msg: Any
+    ) -> None:
+        """Takes a message, true at `stamp`, received at `receipt` [ns]. Raises SchemaError where it is not one of the
+        source's; one that only holds joints of others is ignored where it may come."""
+        kind = message_type(source.type)
+        if not (source.merge and isinstance(kind, Joints)):
+            self.push(source, stamp, receipt, kind.decode(msg, source.fields, source.names))
+            return
+        with contextlib.suppress(Others):
+            some = kind.decode_some(msg, source.fields, source.names)
+            merged = self._mergers[source.name].add(stamp, *some)
+            if merged is not None:
+                self.push(source, merged[0], receipt, merged[1])
 
     def at(self, now: int) -> np.ndarray:
         """(A,) positions by command, NaN for velocities and where none is known that is as young as

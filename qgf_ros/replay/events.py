@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 
 from qgf_ros.bags import files
 from qgf_ros.bags.damage import Damage, Losses
-from qgf_ros.bags.sources import Decoder, bare, check_type, contract_sources
+from qgf_ros.bags.sources import Decoder, Partial, about_others, bare, check_type, contract_sources
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
-from qgf_ros.contract import Contract
+from qgf_ros.contract import ActionSpec, Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.messages import Others
 from qgf_ros.replay.node_messages import CLOCK, reader
 
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
@@ -42,6 +44,7 @@ class BagEvents:
         self._sources = contract_sources(contract)
         self._observed = {o.name: o.topic for o in contract.observations}
         self._decoders = {name: Decoder(source) for name, source in self._sources.items()}
+        self._partial = {o.name: Partial(o) for o in contract.observations if o.merge}
         self._heard: set[str] = set()
         self._heap: list[tuple[int, int, str, int, Any]] = []
         self._count = 0
@@ -55,11 +58,18 @@ class BagEvents:
         for receipt, name, stamp, values in self._in_order():
             if name == CLOCK:
                 now = values if values > 0 else None
-            elif not self._clocked:
-                yield Said(receipt, name, stamp, values)
-            elif now is not None:
-                # Who stamps by receipt has heard the control clock, too.
-                yield Said(now, name, stamp if stamp != receipt else now, values)
+                continue
+            at = receipt if not self._clocked else now
+            if at is None:
+                continue
+            # Who stamps by receipt has heard the control clock, too.
+            stamp = stamp if stamp != receipt else at
+            if name in self._partial:
+                known = self._partial[name](stamp, values)
+                if known is None:
+                    continue
+                stamp, values = known
+            yield Said(at, name, stamp, values)
         silent = [topic for o, topic in self._observed.items() if o not in self._heard]
         if silent:
             damage = f"; damage: {'; '.join(self.losses)}" if self.losses else ""
@@ -102,7 +112,7 @@ class BagEvents:
         for name, source in self._sources.items():
             if bare(source.topic) == topic:
                 check_type(self._bag.path, source, channel)
-                uses.append(self._taker(name))
+                uses.append(self._taker(name, topic))
         if (ours := reader(topic, channel.short_type)) is not None:
             own, read = ours
             self._clocked |= own == CLOCK
@@ -116,11 +126,23 @@ class BagEvents:
             return lambda receipt, raw: self.losses.add(why)
         return take_with(channel, store, uses, self.losses)
 
-    def _taker(self, name: str) -> Any:
-        decode = self._decoders[name]
+    def _taker(self, name: str, topic: str) -> Any:
+        decode, source = self._decoders[name], self._sources[name]
+        command = isinstance(source, ActionSpec)
+        sharing = [s for s in self._sources.values() if bare(s.topic) == topic]
+        actions = sum(isinstance(s, ActionSpec) for s in sharing)
 
         def take(msg: Any, receipt: int) -> None:
-            stamp, values = decode(msg, receipt)
+            try:
+                stamp, values = decode(msg, receipt)
+            except Exception as error:
+                if about_others(source, actions, error):
+                    return
+                if command and not isinstance(error, Others):  # no older one stands in for it
+                    with contextlib.suppress(Exception):
+                        nothing = np.full(len(source.labels), np.nan)
+                        self._push(receipt, name, decode.stamp(msg, receipt), nothing)
+                raise
             self._heard.add(name)
             self._push(receipt, name, stamp, np.frombuffer(values))
 

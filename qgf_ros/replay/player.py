@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qgf_ros.bags.commands import HOLD_PERIODS, meant_for
+from qgf_ros.bags.commands import HOLD_PERIODS, in_force
 from qgf_ros.contract import Contract
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
@@ -53,6 +53,9 @@ class Commands:
         self._rows: dict[str, tuple[list[int], list[np.ndarray]]] = {
             a.name: ([], []) for a in contract.actions
         }
+        self._silence = {a.name: a.silence for a in contract.actions}
+        longest = max((s.after for s in self._silence.values() if s is not None), default=0.0)
+        self.kept = max(HOLD_PERIODS * contract.time.period, longest)  # s before a tick
         self._width = {a.name: len(a.labels_of_joints) for a in contract.actions}
 
     def __contains__(self, name: str) -> bool:
@@ -67,13 +70,13 @@ class Commands:
         """(M, A): what was commanded for each of the ticks (M,) [ns]; NaN where nothing was."""
         columns = []
         for name, (stamps, values) in self._rows.items():
-            column = np.full((len(ticks), self._width[name]), np.nan)
-            if stamps:
-                stamp = np.array(stamps, np.int64)
-                order = np.argsort(stamp, kind="stable")
-                pick, there = meant_for(stamp[order], ticks, period)
-                column[there] = np.array(values)[order][pick[there]]
-            columns.append(column)
+            stamp = np.array(stamps, np.int64)
+            said = np.array(values).reshape(len(stamps), self._width[name])
+            usable = np.isfinite(said).all(axis=1)
+            column, known = in_force(
+                stamp[usable], said[usable], stamp[~usable], ticks, period, self._silence[name]
+            )
+            columns.append(np.where(known[:, None], column, np.nan))
         found = np.concatenate(columns, axis=1)
         found[~np.isfinite(found).all(axis=1)] = np.nan
         return found
@@ -161,7 +164,7 @@ class Player:
                     self._next = -(-said.at // self._period) * self._period
         elif name in self._commands:
             self._commands.add(said)
-            if self._next is None and not self._between:
+            if self._next is None and not self._between and np.isfinite(said.values).all():
                 late = said.at - said.stamp
                 if not 0 <= late <= FAR * 1e9:  # another clock's
                     late = 0
@@ -209,7 +212,7 @@ class Player:
         recorded = self._commands.at(ticks, self._period)
         empty = np.full((self._horizon - beyond, recorded.shape[1]), np.nan)
         self._score(segment, np.concatenate([recorded, empty]))
-        self._commands.forget(segment.end - HOLD_PERIODS * self._period)
+        self._commands.forget(segment.end - round(self._commands.kept * 1e9))
 
     def _pace(self, now: int) -> None:
         """Waits until bag time `now` [ns] is due."""

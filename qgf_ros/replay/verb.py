@@ -83,7 +83,10 @@ class Replay(Options):
             )
         lost = sum(played.losses.values())
         if lost:
-            raise DataLost(f"replayed, but {lost} messages could not be read", found)
+            worst, count = played.losses.most_common(1)[0]
+            raise DataLost(
+                f"replayed, but {lost} messages could not be used; {count} x {worst}", found
+            )
         return found
 
     def _check(self) -> None:

@@ -29,7 +29,6 @@ from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import QgfError, UsageError
-from qgf_ros.messages import message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.estop import EmergencyStop
@@ -170,9 +169,8 @@ class GateNode(LeanNode):
     def _on_state(self, source: ObservationSource, data: bytes) -> None:
         msg = deserialize_message(data, ros_type(source.type))
         stamp = nanoseconds(msg.header.stamp) if source.stamp == "header" else 0
-        values = message_type(source.type).decode(msg, source.fields, source.names)
         receipt = self._now().control
-        self._measured.push(source, stamp or receipt, receipt, values)
+        self._measured.push_message(source, stamp or receipt, receipt, msg)
 
     def _on_parameter(self, name: str, value: Any) -> None:
         with self._lock:

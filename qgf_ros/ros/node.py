@@ -32,7 +32,7 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
-from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.messages import Joints, Others, SchemaError, message_type
 from qgf_ros.policy import Policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.control_loop import ControlLoop
@@ -305,10 +305,19 @@ class QgfNode(LeanLifecycleNode):
             return
         receipt = self.get_clock().now().nanoseconds
         try:
-            values = message_type(source.type).decode(msg, source.fields, source.names)
             stamp = 0
             if source.stamp == "header":
                 stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+            kind = message_type(source.type)
+            if source.merge and isinstance(kind, Joints):
+                some, there = kind.decode_some(msg, source.fields, source.names)
+                core.assembler.push_some(source.name, stamp, receipt, some, there)
+                return
+            values = kind.decode(msg, source.fields, source.names)
+        except Others as error:
+            if not source.merge:
+                core.assembler.reject(source.name, "STATE_SCHEMA", str(error))
+            return
         except SchemaError as error:
             core.assembler.reject(source.name, "STATE_SCHEMA", str(error))
             return

@@ -7,6 +7,7 @@ messages that arrive, never by the graph, in which the dead live on for 20 s.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from qgf_ros.contract import ActionSpec
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
-from qgf_ros.messages import SchemaError, message_type
+from qgf_ros.messages import Joints, SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
 
@@ -68,6 +69,9 @@ class ForeignCommands:
         self._node = node
         self._actions = tuple(actions)
         self._echoes = [Echo() for _ in self._actions]
+        self._on_topic: dict[str, list[tuple[ActionSpec, Echo]]] = {}
+        for spec, echo in zip(self._actions, self._echoes):
+            self._on_topic.setdefault(spec.topic, []).append((spec, echo))
         self._last = -QUIET  # steady time
         self._problem = Problem("COMMAND_CONFLICT", "")
         self._subscriptions: dict[str, Any] = {}
@@ -75,14 +79,15 @@ class ForeignCommands:
 
     def look(self) -> None:
         """To be called about ten times a second."""
-        for spec, echo in zip(self._actions, self._echoes):
-            others = self._node.count_publishers(spec.topic) > 1
-            if others and spec.topic not in self._subscriptions:
-                self._subscriptions[spec.topic] = self._node.create_subscription(
-                    ros_type(spec.type), spec.topic, partial(self._on_message, spec, echo), qos.ALL
+        for topic, actions in self._on_topic.items():
+            others = self._node.count_publishers(topic) > 1
+            if others and topic not in self._subscriptions:
+                kind, take = ros_type(actions[0][0].type), partial(self._on_message, topic)
+                self._subscriptions[topic] = self._node.create_subscription(
+                    kind, topic, take, qos.ALL
                 )
-            elif not others and spec.topic in self._subscriptions:
-                self._node.destroy_subscription(self._subscriptions.pop(spec.topic))
+            elif not others and topic in self._subscriptions:
+                self._node.destroy_subscription(self._subscriptions.pop(topic))
 
     def sent(self, values: np.ndarray) -> None:
         """These numbers (A,) go out now, in the contract's order."""
@@ -100,22 +105,27 @@ class ForeignCommands:
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
 
-    def _on_message(self, spec: ActionSpec, echo: Echo, msg: Any) -> None:
-        try:
-            content = _content(message_type(spec.type).decode(msg, spec.fields, spec.names))
-        except SchemaError:
-            content = b""  # of a form that this node never sends
-        if not echo.is_foreign(content):
+    def _on_message(self, topic: str, msg: Any) -> None:
+        if not all(_is_foreign(spec, echo, msg) for spec, echo in self._on_topic[topic]):
             return
         if self.problem() is None:  # once: a look at the graph takes longer than the message
-            infos = self._node.get_publishers_info_by_topic(spec.topic)
+            infos = self._node.get_publishers_info_by_topic(topic)
             others = sorted({_name(i) for i in infos} - {self._node.get_fully_qualified_name()})
             who = ", ".join(others) or "another node of this name"
             self._problem = Problem(
-                f"COMMAND_CONFLICT:{spec.topic}",
-                f"{who} commands on {spec.topic} too; stop it, or lead both through qgf_gate",
+                f"COMMAND_CONFLICT:{topic}",
+                f"{who} commands on {topic} too; stop it, or lead both through qgf_gate",
             )
         self._last = time.monotonic()
+
+
+def _is_foreign(spec: ActionSpec, echo: Echo, msg: Any) -> bool:
+    """Whether a message on an action's topic is not one that this node sent for that action."""
+    kind, content = message_type(spec.type), b""  # of a form that this node never sends for it
+    if not isinstance(kind, Joints) or set(kind.joints(msg)) == set(spec.names):
+        with contextlib.suppress(SchemaError):
+            content = _content(kind.decode(msg, spec.fields, spec.names))
+    return echo.is_foreign(content)
 
 
 def _content(values: np.ndarray) -> bytes:

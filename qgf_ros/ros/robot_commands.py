@@ -43,23 +43,25 @@ def bring_to_rest(
 
 
 class RobotCommands:
-    """A publisher for each action of the contract, fed with nothing but what a gate put out."""
+    """A publisher for each command topic of the contract, fed with nothing but what a gate put out.
+    Actions that share a topic are sent one after the other, a message each."""
 
     def __init__(self, node: Node, contract: Contract) -> None:
         """Raises UsageError where the remap rules lead a command back into the state."""
         _check_remaps(node, contract)
         self._node = node
         self._contract = contract
-        self._action_publishers = [
-            node.create_publisher(ros_type(a.type), a.topic, qos.COMMAND) for a in contract.actions
-        ]
+        types = {a.topic: ros_type(a.type) for a in contract.actions}
+        by_topic = {t: node.create_publisher(kind, t, qos.COMMAND) for t, kind in types.items()}
+        self._publishers = tuple(by_topic.values())  # one per topic, however many actions share it
+        self._by_action = [by_topic[a.topic] for a in contract.actions]
 
     def send(self, output: Output, now: int) -> None:
         """Publishes `output.values` (A,), stamped `now` [ns, control clock]. None: nothing."""
         if output.values is None:
             return
         begin = 0
-        for spec, publisher in zip(self._contract.actions, self._action_publishers):
+        for spec, publisher in zip(self._contract.actions, self._by_action):
             end = begin + len(spec.labels_of_joints)
             values = output.values[begin:end]
             publisher.publish(action_message(spec, values, now, self._contract.time.period))
@@ -67,24 +69,25 @@ class RobotCommands:
 
     def deliver(self) -> None:
         """Waits for the last words to arrive: what is destroyed at once may never do."""
-        for publisher in self._action_publishers:
+        for publisher in self._publishers:
             publisher.wait_for_all_acked(DELIVERY)
 
     def shared_topics(self) -> list[str]:
         """Topics on which somebody else publishes too. By the graph, where the dead live for a
         while: good for a warning, and for nothing else."""
-        names = [self._node.resolve_topic_name(a.topic) for a in self._contract.actions]
+        topics = dict.fromkeys(a.topic for a in self._contract.actions)
+        names = [self._node.resolve_topic_name(topic) for topic in topics]
         return [name for name in names if self._node.count_publishers(name) > 1]
 
     def destroy(self) -> None:
         """Takes the publishers down."""
-        for publisher in self._action_publishers:
+        for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
 
 def _check_remaps(node: Node, contract: Contract) -> None:
     observed = {node.resolve_topic_name(o.topic) for o in contract.observations}
-    commanded = [node.resolve_topic_name(a.topic) for a in contract.actions]
+    commanded = [node.resolve_topic_name(t) for t in {a.topic for a in contract.actions}]
     loops = sorted(observed & set(commanded))
     if loops or len(set(commanded)) < len(commanded):
         raise UsageError(

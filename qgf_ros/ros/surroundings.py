@@ -77,7 +77,8 @@ class Surroundings:
         self._endpoints += [Endpoint(o.topic, o.type, (qos.STATE,)) for o in contract.observations]
         if gate is None:
             self._endpoints += [
-                Endpoint(a.topic, a.type, (qos.COMMAND,), publishes=True) for a in contract.actions
+                Endpoint(topic, kind, (qos.COMMAND,), publishes=True)
+                for topic, kind in {a.topic: a.type for a in contract.actions}.items()
             ]
 
     def activate(self, contract: Contract) -> None:

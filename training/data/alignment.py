@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qgf_ros.bags.commands import meant_for
+from qgf_ros.bags.commands import in_force
 from qgf_ros.contract import Contract
 from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
@@ -85,10 +85,10 @@ def align(
 
     Raises UsageError where a label names an episode that there is not.
     """
-    streams = {
-        name: _usable(s, name, report, any(a.name == name for a in contract.actions))
-        for name, s in featured(recording, contract).items()
-    }
+    commands = {a.name for a in contract.actions}
+    found = featured(recording, contract)
+    streams = {n: _usable(s, n, report, n in commands) for n, s in found.items()}
+    refused = {n: _refused(recording, n) for n in sorted(commands & set(found))}
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     labels, spans = labels or {}, _spans(recording, streams)
@@ -100,7 +100,9 @@ def align(
         if label is not None and label.outcome == "exclude":
             report.dropped[EXCLUDED] += 1
             continue
-        episodes += _episode(name, streams, contract, report, (begin, end), label, recording)
+        episodes += _episode(
+            name, streams, contract, report, (begin, end), label, recording, refused
+        )
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -165,6 +167,17 @@ def _usable(stream: Stream, name: str, report: Report, command: bool = False) ->
     return Stream(stamp, stream.receipt[order], stream.values[order])
 
 
+def _refused(recording: Recording, name: str) -> np.ndarray:
+    """When commands of an action were meant that are no use (K,) [ns], with those that the reader has
+    not understood."""
+    stream = recording.streams[name]
+    broken = ~(np.abs(stream.values) <= LARGEST).all(axis=1)
+    astray = np.abs(stream.receipt - stream.stamp) > LATEST * 1e9  # by another clock
+    at = np.where(astray, stream.receipt, stream.stamp)[broken | astray]
+    unread = recording.refused.get(name, np.empty(0, np.int64))
+    return np.sort(np.concatenate([at, unread]))
+
+
 def _spans(recording: Recording, streams: dict[str, Stream]) -> list[tuple[int, int]]:
     """[begin, end) of each episode by receipt, in ns."""
     if not any(len(s) for s in streams.values()):
@@ -225,6 +238,7 @@ def _episode(
     span: tuple[int, int],
     label: Label | None,
     recording: Recording,
+    refused: Mapping[str, np.ndarray],
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams = _windows(streams, contract, span, label)
@@ -237,7 +251,13 @@ def _episode(
     end = ending(streams, contract, label, recording.cut, report.noticed, over)
     ended = end.won is not None or end.over
     stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
+    quiet = [a.silence is not None for a in contract.actions]
+    if any(quiet) and end.at is None:
+        stop = max(stop, min(span[1], max(int(s.receipt[-1]) for s in streams.values() if len(s))))
     origin = _origin(commands, period)
+    if all(quiet):  # until somebody spoke, it was silence that did
+        first = max(int(streams[o.name].receipt[0]) for o in contract.observations)
+        origin -= max(0, (origin - first) // period) * period
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
         report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1
         return []
@@ -247,7 +267,7 @@ def _episode(
         return []
     grid = np.append(ticks, ticks[-1] + period)  # one more observation than actions
     obs, fresh = observe(streams, contract, grid)
-    action, commanded = _act(streams, contract, ticks)
+    action, commanded = _act(streams, contract, ticks, refused)
     if contract.outcome.objective == "reward":
         reward = rewards(streams.get("reward"), ticks, period, stop if ended else None)
     else:  # 1 when success comes, worth less the later it does; none where nobody said so
@@ -316,17 +336,22 @@ def observe(
 
 
 def _act(
-    streams: dict[str, Stream], contract: Contract, ticks: np.ndarray
+    streams: dict[str, Stream],
+    contract: Contract,
+    ticks: np.ndarray,
+    refused: Mapping[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Commands of each tick (N, A), and whether all of them are known (N,)."""
     period = round(contract.time.period * 1e9)
     columns, commanded = [], np.ones(len(ticks), bool)
     for spec in contract.actions:
         stream = streams[spec.name]
-        order = np.argsort(stream.stamp, kind="stable")
-        stamp, values = stream.stamp[order], stream.values[order]
-        pick, in_force = meant_for(stamp, ticks, period)
-        commanded &= in_force
-        columns.append(values[pick])
+        never = np.empty(0, np.int64)
+        values, known = in_force(
+            stream.stamp, stream.values, refused.get(spec.name, never), ticks, period, spec.silence
+        )
+        commanded &= known
+        columns.append(values)
     return np.concatenate(columns, axis=1), commanded
 
 

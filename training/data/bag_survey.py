@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -14,6 +15,7 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys.base import normalize_fieldname
 from rosbags.typesys.store import Typestore
 
+from qgf_ros.bags.clock import CLOCK_TYPE, Control, RecordedClock
 from qgf_ros.bags.damage import Damage, Losses
 from qgf_ros.bags.files import Bag, read_messages, receipt_order
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
@@ -22,6 +24,10 @@ from training.data.streams import Signal, Stream, Survey
 
 MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB
 MAX_LAYOUTS = 256  # different sets of labels on one topic
+MAX_FRAMES = 8  # frame_ids of one topic that are told apart
+MOST = (
+    0.9  # share of an array's messages that must be of one length for its numbers to mean something
+)
 OTHERS = (
     "sensor_msgs/Image",
     "sensor_msgs/CompressedImage",
@@ -30,13 +36,17 @@ OTHERS = (
 SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
 OURS = "qgf_ros/"  # what the node says of itself: no robot's state, and NaN where it knows nothing
 JOINTS = ("position", "velocity", "effort")
+SEVERAL_POINTS = "commands of several points are not read"
 
 
 def survey_bag(bag: Bag, name: str) -> Survey:
     """Every topic with numbers. At most MAX_NUMBERS are kept; messages behind those are counted."""
     losses, room, topics = Losses(), _Room(MAX_NUMBERS), dict[str, _Topic]()
+    clock = RecordedClock()
 
     def choose(channel: Channel) -> Take | None:
+        if channel.short_type == CLOCK_TYPE:
+            return clock.take(channel, losses)
         topic = topics.setdefault(channel.topic, _Topic(channel.short_type, room))
         if topic.type != channel.short_type:
             why = f"{channel.topic} carries {channel.short_type}, and before {topic.type}"
@@ -48,9 +58,21 @@ def survey_bag(bag: Bag, name: str) -> Survey:
             topic.ends.append(len(topic))
     if room.refused:
         losses.add(f"only the first {MAX_NUMBERS} numbers of a bag are surveyed", room.refused)
-    signals = {t: s for t, topic in sorted(topics.items()) if (s := topic.signal(t)) is not None}
-    others = {t: topic.type for t, topic in sorted(topics.items()) if t not in signals}
-    return Survey(name, signals, others, dict(losses))
+    now = clock.control([topic.times()[1] for topic in topics.values() if len(topic)])
+    if clock.said:
+        losses.add(clock.said)
+    found = sorted(topics.items())
+    signals = {t: s for t, topic in found if (s := topic.signal(t, now)) is not None}
+    others = {t: topic.type for t, topic in found if t not in signals}
+    return Survey(
+        name,
+        signals,
+        others,
+        dict(losses),
+        unread={t: dict(topic.unread) for t, topic in found if topic.unread},
+        frames={t: dict(topic.frames) for t, topic in found if topic.frames},
+        simulated=now is not None,
+    )
 
 
 @dataclass
@@ -70,6 +92,10 @@ class _Layout:
     values: array[float] = field(default_factory=lambda: array("d"))
 
 
+class _Unread(Exception):
+    """A message that is whole, and holds nothing that a contract could name; the text says why."""
+
+
 class _TooMany(Exception):
     """The messages hold more numbers than the state of a robot."""
 
@@ -82,7 +108,10 @@ class _Topic:
         self._room = room
         self._too_many = kind in OTHERS or kind.startswith(OURS)
         self._layouts: dict[Any, _Layout] = {}
+        # Layout, by id -> its labels that are of arrays of another length than usual.
+        self._strange: dict[int, frozenset[str]] = {}
         self._times = array("q")  # stamp and receipt in turn
+        self.unread, self.frames = Counter[str](), Counter[str]()
 
     def __len__(self) -> int:
         return len(self._times) // 2
@@ -109,6 +138,9 @@ class _Topic:
             try:
                 key, numbers = read(msg)
                 layout = self._layout(key, leaves, joints)
+            except _Unread as why:
+                self.unread[str(why)] += 1
+                return
             except _TooMany:
                 self._too_many = True
                 self._layouts.clear()
@@ -117,6 +149,9 @@ class _Topic:
             if stamped:
                 at = msg.header.stamp
                 stamp = at.sec * 1_000_000_000 + at.nanosec or receipt
+                frame = str(msg.header.frame_id)[:80]
+                if frame in self.frames or len(self.frames) < MAX_FRAMES:
+                    self.frames[frame] += 1
             times = array("q", (stamp, receipt))  # raises where they are no times
             self._room.left -= len(numbers)
             layout.rows.append(len(self))
@@ -134,11 +169,16 @@ class _Topic:
             found = self._layouts[key] = _Layout(labels)
         return found
 
-    def signal(self, topic: str) -> Signal | None:
+    def times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stamp and receipt [ns], (N,) each."""
+        stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
+        return stamp, receipt
+
+    def signal(self, topic: str, now: Control | None = None) -> Signal | None:
         """All of it, with NaN where a message has not a number; None where nothing is there.
 
-        Joints go by name. Of other arrays only those count that are as long in every message: the
-        elements of the rest have no fixed meaning.
+        Joints go by name. Of other arrays only those count that are as long in nearly every message
+        that has any: the elements of the rest have no fixed meaning.
         """
         labels = self._all_joints() if self.type in BY_JOINT else self._common()
         count = len(self)
@@ -147,28 +187,54 @@ class _Topic:
         where = {label: i for i, label in enumerate(labels)}
         values = np.full((count, len(labels)), np.nan)
         for layout in self._layouts.values():
-            kept = [i for i, label in enumerate(layout.labels) if label in where]
+            lost = self._strange.get(id(layout), frozenset())
+            kept = [i for i, n in enumerate(layout.labels) if n in where and n not in lost]
             numbers = np.frombuffer(layout.values).reshape(len(layout.rows), len(layout.labels))
             columns = np.array([where[layout.labels[i]] for i in kept], np.int64)
             values[np.ix_(np.frombuffer(layout.rows, np.int64), columns)] = numbers[:, kept]
-        stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
+        stamp, receipt = self.times()
         order = receipt_order(receipt, self.ends)
+        if now is not None:
+            stamp, receipt, keep = now(stamp, receipt)
+            order = order[keep[order]]
+        if self._strange:
+            odd = np.zeros(count, bool)
+            for layout in self._layouts.values():
+                lost = self._strange.get(id(layout), frozenset())
+                odd[np.frombuffer(layout.rows, np.int64)] = (
+                    not set(labels) & set(layout.labels) - lost
+                )
+            order = order[~odd[order]]
         stream = Stream(stamp[order], receipt[order], values[order])
         return Signal(topic, self.type, tuple(labels), stream)
 
     def _common(self) -> list[str]:
-        """Labels of what is as long in all messages, in the order of the type."""
+        """Labels of what is as long in nearly all messages, in the order of the type. Messages of
+        other lengths are counted; of arrays that are of any length, all are."""
         layouts = list(self._layouts.items())
         if not layouts:
             return []
-        (first, layout), keys = layouts[0], [key for key, _ in layouts]
-        starts = [0, *accumulate(first)]
-        return [
-            label
-            for i, (begin, end) in enumerate(zip(starts, starts[1:]))
-            if all(key[i] == first[i] for key in keys)
-            for label in layout.labels[begin:end]
-        ]
+        usual, layout = max(layouts, key=lambda item: len(item[1].rows))
+        count = sum(len(x.rows) for _, x in layouts)
+        starts = [0, *accumulate(usual)]
+        labels: list[str] = []
+        for i, (begin, end) in enumerate(zip(starts, starts[1:])):
+            others = [(key, x) for key, x in layouts if key[i] != usual[i]]
+            if count - sum(len(x.rows) for _, x in others) < MOST * count:
+                if end > begin:
+                    lengths = sorted({key[i] for key, _ in layouts})
+                    why = f"{layout.labels[begin].rpartition('.')[0]} has {lengths[0]} to {lengths[-1]} numbers"
+                    self.unread[f"{why}: they have no fixed meaning"] += count
+                continue
+            labels += layout.labels[begin:end]
+            for key, x in others if end > begin else ():
+                at = sum(key[:i])
+                lost = frozenset(x.labels[at : at + key[i]])
+                self._strange[id(x)] = self._strange.get(id(x), frozenset()) | lost
+                name = layout.labels[begin].rpartition(".")[0]
+                why = f"{name} has {key[i]} numbers, where most messages have {usual[i]}"
+                self.unread[why] += len(x.rows)
+        return labels
 
     def _all_joints(self) -> list[str]:
         """Labels of every joint that ever spoke: positions, velocities, efforts."""
@@ -205,6 +271,8 @@ def _reader(leaves: list[tuple[str, bool]]) -> Any:
         lengths = tuple(len(p) if is_array else 1 for p, (_, is_array) in zip(parts, leaves))
         if sum(lengths) > MAX_VALUES:
             raise _TooMany
+        if not sum(lengths):
+            raise _Unread("empty: no numbers")
         return lengths, array("d", np.hstack(parts).astype(np.float64).tobytes())
 
     return read
@@ -222,8 +290,10 @@ def _joint_state(msg: Any) -> tuple[Any, Any]:
 
 def _trajectory(msg: Any) -> tuple[Any, Any]:
     """The same of a trajectory of one point, which is a command; more of them are a plan."""
-    if len(msg.points) != 1:
-        raise _TooMany
+    if len(msg.points) > 1:
+        raise _Unread(SEVERAL_POINTS)
+    if not msg.points:
+        raise _Unread("empty: no points")
     point = msg.points[0]
     return _joints(msg.joint_names, [point.positions, point.velocities, point.effort])
 
@@ -232,6 +302,8 @@ def _joints(names: Any, parts: list[Any]) -> tuple[Any, Any]:
     names = tuple(names)
     if len(names) > MAX_VALUES:
         raise _TooMany
+    if not names or not any(map(len, parts)):
+        raise _Unread("empty: no joints, or none with a number")
     if len(set(names)) != len(names):
         raise SchemaError("joint names appear twice")
     for f, part in zip(JOINTS, parts):

@@ -13,9 +13,13 @@ from rosbags.typesys import get_typestore
 from qgf_ros.bags.sources import frame_of
 from qgf_ros.bags.types import STORE, long_type
 from qgf_ros.bags.writer import CheckedWriter
-from qgf_ros.contract import Source
+from qgf_ros.contract import ActionSpec, Source
 from qgf_ros.errors import UsageError
-from qgf_ros.messages import TYPES, message_type
+from qgf_ros.messages import TYPES, Joints, message_type
+
+
+def _names_its_joints(source: Source) -> bool:
+    return isinstance(source, ActionSpec) and isinstance(message_type(source.type), Joints)
 
 
 class BagWriter:
@@ -30,7 +34,10 @@ class BagWriter:
     ) -> None:
         if path.exists():
             raise UsageError(f"{path} exists already; choose another folder or remove it")
-        topics = Counter(s.topic for s in sources.values())
+        # Those that name their joints write messages of their own: a contract gives each joint once.
+        alone = {n: s for n, s in sources.items() if not _names_its_joints(s)}
+        others = {s.topic for s in sources.values() if _names_its_joints(s)}
+        topics = Counter([s.topic for s in alone.values()] + sorted(others))
         shared = [f"{n} ({s.topic})" for n, s in sources.items() if topics[s.topic] > 1]
         if shared:
             raise UsageError(
@@ -45,12 +52,11 @@ class BagWriter:
 
     def __enter__(self) -> BagWriter:
         self._writer.open()
-        self._connections = {
-            name: self._writer.add_connection(
-                f"/{s.topic}", long_type(s.type), typestore=self._store
-            )
-            for name, s in self._sources.items()
+        by_topic = {
+            topic: self._writer.add_connection(f"/{topic}", long_type(kind), typestore=self._store)
+            for topic, kind in {s.topic: s.type for s in self._sources.values()}.items()
         }
+        self._connections = {name: by_topic[s.topic] for name, s in self._sources.items()}
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.messages import TYPES, Array, Moment
+from training.data.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.roles import Pair, has_name, joint, last_word
@@ -171,7 +172,9 @@ def observations(
         told = {p.state_label for p in measured if p.state == s.topic}
         lines += _observation(s, told, source_name(s, used), seen, notes, _max_age(s, period, pace))
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
-    notes.left += [f"{topic} ({kind}): holds no numbers" for topic, kind in others.items()]
+    for topic, kind in others.items():
+        said = [f"{why} ({n} of its messages)" for why, n in data.unread.get(topic, {}).items()]
+        notes.left.append(f"{topic} ({kind}): {'; '.join(said) or 'holds no numbers'}")
     return lines
 
 
@@ -250,17 +253,30 @@ def _max_age(s: SignalSummary, period: float, pace: float) -> str:
         return f"    max_age: 3600.0   {MARK} s; {how_often}: as long as it takes"
     late, age = (
         pace * float(s.intervals.quantile(0.99)[0]),
-        max(float(s.latency.quantile(0.99)[0]), 0.0),
+        0.0 if other_clock(s) else max(float(s.latency.quantile(0.99)[0]), 0.0),
     )
     value = max(0.05, 3 * max(period, late) + age)
     why = f"three {'intervals' if late > period else 'periods'}, and {age * 1e3:.3g} ms on the way"
     return f"    max_age: {min(3600.0, np.ceil(value * 100) / 100):.2f}   {MARK} s; {why}"
 
 
+def other_clock(s: SignalSummary) -> bool:
+    """Whether the stamps are of a clock that receipt says nothing about."""
+    if not s.type or not s.messages or s.type not in TYPES or not TYPES[s.type].stamped:
+        return False
+    low, middle = s.latency.quantile((0.01, 0.5))[:, 0]
+    return bool(low < -FUTURE or middle > LATE or abs(s.drift) > DRIFT)
+
+
 def _place(s: SignalSummary, invented: str, type_name: str) -> Lines:
     """Topic, type and column."""
     if s.type:
-        return [f"    topic: {scalar(s.topic.strip('/'))}", f"    type: {s.type}"]
+        lines = [f"    topic: {scalar(s.topic.strip('/'))}", f"    type: {s.type}"]
+        if other_clock(s):
+            apart = float(s.latency.quantile(0.5)[0])
+            why = f"its stamps are {apart:.3g} s from their receipt: another clock's"
+            lines.append(f"    stamp: receipt   {MARK} {why}")
+        return lines
     topic = invented if last_word(s.topic) in ("state", "action") else identifier(s.topic)
     return [
         f"    topic: {scalar(topic)}   {MARK} tables have no topics: the robot's",

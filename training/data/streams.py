@@ -35,6 +35,9 @@ class Recording:
     cut: bool = False  # it ended before its outcome: even `assume_success` does not make it one
     # (N,) int64 ns, by receipt: when a state was entered after which nothing comes, won or not.
     over: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    # action -> (K,) int64 ns, when messages were meant that cannot be used: no older one stands in
+    # for them.
+    refused: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class Survey:
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
     one_episode: bool = False  # the whole recording is one episode
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> reason -> messages
+    # that are whole, and hold nothing that a contract could name
+    frames: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> frame_id -> messages
+    simulated: bool = False  # receipts were wall time, and are led to simulated time by /clock
 
 
 class Reader(Protocol):

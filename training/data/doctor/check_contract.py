@@ -22,6 +22,10 @@ def kept(data: Dataset) -> Check | None:
     places = [f"{n} x {why}" for why, n in Counter(lost).most_common(SHOWN)]
     places += [f"{name}: {why}" for name, why in part.refused.items()][:SHOWN]
     text = f"{part.report.episodes} episodes, {ticks} ticks kept ({share:.1%})"
+    rejected = {why: n for why, n in lost.items() if why.startswith("message ")}
+    if rejected:
+        worst, count = Counter(rejected).most_common(1)[0]
+        text += f"; {sum(rejected.values())} messages cannot be used, {count} x {worst}"
     if not ticks or part.refused or share < KEPT:
         return Check(
             "contract",

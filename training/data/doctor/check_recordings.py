@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qgf_ros.console import some
+from training.data.bag_survey import SEVERAL_POINTS
 from training.data.doctor.check import SHOWN, Check
 from training.data.doctor.dataset import Dataset
 
@@ -23,6 +24,50 @@ def readable(data: Dataset) -> Check:
         "bad",
         f"{len(data.refused)} of {len(data.recordings)} recordings are refused, {lost} messages rejected",
         "copy the files again from where they were recorded, or remove those that are named",
+        tuple(places[:SHOWN]),
+    )
+
+
+def unread(data: Dataset) -> Check | None:
+    """Messages that are whole, and hold nothing that a contract could name."""
+    if not data.unread:
+        return None
+    places, points = [], []
+    for topic, reasons in data.unread.items():
+        signal = data.signals.get(topic)
+        total = sum(reasons.values()) + (signal.messages if signal is not None else 0)
+        for why, count in reasons.items():
+            places.append(f"{topic}: {why}: {min(count, total)} of {total}")
+            points += [topic] if why == SEVERAL_POINTS else []
+    places.sort(key=lambda place: SEVERAL_POINTS not in place)
+    remedy = "nothing to do if they are few: they are left out and counted"
+    if points:
+        remedy = (
+            "a plan is no command of one period: record the controller's reference "
+            "(its ~/controller_state), or resample the plan to one point per message"
+        )
+    gone = [t for t in data.unread if t not in data.signals]
+    text = "; ".join(places[:2]) + (f"; {len(places) - 2} more" if len(places) > 2 else "")
+    return Check(
+        "unread", "bad" if gone and points else "warn", text, remedy, tuple(places[:SHOWN])
+    )
+
+
+def frames(data: Dataset) -> Check | None:
+    """Commands in several frames: the same numbers in other axes are another command."""
+    places = [
+        f"{topic}: " + ", ".join(f"{frame or '(empty)'} {n}" for frame, n in found.most_common())
+        for topic, found in data.frames.items()
+        if len(found) > 1
+    ]
+    if not places:
+        return None
+    return Check(
+        "frames",
+        "warn",
+        f"messages with several frame_ids: {'; '.join(places[:2])}",
+        "a contract names the frame of a stamped twist, and commands in others are rejected: keep "
+        "recordings of one frame, or transform them",
         tuple(places[:SHOWN]),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from qgf_ros.console import some
 from qgf_ros.messages import TYPES
+from training.data.bag_survey import SEVERAL_POINTS
 from training.data.doctor.check import SHOWN, Check, steady, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import Lead
@@ -130,8 +131,18 @@ def clocks(data: Dataset) -> Check | None:
             "clocks",
             "bad",
             f"{len(odd)} signals are stamped by another clock than the recorder's",
-            "synchronise the clocks (chrony), or give `stamp: receipt` for those sources",
+            "give `stamp: receipt` for those sources, or synchronise the clocks (chrony); stamps in "
+            "simulated time need its /clock in the bag",
             tuple(odd[:SHOWN]),
+        )
+    simulated = sum(r.simulated for r in data.readable)
+    if simulated:
+        return Check(
+            "clocks",
+            "warn",
+            f"{simulated} of {len(data.readable)} recordings have stamps in simulated time and were "
+            "received in wall time: receipts are led to simulated time by /clock",
+            "nothing to do; `ros2 bag record --use-sim-time` does the same when recording",
         )
     if unset:
         return Check(
@@ -148,6 +159,14 @@ def clocks(data: Dataset) -> Check | None:
 
 def lead(data: Dataset) -> Check | None:
     if not data.of("command"):
+        plans = [t for t, reasons in data.unread.items() if SEVERAL_POINTS in reasons]
+        if plans:
+            return Check(
+                "lead",
+                "warn",
+                f"{', '.join(plans[:3])}: {SEVERAL_POINTS}",
+                "record the controller's reference (its ~/controller_state), or resample",
+            )
         return Check(
             "lead",
             "warn",

@@ -93,6 +93,9 @@ class RecordingSummary:
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)  # as a Survey has them
+    frames: dict[str, dict[str, int]] = field(default_factory=dict)
+    simulated: bool = False
     leads: dict[Pair, Lead] = field(default_factory=dict)
 
 
@@ -120,6 +123,9 @@ def summarise(
         signals={k: _signal(s, begin, starts, rng) for k, s in survey.signals.items()},
         others=survey.others,
         rejected=survey.rejected,
+        unread=survey.unread,
+        frames=survey.frames,
+        simulated=survey.simulated,
         leads=leads(survey, pairs, period),
     )
 
