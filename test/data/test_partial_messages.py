@@ -158,7 +158,7 @@ def test_joints_are_merged_alike_in_training_node_gate_and_replay(
         if set(msg.name) & {"a", "b", "c"}:
             some = kind.decode_some(msg, source.fields, source.names)
             node.push_some("joints", stamp, receipt, *some)
-            gate.push_message(gate.sources[0], stamp, msg)
+            gate.push_message(gate.sources[0], stamp, stamp, msg)
         seen = node.assemble(receipt)
         expected, fresh = observe(streams, contract, np.array([receipt]))
         if isinstance(seen, Observation):
