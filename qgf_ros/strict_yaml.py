@@ -18,6 +18,7 @@ from qgf_ros.errors import UsageError
 
 T = TypeVar("T")
 MERGE = "tag:yaml.org,2002:merge"
+FILL_IN = "FILL_IN"  # what a draft writes where only a person knows: nothing loads with it
 MAX_BYTES = 4 * 2**20  # no configuration of ours comes near
 
 
@@ -39,12 +40,28 @@ def parse_yaml(data: bytes, where: str) -> Any:
         )
     try:
         return _UniqueKeys(data).get_single_data()
+    except _ToFillIn as error:
+        line = data.decode(errors="replace").splitlines()[error.line].strip()[:500]
+        raise UsageError(
+            f"{where}, line {error.line + 1}: {FILL_IN} stands for what only you can know; write it "
+            f"there, and nothing is guessed: {line}"
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
+class _ToFillIn(Exception):
+    def __init__(self, line: int) -> None:
+        self.line = line
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets the last of two equal keys win: limits that were pasted twice would be the wrong ones."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.value == FILL_IN and node.style is None:
+            raise _ToFillIn(node.start_mark.line)
+        return super().construct_scalar(node)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]  # type: ignore[no-untyped-call]

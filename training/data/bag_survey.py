@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -79,6 +80,7 @@ class _Topic:
 
     def __init__(self, kind: str, room: _Room) -> None:
         self.type, self.ends = kind, list[int]()
+        self.frames = Counter[str]()
         self._room = room
         self._too_many = kind in OTHERS or kind.startswith(OURS)
         self._layouts: dict[Any, _Layout] = {}
@@ -115,6 +117,7 @@ class _Topic:
                 return
             stamp = receipt
             if stamped:
+                self.frames[msg.header.frame_id if len(self.frames) < MAX_LAYOUTS else "..."] += 1
                 at = msg.header.stamp
                 stamp = at.sec * 1_000_000_000 + at.nanosec or receipt
             times = array("q", (stamp, receipt))  # raises where they are no times
@@ -154,7 +157,7 @@ class _Topic:
         stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
         order = receipt_order(receipt, self.ends)
         stream = Stream(stamp[order], receipt[order], values[order])
-        return Signal(topic, self.type, tuple(labels), stream)
+        return Signal(topic, self.type, tuple(labels), stream, frames=dict(self.frames))
 
     def _common(self) -> list[str]:
         """Labels of what is as long in all messages, in the order of the type."""

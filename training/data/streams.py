@@ -44,6 +44,7 @@ class Signal:
     labels: tuple[str, ...]  # a name per number, as a contract would: "position.elbow"
     stream: Stream  # values (N, labels); NaN where a message has not that number
     units: str = ""  # where the recording says so
+    frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, where they have one
 
     def __post_init__(self) -> None:
         if self.stream.values.shape != (len(self.stream), len(self.labels)):
@@ -62,6 +63,7 @@ class Survey:
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
     one_episode: bool = False  # the whole recording is one episode
+    unreadable: dict[str, str] = field(default_factory=dict)  # column with numbers -> why
 
 
 class Reader(Protocol):

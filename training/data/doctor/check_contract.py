@@ -22,19 +22,30 @@ def kept(data: Dataset) -> Check | None:
     places = [f"{n} x {why}" for why, n in Counter(lost).most_common(SHOWN)]
     places += [f"{name}: {why}" for name, why in part.refused.items()][:SHOWN]
     text = f"{part.report.episodes} episodes, {ticks} ticks kept ({share:.1%})"
+    thrown = {why: n for why, n in lost.items() if why.startswith("message rejected")}
+    if thrown:
+        most = max(thrown, key=thrown.__getitem__).partition(": ")[2]
+        text += f", {sum(thrown.values())} messages rejected ({most})"
+    if part.refused:
+        first, why = next(iter(part.refused.items()))
+        text += f"; {len(part.refused)} recordings do not fit the contract; {first}: {why}"
     if not ticks or part.refused or share < KEPT:
         return Check(
             "contract",
             "bad",
-            f"{text}; {len(part.refused)} recordings do not fit the contract",
-            "see which source is missing or older than its max_age; raise max_age only if the robot may too",
+            text,
+            "write the names and columns that the recordings have into the contract"
+            if part.refused
+            else "see which source is missing or older than its max_age; raise max_age only if the robot may too",
             tuple(places),
         )
     return Check(
         "contract",
         "warn" if lost else "ok",
         text,
-        "nothing to do if the counts are small" if lost else "",
+        "find out why messages are rejected: where they were commands nothing says what was sent"
+        if thrown
+        else "nothing to do if the counts are small" * bool(lost),
         tuple(places),
     )
 

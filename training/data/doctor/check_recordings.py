@@ -14,6 +14,14 @@ FEW_EPISODES = 20
 
 def readable(data: Dataset) -> Check:
     lost = sum(data.rejected.values())
+    if data.unreadable:
+        return Check(
+            "readable",
+            "bad",
+            f"{len(data.unreadable)} columns cannot be read: {some(data.unreadable)}",
+            "mend what is named in the dataset's own metadata; nothing is trained on a part of it",
+            tuple(f"{c}: {why}" for c, why in data.unreadable.items())[:SHOWN],
+        )
     if not lost and not data.refused:
         return Check("readable", "ok", f"all of {len(data.recordings)} recordings were read whole")
     places = [f"{r.name}: {r.refused}" for r in data.refused]
