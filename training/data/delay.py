@@ -39,9 +39,7 @@ def measured_lead(command: Stream, state: Stream, period: float) -> tuple[np.nda
     return seconds[0], correlation[0]
 
 
-def measured_leads(
-    command: Stream, state: Stream, period: float
-) -> tuple[np.ndarray, np.ndarray]:
+def measured_leads(command: Stream, state: Stream, period: float) -> tuple[np.ndarray, np.ndarray]:
     """As `measured_lead`, (2, d) each: first of the state, then of the state with its sign turned."""
     columns = command.values.shape[1]
     if state.values.shape[1] != columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.leads import CLEARLY, Lead
 from training.data.doctor.roles import Pair, has_name, joint, quantity
+from training.data.doctor.sample import Extremes, Sample
 from training.data.doctor.summary import SignalSummary
 
 SPOKEN = 0.5  # share of the moving numbers whose motion must say what they are
@@ -28,13 +29,15 @@ class Meaning:
     paired: tuple[tuple[str, str], ...] = ()
 
 
-def meaning(s: SignalSummary, pairs: dict[str, Pair], data: Dataset, said: str = "") -> Meaning:
-    """Of one command. said: what its messages say they are (`absolute`, `velocity`), if anything.
+def meaning(
+    s: SignalSummary, labels: list[str], pairs: dict[str, Pair], data: Dataset, said: str = ""
+) -> Meaning:
+    """Of one command, which is `labels` of a signal. said: what its messages say they are (`absolute`, `velocity`), if anything.
 
     A name is no evidence: a command called as a measured number may be its position, its velocity,
     a change of it or its mirror image. What it moves like is.
     """
-    moving = [n for n in s.labels if n not in constants(s)]
+    moving = [n for n in labels if n not in constants(s)]
     kinds = {n: _kind(p, combined(data.leads.get(p, ()))) for n, p in pairs.items()}
     measured = {n: p.state_label for n, p in pairs.items()}
     mirrored = [n for n, k in kinds.items() if k == "mirrored"]
@@ -49,10 +52,14 @@ def meaning(s: SignalSummary, pairs: dict[str, Pair], data: Dataset, said: str =
     if said:
         if others.keys() - {"scaled"}:
             kind, names = next((k, v) for k, v in others.items() if k != "scaled")
-            return Meaning("", f"the message says {said}, but {some(names)} move as {kind} numbers do")
+            return Meaning(
+                "", f"the message says {said}, but {some(names)} move as {kind} numbers do"
+            )
         return Meaning(said, "as the message says")
     by_motion = [n for n, p in pairs.items() if p.by == "correlation"]
-    other_names = [n for n in by_motion if any(map(has_name, s.labels)) or not has_name(measured[n])]
+    other_names = [
+        n for n in by_motion if any(map(has_name, s.labels)) or not has_name(measured[n])
+    ]
     unknown = [n for n in moving if n not in pairs]
     if not told["absolute"] and not told["velocity"] and not told["scaled"]:
         return Meaning("", _unseen(s, pairs, moving, data))
@@ -68,8 +75,8 @@ def meaning(s: SignalSummary, pairs: dict[str, Pair], data: Dataset, said: str =
         evidence += "; split it into two actions, each with its part of the column"
     if len(others) != 1 or "scaled" in others or unknown or other_names:
         return Meaning("", evidence, paired)
-    (kind, names), = others.items()
-    if len(names) < SPOKEN * len(moving) or (kind == "absolute" and len(pairs) < len(s.labels)):
+    ((kind, names),) = others.items()
+    if len(names) < SPOKEN * len(moving) or (kind == "absolute" and len(pairs) < len(labels)):
         return Meaning("", f"{evidence}, but the rest of the numbers do not show what they are")
     return Meaning(kind, evidence)
 
@@ -115,6 +122,33 @@ def groups(s: SignalSummary, labels: Iterable[str]) -> list[list[str]]:
         key = there[:, i].tobytes() if s.missing[i] else b""
         found.setdefault(key, []).append(label)
     return list(found.values())
+
+
+def positions(s: SignalSummary) -> list[str]:
+    """Labels of what each joint always has: its position, or else its velocity."""
+    for field in ("position", "velocity"):
+        found = [n for n in s.labels if joint(n)[0] == field]
+        if found:
+            return found
+    return list(s.labels)
+
+
+def part_of(s: SignalSummary, labels: list[str]) -> SignalSummary:
+    """The summary of some of a signal's numbers, counted over the messages that have them."""
+    if len(labels) == len(s.labels):
+        return s
+    pick = [s.labels.index(n) for n in labels]
+    few = s.extremes
+    least = int(s.missing[pick].min())
+    return replace(
+        s,
+        labels=tuple(labels),
+        messages=s.messages - least,
+        values=Sample(s.values.rows[:, pick], s.values.keys),
+        speeds=Sample(s.speeds.rows[:, pick], s.speeds.keys),
+        missing=s.missing[pick] - least,
+        extremes=Extremes(few.values[:, pick], few.times[:, pick], few.recordings[:, pick]),
+    )
 
 
 def share(s: SignalSummary, labels: Iterable[str]) -> float:

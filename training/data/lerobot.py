@@ -27,7 +27,17 @@ from training.data.lerobot_layout import (
     text_of,
 )
 from training.data.streams import Recording, Survey
-from training.data.tables import DEPARTS, Column, Rows, names_of, on_grid, recording, survey, told_apart, wanted
+from training.data.tables import (
+    DEPARTS,
+    Column,
+    Rows,
+    names_of,
+    on_grid,
+    recording,
+    survey,
+    told_apart,
+    wanted,
+)
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state

@@ -44,7 +44,9 @@ class Signal:
     labels: tuple[str, ...]  # a name per number, as a contract would: "position.elbow"
     stream: Stream  # values (N, labels); NaN where a message has not that number
     units: str = ""  # where the recording says so
-    frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, where they have one
+    frames: dict[str, int] = field(
+        default_factory=dict
+    )  # messages per frame_id, where they have one
 
     def __post_init__(self) -> None:
         if self.stream.values.shape != (len(self.stream), len(self.labels)):
