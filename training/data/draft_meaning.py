@@ -32,7 +32,8 @@ class Meaning:
 def meaning(
     s: SignalSummary, labels: list[str], pairs: dict[str, Pair], data: Dataset, said: str = ""
 ) -> Meaning:
-    """Of one command, which is `labels` of a signal. said: what its messages say they are (`absolute`, `velocity`), if anything.
+    """Of one command, which is `labels` of a signal. said: what its messages say they are (`absolute`,
+    `velocity`), if anything.
 
     A name is no evidence: a command called as a measured number may be its position, its velocity,
     a change of it or its mirror image. What it moves like is.

@@ -223,7 +223,8 @@ def observations(
         parts = [p for p in parts if share(s, p) > RARE] or parts
         for labels in parts:
             own = {joint(n)[1] for n in labels}
-            part = part_of(s, [n for n in s.labels if joint(n)[1] in own] if len(parts) > 1 else list(s.labels))  # fmt: skip
+            mine = [n for n in s.labels if len(parts) == 1 or joint(n)[1] in own]
+            part = part_of(s, mine)
             age = _max_age(s, period, pace / (share(s, labels) if len(parts) > 1 else 1.0))
             lines += _observation(part, told, source_name(s, used), seen, notes, age)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}

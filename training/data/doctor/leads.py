@@ -68,7 +68,8 @@ def _lead(told: Stream, did: Stream, pair: Pair, period: float) -> Lead:
     offset = (
         steady_offset(told, did, seconds) if comparable(pair) and not mirrored else float("nan")
     )
-    return Lead(seconds, -correlation if mirrored else correlation, offset, same[2], rate[2], echo(told, did))  # fmt: skip
+    correlation = -correlation if mirrored else correlation
+    return Lead(seconds, correlation, offset, same[2], rate[2], echo(told, did))
 
 
 def _better(rate: float, same: float) -> bool:
