@@ -58,8 +58,8 @@ class _ToFillIn(Exception):
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets the last of two equal keys win: limits that were pasted twice would be the wrong ones."""
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        if node.value == FILL_IN and node.style is None:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.value == FILL_IN and getattr(node, "style", None) is None:
             raise _ToFillIn(node.start_mark.line)
         return super().construct_scalar(node)  # type: ignore[no-untyped-call]
 

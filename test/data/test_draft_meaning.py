@@ -187,3 +187,26 @@ def test_too_few_names_are_refused():
 def test_names_are_as_many_as_numbers_and_each_once(names):
     found = told_apart(names, len(names))
     assert len(set(found)) == len(names)
+
+
+def test_signal_that_mostly_rests_is_no_outlier_and_a_glitch_in_it_is():
+    """A simulator's rounding is no spread."""
+    rng = np.random.default_rng(0)
+    state = 1e-11 * rng.normal(size=(2000, 1))
+    state[900:960, 0] += np.hanning(60)
+    _, data = drafted(survey(state, motion(1, 1, 2000), "a", "a"))
+    assert next(c for c in checks(data) if c.name == "outliers").verdict == "ok"
+    state[100] = 500.0
+    _, data = drafted(survey(state, motion(1, 1, 2000), "a", "a"))
+    assert next(c for c in checks(data) if c.name == "outliers").verdict != "ok"
+
+
+def test_two_frames_of_one_command_are_said_and_the_frame_is_to_be_filled_in():
+    base = survey(motion(2, 1), motion(2, 2), "ab", "ab")
+    stamp = base.signals["action"].stream.stamp
+    twist = Signal("/servo/cmd", "geometry_msgs/TwistStamped", ("twist.linear.x",), Stream(stamp, stamp, motion(1, 3)),
+                   frames={"tool0": 200, "": 200})  # fmt: skip
+    made, data = drafted(Survey("r", {"observation.state": base.signals["observation.state"], "/servo/cmd": twist}))  # fmt: skip
+    assert not made.loads and "frame: FILL_IN" in made.text
+    found = next(c for c in checks(data) if c.name == "frames")
+    assert found.verdict == "warn" and "tool0 in 200, an empty frame_id in 200" in found.found

@@ -8,7 +8,7 @@ import numpy as np
 
 from qgf_ros.console import some
 from qgf_ros.messages import TYPES
-from training.data.doctor.check import SHOWN, Check, steady, worst_of
+from training.data.doctor.check import SHOWN, Check, steady, told, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import CLEARLY, Lead
 from training.data.doctor.sample import column_quantile
@@ -144,6 +144,30 @@ def clocks(data: Dataset) -> Check | None:
     worst = max((float(s.latency.quantile(0.99)[0]) for s in stamped), default=0.0)
     return Check(
         "clocks", "ok", f"99 % of messages are received within {worst * 1e3:.3g} ms of their stamp"
+    )
+
+
+def frames(data: Dataset) -> Check | None:
+    """One topic in the axes of two frames: the same numbers are two motions."""
+    found = {
+        s.topic: s.frames
+        for s in told(data)
+        if len([f for f in s.frames if f.strip("/")]) > 1
+        or (s.role == "command" and len(s.frames) > 1)
+    }
+    if not found:
+        return None
+    places = [
+        f"{topic}: " + ", ".join(f"{f or 'an empty frame_id'} in {n}" for f, n in said.items())
+        for topic, said in found.items()
+    ]
+    return Check(
+        "frames",
+        "warn",
+        f"{len(found)} topics speak in several frames: {places[0]} messages",
+        "a contract takes one frame, and rejects the messages of others: keep what was recorded in another "
+        "frame in a folder of its own, or mend the sender",
+        tuple(places[:SHOWN]),
     )
 
 
