@@ -17,6 +17,7 @@ import yaml
 from qgf_ros.errors import UsageError
 
 T = TypeVar("T")
+FILL_IN = "FILL_IN"  # what a draft writes where only a person knows: nothing loads with it
 MAX_BYTES = 4 * 2**20  # no configuration of ours comes near
 MAX_NODES = 200_000  # scalars, lists and mappings; so many take seconds to parse
 MAX_DEPTH = 32
@@ -88,11 +89,22 @@ def parse_yaml(data: bytes, where: str) -> Any:
     try:
         loader = _Strict(data)  # the reader refuses what is not UTF-8 or not printable
         return loader.get_single_data()
+    except _ToFillIn as error:
+        line = data.decode(errors="replace").splitlines()[error.line].strip()
+        raise UsageError(
+            f"{where}, line {error.line + 1}: {FILL_IN} stands for what only you can know; write it "
+            f"there, and nothing is guessed: {clipped(line, 500)}"
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise UsageError(f"{where} is not valid YAML: {clipped(error)}") from None
     finally:
         if loader is not None:
             loader.dispose()
+
+
+class _ToFillIn(Exception):
+    def __init__(self, line: int) -> None:
+        self.line = line
 
 
 class _Strict(yaml.SafeLoader):
@@ -135,6 +147,11 @@ class _Strict(yaml.SafeLoader):
             raise self._refused(
                 f"{shown(node.tag)} does not fit its value ({type(error).__name__})", node
             ) from None
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.value == FILL_IN and getattr(node, "style", None) is None:
+            raise _ToFillIn(node.start_mark.line)
+        return super().construct_scalar(node)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):

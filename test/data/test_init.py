@@ -103,7 +103,9 @@ def test_tool_that_is_driven_by_twists(tmp_path):
     made = draft(tmp_path / "bag", tmp_path / "contract.yaml")
     found = Contract.load(tmp_path / "contract.yaml")
     actions = {a.topic: a for a in found.actions}
-    assert actions["servo/delta_twist_cmds"].space == "twist" and "the frame_id" in made.text
+    assert (
+        actions["servo/delta_twist_cmds"].space == "twist" and "the recorded frame_id" in made.text
+    )
     grip = actions["gripper_controller/commands"]
     assert grip.representation == "absolute" and grip.names == ("finger.left",)
     assert grip.space == "gripper"
@@ -188,7 +190,10 @@ def test_what_this_version_cannot_use_is_listed_with_the_reason():
     seen = Survey("r", survey(others={"/plan": plan}).signals, {"/camera": "sensor_msgs/Image"})
     text = drafted(seen).text
     assert "# - /plan (trajectory_msgs/JointTrajectory), a command: it holds neither" in text
-    assert "# - /camera (sensor_msgs/Image): holds no numbers" in text
+    assert (
+        "# - /camera (sensor_msgs/Image): a camera: the policy of this version does not see it"
+        in text
+    )
 
 
 def test_comment_cannot_be_left_by_a_name(tmp_path):
@@ -236,7 +241,14 @@ def test_table_without_a_clock_is_drafted_for_the_period_that_is_given(tmp_path)
     ends = np.zeros(200, bool)
     ends[99::100] = True
     np.savez(tmp_path / "play.npz", observations=rows, actions=rows * 2, terminals=ends)
-    draft(tmp_path / "play.npz", tmp_path / "contract.yaml", period=0.1)
+    made = draft(tmp_path / "play.npz", tmp_path / "contract.yaml", period=0.1)
+    assert not made.loads and "nothing says how fast the rows were recorded" in made.to_fill_in[0]
+    with pytest.raises(
+        UsageError, match=r"line \d+: FILL_IN .* absolute \(positions\) or velocity"
+    ):
+        Contract.load(tmp_path / "contract.yaml")
+    filled = made.text.replace("representation: FILL_IN", "representation: velocity")
+    (tmp_path / "contract.yaml").write_text(filled)
     found = Contract.load(tmp_path / "contract.yaml")
     rate = found.actions[0].limits["actions_0"].rate
     assert rate == pytest.approx(1.1 * np.abs(np.diff(rows[:, 0] * 2)).max() / 0.1, rel=0.1)

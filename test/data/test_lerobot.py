@@ -667,11 +667,11 @@ def test_numbers_as_text_refused(tmp_path):
         load_episodes(tmp_path / "set", table_contract())
 
 
-def test_name_that_is_there_twice_refused(tmp_path):
+def test_name_that_is_there_twice_gets_numbers(tmp_path):
     features = copy.deepcopy(INFO["features"])
     features["observation.state"]["names"] = ["a", "b", "a"]
     write(tmp_path / "set", info={"features": features})
-    with pytest.raises(DataRefused, match="name a more than once"):
+    with pytest.raises(DataRefused, match="has no a; it has a_0, b, a_1"):
         load_episodes(tmp_path / "set", table_contract())
 
 

@@ -292,7 +292,7 @@ def test_damaged_file_refused_and_named(tmp_path, damage):
 @pytest.mark.parametrize("change", [
     {"terminals": np.zeros(15, bool)}, {"masks": np.zeros((16, 2))}, {"fps": np.float64(0)}, {"fps": np.float64(np.nan)},
     {"fps": np.arange(3)}, {"fps": np.array("fast")}, {"names": np.array("{")}, {"names": np.array("[]")},
-    {"names": np.arange(3)}, {"names": np.array('{"actions": ["a"]}')}, {"names": np.array('{"actions": 3}')},
+    {"names": np.arange(3)}, {"names": np.array('{"actions": ["a", "b", "c"]}')}, {"names": np.array('{"actions": 3}')},
     {"names": np.array("[" * 100_000)},
 ], ids=lambda c: str(c)[:40])  # fmt: skip
 def test_what_makes_no_sense_is_refused(tmp_path, change):

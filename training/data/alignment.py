@@ -171,7 +171,7 @@ def _refused(recording: Recording, name: str) -> np.ndarray:
     """When commands of an action were meant that are no use (K,) [ns], with those that the reader has
     not understood."""
     stream = recording.streams[name]
-    broken = ~(np.abs(stream.values) <= LARGEST).all(axis=1)
+    broken = ~finite(stream.values)
     astray = np.abs(stream.receipt - stream.stamp) > LATEST * 1e9  # by another clock
     at = np.where(astray, stream.receipt, stream.stamp)[broken | astray]
     unread = recording.refused.get(name, np.empty(0, np.int64))

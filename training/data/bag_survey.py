@@ -70,7 +70,6 @@ def survey_bag(bag: Bag, name: str) -> Survey:
         others,
         dict(losses),
         unread={t: dict(topic.unread) for t, topic in found if topic.unread},
-        frames={t: dict(topic.frames) for t, topic in found if topic.frames},
         simulated=now is not None,
     )
 
@@ -111,7 +110,8 @@ class _Topic:
         # Layout, by id -> its labels that are of arrays of another length than usual.
         self._strange: dict[int, frozenset[str]] = {}
         self._times = array("q")  # stamp and receipt in turn
-        self.unread, self.frames = Counter[str](), Counter[str]()
+        self.unread = Counter[str]()
+        self.frames = Counter[str]()  # by frame_id
 
     def __len__(self) -> int:
         return len(self._times) // 2
@@ -206,7 +206,7 @@ class _Topic:
                 )
             order = order[~odd[order]]
         stream = Stream(stamp[order], receipt[order], values[order])
-        return Signal(topic, self.type, tuple(labels), stream)
+        return Signal(topic, self.type, tuple(labels), stream, frames=dict(self.frames))
 
     def _common(self) -> list[str]:
         """Labels of what is as long in nearly all messages, in the order of the type. Messages of

@@ -35,13 +35,19 @@ def measured_lead(command: Stream, state: Stream, period: float) -> tuple[np.nda
     Raises:
         ValueError: the streams have not the same number of columns.
     """
+    seconds, correlation = measured_leads(command, state, period)
+    return seconds[0], correlation[0]
+
+
+def measured_leads(command: Stream, state: Stream, period: float) -> tuple[np.ndarray, np.ndarray]:
+    """As `measured_lead`, (2, d) each: first of the state, then of the state with its sign turned."""
     columns = command.values.shape[1]
     if state.values.shape[1] != columns:
         raise ValueError(
             f"command has {columns} columns and state {state.values.shape[1]}; they must be the same joints"
         )
-    pairs = [_lead(_column(command, j), _column(state, j), period * 1e9) for j in range(columns)]
-    seconds, correlation = np.array(pairs, float).reshape(columns, 2).T
+    pairs = [_leads(_column(command, j), _column(state, j), period * 1e9) for j in range(columns)]
+    seconds, correlation = np.array(pairs, float).reshape(columns, 2, 2).T
     return seconds, correlation
 
 
@@ -57,9 +63,14 @@ def _column(stream: Stream, j: int) -> Column:
     return stamp[order][last], value[order][last]
 
 
-def _lead(command: Column, state: Column, period: float) -> tuple[float, float]:
-    """Seconds and correlation of one joint; period in ns."""
-    nothing = (np.nan, np.nan)
+NOTHING = (np.nan, np.nan)
+
+
+def _leads(
+    command: Column, state: Column, period: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Seconds and correlation of one joint, and of its mirror image; period in ns."""
+    nothing = (NOTHING, NOTHING)
     if min(len(command[0]), len(state[0])) < FEWEST:
         return nothing
     origin = min(command[0][0], state[0][0])
@@ -76,12 +87,18 @@ def _lead(command: Column, state: Column, period: float) -> tuple[float, float]:
     )
     if np.isnan(curve).all():
         return nothing
+    seconds = step * 1e-9
+    return _peak(curve, reach, seconds), _peak(-curve, reach, seconds)
+
+
+def _peak(curve: np.ndarray, reach: int, step: float) -> tuple[float, float]:
+    """Where a curve of lags is highest [s], between its points, and how high; step in s."""
     peak = int(np.nanargmax(curve))
     before, top, after = np.concatenate([[np.nan], curve, [np.nan]])[peak : peak + 3]
     bend = before - 2 * top + after
     if not bend < 0:  # NaN: it is highest where it ends, and a peak may be beyond
-        return nothing
-    return (peak - reach + 0.5 * (before - after) / bend) * step * 1e-9, top
+        return NOTHING
+    return (peak - reach + 0.5 * (before - after) / bend) * step, top
 
 
 def _changes(

@@ -7,6 +7,7 @@ version cannot use is listed with the reason.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from qgf_ros.console import track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import UsageError
-from qgf_ros.strict_yaml import parse_yaml
+from qgf_ros.strict_yaml import FILL_IN, parse_yaml
 from training.data.doctor.dataset import Dataset, survey_dataset
 from training.data.doctor.roles import last_word
 from training.data.doctor.summary import SignalSummary
@@ -83,7 +84,12 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     ]
     if notes.left:
         body += ["", "# Left out:", *(f"# - {comment(line)}" for line in notes.left)]
-    problem = _problem("\n".join(body))
+    text = "\n".join(body)
+    waits = FILL_IN in re.sub(r"#.*", "", text)
+    # What else is wrong shows when somebody has filled in what is open.
+    problem = _problem(
+        re.sub(rf"(frame: ){FILL_IN}", r"\1base_link", text).replace(f": {FILL_IN}", ": velocity")
+    )
     length = "" if data.timeless else f", {sum(r.seconds for r in data.readable):.4g} s"
     head = [
         f"# Drafted from {comment(str(data.path))}: {len(data.readable)} recordings, "
@@ -92,7 +98,7 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     ]
     to_fill_in = [*notes.open, *([f"it does not load yet: {problem}"] if problem else [])]
     head += ["#", "# FILL IN:"] * bool(to_fill_in) + [f"# - {comment(p)}" for p in to_fill_in]
-    return Draft("\n".join(head + body) + "\n", tuple(to_fill_in), not problem)
+    return Draft("\n".join(head + body) + "\n", tuple(to_fill_in), not problem and not waits)
 
 
 def _problem(text: str) -> str:

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.messages import TYPES, Array, Moment
+from qgf_ros.strict_yaml import FILL_IN
 from training.data.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset, rate
-from training.data.doctor.roles import Pair, has_name, joint, last_word
+from training.data.doctor.others import why_not_numbers
+from training.data.doctor.roles import Pair, has_name, joint, last_word, role
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import SignalSummary
-from training.data.draft_text import digits, flow_list, identifier, scalar
+from training.data.draft_meaning import groups, meaning, name_of, part_of, positions, share
+from training.data.draft_text import comment, digits, flow_list, identifier, scalar
 
 Lines = list[str]
 
 MARK = "# confirm:"
 TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 OFTEN = 0.99  # share of messages that must have a number
+RARE = 0.05  # share of messages, below which joints that come together are an accident
 QUANTILES = (0.001, 0.999)
 MARGIN = 0.1  # of the range, on either side, and of the rate
 JOINTS_WORDS = {"joint_states", "state", "states"}
@@ -61,74 +65,120 @@ def actions(data: Dataset, pace: float, notes: Notes) -> tuple[Lines, list[Pair]
             notes.left.append(f"{s.topic} ({s.type or 'column'}), a command: {reason}")
             continue
         pairs = {p.label: p for p in data.leads if p.command == s.topic}
-        found, absolute = _action(s, pairs, pace, source_name(s, used), notes)
-        lines += found
-        measured += [p for p in pairs.values() if absolute]
+        parts = _parts(s, notes)
+        name = source_name(s, used)
+        for i, labels in enumerate(parts):
+            if not labels:
+                continue
+            part = name if len(parts) == 1 else source_name(s, used) if i else name
+            found, followed = _action(s, labels, pairs, pace, part, notes, data)
+            lines += found
+            measured += followed
+    for column, why in data.unreadable.items():
+        if role(column, "") == "command":
+            notes.open.append(f"{column}, a command, cannot be read: {why}")
+            lines.append(f"  - FILL_IN   # {comment(f'{column}: {why}')}")
     return lines, measured
 
 
-def _action(
-    s: SignalSummary, pairs: dict[str, Pair], pace: float, name: str, notes: Notes
-) -> tuple[Lines, bool]:
-    """One action, and whether it commands positions."""
-    head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
-    if s.type in TWISTS:
-        kept = [n for n in s.labels if n not in constants(s)] or list(s.labels)
-        head += [
-            f"    fields: {flow_list(kept)}   {MARK} those that vary; the others are sent as 0"
-        ]
-        head += ["    representation: velocity", "    space: twist"]
-        if s.type == "geometry_msgs/TwistStamped":
-            head.append(f"    frame: base_link   {MARK} the frame_id that the receiver expects")
-        return head + _limits(s, {n: n for n in kept}, True, pace), False
+def _parts(s: SignalSummary, notes: Notes) -> list[list[str]]:
+    """The commanded numbers of a signal, apart where they do not come in the same messages."""
+    labels = list(s.labels)
     if s.type in BY_JOINT:
-        what = "position" if any(n.startswith("position.") for n in s.labels) else "velocity"
-        labels = [n for n in s.labels if joint(n)[0] == what]
+        what = "position" if any(n.startswith("position.") for n in labels) else "velocity"
+        labels = [n for n in labels if joint(n)[0] == what]
         notes.left += [
             f"{s.topic} {n}: this version commands one field" for n in s.labels if n not in labels
         ]
-        names = {n: joint(n)[1] for n in labels}
-        why = "as the message says"
-    else:
-        fields = [joint(p.state_label)[0] or "position" for p in pairs.values()]
-        matched = len(pairs) == len(s.labels) and len(set(fields)) == 1
-        what = fields[0] if matched and fields[0] != "effort" else "velocity"
-        names = {n: _number_name(name, n, pairs.get(n)) for n in s.labels}
-        why = (
-            f"the numbers follow measured numbers ({what}) of the same "
-            + ("motion" if any(p.by == "correlation" for p in pairs.values()) else "names")
-            if matched
-            else "not known: no measured joint goes by these names, or moves alike"
-        )
-        if not matched:
-            notes.open.append(
-                f"action {name}: names and representation; positions (absolute) must be observed by the "
-                "same names"
-            )
-    absolute = what == "position"
+        return groups(s, labels)
+    return [labels]
+
+
+def _action(
+    s: SignalSummary,
+    labels: list[str],
+    pairs: dict[str, Pair],
+    pace: float,
+    name: str,
+    notes: Notes,
+    data: Dataset,
+) -> tuple[Lines, list[Pair]]:
+    """One action, and the pairs whose states must be observed as joints."""
+    head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
+    if s.type in TWISTS:
+        return head + _twist(s, pace, notes), []
+    pairs = {n: pairs[n] for n in labels if n in pairs}
+    said = ""
+    if s.type in BY_JOINT:
+        said = "absolute" if joint(labels[0])[0] == "position" else "velocity"
+    found = meaning(s, labels, pairs, data, said)
+    absolute = found.representation == "absolute"
+    named = s.type in BY_JOINT or any(map(has_name, s.labels))
+    names = {n: name_of(name, n, named) for n in labels}
+    note = ""
+    if not named and found.representation and len(pairs) == len(labels):
+        names = {n: pairs[n].name for n in labels}
+        note = f"   {MARK} the message has no names; these joints move as its numbers do"
+    elif not named:
+        note = f"   {MARK} the recording has no name for each number: write those of the joints"
     if s.type in BY_JOINT or (not s.type and absolute):
-        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{what}]"]
-    guessed = [p for p in pairs.values() if p.by == "correlation"]
-    note = (
-        f"   {MARK} the message has no names; these joints move as its numbers do"
-        if guessed
-        else ""
-    )
-    if s.type not in BY_JOINT and not all(n in pairs or has_name(n) for n in s.labels):
-        note = f"   {MARK} the recording has no names: write those of the joints"
+        field = "position" if absolute or said == "absolute" else "velocity"
+        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{field}]"]
     head.append(f"    names: {flow_list(names.values())}{note}")
-    head.append(f"    representation: {'absolute' if absolute else 'velocity'}   {MARK} {why}")
+    if found.representation:
+        head.append(f"    representation: {found.representation}   {MARK} {comment(found.why)}")
+    else:
+        head.append(
+            f"    representation: {FILL_IN}   # absolute (positions) or velocity; evidence: {comment(found.why)}"
+        )
+        notes.open.append(
+            f"action {name}: representation (absolute: positions, which must be observed; or velocity): {found.why}"
+        )
+    if found.paired:
+        told = {names[n]: _state_name(data.signals[pairs[n].state], m) for n, m in found.paired}
+        head.append(
+            f"    # measured: {{{', '.join(f'{scalar(a)}: {scalar(b)}' for a, b in told.items())}}}   "
+            "# with absolute: they move alike; without the first # if they are the same joints"
+        )
     if "gripper" in s.topic.lower():
         head.append("    space: gripper")
-    return head + _limits(s, names, not absolute, pace), absolute
+    through_zero = found.representation == "velocity"
+    followed = [
+        p for p in pairs.values() if absolute or (not found.representation and p.state_label)
+    ]
+    return head + _limits(s, names, through_zero, pace), followed
 
 
-def _number_name(source: str, label: str, pair: Pair | None) -> str:
-    if pair is not None:
-        return pair.name
-    if has_name(label):
-        return joint(label)[1]
-    return f"{source}_{label.removeprefix('data.')}" if label not in ("", "data") else source
+def _state_name(s: SignalSummary, label: str) -> str:
+    return name_of(identifier(last_word(s.topic)), label, any(map(has_name, s.labels)))
+
+
+def _twist(s: SignalSummary, pace: float, notes: Notes) -> Lines:
+    """A body's velocity. What is always 0 may be left out, and is said; a constant speed is not."""
+    still = constants(s)
+    usual = dict(zip(s.labels, np.fmax.reduce(s.extremes.values)))
+    kept = [n for n in s.labels if n not in still or usual[n] != 0] or list(s.labels)
+    always = [f"{n} was always {usual[n]:.4g}" for n in kept if n in still and usual[n] != 0]
+    head = [
+        f"    fields: {flow_list(kept)}   {MARK} "
+        + "; ".join(["the others were always 0, and are sent as 0", *always])
+    ]
+    notes.left += [f"{s.topic} {n}: always 0, and sent as 0" for n in s.labels if n not in kept]
+    head += ["    representation: velocity", "    space: twist"]
+    if s.type == "geometry_msgs/TwistStamped":
+        told = [f for f in s.frames if f.strip("/")]
+        if len(s.frames) == len(told) == 1:
+            head.append(f"    frame: {scalar(told[0])}   {MARK} the recorded frame_id")
+        else:
+            seen = ", ".join(f"{f or 'an empty one'} in {n} messages" for f, n in s.frames.items())
+            head.append(
+                f"    frame: {FILL_IN}   # the frame_id that the receiver expects (base_link, tool0); "
+                f"recorded: {comment(seen) or 'none'}"
+            )
+            notes.open.append(
+                f"{s.topic}: the frame that the receiver expects; recorded: {seen or 'none'}"
+            )
+    return head + _limits(s, {n: n for n in kept}, True, pace)
 
 
 def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: float) -> Lines:
@@ -170,11 +220,19 @@ def observations(
             notes.left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
             continue
         told = {p.state_label for p in measured if p.state == s.topic}
-        lines += _observation(s, told, source_name(s, used), seen, notes, _max_age(s, period, pace))
+        parts = groups(s, positions(s)) if s.type == JOINTS else [list(s.labels)]
+        parts = [p for p in parts if share(s, p) > RARE] or parts
+        for labels in parts:
+            own = {joint(n)[1] for n in labels}
+            mine = [n for n in s.labels if len(parts) == 1 or joint(n)[1] in own]
+            part = part_of(s, mine)
+            age = _max_age(s, period, pace / (share(s, labels) if len(parts) > 1 else 1.0))
+            lines += _observation(part, told, source_name(s, used), seen, notes, age)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
     for topic, kind in others.items():
         said = [f"{why} ({n} of its messages)" for why, n in data.unread.get(topic, {}).items()]
-        notes.left.append(f"{topic} ({kind}): {'; '.join(said) or 'holds no numbers'}")
+        notes.left.append(f"{topic} ({kind}): {'; '.join(said) or why_not_numbers(kind)}")
+    notes.left += [f"{column}: {why}" for column, why in data.unreadable.items()]
     return lines
 
 
@@ -182,6 +240,7 @@ def _observation(
     s: SignalSummary, told: set[str], name: str, seen: set[str], notes: Notes, max_age: str
 ) -> Lines:
     still = set(constants(s))
+    named = any(map(has_name, s.labels))
     rare = {n for n, m in zip(s.labels, s.missing) if m > (1 - OFTEN) * s.messages}
     for n in sorted(rare):
         count = s.missing[s.labels.index(n)]
@@ -195,12 +254,12 @@ def _observation(
         lines = [line.replace(ARRAY, JOINTS) for line in lines]
         lines += [f"    fields: {flow_list(fields)}", f"    names: {flow_list(names)}"]
     elif not kind or isinstance(TYPES[kind], Array):
-        names = [_number_name(identifier(last_word(s.topic)), n, None) for n in s.labels]
+        names = [_state_name(s, n) for n in s.labels]
         if len(names) == 1 and not kind:
             lines = [line.replace(ARRAY, "std_msgs/Float64") for line in lines]
             lines.append("    fields: [data]")
         else:
-            note = "" if all(map(has_name, s.labels)) else f"   {MARK} the recording has no names"
+            note = "" if named else f"   {MARK} the recording has no name for each number"
             lines.append(f"    names: {flow_list(names)}{note}")
     else:
         fields = _fields(kind, [n for n in s.labels if n not in rare], still)
@@ -221,12 +280,21 @@ def _joints(
     """Fields and names: joints that move or are commanded, and whose position nobody else gives."""
     there = [n for n in s.labels if n not in rare]
     fields = [f for f in ("position", "velocity") if any(joint(n)[0] == f for n in there)]
+    if "position" in fields:  # a velocity that some joints have is no reason to lose the others
+        with_position, with_velocity = (
+            {joint(n)[1] for n in there if joint(n)[0] == f} for f in ("position", "velocity")
+        )
+        fields = ["position"] + ["velocity"] * (with_position <= with_velocity)
     if not s.type:  # columns of a table have no fields: their numbers are positions
         fields = ["position"]
     names = []
-    for name in dict.fromkeys(joint(n)[1] for n in s.labels):
-        labels = [n for n in s.labels if joint(n)[1] == name and joint(n)[0] != "effort"]
-        if not set(labels) <= set(there):
+    own = {n: joint(n)[1] if s.type else _state_name(s, n) for n in s.labels}
+    for name in dict.fromkeys(own.values()):
+        labels = [n for n in there if own[n] == name and joint(n)[0] != "effort"]
+        if s.type and {joint(n)[0] for n in labels} != set(fields):
+            notes.left.append(
+                f"{s.topic} {name}: it has not {' and '.join(fields)} in every message"
+            )
             continue
         if name in seen:
             notes.left.append(f"{s.topic} {name}: another source gives it already")
@@ -293,13 +361,20 @@ def _unusable(s: SignalSummary, command: bool) -> str:
         return ""
     if not TOPIC.fullmatch(s.topic.strip("/")):
         return "its topic is no ROS name"
+    if s.type not in TYPES and command:
+        return "looks like a command; this version cannot command its type"
     if s.type not in TYPES:
-        return f"not a type of ROS; name its fields by path, as {', '.join(s.labels[:2])}, and give stamp"
+        return (
+            "no row in the table of contract.md; name its fields by path, as "
+            f"{', '.join(s.labels[:2])}, and give stamp"
+        )
     if s.type in BY_JOINT and not any(joint(n)[0] in ("position", "velocity") for n in s.labels):
         return "it holds neither positions nor velocities of joints"
     if isinstance(TYPES[s.type], Moment):
         return "it only marks a moment"
-    return "this version does not command its type" if command and not TYPES[s.type].command else ""
+    if command and not TYPES[s.type].command:
+        return "looks like a command; this version cannot command poses, Bool or integers"
+    return ""
 
 
 def source_name(s: SignalSummary, used: set[str]) -> str:

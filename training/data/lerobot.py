@@ -30,7 +30,17 @@ from training.data.lerobot_layout import (
     text_of,
 )
 from training.data.streams import Recording, Survey
-from training.data.tables import DEPARTS, Column, Rows, on_grid, recording, survey, wanted
+from training.data.tables import (
+    DEPARTS,
+    Column,
+    Rows,
+    names_of,
+    on_grid,
+    recording,
+    survey,
+    told_apart,
+    wanted,
+)
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state
@@ -75,13 +85,14 @@ class LeRobotReader:
             else:
                 others[column] = _kind(info, column, kinds)
         rows, rejected = _rows(path, info, name, columns)
-        found = {}
+        found, unreadable = dict[str, Column](), dict[str, str]()
         for column in columns if len(rows.stamp) else ():
             try:
                 found[column] = rows.column(column)
             except DataRefused as error:
-                rejected[str(error)] = len(rows.stamp)
-        return survey(Path(name).stem, found, rows.stamp, others, rejected, float(info["fps"]))
+                unreadable[column] = str(error)
+        fps = float(info["fps"])
+        return survey(Path(name).stem, found, rows.stamp, others, rejected, fps, unreadable)
 
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
@@ -120,11 +131,13 @@ def _rows(
 
     def column(of: str) -> Column:
         values = _values(file, table, of)
-        names = _names(info["features"][of])
-        if names and len(names) != values.shape[1]:
+        try:
+            names = _names(info["features"][of], values.shape[1])
+        except (ValueError, RecursionError) as error:
             raise DataRefused(
-                f"{file}: column {of!r} has {values.shape[1]} numbers and {len(names)} names"
-            )
+                f"{file}: column {of!r}: meta/info.json: features.{of} has {error}; "
+                "name each number, or give names: null"
+            ) from None
         return Column(values[kept], names)
 
     def said(of: str) -> bool:
@@ -226,12 +239,7 @@ def _values(file: Path, table: pa.Table, column: str) -> np.ndarray:
         raise DataRefused(f"{where}: {text_of(error)}") from None
 
 
-def _names(feature: Any) -> tuple[str, ...]:
-    """A feature's names: a list, a list of lists, or {"motors": [...]}, as public datasets have them."""
+def _names(feature: Any, width: int) -> tuple[str, ...]:
+    """A feature's names. Raises ValueError where there are not as many as numbers."""
     names = feature.get("names") if isinstance(feature, dict) else None
-    if isinstance(names, dict):
-        names = list(names.values())
-    flat: list[Any] = []
-    for item in names if isinstance(names, list) else []:
-        flat += item if isinstance(item, list) else [item]
-    return tuple(map(str, flat))
+    return told_apart(names_of(names) if isinstance(names, (dict, list)) else [], width)

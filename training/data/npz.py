@@ -33,9 +33,11 @@ from training.data.tables import (
     Column,
     Rows,
     inside,
+    names_of,
     needs_endings,
     recording,
     survey,
+    told_apart,
     wanted,
 )
 
@@ -224,11 +226,14 @@ class Archive:
             if dtype.kind != "U" or shape not in ((), (1,)) or dtype.itemsize > MAX_TEXT:
                 raise ValueError(f"it is {dtype}{list(shape)}")
             text = str(self._array("names").reshape(-1)[0])
-            named = {k: tuple(map(str, v)) for k, v in json.loads(text).items()}
+            said = json.loads(text).items()
+            if not all(isinstance(v, (list, dict)) for _, v in said):
+                raise ValueError("a list of names is missing")
+            named = {k: tuple(names_of(v)) for k, v in said}
             for name in self.columns:
                 width = int(np.prod(self._headers[name][0][1:]))
-                if name in named and len(named[name]) != width:
-                    raise ValueError(f"{len(named[name])} names for {name}, which is {width} wide")
+                if name in named:
+                    named[name] = told_apart(named[name], width)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataRefused(
                 f"{self.file}: `names` must be JSON text, {{array: [a name per number]}}: {error}"

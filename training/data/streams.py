@@ -49,6 +49,7 @@ class Signal:
     labels: tuple[str, ...]  # a name per number, as a contract would: "position.elbow"
     stream: Stream  # values (N, labels); NaN where a message has not that number
     units: str = ""  # where the recording says so
+    frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, if they have one
 
     def __post_init__(self) -> None:
         if self.stream.values.shape != (len(self.stream), len(self.labels)):
@@ -69,8 +70,8 @@ class Survey:
     one_episode: bool = False  # the whole recording is one episode
     unread: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> reason -> messages
     # that are whole, and hold nothing that a contract could name
-    frames: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> frame_id -> messages
     simulated: bool = False  # receipts were wall time, and are led to simulated time by /clock
+    unreadable: dict[str, str] = field(default_factory=dict)  # column with numbers -> why
 
 
 class Reader(Protocol):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +73,46 @@ def column_name(contract: Contract, name: str) -> str:
     if name in (a.name for a in contract.actions):
         return "action" if len(contract.actions) == 1 else f"action.{name}"
     return f"observation.{name}"
+
+
+def names_of(given: Any) -> list[str]:
+    """A flat list of names out of what public datasets have: a list, a list of lists, lists under
+    keys ({"motors": [...]}), or each name with its place ({"x": 0, "y": 1})."""
+    if isinstance(given, dict):
+        places = list(given.values())
+        if places and all(type(i) is int for i in places):
+            return [str(n) for n in sorted(given, key=given.__getitem__)]
+        parts = {str(k): names_of(v) for k, v in given.items()}
+        flat = [n for names in parts.values() for n in names]
+        if len(set(flat)) < len(flat) and all(len(set(v)) == len(v) for v in parts.values()):
+            return [f"{k}.{n}" for k, names in parts.items() for n in names]
+        return flat
+    if isinstance(given, list):
+        return [n for item in given for n in names_of(item)]
+    return [] if given is None else [str(given)]
+
+
+def told_apart(names: Sequence[str], width: int) -> tuple[str, ...]:
+    """A name for each of `width` numbers; () where there are none, or one for all of them. A name
+    that is there twice gets numbers, so that no number is lost: gripper_0, gripper_1.
+
+    Raises:
+        ValueError: there are too few names, or too many.
+    """
+    if not names or (len(names) == 1 < width):
+        return ()
+    if len(names) != width:
+        raise ValueError(f"{width} numbers and {len(names)} names")
+    counts = Counter(names)
+    found: list[str] = []
+    for i, name in enumerate(names):
+        if counts[name] > 1:
+            stem, k = f"{name}_", names[:i].count(name)
+            while f"{stem}{k}" in counts:
+                stem += "_"
+            name = f"{stem}{k}"
+        found.append(name)
+    return tuple(found)
 
 
 def part_of(column: str, available: Collection[str]) -> tuple[str, slice]:
@@ -174,7 +216,8 @@ def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndar
     values, names = column.values[:, part], column.names[part]
     single = source.names and len(source.fields) < 2
     short = source.names if single else source.labels
-    if not names:
+    counted = bool(names) and all(n.isdecimal() for n in names)  # a place is no name of a joint
+    if not names or (counted and not {*short, *source.labels} & set(names)):
         if values.shape[1] != len(short):
             raise DataRefused(
                 f"{place} has {values.shape[1]} numbers, the contract names {len(short)}: "
@@ -189,9 +232,6 @@ def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndar
             f"{place} has no {', '.join(missing)}; it has {', '.join(names)}"
             + ("" if source.names else RENAME)
         )
-    twice = [n for n in picked if names.count(n) > 1]
-    if twice:
-        raise DataRefused(f"{place} has the name {', '.join(twice)} more than once")
     return values[:, [names.index(n) for n in picked]]
 
 
@@ -202,6 +242,7 @@ def survey(
     others: dict[str, str],
     rejected: dict[str, int],
     rate: float,
+    unreadable: dict[str, str] | None = None,
 ) -> Survey:
     """What is in an episode, without a contract."""
     signals = {
@@ -213,7 +254,9 @@ def survey(
         )
         for column, c in columns.items()
     }
-    return Survey(name, signals, others, rejected, rate, one_episode=True)
+    return Survey(
+        name, signals, others, rejected, rate, one_episode=True, unreadable=unreadable or {}
+    )
 
 
 def on_grid(where: object, seconds: np.ndarray, fps: float) -> tuple[np.ndarray, dict[str, int]]:

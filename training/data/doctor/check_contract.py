@@ -26,19 +26,26 @@ def kept(data: Dataset) -> Check | None:
     if rejected:
         worst, count = Counter(rejected).most_common(1)[0]
         text += f"; {sum(rejected.values())} messages cannot be used, {count} x {worst}"
+    if part.refused:
+        first, why = next(iter(part.refused.items()))
+        text += f"; {len(part.refused)} recordings do not fit the contract; {first}: {why}"
     if not ticks or part.refused or share < KEPT:
         return Check(
             "contract",
             "bad",
-            f"{text}; {len(part.refused)} recordings do not fit the contract",
-            "see which source is missing or older than its max_age; raise max_age only if the robot may too",
+            text,
+            "write the names and columns that the recordings have into the contract"
+            if part.refused
+            else "see which source is missing or older than its max_age; raise max_age only if the robot may too",
             tuple(places),
         )
     return Check(
         "contract",
         "warn" if lost else "ok",
         text,
-        "nothing to do if the counts are small" if lost else "",
+        "find out why messages are rejected: where they were commands nothing says what was sent"
+        if rejected
+        else "nothing to do if the counts are small" * bool(lost),
         tuple(places),
     )
 

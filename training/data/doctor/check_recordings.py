@@ -15,6 +15,14 @@ FEW_EPISODES = 20
 
 def readable(data: Dataset) -> Check:
     lost = sum(data.rejected.values())
+    if data.unreadable:
+        return Check(
+            "readable",
+            "bad",
+            f"{len(data.unreadable)} columns cannot be read: {some(data.unreadable)}",
+            "mend what is named in the dataset's own metadata; nothing is trained on a part of it",
+            tuple(f"{c}: {why}" for c, why in data.unreadable.items())[:SHOWN],
+        )
     if not lost and not data.refused:
         return Check("readable", "ok", f"all of {len(data.recordings)} recordings were read whole")
     places = [f"{r.name}: {r.refused}" for r in data.refused]
@@ -50,25 +58,6 @@ def unread(data: Dataset) -> Check | None:
     text = "; ".join(places[:2]) + (f"; {len(places) - 2} more" if len(places) > 2 else "")
     return Check(
         "unread", "bad" if gone and points else "warn", text, remedy, tuple(places[:SHOWN])
-    )
-
-
-def frames(data: Dataset) -> Check | None:
-    """Commands in several frames: the same numbers in other axes are another command."""
-    places = [
-        f"{topic}: " + ", ".join(f"{frame or '(empty)'} {n}" for frame, n in found.most_common())
-        for topic, found in data.frames.items()
-        if len(found) > 1
-    ]
-    if not places:
-        return None
-    return Check(
-        "frames",
-        "warn",
-        f"messages with several frame_ids: {'; '.join(places[:2])}",
-        "a contract names the frame of a stamped twist, and commands in others are rejected: keep "
-        "recordings of one frame, or transform them",
-        tuple(places[:SHOWN]),
     )
 
 

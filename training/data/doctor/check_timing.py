@@ -9,9 +9,9 @@ import numpy as np
 from qgf_ros.console import some
 from qgf_ros.messages import TYPES
 from training.data.bag_survey import SEVERAL_POINTS
-from training.data.doctor.check import SHOWN, Check, steady, worst_of
+from training.data.doctor.check import SHOWN, Check, steady, told, worst_of
 from training.data.doctor.dataset import Dataset, rate
-from training.data.doctor.leads import Lead
+from training.data.doctor.leads import CLEARLY, Lead
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import GAP_PERIODS
 
@@ -19,6 +19,7 @@ JITTER = 1.5  # 99 % quantile of the interval over its median
 LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
 DRIFT = 0.05  # s in the course of a recording: two clocks that run at different speeds
 TRUSTED = 0.5  # correlation, below which a lead means little
+ALIKE = 0.5  # likeness (`Lead.same`), from which a motion is another's: as far as a quarter, or four times
 OFFSET = 0.1  # of the state's range
 
 
@@ -157,6 +158,30 @@ def clocks(data: Dataset) -> Check | None:
     )
 
 
+def frames(data: Dataset) -> Check | None:
+    """One topic in the axes of two frames: the same numbers are two motions."""
+    found = {
+        s.topic: s.frames
+        for s in told(data)
+        if len([f for f in s.frames if f.strip("/")]) > 1
+        or (s.role == "command" and len(s.frames) > 1)
+    }
+    if not found:
+        return None
+    places = [
+        f"{topic}: " + ", ".join(f"{f or 'an empty frame_id'} in {n}" for f, n in said.items())
+        for topic, said in found.items()
+    ]
+    return Check(
+        "frames",
+        "warn",
+        f"{len(found)} topics speak in several frames: {places[0]} messages",
+        "a contract takes one frame, and rejects the messages of others: keep what was recorded in another "
+        "frame in a folder of its own, or mend the sender",
+        tuple(places[:SHOWN]),
+    )
+
+
 def lead(data: Dataset) -> Check | None:
     if not data.of("command"):
         plans = [t for t, reasons in data.unread.items() if SEVERAL_POINTS in reasons]
@@ -174,7 +199,30 @@ def lead(data: Dataset) -> Check | None:
             "nothing can be cloned from states alone: record the commands, or name their topic in a contract",
         )
     measured = {p.name: combined(found) for p, found in data.leads.items()}
-    clear = {n: x for n, x in measured.items() if x.correlation >= TRUSTED}
+    clear = {n: x for n, x in measured.items() if abs(x.correlation) >= TRUSTED}
+    mirrored = [n for n, x in clear.items() if opposite(x)]
+    if mirrored:
+        return Check(
+            "lead",
+            "bad",
+            f"{some(mirrored)} {'is' if len(mirrored) == 1 else 'are'} measured with the opposite sign: "
+            "holding the measured pose would command its negative",
+            "turn the sign where the data is written, of the state or of the command, so that both are one "
+            "quantity; the robot's driver must do the same",
+            tuple(f"{n}: likeness {clear[n].same:.2f}" for n in mirrored[:SHOWN]),
+        )
+    echoed = {n: x.echo for n, x in measured.items() if np.isfinite(x.echo)}
+    if len(echoed) > len(measured) / 2:
+        late = sum(echoed.values()) > 0
+        return Check(
+            "lead",
+            "warn",
+            f"{some(echoed)}: action[t] == state[t{'+1' if late else ''}] to the bit: an echo of what was "
+            "measured, not what was commanded",
+            "the lead is that of the file, not of the robot; a policy learns to ask for what is reached "
+            "anyway and sags under load: record what was sent, if there was such a thing",
+            tuple(f"{n}: {int(rows)} rows" for n, rows in list(echoed.items())[:SHOWN]),
+        )
     if not clear:
         return Check(
             "lead",
@@ -198,6 +246,11 @@ def lead(data: Dataset) -> Check | None:
     if middle > 1:
         return Check("lead", "warn", text, "that is long: check both clocks")
     return Check("lead", "ok", text + "; pairing keeps it, so it must not be added again")
+
+
+def opposite(x: Lead) -> bool:
+    """Whether the state moves the other way as the command does."""
+    return x.same <= -ALIKE and not abs(np.nan_to_num(x.rate)) > -x.same + CLEARLY
 
 
 def offset(data: Dataset) -> Check | None:
@@ -243,12 +296,14 @@ def offset(data: Dataset) -> Check | None:
 def combined(found: Iterable[Lead]) -> Lead:
     """Medians over recordings; of the lead over those in which it is clear."""
     found = list(found)
-    clear = [x for x in found if x.correlation >= TRUSTED]
-    lead_of = [x.seconds for x in clear]
-    likeness = [x.correlation for x in (clear or found) if np.isfinite(x.correlation)]
-    offsets = [x.offset for x in found if np.isfinite(x.offset)]
+    clear = [x for x in found if abs(x.correlation) >= TRUSTED]
 
-    def middle(x: list[float]) -> float:
-        return float(np.median(x)) if x else float("nan")
+    def middle(key: str, of: list[Lead]) -> float:
+        values = [getattr(x, key) for x in of if np.isfinite(getattr(x, key))]
+        return float(np.median(values)) if values else float("nan")
 
-    return Lead(middle(lead_of), middle(likeness), middle(offsets))
+    return Lead(
+        middle("seconds", clear),
+        middle("correlation", clear or found),
+        *(middle(key, found) for key in ("offset", "same", "rate", "echo")),
+    )

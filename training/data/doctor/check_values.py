@@ -16,6 +16,9 @@ from training.data.doctor.summary import STEADY, SignalSummary
 FEW_VALUES = 20
 SATURATED = 0.1  # share of the samples at one end of the range
 FAR, ABSURD = 15.0, 1000.0  # robust standard deviations
+NO_SPREAD = (
+    1e4  # times the spread at rest: what moves so far had none, but the rounding of a simulator
+)
 SPREAD_OF_90 = 3.29  # a Gaussian's 5 % and 95 % quantiles are so many standard deviations apart
 FULL_TURN = 2 * np.pi
 METRES = 200.0  # positions beyond are another unit; a mobile base comes this far
@@ -143,6 +146,7 @@ def far_out(s: SignalSummary, data: Dataset) -> Iterable[tuple[float, str]]:
     deviation = 1.4826 * column_quantile(np.abs(s.values.rows - middle), 0.5)
     low, high = column_quantile(s.values.rows, (0.05, 0.95))
     scale = np.fmax(deviation, (high - low) / SPREAD_OF_90)
+    scale = np.fmax(scale, [_moving(x, z) for x, z in zip((s.values.rows - middle).T, scale)])
     for i, label in enumerate(s.labels):
         values = s.extremes.values[:, i]
         if not scale[i] > 0 or not np.isfinite(values).any():
@@ -156,6 +160,15 @@ def far_out(s: SignalSummary, data: Dataset) -> Iterable[tuple[float, str]]:
                 float(z[k]),
                 f"{s.topic} {label}: {values[k]:.4g} at {at:.3f} s in {name}, {z[k]:.3g} deviations out",
             )
+
+
+def _moving(deviations: np.ndarray, scale: float) -> float:
+    """Spread of what a signal does when it does not rest; 0 where it hardly ever moves, or where it
+    has a spread at rest too. A glitch is a moment, or the same number again and again: no motion."""
+    size = np.abs(deviations[np.isfinite(deviations)])
+    moved = size[size > NO_SPREAD * scale]
+    steps = np.unique(np.round(moved / moved.max(), 2)) if len(moved) else moved
+    return float(1.4826 * np.median(moved)) if len(steps) >= STEADY else 0.0
 
 
 def _is_joint_position(s: SignalSummary, label: str) -> bool:

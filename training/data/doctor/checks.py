@@ -8,20 +8,21 @@ from training.data.doctor.check import Check
 from training.data.doctor.check_contract import fresh, kept, limits, rewards
 from training.data.doctor.check_recordings import (
     duplicates,
-    frames,
     layout,
     outcomes,
     readable,
     short,
     unread,
 )
-from training.data.doctor.check_timing import clocks, gaps, lead, offset, rates, stamps
+from training.data.doctor.check_timing import clocks, frames, gaps, lead, offset, rates, stamps
 from training.data.doctor.check_values import constant, finite, outliers, saturated, units
 from training.data.doctor.dataset import Dataset
+from training.data.doctor.others import cameras
 
 ASKED: tuple[Callable[[Dataset], Check | None], ...] = (
     readable, unread, frames, layout, outcomes, rates, gaps, stamps, clocks, finite, constant, saturated,
     outliers, units, lead, offset, duplicates, short, kept, fresh, limits, rewards,
+    cameras,
 )  # fmt: skip
 
 

@@ -41,8 +41,8 @@ class Dataset:
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     unread: dict[str, Counter[str]] = field(default_factory=dict)  # topic -> reason -> messages
-    frames: dict[str, Counter[str]] = field(default_factory=dict)  # topic -> frame_id -> messages
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ
+    unreadable: dict[str, str] = field(default_factory=dict)  # column -> why, in the first of all
     leads: dict[Pair, list[Lead]] = field(default_factory=dict)
     contract: Contract | None = None
     aligned: Aligned | None = None  # with a contract
@@ -97,9 +97,9 @@ class Dataset:
         number = len(self.recordings)
         self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}))
         self.others |= recording.others
-        for kept, found in ((self.unread, recording.unread), (self.frames, recording.frames)):
-            for topic, counts in found.items():
-                kept.setdefault(topic, Counter()).update(counts)
+        for topic, counts in recording.unread.items():
+            self.unread.setdefault(topic, Counter()).update(counts)
+        self.unreadable = recording.unreadable | self.unreadable
         for why, count in recording.rejected.items():
             (self.noticed if "departs" in why else self.rejected)[why] += count
         for pair, lead in recording.leads.items():

@@ -54,12 +54,13 @@ class SignalSummary:
     backward: int  # stamps before their predecessor's
     repeated: int  # stamps equal to their predecessor's
     drift: float  # s by which stamp and receipt part in one recording, the largest of all
+    frames: Counter[str]  # messages per frame_id, of messages that have one
     unset: int  # recordings in which no message carries a stamp of its own
 
     def merge(self, other: SignalSummary) -> SignalSummary:
         """Both together; `other` has the same labels."""
         size = rows_kept(len(self.labels))
-        counts = "messages recordings seconds missing gaps backward repeated unset".split()
+        counts = "messages recordings seconds missing gaps backward repeated frames unset".split()
         return replace(
             self,
             **{key: getattr(self, key) + getattr(other, key) for key in counts},
@@ -94,9 +95,9 @@ class RecordingSummary:
     others: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)  # as a Survey has them
-    frames: dict[str, dict[str, int]] = field(default_factory=dict)
     simulated: bool = False
     leads: dict[Pair, Lead] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)  # column -> why
 
 
 def summarise(
@@ -124,9 +125,9 @@ def summarise(
         others=survey.others,
         rejected=survey.rejected,
         unread=survey.unread,
-        frames=survey.frames,
         simulated=survey.simulated,
         leads=leads(survey, pairs, period),
+        unreadable=survey.unreadable,
     )
 
 
@@ -170,6 +171,7 @@ def _signal(
         backward=int((steps < 0).sum()),
         repeated=int((steps == 0).sum()),
         drift=_drift(stream),
+        frames=Counter(signal.frames),
         unset=int(len(stream) > 0 and bool((stream.stamp == stream.receipt).all())),
     )
 
