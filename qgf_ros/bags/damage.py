@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from typing import Any
 
 from lz4.frame import LZ4FrameDecompressor
 
@@ -26,14 +27,27 @@ class Damage(Exception):
 
 class Losses(Counter[str]):
     """Messages that could not be read, by reason. A damage counts at least once, even where nobody
-    can know how many messages it took: none is silent."""
+    can know how many messages it took: none is silent.
+
+    It also is the account of what reading one bag has cost, which is bounded for all of it.
+    """
+
+    def __init__(self, *args: Any, **counts: int) -> None:
+        super().__init__(*args, **counts)
+        self.parsed: dict[Any, int] = {}  # definition -> how much of it there is to parse
+        self.compressed = self.inflated = 0  # bytes of messages that are compressed one by one
 
     def add(self, reason: str, count: int = 1) -> None:
-        clean = "".join(c if c.isprintable() else " " for c in reason)
-        clean = " ".join(clean.split())[:200]
+        clean = one_line(reason)
         if clean not in self and len(self) >= MAX_REASONS:
             clean = "further reasons"
         self[clean] += max(1, count)
+
+
+def one_line(reason: str) -> str:
+    """A reason as it is counted: printable, and not longer than a person reads."""
+    clean = "".join(c if c.isprintable() else " " for c in reason)
+    return " ".join(clean.split())[:200]
 
 
 def budget(size: int) -> int:
@@ -69,14 +83,20 @@ def inflate(kind: str, data: bytes, size: int) -> memoryview:
     return memoryview(out)
 
 
-def inflate_message(data: bytes | memoryview) -> bytes:
-    """A message that was compressed on its own. Raises Damage."""
-    limit = min(MAX_MESSAGE, max(MIN_RATIO_BYTES, MAX_RATIO * len(data)))
+def inflate_message(data: bytes | memoryview, losses: Losses) -> bytes:
+    """A message that was compressed on its own. Raises Damage; also where all of a bag's messages
+    together become too much."""
+    losses.compressed += len(data)
+    room = budget(losses.compressed) - losses.inflated
+    limit = min(MAX_MESSAGE, max(MIN_RATIO_BYTES, MAX_RATIO * len(data)), room)
+    if limit <= 0:
+        raise Damage("the compressed messages become too much")
     frame = ZstdDecompressor()
     try:
         out = frame.decompress(data, max_length=limit + 1)
     except Exception as error:
         raise Damage(f"zstd: {error}") from None
+    losses.inflated += len(out)
     if len(out) > limit or not frame.eof:
         raise Damage("a compressed message is cut short, or becomes too much")
     return out

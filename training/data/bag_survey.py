@@ -90,7 +90,7 @@ class _Topic:
     def take(self, channel: Channel, losses: Losses) -> Take | None:
         """What becomes of a channel's messages; None where they hold no numbers."""
         try:
-            store = typestore(channel)
+            store = typestore(channel, losses)
             leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
         except (Damage, _TooMany):
             return None
