@@ -17,12 +17,17 @@ MAX_RECORD = 256 * 2**20  # bytes that one record may hold, compressed and decom
 MAX_MESSAGE = 64 * 2**20  # bytes of one decompressed message
 MAX_RATIO = 1000  # of decompressed to compressed bytes, where it is more than MIN_RATIO_BYTES
 MIN_RATIO_BYTES = 2**20
+MAX_CHANNELS = 4096  # of one file; a robot has hundreds
 MAX_REASONS = 64  # more different ones are added up: noise gives every message a reason of its own
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class Damage(Exception):
     """A part of a file cannot be read; the text says which, and why."""
+
+
+class TooMuch(Damage):
+    """A file is whole, and asks for more than is given: nothing more of it is read."""
 
 
 class Losses(Counter[str]):
@@ -48,6 +53,15 @@ def one_line(reason: str) -> str:
     """A reason as it is counted: printable, and not longer than a person reads."""
     clean = "".join(c if c.isprintable() else " " for c in reason)
     return " ".join(clean.split())[:200]
+
+
+def check_channels(count: int) -> None:
+    """Raises TooMuch where a file declares too many topics."""
+    if count > MAX_CHANNELS:
+        raise TooMuch(
+            f"more than {MAX_CHANNELS} topics, which no robot has; record the topics you need into a "
+            "new bag (`ros2 bag convert`)"
+        )
 
 
 def budget(size: int) -> int:

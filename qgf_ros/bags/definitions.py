@@ -25,10 +25,13 @@ IDL_COST = 4  # times as long as .msg to parse
 PARENTHESES = 1  # in each other, in IDL: its parser tries every one of them many times over
 BRACKETS = 8  # the same of the others, which cost it little
 COMMENT = re.compile(r"#[^\n]*|//[^\n]*|/\*(?:.*?\*/|.*)", re.DOTALL)
-BARE = re.compile(rf"{COMMENT.pattern}|\"(?:\\\\.|[^\"\\\\])*\"", re.DOTALL)
+BARE = re.compile(COMMENT.pattern + r'|"(?:\\.|[^"\\])*"', re.DOTALL)
 TYPE_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*){1,2}", re.ASCII)
 FIELD_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
-SIZES = {"bool": 1, "byte": 1, "char": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "string": 5, "wstring": 5}  # fmt: skip
+SIZES = {
+    "bool": 1, "byte": 1, "char": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "string": 5,
+    "wstring": 5,
+}  # bytes; the others are taken for 4  # fmt: skip
 ARRAYS = (Nodetype.ARRAY, Nodetype.SEQUENCE)
 
 

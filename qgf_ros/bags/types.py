@@ -7,7 +7,7 @@ somewhere else can neither name things that are no names nor ask for arrays with
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,6 +31,7 @@ from qgf_ros.bags.msg_files import find_msg
 
 STORE = Stores.ROS2_KILTED
 MAX_PARSED = 2**15  # statements of all definitions of one bag
+EACH_TYPE = 50  # statements that take as long as what every type costs
 MOST_EMPTY = 3  # arrays of a message whose missing alignment is looked for
 IDL = "=" * 80 + "\n"
 
@@ -126,7 +127,7 @@ def typestore(channel: Channel, losses: Losses) -> Typestore:
             return _known()
         definition = _from_msg_files(channel.type)
     if losses.parsed.setdefault((channel.type, definition), 0) == 0:
-        losses.parsed[channel.type, definition] = max(1, statements(definition.text))
+        losses.parsed[channel.type, definition] = EACH_TYPE + statements(definition.text)
         if sum(losses.parsed.values()) > MAX_PARSED:
             raise Damage(
                 f"definition of {channel.type[:80]!r}: the bag has too many definitions, of more than "
@@ -160,6 +161,16 @@ def _store(name: str, definition: Definition) -> Typestore | Damage:
     return store
 
 
+def foreign_definitions(types: Iterable[str]) -> str:
+    """What .msg files say of those of `types` ("package/Type") that ROS itself has not: what a bag
+    is read by where it does not define them. "" where there are none."""
+    texts = []
+    for name in sorted({long_type(t) for t in types} - set(_known().fielddefs)):
+        with contextlib.suppress(Damage):
+            texts.append(f"{name}\n{_from_msg_files(name).text}")
+    return "".join(texts)
+
+
 def _from_msg_files(name: str) -> Definition:
     """The definition of a type that the bag does not define, by .msg files, with all that it
     consists of and ROS itself has not."""
@@ -169,10 +180,12 @@ def _from_msg_files(name: str) -> Definition:
         wanted = missing.pop()
         text = find_msg(wanted)
         if text is None:
-            what = "its type" if wanted == name else f"its type {name} holds {wanted}, which"
+            what = f"its type {name}"
+            if wanted != name:
+                what += f" holds {wanted}, which"
             raise Damage(
-                f"cannot be decoded, {what} {wanted if wanted == name else ''} is not defined in the bag; "
-                "source its workspace, or give its .msg files with --msgs".replace("  ", " ")
+                f"cannot be decoded, {what} is not defined in the bag; source its workspace, or give "
+                "its .msg files with --msgs"
             )
         check_text(wanted, text, idl=False)
         parts[wanted] = text

@@ -25,6 +25,8 @@ import numpy as np
 import qgf_ros
 import training.data
 from qgf_ros.atomic import replaced_file, replaced_folder
+from qgf_ros.bags.sources import contract_sources
+from qgf_ros.bags.types import foreign_definitions
 from qgf_ros.contract import Contract
 from training.data.alignment import Report
 from training.data.episodes import Episode, EpisodeArrays
@@ -82,6 +84,7 @@ def _key(
     said = sorted((labels or {}).items())
     about = f"{_code()} {contract.hash} {type(reader).__name__} {name} {said}"
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
+    hashed.update(foreign_definitions(s.type for s in contract_sources(contract).values()).encode())
     for file in reader.files(path, name):
         status = file.stat()
         hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from qgf_ros.cli import Options
+from qgf_ros.cli import ReadsData
 from qgf_ros.console import say
 from qgf_ros.errors import DataLost, DataRefused
 
 
 @dataclass(frozen=True)
-class DataInspect(Options):
+class DataInspect(ReadsData):
     """Say what is in a dataset before anyone trains on it, and what to do about it."""
 
     data: Annotated[Path, tyro.conf.Positional]
@@ -53,7 +53,7 @@ class DataInspect(Options):
 
 
 @dataclass(frozen=True)
-class DataInit(Options):
+class DataInit(ReadsData):
     """Draft a contract from a recording, with everything that was guessed marked to confirm."""
 
     data: Annotated[Path, tyro.conf.Positional]

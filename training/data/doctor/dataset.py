@@ -38,6 +38,7 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)  # topic -> why it cannot be decoded
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ
@@ -91,10 +92,21 @@ class Dataset:
         """Signals of a role."""
         return [s for s in self.signals.values() if s.role == kind]
 
+    @property
+    def undecoded(self) -> dict[str, str]:
+        """Topic -> how many of its messages cannot be decoded, and why."""
+        found = {}
+        for topic, why in self.unread.items():
+            count = self.rejected[why]  # 0 where there were too many reasons to count each
+            text = why.removeprefix(f"{topic.strip('/')}: ").removeprefix("cannot be decoded, ")
+            found[topic] = f"{count or 'the'} messages of {topic} cannot be decoded, {text}"
+        return found
+
     def add(self, recording: RecordingSummary) -> None:
         number = len(self.recordings)
         self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}))
         self.others |= recording.others
+        self.unread |= recording.unread
         for why, count in recording.rejected.items():
             (self.noticed if "departs" in why else self.rejected)[why] += count
         for pair, lead in recording.leads.items():

@@ -93,6 +93,7 @@ class RecordingSummary:
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)  # topic -> why, as `rejected` has it
     leads: dict[Pair, Lead] = field(default_factory=dict)
 
 
@@ -120,6 +121,7 @@ def summarise(
         signals={k: _signal(s, begin, starts, rng) for k, s in survey.signals.items()},
         others=survey.others,
         rejected=survey.rejected,
+        unread=survey.unread,
         leads=leads(survey, pairs, period),
     )
 
