@@ -171,7 +171,7 @@ def observations(
         told = {p.state_label for p in measured if p.state == s.topic}
         lines += _observation(s, told, source_name(s, used), seen, notes, _max_age(s, period, pace))
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
-    unread = data.undecoded
+    unread = data.unread | data.undecoded
     notes.left += [
         f"{topic} ({kind}): {unread.get(topic, 'holds no numbers')}"
         for topic, kind in others.items()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ MAX_EPISODES = 1_000_000
 MAX_MEMBERS = 4096  # groups and arrays of one episode
 MAX_DEPTH = 6  # groups in groups
 MAX_TEXT = 2**20  # bytes of an attribute
+ENDERS = ("dones", "terminations", "truncations")
 EPISODE = re.compile(r"(?:demo|episode|traj|ep)_?(\d{1,9})")
-DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, UnicodeError)
+DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
 class Hdf5Reader:
@@ -61,7 +63,7 @@ class Hdf5Reader:
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         file, archive, group = _find(path, name)
         with archive.episode(group) as episode:
-            parts = wanted(f"{file}, {group}", contract, episode.columns)
+            parts = wanted(f"{file}, {group}", contract, [*episode.columns, *episode.apart])
             period = round(1e9 / archive.fps) if archive.fps else round(contract.time.period * 1e9)
             return recording(_short(name), file, contract, parts, episode.rows(period), {})
 
@@ -71,7 +73,8 @@ class Hdf5Reader:
         with archive.episode(group) as episode:
             rows = episode.rows(round(1e9 / (archive.fps or 1.0)))
             found = {c: rows.column(c) for c in episode.columns}
-            return survey(_short(name), found, rows.stamp, episode.others, {}, archive.fps)
+            told = survey(_short(name), found, rows.stamp, episode.others, {}, archive.fps)
+            return replace(told, unread=episode.unread)
 
     def files(self, path: Path, name: str) -> list[Path]:
         return [_file(path, name.rpartition("#")[0])]
@@ -179,12 +182,15 @@ class Archive:
 
 
 class Episode:
-    """The arrays of one episode. columns: names of those with a row of numbers per tick."""
+    """The arrays of one episode. columns: names of those with a row of numbers per tick; apart: of
+    those that a contract may name, and that are no state of a robot."""
 
     def __init__(self, archive: Archive, source: Any, group: str) -> None:
         self._archive, self._source, self._group = archive, source, group
         self.columns: list[str] = []
+        self.apart: list[str] = []
         self.others: dict[str, str] = {}
+        self.unread: dict[str, str] = {}  # why one of the others is there, though it has numbers
         self._arrays: dict[str, Any] = {}
         self._left, self._members = BUDGET, 0
 
@@ -201,6 +207,8 @@ class Episode:
                 if name in following and f"obs.{name.partition('.')[2]}" in found:
                     continue  # the last row of it is the last row of that
                 self._sort(name, array)
+            if not {"action", "actions"} & set(self.columns):
+                raise ValueError(f"the actions of {self._group} are no table of numbers")
             states = [n for n in self.columns if n.partition(".")[0] in ("obs", "observations")]
             longer = [n for n in states if self._arrays[n].shape[0] == self._steps + 1]
             self._last = bool(longer) or bool(following)
@@ -225,18 +233,22 @@ class Episode:
 
     def _sort(self, name: str, array: Any) -> None:
         """A column, or something else."""
-        shape, dtype = array.shape, array.dtype
+        shape, dtype = array.shape or (), array.dtype
         picture = dtype.kind == "u" and (len(shape) > 2 or "image" in name.lower())
-        fits = (
-            shape is not None
-            and len(shape) in (1, 2)
-            and shape[0] in (self._steps, self._steps + 1)
-        )
-        if dtype.kind in "fiub" and fits and not picture and not dtype.hasobject:
-            self.columns.append(name)
+        fits = len(shape) in (1, 2) and shape[0] in (self._steps, self._steps + 1)
+        if dtype.kind in "fiub" and fits and not picture:
+            _check(name, array)
             self._arrays[name] = array
+            if name == "states" and self._group.startswith("/data/"):
+                self.apart.append(name)
+                self.others[name] = f"{dtype}{list(shape)}"
+                self.unread[name] = "the state of a simulator, which no robot measures"
+            else:
+                (self.apart if name in ENDERS else self.columns).append(name)
         else:
-            self.others[name] = f"{'images ' * picture}{dtype}{list(shape or ())}"
+            if picture:
+                self.unread[name] = "images, which are not read"
+            self.others[name] = f"{'images ' * picture}{dtype}{list(shape)}"
 
     def rows(self, period: int) -> Rows:
         count = self._steps + self._last

@@ -38,7 +38,7 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)  # topic -> why it cannot be decoded
+    unread: dict[str, str] = field(default_factory=dict)  # of others: why, if not for want of numbers
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ
@@ -94,12 +94,12 @@ class Dataset:
 
     @property
     def undecoded(self) -> dict[str, str]:
-        """Topic -> how many of its messages cannot be decoded, and why."""
+        """Topic -> how many of its messages were rejected because none can be decoded, and why."""
         found = {}
         for topic, why in self.unread.items():
-            count = self.rejected[why]  # 0 where there were too many reasons to count each
-            text = why.removeprefix(f"{topic.strip('/')}: ").removeprefix("cannot be decoded, ")
-            found[topic] = f"{count or 'the'} messages of {topic} cannot be decoded, {text}"
+            if count := self.rejected[why]:
+                text = why.removeprefix(f"{topic.strip('/')}: ").removeprefix("cannot be decoded, ")
+                found[topic] = f"{count} messages of {topic} cannot be decoded, {text}"
         return found
 
     def add(self, recording: RecordingSummary) -> None:

@@ -93,7 +93,7 @@ class RecordingSummary:
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)  # topic -> why, as `rejected` has it
+    unread: dict[str, str] = field(default_factory=dict)  # of others: why, if not for want of numbers
     leads: dict[Pair, Lead] = field(default_factory=dict)
 
 
