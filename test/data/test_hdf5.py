@@ -110,7 +110,9 @@ def test_what_no_robot_measures_is_no_signal_and_said(tmp_path):
     robomimic(tmp_path / "low_dim.hdf5")
     data = survey_dataset(tmp_path / "low_dim.hdf5")
     assert set(data.signals) == {"actions", "obs.joint_pos", "rewards"} and data.rate == 20
-    assert data.others["obs.image"].startswith("images uint8") and "images" in data.unread["obs.image"]
+    assert (
+        data.others["obs.image"].startswith("images uint8") and "images" in data.unread["obs.image"]
+    )
     assert "simulator" in data.unread["states"] and not data.rejected
 
 
@@ -168,7 +170,9 @@ def hostile(path, what):
         if what == "eight terabytes":
             file.create_dataset("action", (2**40,), "f8", chunks=(2**20,))
         elif what == "a chunk of gigabytes":
-            file.create_dataset("action", (2**29,), "u1", chunks=(2**29,), compression="gzip")[:1] = 1
+            file.create_dataset("action", (2**29,), "u1", chunks=(2**29,), compression="gzip")[
+                :1
+            ] = 1
         elif what == "a link to a file":
             file["action"] = h5py.ExternalLink("/etc/passwd", "/x")
         elif what == "a link inside":
@@ -178,7 +182,9 @@ def hostile(path, what):
             file["action"], file["observations"] = np.zeros((12, 2)), h5py.ExternalLink("x.h5", "/")
         elif what == "numbers in another file":
             (path.parent / "raw").write_bytes(bytes(192))
-            file.create_dataset("action", (12, 2), "f8", external=[(str(path.parent / "raw"), 0, 192)])
+            file.create_dataset(
+                "action", (12, 2), "f8", external=[(str(path.parent / "raw"), 0, 192)]
+            )
         elif what == "a virtual array":
             layout = h5py.VirtualLayout((12, 2), "f8")
             layout[:] = h5py.VirtualSource("/etc/passwd", "x", (12, 2))
@@ -218,7 +224,9 @@ def test_fault_103_a_chunk_with_flipped_bits_refuses_its_episode_and_no_other(tm
     with h5py.File(tmp_path / "x.hdf5", "r+") as file:
         v = file["data/demo_0/actions"][:]
         del file["data/demo_0/actions"]
-        array = file["data/demo_0"].create_dataset("actions", data=v, chunks=v.shape, fletcher32=True)
+        array = file["data/demo_0"].create_dataset(
+            "actions", data=v, chunks=v.shape, fletcher32=True
+        )
         at = array.id.get_chunk_info(0).byte_offset
     raw = bytearray((tmp_path / "x.hdf5").read_bytes())
     raw[at + 3] ^= 0x40
@@ -226,7 +234,10 @@ def test_fault_103_a_chunk_with_flipped_bits_refuses_its_episode_and_no_other(tm
     with pytest.raises(DataRefused, match="cannot be read"):
         READER.read(tmp_path / "x.hdf5", "x.hdf5#0", ROBOMIMIC)
     assert len(READER.read(tmp_path / "x.hdf5", "x.hdf5#1", ROBOMIMIC).streams["arm"])
-    assert [bool(r.refused) for r in survey_dataset(tmp_path / "x.hdf5").recordings] == [True, False]
+    assert [bool(r.refused) for r in survey_dataset(tmp_path / "x.hdf5").recordings] == [
+        True,
+        False,
+    ]
 
 
 def test_fault_112_a_link_out_of_a_folder_of_hdf5_is_refused(tmp_path):

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.bags.files import check_lfs
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.streams import Recording, Survey
@@ -33,6 +36,7 @@ from training.data.tables import Column, Rows, inside, recording, survey, wanted
 SUFFIXES = (".hdf5", ".h5")
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BUDGET = 2**31  # bytes of all that is read of one episode
+MARGIN = 2**28  # bytes of memory for what is not numbers
 MAX_CHUNK = 2**28  # bytes that are decompressed at once
 MAX_RATIO = 1000  # of an array to what is stored of it, where it is more than MIN_RATIO_BYTES
 MIN_RATIO_BYTES = 2**20
@@ -42,7 +46,28 @@ MAX_DEPTH = 6  # groups in groups
 MAX_TEXT = 2**20  # bytes of an attribute
 ENDERS = ("dones", "terminations", "truncations")
 EPISODE = re.compile(r"(?:demo|episode|traj|ep)_?(\d{1,9})")
-DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    MemoryError)  # fmt: skip
+
+
+@contextmanager
+def bounded(extra: int) -> Iterator[None]:
+    """No more than `extra` bytes of memory beyond what the process has: what a damaged file makes
+    the library ask for then ends in MemoryError, and not in the whole machine's memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # no Linux
+        yield
+        return
+    limit = pages * resource.getpagesize() + extra
+    fits = soft == resource.RLIM_INFINITY or limit < soft
+    try:
+        if fits:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class Hdf5Reader:
@@ -130,27 +155,30 @@ class Archive:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        check_lfs(file)
         with file.open("rb") as opened:
             if opened.read(len(MAGIC)) != MAGIC:
                 raise DataRefused(f"{file} is no HDF5 file: it does not begin like one")
-        source = self._source()
+        import h5py as _  # noqa: F401  0.3 s, and more memory than what follows is given
+
         try:
-            with source:
+            with bounded(MARGIN), self._source() as source:
                 self.episodes = self._episodes(source)
                 self.fps = _rate(source)
         except DAMAGE as error:
             raise self.refused(error) from None
 
     def _source(self) -> Any:
-        import h5py  # 0.3 s
+        import h5py
 
-        try:
-            return h5py.File(self.file, "r", locking=False)
-        except DAMAGE as error:
-            raise self.refused(error) from None
+        return h5py.File(self.file, "r", locking=False)
 
     def episode(self, group: str) -> Episode:
-        return Episode(self, self._source(), group)
+        try:
+            with bounded(MARGIN):
+                return Episode(self, self._source(), group)
+        except DAMAGE as error:
+            raise self.refused(error) from None
 
     def refused(self, error: Exception) -> DataRefused:
         text = " ".join(str(error).split())[:300]
@@ -196,26 +224,31 @@ class Episode:
 
     def __enter__(self) -> Episode:
         try:
-            group = self._source if self._group == "/" else _member(self._source, self._group)
-            found = dict(self._walk(group, ""))
-            rows = {n: a.shape[0] for n, a in found.items() if n in ("action", "actions")}
-            if len(rows) != 1:
-                raise ValueError(f"{self._group} must have one array `action` or `actions`")
-            self._steps = next(iter(rows.values()))
-            following = [n for n in found if n.startswith("next_obs.")]
-            for name, array in found.items():
-                if name in following and f"obs.{name.partition('.')[2]}" in found:
-                    continue  # the last row of it is the last row of that
-                self._sort(name, array)
-            if not {"action", "actions"} & set(self.columns):
-                raise ValueError(f"the actions of {self._group} are no table of numbers")
-            states = [n for n in self.columns if n.partition(".")[0] in ("obs", "observations")]
-            longer = [n for n in states if self._arrays[n].shape[0] == self._steps + 1]
-            self._last = bool(longer) or bool(following)
+            with bounded(MARGIN):
+                self._look()
         except DAMAGE as error:
             self._source.close()
             raise self._archive.refused(error) from None
         return self
+
+    def _look(self) -> None:
+        """What there is, by its shapes and types."""
+        group = self._source if self._group == "/" else _member(self._source, self._group)
+        found = dict(self._walk(group, ""))
+        rows = {n: a.shape[0] for n, a in found.items() if n in ("action", "actions")}
+        if len(rows) != 1:
+            raise ValueError(f"{self._group} must have one array `action` or `actions`")
+        self._steps = next(iter(rows.values()))
+        following = [n for n in found if n.startswith("next_obs.")]
+        for name, array in found.items():
+            if name in following and f"obs.{name.partition('.')[2]}" in found:
+                continue  # the last row of it is the last row of that
+            self._sort(name, array)
+        if not {"action", "actions"} & set(self.columns):
+            raise ValueError(f"the actions of {self._group} are no table of numbers")
+        states = [n for n in self.columns if n.partition(".")[0] in ("obs", "observations")]
+        longer = [n for n in states if self._arrays[n].shape[0] == self._steps + 1]
+        self._last = bool(longer) or bool(following)
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
@@ -291,7 +324,8 @@ class Episode:
             self._left -= array.size * array.dtype.itemsize
             if self._left < 0:
                 raise ValueError(f"more than {BUDGET} bytes of {self._group} would have to be read")
-            return np.asarray(array[...])
+            with bounded(2 * array.size * array.dtype.itemsize + MAX_CHUNK + MARGIN):
+                return np.asarray(array[...])
         except DAMAGE as error:
             raise self._archive.refused(error) from None
 

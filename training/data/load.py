@@ -13,6 +13,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.foreign import remedy
 from training.data.hdf5 import Hdf5Reader
 from training.data.labels import Label, load_labels
 from training.data.lerobot import LeRobotReader
@@ -35,7 +36,8 @@ def find_reader(path: Path) -> Reader:
     for reader in READERS:
         if reader.recognises(path):
             return reader
-    raise DataRefused(f"{path} is no dataset that can be read: give {READABLE}")
+    known = remedy(path)
+    raise DataRefused(f"{known or f'{path} is no dataset that can be read'}: give {READABLE}")
 
 
 def load_episodes(

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from qgf_ros.bags.files import check_lfs
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.streams import Recording, Survey
@@ -114,6 +115,7 @@ class Archive:
         self.file = file
         self._left = BUDGET
         self._arrays: dict[str, np.ndarray] = {}
+        check_lfs(file)
         try:
             with zipfile.ZipFile(file) as source:
                 members = source.infolist()

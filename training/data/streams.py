@@ -62,7 +62,9 @@ class Survey:
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
     rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
     one_episode: bool = False  # the whole recording is one episode
-    unread: dict[str, str] = field(default_factory=dict)  # of others: why, if not for want of numbers
+    unread: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, if not for want of numbers
 
 
 class Reader(Protocol):

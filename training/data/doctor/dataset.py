@@ -38,7 +38,9 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)  # of others: why, if not for want of numbers
+    unread: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, if not for want of numbers
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ

@@ -93,7 +93,9 @@ class RecordingSummary:
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)  # of others: why, if not for want of numbers
+    unread: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, if not for want of numbers
     leads: dict[Pair, Lead] = field(default_factory=dict)
 
 
