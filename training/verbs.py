@@ -57,7 +57,7 @@ class Train(ReadsData):
     """Train flow policy and critic on recorded data, and export the policy."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, or a LeRobot dataset."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     contract: Path
     """contract.yaml: which topics and fields are state, action and outcome."""
     out: Path
@@ -237,7 +237,7 @@ class DataConvert(ReadsData):
     """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz files."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     contract: Path
     """contract.yaml: which topics or columns there are, and what they are called."""
     out: Path

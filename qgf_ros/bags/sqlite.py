@@ -17,6 +17,7 @@ from urllib.parse import quote
 from qgf_ros.bags.damage import MAX_CHANNELS, MAX_RECORD, Damage, Losses, check_channels
 from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
+from qgf_ros.errors import StorageError
 
 MAGIC = b"SQLite format 3\0"
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -213,4 +214,8 @@ def apply_journal(copy: Path, name: str, losses: Losses) -> None:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except sqlite3.Error as error:  # the file without it
+        if "disk is full" in str(error):
+            raise StorageError(
+                f"no room in {copy.parent} for a copy of {name}; set TMPDIR"
+            ) from None
         losses.add(f"file damaged: {name}: its journal cannot be applied: {error}")

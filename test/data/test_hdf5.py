@@ -10,8 +10,10 @@ from qgf_make import contract, velocity_dict
 
 from qgf_ros.errors import DataRefused
 
-h5py = pytest.importorskip("h5py")
 pytest.importorskip("pyarrow")
+pytest.importorskip("h5py")
+
+import h5py
 
 from training.data import hdf5
 from training.data.convert import convert

@@ -266,7 +266,8 @@ class Episode:
 
     def _sort(self, name: str, array: Any) -> None:
         """A column, or something else."""
-        shape, dtype = array.shape or (), array.dtype
+        shape: tuple[int, ...] = array.shape or ()
+        dtype = array.dtype
         picture = dtype.kind == "u" and (len(shape) > 2 or "image" in name.lower())
         fits = len(shape) in (1, 2) and shape[0] in (self._steps, self._steps + 1)
         if dtype.kind in "fiub" and fits and not picture:
