@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
 import tyro
@@ -40,6 +41,15 @@ class Options:
     """Show tracebacks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadsData(Options):
+    """What every verb has that reads recordings."""
+
+    msgs: Path | None = None
+    """Folder of .msg files of types that bags do not define (package/msg/Name.msg, at any depth); a
+    sourced workspace is looked through without it."""
+
+
 class Verb(Protocol):
     """One command."""
 
@@ -63,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
             description="Q-Guided Flow: recorded robot data to a guided robot.",
             config=STYLE,
         )
+        if (msgs := getattr(verb, "msgs", None)) is not None:
+            from qgf_ros.bags.msg_files import use_folder
+
+            use_folder(msgs)
         try:
             document = verb.run()
         except ModuleNotFoundError as error:

@@ -75,8 +75,14 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        code = error.code if isinstance(error, QgfError) else 7 if isinstance(error, OSError) else 1
+        storage = isinstance(error, OSError) or _is_full(error)
+        code = error.code if isinstance(error, QgfError) else 7 if storage else 1
         text = str(error) if isinstance(error, QgfError) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, QgfError) else "; run again with --debug for the traceback"
         print(f"qgf: error[{code}]: {' '.join(text.split())}{hint}", file=sys.stderr)
         raise SystemExit(code) from None
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether sqlite3 could not write: its errors are no OSError, and it is not imported for this."""
+    return type(error).__module__ == "sqlite3" and "disk" in str(error)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from qgf_ros.errors import UsageError
-from qgf_ros.policy import parse_aggregation
+from qgf_ros.errors import PolicyRefused, UsageError
+from qgf_ros.policy import PolicyDescription, parse_aggregation
 
 # Episodes of a purpose share no seed with those of another, nor with demonstrations.
 SELECT_SEEDS = 500_000_000
@@ -130,3 +130,33 @@ class FitConfig:
         ):
             if not ok:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed: {allowed}")
+
+
+def provenance_of(description: PolicyDescription) -> dict[str, Any]:
+    """What a policy says of how it was made, with `data`, `split` and `config`, each {} where it
+    does not say.
+
+    Raises PolicyRefused where they are something else than `qgf train` writes: anybody can have
+    written that file.
+    """
+    made: Any = description.provenance
+    where = "provenance"
+    if isinstance(made, dict):
+        made = {**made, **{k: made.get(k) or {} for k in ("data", "split", "config")}}
+        where = next(
+            (
+                f"provenance.{k}"
+                for k in ("data", "split", "config")
+                if not isinstance(made[k], dict)
+            ),
+            "",
+        )
+        seed = made["config"].get("seed", None if made["split"] else 0) if not where else 0
+        if type(seed) is not int:
+            where = "provenance.config.seed"
+    if where:
+        raise PolicyRefused(
+            f"{where} in policy.yaml is not what `qgf train` writes there; export the policy again, or "
+            "write `provenance: {}`"
+        )
+    return made

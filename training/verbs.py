@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from qgf_ros.cli import Options
+from qgf_ros.cli import Options, ReadsData
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
 from training.config import FitConfig
@@ -53,11 +53,11 @@ class Record(Options):
 
 
 @dataclass(frozen=True)
-class Train(Options):
+class Train(ReadsData):
     """Train flow policy and critic on recorded data, and export the policy."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, or a LeRobot dataset."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     contract: Path
     """contract.yaml: which topics and fields are state, action and outcome."""
     out: Path
@@ -151,7 +151,7 @@ class Evaluate(Options):
 
 
 @dataclass(frozen=True)
-class Analyze(Options):
+class Analyze(ReadsData):
     """How far a policy's flow and critic can be trusted: noise, distance to the data, stability."""
 
     policy: Annotated[str, tyro.conf.Positional]
@@ -185,7 +185,7 @@ class Analyze(Options):
 
 
 @dataclass(frozen=True)
-class Report(Options):
+class Report(ReadsData):
     """One page on a policy before it moves a robot: is its critic fit to guide, and which beta?"""
 
     policy: Annotated[str, tyro.conf.Positional]
@@ -228,7 +228,7 @@ class Lab(Options):
 
 
 @dataclass(frozen=True)
-class DataConvert(Options):
+class DataConvert(ReadsData):
     """Write recordings in another format, by the contract.
 
     Bags get the recording message for message. Tables get its episodes, aligned as for training:
@@ -237,7 +237,7 @@ class DataConvert(Options):
     """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz files."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     contract: Path
     """contract.yaml: which topics or columns there are, and what they are called."""
     out: Path

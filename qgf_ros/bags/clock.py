@@ -29,7 +29,7 @@ class RecordedClock:
 
     def take(self, channel: Channel, losses: Losses) -> Take | None:
         try:
-            return take_with(channel, typestore(channel), [self.add], losses)
+            return take_with(channel, typestore(channel, losses), [self.add], losses)
         except Damage:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from typing import Any
 
 from lz4.frame import LZ4FrameDecompressor
 
@@ -16,6 +17,7 @@ MAX_RECORD = 256 * 2**20  # bytes that one record may hold, compressed and decom
 MAX_MESSAGE = 64 * 2**20  # bytes of one decompressed message
 MAX_RATIO = 1000  # of decompressed to compressed bytes, where it is more than MIN_RATIO_BYTES
 MIN_RATIO_BYTES = 2**20
+MAX_CHANNELS = 4096  # of one file; a robot has hundreds
 MAX_REASONS = 64  # more different ones are added up: noise gives every message a reason of its own
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -24,16 +26,42 @@ class Damage(Exception):
     """A part of a file cannot be read; the text says which, and why."""
 
 
+class TooMuch(Damage):
+    """A file is whole, and asks for more than is given: nothing more of it is read."""
+
+
 class Losses(Counter[str]):
     """Messages that could not be read, by reason. A damage counts at least once, even where nobody
-    can know how many messages it took: none is silent."""
+    can know how many messages it took: none is silent.
+
+    It also is the account of what reading one bag has cost, which is bounded for all of it.
+    """
+
+    def __init__(self, *args: Any, **counts: int) -> None:
+        super().__init__(*args, **counts)
+        self.parsed: dict[Any, int] = {}  # definition -> how much of it there is to parse
+        self.compressed = self.inflated = 0  # bytes of messages that are compressed one by one
 
     def add(self, reason: str, count: int = 1) -> None:
-        clean = "".join(c if c.isprintable() else " " for c in reason)
-        clean = " ".join(clean.split())[:200]
+        clean = one_line(reason)
         if clean not in self and len(self) >= MAX_REASONS:
             clean = "further reasons"
         self[clean] += max(1, count)
+
+
+def one_line(reason: str) -> str:
+    """A reason as it is counted: printable, and not longer than a person reads."""
+    clean = "".join(c if c.isprintable() else " " for c in reason)
+    return " ".join(clean.split())[:200]
+
+
+def check_channels(count: int) -> None:
+    """Raises TooMuch where a file declares too many topics."""
+    if count > MAX_CHANNELS:
+        raise TooMuch(
+            f"more than {MAX_CHANNELS} topics, which no robot has; record the topics you need into a "
+            "new bag (`ros2 bag convert`)"
+        )
 
 
 def budget(size: int) -> int:
@@ -69,14 +97,20 @@ def inflate(kind: str, data: bytes, size: int) -> memoryview:
     return memoryview(out)
 
 
-def inflate_message(data: bytes | memoryview) -> bytes:
-    """A message that was compressed on its own. Raises Damage."""
-    limit = min(MAX_MESSAGE, max(MIN_RATIO_BYTES, MAX_RATIO * len(data)))
+def inflate_message(data: bytes | memoryview, losses: Losses) -> bytes:
+    """A message that was compressed on its own. Raises Damage; also where all of a bag's messages
+    together become too much."""
+    losses.compressed += len(data)
+    room = budget(losses.compressed) - losses.inflated
+    limit = min(MAX_MESSAGE, max(MIN_RATIO_BYTES, MAX_RATIO * len(data)), room)
+    if limit <= 0:
+        raise Damage("the compressed messages become too much")
     frame = ZstdDecompressor()
     try:
         out = frame.decompress(data, max_length=limit + 1)
     except Exception as error:
         raise Damage(f"zstd: {error}") from None
+    losses.inflated += len(out)
     if len(out) > limit or not frame.eof:
         raise Damage("a compressed message is cut short, or becomes too much")
     return out

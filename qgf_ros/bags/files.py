@@ -29,6 +29,9 @@ METADATA = "metadata.yaml"
 MAX_METADATA = 2**20
 BAG_FILE = re.compile(r"\.(mcap|db3)(\.zstd|\.zst)?$")
 SPLIT = re.compile(r"(.*)_(\d+)$", re.DOTALL)
+HUGGING_FACE = re.compile(r"(datasets|models)--.")
+BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+LFS = b"version https://git-lfs.github.com/spec/v1"
 JOURNALS = ("-wal", "-journal")  # of sqlite3; what they hold is not in the file yet
 
 
@@ -138,6 +141,7 @@ def open_bag(path: Path, name: str) -> Bag:
     where = path / name
     contained(path, where)
     if where.is_file():
+        check_lfs(where)
         return Bag(where, (where,))
     contained(path, where / METADATA)
     known = _metadata(where / METADATA)
@@ -147,6 +151,7 @@ def open_bag(path: Path, name: str) -> Bag:
         raise DataRefused(f"{where} is no bag, or an empty one: it holds no .mcap or .db3 file")
     for file in files:
         contained(path, file)
+        check_lfs(file)
     counts = {n: c for n, c in known.items() if c is not None}
     missing = {n: counts.get(n, 1) for n in known if there and where / n not in there}
     return Bag(where, tuple(files), missing, counts)
@@ -154,11 +159,31 @@ def open_bag(path: Path, name: str) -> Bag:
 
 def contained(root: Path, path: Path) -> None:
     """Raises DataRefused where `path` leads out of `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not path.resolve().is_relative_to(root.resolve()) and not is_hugging_face(root, path):
         raise DataRefused(
             f"{path} is a link to a place outside of {root}; copy it into the dataset, or give "
             "the place itself"
         )
+
+
+def is_hugging_face(root: Path, path: Path) -> bool:
+    """Whether `path` is a link as the cache of Hugging Face has them: from a dataset's
+    snapshots/REVISION, in which `root` is, to a file in the blobs of the same dataset."""
+    root, target = root.resolve(), path.resolve()
+    for place in (root, *root.parents):
+        repository = place.parent.parent
+        if place.parent.name == "snapshots" and HUGGING_FACE.match(repository.name):
+            return target.parent == repository / "blobs" and bool(BLOB.fullmatch(target.name))
+    return False
+
+
+def check_lfs(file: Path) -> None:
+    """Raises DataRefused where a file is only the pointer that Git LFS puts in its place."""
+    with suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(LFS)) == LFS:
+            raise DataRefused(
+                f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
+            )
 
 
 def _metadata(path: Path) -> dict[str, int | None]:

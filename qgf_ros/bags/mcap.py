@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from qgf_ros.bags.damage import MAX_RECORD, Damage, Losses, budget, check_size, inflate
+from qgf_ros.bags.damage import (
+    MAX_RECORD,
+    Damage,
+    Losses,
+    TooMuch,
+    budget,
+    check_channels,
+    check_size,
+    inflate,
+)
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -51,6 +60,10 @@ class _Summary:
     chunks: list[int] = field(default_factory=list)  # where they begin, sorted
     messages: int | None = None
     records: bytes = b""  # of schemas and channels
+
+
+class _EndsEarly(Exception):
+    """A record is shorter than what it says of itself."""
 
 
 class _File:
@@ -115,6 +128,8 @@ class _File:
                     yield from self._records(head + self._file.read(length))
                 elif opcode == MESSAGE_INDEX:
                     self._indexed += max(0, length - 6) // 16
+            except TooMuch:
+                raise
             except Damage:
                 if later < len(chunks):
                     self._lose(f"file damaged: a record of {length} bytes that cannot be")
@@ -198,7 +213,7 @@ class _File:
                 if opcode in (SCHEMA, CHANNEL):
                     try:
                         self._declare(opcode, bytes(raw[at:end]))
-                    except (struct.error, Damage):
+                    except (struct.error, _EndsEarly):
                         self._lose("file damaged: a schema or channel that ends early")
             at = end
 
@@ -211,6 +226,7 @@ class _File:
         number, schema = struct.unpack_from("<HH", raw)
         topic, encoding = _strings(raw, 4, 2)
         if number not in self._channels:  # the summary says them a second time
+            check_channels(len(self._channels) + 1)
             name, definition = self._schemas.get(schema, ("", Definition()))
             self._channels[number] = self._choose(Channel(topic, name, encoding, definition))
 
@@ -265,12 +281,12 @@ class _File:
 
 
 def _strings(raw: bytes, at: int, count: int) -> list[str]:
-    """`count` strings, each behind its length. Raises Damage or struct.error."""
+    """`count` strings, each behind its length. Raises _EndsEarly or struct.error."""
     found = []
     for _ in range(count):
         (length,) = struct.unpack_from("<I", raw, at)
         at += 4 + length
         if at > len(raw):
-            raise Damage("a string ends early")
+            raise _EndsEarly
         found.append(raw[at - length : at].decode(errors="replace"))
     return found

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qgf_ros.bags.damage import MAX_RECORD, Damage, Losses
+from qgf_ros.bags.damage import MAX_CHANNELS, MAX_RECORD, Damage, Losses, check_channels
+from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
+from qgf_ros.errors import StorageError
 
 MAGIC = b"SQLite format 3\0"
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-MAX_TABLE = 10_000  # topics, and definitions
 MAX_GAPS = 1000  # damaged stretches of one file
 LAST = 2**63 - 1
 
@@ -159,11 +160,13 @@ def _channels(database: sqlite3.Connection, name: str) -> dict[int, Channel]:
     if {"topic_type", "encoding", "encoded_message_definition"} <= there:
         digest = "type_description_hash" if "type_description_hash" in there else "''"
         query = (
-            f"SELECT topic_type, encoding, encoded_message_definition, {digest} "
+            "SELECT topic_type, encoding, "
+            f"substr(encoded_message_definition, 1, {MAX_DEFINITION + 1}), {digest} "
             "FROM message_definitions"
         )
         definitions = {row[0]: Definition(*map(str, row[1:])) for row in _rows(database, query)}
     rows = _rows(database, "SELECT id, name, type, serialization_format FROM topics ORDER BY id")
+    check_channels(len(rows))
     return {
         int(number): Channel(
             str(topic), str(kind), str(encoding), definitions.get(kind, Definition())
@@ -173,7 +176,7 @@ def _channels(database: sqlite3.Connection, name: str) -> dict[int, Channel]:
 
 
 def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:
-    return database.execute(query, values).fetchmany(MAX_TABLE)
+    return database.execute(query, values).fetchmany(MAX_CHANNELS + 1)
 
 
 def whole_pages(path: Path) -> int:
@@ -211,4 +214,8 @@ def apply_journal(copy: Path, name: str, losses: Losses) -> None:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except sqlite3.Error as error:  # the file without it
+        if "disk is full" in str(error):
+            raise StorageError(
+                f"no room in {copy.parent} for a copy of {name}; set TMPDIR"
+            ) from None
         losses.add(f"file damaged: {name}: its journal cannot be applied: {error}")

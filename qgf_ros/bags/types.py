@@ -7,27 +7,33 @@ somewhere else can neither name things that are no names nor ask for arrays with
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, inflate_message
+from qgf_ros.bags.definitions import (
+    MAX_DEFINITION,
+    MAX_OBJECTS,
+    check_text,
+    check_types,
+    longest_message,
+    referred,
+    statements,
+)
+from qgf_ros.bags.msg_files import find_msg
 
 STORE = Stores.ROS2_KILTED
-MAX_DEFINITION = 2**18  # characters
-MAX_UNROLLED = 2**14  # elements of fixed arrays of messages and strings: code is made for each
+MAX_PARSED = 2**15  # statements of all definitions of one bag
+EACH_TYPE = 50  # statements that take as long as what every type costs
 MOST_EMPTY = 3  # arrays of a message whose missing alignment is looked for
 IDL = "=" * 80 + "\n"
-TYPE_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*){1,2}", re.ASCII)
-FIELD_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,14 @@ def take_with(
 ) -> Take:
     """Decodes each message of a channel once, for all its uses; what raises is counted."""
     topic = channel.topic.strip("/")
+    longest = longest_message(channel.type, store.fielddefs)
 
     def take(receipt: int, raw: bytes | memoryview) -> None:
         try:
             if raw[:4] == ZSTD_MAGIC:
-                raw = inflate_message(raw)
+                raw = inflate_message(raw, losses)
+            if len(raw) > longest:
+                raise Damage(f"{len(raw)} bytes may become more than {MAX_OBJECTS} objects")
             msg = _decoded(store, raw, channel.type)
         except Exception as error:  # noise in a message: whatever decoding runs into
             losses.add(f"{topic}: {type(error).__name__}: {error}")
@@ -107,37 +116,89 @@ def _decoded(store: Typestore, raw: bytes | memoryview, type_name: str) -> Any:
         raise
 
 
-def typestore(channel: Channel) -> Typestore:
-    """What decodes a channel's messages. Raises Damage where nothing does."""
+def typestore(channel: Channel, losses: Losses) -> Typestore:
+    """What decodes a channel's messages. `losses`: of the bag, which also counts how much code was
+    made for it. Raises Damage where nothing does."""
     if channel.encoding != "cdr":
         raise Damage(f"messages are encoded as {channel.encoding!r}, only 'cdr' can be read")
-    return _store(channel.type, channel.definition)
+    definition = channel.definition
+    if not definition.text.strip():
+        if channel.type in _known().fielddefs:
+            return _known()
+        definition = _from_msg_files(channel.type)
+    if losses.parsed.setdefault((channel.type, definition), 0) == 0:
+        losses.parsed[channel.type, definition] = EACH_TYPE + statements(definition.text)
+        if sum(losses.parsed.values()) > MAX_PARSED:
+            raise Damage(
+                f"definition of {channel.type[:80]!r}: the bag has too many definitions, of more than "
+                f"{MAX_PARSED} lines"
+            )
+    found = _store(channel.type, definition)
+    if isinstance(found, Damage):
+        raise found
+    return found
 
 
 @lru_cache(256)
-def _store(name: str, definition: Definition) -> Typestore:
-    known = _known()
-    if not definition.text.strip():
-        if name not in known.fielddefs:
-            raise Damage(f"type {name!r} is not known, and the bag does not define it")
-        return known
+def _store(name: str, definition: Definition) -> Typestore | Damage:
     try:
         types = _parse(name, definition)
-        for missing in _missing(types, known.fielddefs):
-            types[missing] = known.fielddefs[missing]
-        _check(name, types)
+        known = _known().fielddefs
+        for missing in _missing(types, known):
+            types[missing] = known[missing]
+        check_types(name, types)
         store = get_typestore(Stores.EMPTY)
         store.register(types)
         store.get_msgdef(name)
         digest = store.hash_rihs01(name) if definition.digest else ""
-    except Damage:
-        raise
+    except Damage as damage:
+        return damage
     except Exception as error:  # the parsers raise what they run into
         text = " ".join(str(error).split())[:100]
-        raise Damage(f"definition of {name!r}: {type(error).__name__}: {text}") from None
+        return Damage(f"definition of {name!r}: {type(error).__name__}: {text}")
     if digest != definition.digest:
-        raise Damage(f"definition of {name!r} is not the one it was recorded with: other hash")
+        return Damage(f"definition of {name!r} is not the one it was recorded with: other hash")
     return store
+
+
+def foreign_definitions(types: Iterable[str]) -> str:
+    """What .msg files say of those of `types` ("package/Type") that ROS itself has not: what a bag
+    is read by where it does not define them. "" where there are none."""
+    texts = []
+    for name in sorted({long_type(t) for t in types} - set(_known().fielddefs)):
+        with contextlib.suppress(Damage):
+            texts.append(f"{name}\n{_from_msg_files(name).text}")
+    return "".join(texts)
+
+
+def _from_msg_files(name: str) -> Definition:
+    """The definition of a type that the bag does not define, by .msg files, with all that it
+    consists of and ROS itself has not."""
+    parts: dict[str, str] = {}
+    missing = [name]
+    while missing:
+        wanted = missing.pop()
+        text = find_msg(wanted)
+        if text is None:
+            what = f"its type {name}"
+            if wanted != name:
+                what += f" holds {wanted}, which"
+            raise Damage(
+                f"cannot be decoded, {what} is not defined in the bag; source its workspace, or give "
+                "its .msg files with --msgs"
+            )
+        check_text(wanted, text, idl=False)
+        parts[wanted] = text
+        if sum(map(len, parts.values())) > MAX_DEFINITION:
+            raise Damage(f"definition of {name!r}: its .msg files are too long")
+        try:
+            inner = referred(get_types_from_msg(text, wanted)[wanted][1])
+        except Exception as error:  # the parser raises what it runs into
+            why = " ".join(str(error).split())[:100]
+            raise Damage(f"definition of {wanted!r}: {type(error).__name__}: {why}") from None
+        missing += sorted(inner - set(parts) - set(missing) - set(_known().fielddefs))
+    first, *rest = parts.items()
+    return Definition("ros2msg", first[1] + "".join(f"{IDL}MSG: {n}\n{t}" for n, t in rest))
 
 
 @lru_cache(1)
@@ -147,8 +208,7 @@ def _known() -> Typestore:
 
 def _parse(name: str, definition: Definition) -> dict[str, Any]:
     """Type name -> (constants, fields), as rosbags has them."""
-    if len(definition.text) > MAX_DEFINITION or not TYPE_NAME.fullmatch(name):
-        raise Damage(f"definition of {name[:80]!r}: too long, or not a type's name")
+    check_text(name, definition.text, idl=definition.encoding != "ros2msg")
     if definition.encoding == "ros2msg":
         return dict(get_types_from_msg(definition.text, name))
     if definition.encoding not in ("ros2idl", "omgidl"):
@@ -161,12 +221,6 @@ def _parse(name: str, definition: Definition) -> dict[str, Any]:
     return types
 
 
-def referred(fields: Any) -> set[str]:
-    """Types that fields refer to."""
-    inner = [desc[1][0] if desc[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE) else desc for _, desc in fields]  # fmt: skip
-    return {desc[1] for desc in inner if desc[0] == Nodetype.NAME}
-
-
 def _missing(types: dict[str, Any], known: Any) -> set[str]:
     """Types that the definitions use and do not define, but ROS does."""
     missing: set[str] = set()
@@ -177,21 +231,3 @@ def _missing(types: dict[str, Any], known: Any) -> set[str]:
             missing.add(name)
             open_ends += referred(known[name][1])
     return missing
-
-
-def _check(name: str, types: dict[str, Any]) -> None:
-    """Raises Damage where a definition is not one of plain, bounded fields."""
-    unrolled = 0
-    for type_name, (constants, fields) in types.items():
-        names = {type_name, *referred(fields)}
-        if not all(TYPE_NAME.fullmatch(n) for n in names) or not all(
-            FIELD_NAME.fullmatch(f[0]) for f in (*constants, *fields)
-        ):
-            raise Damage(f"definition of {name!r} has names that are none")
-        for _, desc in fields:
-            if desc[0] == Nodetype.ARRAY:
-                (kind, inner), length = desc[1]
-                plain = kind == Nodetype.BASE and inner[0] not in ("string", "wstring")
-                unrolled += 0 if plain else length
-    if unrolled > MAX_UNROLLED:
-        raise Damage(f"definition of {name!r} has fixed arrays of {unrolled} messages or strings")

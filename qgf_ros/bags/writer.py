@@ -12,8 +12,9 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from qgf_ros.bags.definitions import referred
 from qgf_ros.bags.mcap import CHUNK_HEAD, FOOTER_BODY, HEAD, MAGIC
-from qgf_ros.bags.types import long_type, referred
+from qgf_ros.bags.types import long_type
 
 CHUNK = 16 * 2**10  # bytes: what is lost at most when a chunk is damaged or was not finished
 

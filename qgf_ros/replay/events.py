@@ -120,7 +120,7 @@ class BagEvents:
         if not uses:
             return None
         try:
-            store = typestore(channel)
+            store = typestore(channel, self.losses)
         except Damage as damage:
             why = f"{topic}: {damage}"
             return lambda receipt, raw: self.losses.add(why)

@@ -102,6 +102,10 @@ def _bags(path: Path) -> list[str]:
     if not path.exists():
         raise DataRefused(f"{path} does not exist; give a bag, or a folder of bags")
     found = files.names(path)
+    if not found and path.suffix.lower() == ".bag":
+        raise DataRefused(
+            f"{path} is a ROS 1 bag; convert it: `rosbags-convert --src {path.name} --dst FOLDER`"
+        )
     if not found:
         raise DataRefused(
             f"{path} holds no bag (.mcap or .db3); tables become bags with `qgf data convert`"

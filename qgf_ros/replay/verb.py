@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from qgf_ros.cli import Options
+from qgf_ros.cli import ReadsData
 from qgf_ros.console import track
 from qgf_ros.errors import CriterionNotMet, DataLost, DataRefused, UsageError
 
 
 @dataclass(frozen=True)
-class Replay(Options):
+class Replay(ReadsData):
     """Drive the control core with recorded bags, and report what it would have done."""
 
     bags: Annotated[tuple[Path, ...], tyro.conf.Positional]

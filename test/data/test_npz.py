@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from qgf_make import contract, velocity_dict
 
-from qgf_ros.errors import DataRefused, QgfError
+from qgf_ros.errors import DataRefused
 
 pytest.importorskip("pyarrow")
 
 from training.data import npz
-from training.data.load import find_reader, load_episodes
+from training.data.load import load_episodes
 from training.data.npz import NpzReader
 
 LENGTHS = (5, 8, 3)  # rows of each episode, the last one is only a state
@@ -306,41 +306,3 @@ def test_fault_112_link_out_of_the_folder_refused(tmp_path):
     (tmp_path / "set" / "a.npz").symlink_to(tmp_path / "secret.npz")
     with pytest.raises(DataRefused, match="outside"):
         load_episodes(tmp_path / "set", OWN)
-
-
-# HDF5 has no reader.
-
-
-def hdf5(path, kind):
-    """8 TB of nothing, links that leave the file, a torn file."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        if kind == "huge":
-            file.create_dataset("observations", (2**40,), "f8", chunks=(2**20,))
-        elif kind == "link":
-            file["observations"] = h5py.ExternalLink("/etc/passwd", "/x")
-            file["actions"] = h5py.SoftLink("/nowhere")
-        else:
-            file["observations"] = np.zeros((1000, 10))
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[:5000])
-
-
-@pytest.mark.parametrize("name", ["set.hdf5", "set.h5", "SET.HDF5"])
-@pytest.mark.parametrize("kind", ["huge", "link", "truncated", "made by hand"])
-def test_fault_103_hdf5_is_refused_unopened(tmp_path, monkeypatch, kind, name):
-    path = tmp_path / name
-    if kind == "made by hand":
-        path.write_bytes(b"\x89HDF\r\n\x1a\n" + os.urandom(100))
-    else:
-        hdf5(path, kind)
-
-    def opened(*_, **__):
-        raise AssertionError("it was opened")
-
-    monkeypatch.setattr("builtins.open", opened)
-    monkeypatch.setattr("io.open", opened)
-    with pytest.raises(QgfError, match="is HDF5.*LeRobot.*npz") as found:
-        find_reader(path)
-    assert found.value.code == 5

@@ -23,6 +23,7 @@ from training.analysis.reach import Point, Reach, reach
 from training.analysis.sensitivity import Sensitivity, sensitivity
 from training.analysis.stability import STABLE_SHARE, Stability, stability
 from training.batches import tensors
+from training.config import provenance_of
 from training.data.chunks import chunks
 from training.data.episodes import Episode, data_hash, outcomes
 from training.data.load import load_episodes
@@ -146,7 +147,7 @@ def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held
     split stays untouched. Of other data it is everything, compared with its other episodes: nobody
     can tell whether some of it was trained on.
     """
-    made = policy.description.provenance
+    made = provenance_of(policy.description)
     own = is_own(made.get("data", {}), episodes)
     group, compared = "all", tuple(range(len(episodes)))
     why = "all of the data; it is not the set that the policy was made from, so nothing tells what was held out"

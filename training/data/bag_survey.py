@@ -16,18 +16,20 @@ from rosbags.typesys.base import normalize_fieldname
 from rosbags.typesys.store import Typestore
 
 from qgf_ros.bags.clock import CLOCK_TYPE, Control, RecordedClock
-from qgf_ros.bags.damage import Damage, Losses
+from qgf_ros.bags.damage import Damage, Losses, one_line
 from qgf_ros.bags.files import Bag, read_messages, receipt_order
+from qgf_ros.bags.sources import bare
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.messages import MAX_VALUES, SchemaError
 from training.data.streams import Signal, Stream, Survey
 
 MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB
+MAX_LABELS = 2**13  # numbers of all topics of one bag: each is looked at by itself
+MAX_NAMES = 2**20
 MAX_LAYOUTS = 256  # different sets of labels on one topic
 MAX_FRAMES = 8  # frame_ids of one topic that are told apart
-MOST = (
-    0.9  # share of an array's messages that must be of one length for its numbers to mean something
-)
+# Share of an array's messages that must be of one length for its numbers to mean something.
+MOST = 0.9
 OTHERS = (
     "sensor_msgs/Image",
     "sensor_msgs/CompressedImage",
@@ -61,8 +63,16 @@ def survey_bag(bag: Bag, name: str) -> Survey:
     now = clock.control([topic.times()[1] for topic in topics.values() if len(topic)])
     if clock.said:
         losses.add(clock.said)
-    found = sorted(topics.items())
-    signals = {t: s for t, topic in found if (s := topic.signal(t, now)) is not None}
+    signals: dict[str, Signal] = {}
+    labels, found = 0, sorted(topics.items())
+    for t, topic in found:
+        if (signal := topic.signal(t, now)) is None:
+            continue
+        labels += len(signal.labels)
+        if labels <= MAX_LABELS:
+            signals[t] = signal
+        else:
+            losses.add(f"only the first {MAX_LABELS} different numbers are surveyed", len(topic))
     others = {t: topic.type for t, topic in found if t not in signals}
     return Survey(
         name,
@@ -70,6 +80,7 @@ def survey_bag(bag: Bag, name: str) -> Survey:
         others,
         dict(losses),
         unread={t: dict(topic.unread) for t, topic in found if topic.unread},
+        unusable={t: one_line(topic.unusable) for t, topic in found if topic.unusable},
         simulated=now is not None,
     )
 
@@ -80,6 +91,7 @@ class _Room:
 
     left: int
     refused: int = 0  # messages
+    names: int = MAX_NAMES  # labels of all layouts, which are text
 
 
 @dataclass
@@ -104,6 +116,7 @@ class _Topic:
 
     def __init__(self, kind: str, room: _Room) -> None:
         self.type, self.ends = kind, list[int]()
+        self.unusable = ""  # why its messages cannot be decoded
         self._room = room
         self._too_many = kind in OTHERS or kind.startswith(OURS)
         self._layouts: dict[Any, _Layout] = {}
@@ -117,14 +130,21 @@ class _Topic:
         return len(self._times) // 2
 
     def take(self, channel: Channel, losses: Losses) -> Take | None:
-        """What becomes of a channel's messages; None where they hold no numbers."""
+        """What becomes of a channel's messages; None where they hold no numbers. Those that cannot
+        be decoded are counted: nobody knows what they hold."""
+        if self._too_many:
+            return None
         try:
-            store = typestore(channel)
+            store = typestore(channel, losses)
+        except Damage as damage:
+            self.unusable = why = f"{bare(channel.topic)}: {damage}"
+            return lambda receipt, raw: losses.add(why)
+        try:
             leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
-        except (Damage, _TooMany):
+        except _TooMany:
             return None
         joints = self.type in BY_JOINT
-        if self._too_many or not (joints or 0 < len(leaves) <= MAX_VALUES):
+        if not (joints or 0 < len(leaves) <= MAX_VALUES):
             return None
         read = BY_JOINT[self.type] if joints else _reader(leaves)
         stamped = any(f[0] == "header" for f in store.fielddefs[channel.type][1])
@@ -164,7 +184,8 @@ class _Topic:
         found = self._layouts.get(key)
         if found is None:
             labels = list(_joint_labels(*key) if joints else _labels(leaves, key))
-            if len(labels) > MAX_VALUES or len(self._layouts) >= MAX_LAYOUTS:
+            self._room.names -= len(labels)
+            if len(labels) > MAX_VALUES or len(self._layouts) >= MAX_LAYOUTS or self._room.names < 0:  # fmt: skip
                 raise _TooMany
             found = self._layouts[key] = _Layout(labels)
         return found

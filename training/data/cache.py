@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.atomic import replaced_file, replaced_folder
+from qgf_ros.bags.sources import contract_sources
+from qgf_ros.bags.types import foreign_definitions
 from qgf_ros.console import say
 from qgf_ros.contract import Contract
 from training.data.alignment import Report
@@ -133,6 +135,7 @@ def _key(
     said = sorted((labels or {}).items())
     about = f"{stages(reader)} {contract.hash} {name} {said}"
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
+    hashed.update(foreign_definitions(s.type for s in contract_sources(contract).values()).encode())
     for file in reader.files(path, name):
         status = file.stat()
         hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())

@@ -229,9 +229,11 @@ def observations(
             age = _max_age(s, period, pace / (share(s, labels) if len(parts) > 1 else 1.0))
             lines += _observation(part, told, source_name(s, used), seen, notes, age)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
+    unusable = data.unusable | data.undecoded
     for topic, kind in others.items():
         said = [f"{why} ({n} of its messages)" for why, n in data.unread.get(topic, {}).items()]
-        notes.left.append(f"{topic} ({kind}): {'; '.join(said) or why_not_numbers(kind)}")
+        why = unusable.get(topic, "") or "; ".join(said) or why_not_numbers(kind)
+        notes.left.append(f"{topic} ({kind}): {why}")
     notes.left += [f"{column}: {why}" for column, why in data.unreadable.items()]
     return lines
 

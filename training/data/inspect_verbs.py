@@ -12,17 +12,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from qgf_ros.cli import Options
+from qgf_ros.cli import ReadsData
 from qgf_ros.console import say
 from qgf_ros.errors import DataLost, DataRefused
 
 
 @dataclass(frozen=True)
-class DataInspect(Options):
+class DataInspect(ReadsData):
     """Say what is in a dataset before anyone trains on it, and what to do about it."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz files."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     contract: Path | None = None
     """contract.yaml; with it, also what training would keep, drop and see. None is needed."""
     out: Path = Path("inspect")
@@ -53,11 +53,11 @@ class DataInspect(Options):
 
 
 @dataclass(frozen=True)
-class DataInit(Options):
+class DataInit(ReadsData):
     """Draft a contract from a recording, with everything that was guessed marked to confirm."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz files."""
+    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
     out: Path = Path("contract.yaml")
     """File to write; one that is there is not written over."""
     period: float | None = None

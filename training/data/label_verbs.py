@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from qgf_ros.cli import Options
+from qgf_ros.cli import ReadsData
 from qgf_ros.console import console, say, table, track
 from qgf_ros.errors import UsageError
 
@@ -39,7 +39,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class DataLabel(Options):
+class DataLabel(ReadsData):
     """Say which episodes succeeded: writes and edits labels.yaml beside a dataset."""
 
     data: Annotated[Path, tyro.conf.Positional]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.bags.files import check_lfs
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
 from training.data.tables import inside
@@ -22,6 +23,18 @@ LIST = "meta/episodes.jsonl"  # of versions 2.x
 INDEX = ["episode_index", "data/chunk_index", "data/file_index"]
 # What a data_path may be made of: a width of ten thousand digits would be a bomb.
 TEMPLATE = r"(?:[^{}]|\{(?:%s)(?::0?\d?d)?\})+"
+LIKE = {  # what it is like, its placeholders, and the other version's name for the first
+    "v2": (
+        "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        ("episode_chunk", "episode_index"),
+        "chunk_index",
+    ),
+    "v3": (
+        "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        ("chunk_index", "file_index"),
+        "episode_chunk",
+    ),
+}
 MAX_EPISODES = 1_000_000
 MAX_INFO = 2**26  # bytes of info.json
 
@@ -31,6 +44,7 @@ DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowE
 def read_info(path: Path) -> dict[str, Any]:
     """The checked content of meta/info.json that is needed."""
     file = inside(path, "meta/info.json")
+    check_lfs(file)
     try:
         if file.stat().st_size > MAX_INFO:
             raise ValueError(f"{file.stat().st_size} bytes")
@@ -57,9 +71,7 @@ def read_info(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"fps {fps!r}, {needed['total_episodes']!r} episodes: these make no sense"
             )
-        given = "chunk_index|file_index" if version == "v3.0" else "episode_chunk|episode_index"
-        if not re.fullmatch(TEMPLATE % given, needed["data_path"]):
-            raise ValueError(f"data_path {needed['data_path']!r}")
+        needed["data_path"] = _data_path(path, version, needed["data_path"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataRefused(
             f"{path}/meta/info.json is damaged: {type(error).__name__}: {error}"
@@ -103,6 +115,19 @@ def _read_list(file: Path, changed: int, size: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def _data_path(path: Path, version: str, given: str) -> str:
+    """The template of info.json, in the words of its version. Raises DataRefused where it is none."""
+    like, names, slip = LIKE["v3" if version == "v3.0" else "v2"]
+    # Each version calls the chunk by another name, and scripts write one for the other.
+    meant = re.sub(rf"\{{{slip}(?=[}}:])", "{" + names[0], given)
+    if not re.fullmatch(TEMPLATE % "|".join(names), meant):
+        raise DataRefused(
+            f"{path}/meta/info.json: data_path is {given!r}; LeRobot {version} allows "
+            f"{{{names[0]}}} and {{{names[1]}}} in it, as in {like!r}"
+        )
+    return meant
+
+
 def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:
     """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
     files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
@@ -122,6 +147,7 @@ def _compare(path: Path, said: int, listed: int, where: str) -> None:
 def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int, int, int]]:
     index: dict[int, tuple[int, int, int]] = {}
     for file, *_ in files:
+        check_lfs(file)
         try:
             with pq.ParquetFile(file, page_checksum_verification=True) as source:
                 if source.metadata.num_rows > MAX_EPISODES:
@@ -179,6 +205,7 @@ def metadata_of(file: Path) -> pq.FileMetaData:
 
 @lru_cache(maxsize=4)
 def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
+    check_lfs(file)
     return pq.read_metadata(file)
 
 

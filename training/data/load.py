@@ -13,16 +13,18 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.foreign import remedy
+from training.data.hdf5 import Hdf5Reader
 from training.data.labels import Label, load_labels
 from training.data.lerobot import LeRobotReader
 from training.data.npz import NpzReader
 from training.data.rosbag2 import Rosbag2Reader
 from training.data.streams import Reader
 
-READERS: tuple[Reader, ...] = (LeRobotReader(), Rosbag2Reader(), NpzReader())
+READERS: tuple[Reader, ...] = (LeRobotReader(), Rosbag2Reader(), NpzReader(), Hdf5Reader())
 READABLE = (
     "a rosbag2 folder (metadata.yaml) or a folder of them, a LeRobot dataset (meta/info.json), "
-    "an npz file or a folder of them"
+    "an npz or HDF5 file (robomimic, ALOHA, Minari) or a folder of them"
 )
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 
@@ -31,15 +33,11 @@ def find_reader(path: Path) -> Reader:
     """The reader for a path. Raises DataRefused where there is none, or nothing at all."""
     if not path.exists():
         raise DataRefused(f"{path} does not exist; give {READABLE}")
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        raise DataRefused(
-            f"{path} is HDF5, which this version does not read; write its arrays to an npz file "
-            "(observations, actions, terminals), or give another of what it reads: " + READABLE
-        )
     for reader in READERS:
         if reader.recognises(path):
             return reader
-    raise DataRefused(f"{path} is no dataset that can be read: give {READABLE}")
+    known = remedy(path)
+    raise DataRefused(f"{known or f'{path} is no dataset that can be read'}: give {READABLE}")
 
 
 def load_episodes(

@@ -68,7 +68,7 @@ class Rosbag2Reader:
             if not sources:
                 return None
             try:
-                store = typestore(channel)
+                store = typestore(channel, losses)
             except Damage as damage:
                 why = f"{bare(channel.topic)}: {damage}"
                 return lambda receipt, raw: losses.add(why)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.bags.files import is_hugging_face
 from qgf_ros.contract import Contract, EndSource, Source
 from qgf_ros.errors import DataRefused
 from training.data.rosbag2 import contract_sources
@@ -295,7 +296,8 @@ def on_grid(where: object, seconds: np.ndarray, fps: float) -> tuple[np.ndarray,
 def inside(path: Path, name: str) -> Path:
     """The file `name` of a dataset. Raises DataRefused where that leads outside of it."""
     root = os.path.realpath(path)
-    if "\0" in name or not os.path.realpath(path / name).startswith(root + os.sep):
+    leaves = "\0" in name or not os.path.realpath(path / name).startswith(root + os.sep)
+    if leaves and ("\0" in name or not is_hugging_face(path, path / name)):
         raise DataRefused(
             f"{path}: {name!r} is outside of the dataset, or a link that leads there; "
             "copy the dataset with its links resolved (cp -rL)"

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qgf_ros.errors import PolicyRefused, UsageError
 from training.batches import tensors
-from training.config import FitConfig
+from training.config import FitConfig, provenance_of
 from training.critics import ChunkBatch
 from training.data.chunks import Chunks, ChunkTable
 from training.data.episodes import EpisodeArrays
@@ -117,10 +118,15 @@ def config_of(subject: Subject) -> FitConfig:
     """How the policy was trained, as far as it says; defaults for the rest."""
     d = subject.policy.description
     names = {f.name for f in fields(FitConfig)}
-    said = {k: v for k, v in d.provenance.get("config", {}).items() if k in names}
-    if "hidden" in said:
-        said["hidden"] = tuple(said["hidden"])
-    return replace(FitConfig(), **said | {"discount": d.returns.discount})
+    said = {k: v for k, v in provenance_of(d)["config"].items() if k in names}
+    try:
+        if "hidden" in said:
+            said["hidden"] = tuple(said["hidden"])
+        return replace(FitConfig(), **said | {"discount": d.returns.discount})
+    except (TypeError, ValueError, UsageError) as error:
+        raise PolicyRefused(
+            f"provenance.config in policy.yaml is none of `qgf train`: {error}"
+        ) from None
 
 
 def _seen(subject: Subject, rows: Sequence[int]) -> Seen:

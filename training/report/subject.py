@@ -13,6 +13,7 @@ from qgf_ros.policy import Policy
 from training.analysis.base import Model, States
 from training.analysis.run import Held, is_own, model_of
 from training.batches import tensors
+from training.config import provenance_of
 from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays
 from training.data.split import RULE, split
@@ -59,7 +60,7 @@ class Subject:
 
         Raises DataRefused where no episode is long enough for a chunk.
         """
-        made = policy.description.provenance
+        made = provenance_of(policy.description)
         own = is_own(made.get("data", {}), episodes) and made.get("split", {}).get("rule") == RULE
         if own:
             groups = split(episodes, made["config"]["seed"])

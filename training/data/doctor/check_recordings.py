@@ -25,15 +25,22 @@ def readable(data: Dataset) -> Check:
         )
     if not lost and not data.refused:
         return Check("readable", "ok", f"all of {len(data.recordings)} recordings were read whole")
+    undecoded = list(data.undecoded.values())
     places = [f"{r.name}: {r.refused}" for r in data.refused]
     places += [f"{count} x {why}" for why, count in data.rejected.most_common()]
-    return Check(
-        "readable",
-        "bad",
-        f"{len(data.refused)} of {len(data.recordings)} recordings are refused, {lost} messages rejected",
-        "copy the files again from where they were recorded, or remove those that are named",
-        tuple(places[:SHOWN]),
-    )
+    found = f"{len(data.refused)} of {len(data.recordings)} recordings are refused, {lost} messages rejected"
+    fix = "copy the files again from where they were recorded, or remove those that are named"
+    if undecoded:
+        more = f"; so are those of {len(undecoded) - 1} more topics" * (len(undecoded) > 1)
+        found = f"{undecoded[0]}{more}; {found}"
+    if any("not defined in the bag" in why for why in undecoded):
+        fix = (
+            "source the workspace that defines the type, or give a folder of its .msg files (--msgs), "
+            "or convert the bag to mcap there (`ros2 bag convert`), which then holds the definition"
+        )
+    elif data.rejected and not data.refused:
+        fix = f"most often: {data.rejected.most_common(1)[0][0]}; " + fix
+    return Check("readable", "bad", found, fix, tuple((undecoded + places)[:SHOWN]))
 
 
 def unread(data: Dataset) -> Check | None:

@@ -38,6 +38,7 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)  # of others: why, where they have numbers
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     unread: dict[str, Counter[str]] = field(default_factory=dict)  # topic -> reason -> messages
@@ -93,6 +94,16 @@ class Dataset:
         """Signals of a role."""
         return [s for s in self.signals.values() if s.role == kind]
 
+    @property
+    def undecoded(self) -> dict[str, str]:
+        """Topic -> how many of its messages were rejected because none can be decoded, and why."""
+        found = {}
+        for topic, why in self.unusable.items():
+            if count := self.rejected[why]:
+                text = why.removeprefix(f"{topic.strip('/')}: ").removeprefix("cannot be decoded, ")
+                found[topic] = f"{count} messages of {topic} cannot be decoded, {text}"
+        return found
+
     def add(self, recording: RecordingSummary) -> None:
         number = len(self.recordings)
         self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}))
@@ -100,6 +111,7 @@ class Dataset:
         for topic, counts in recording.unread.items():
             self.unread.setdefault(topic, Counter()).update(counts)
         self.unreadable = recording.unreadable | self.unreadable
+        self.unusable |= recording.unusable
         for why, count in recording.rejected.items():
             (self.noticed if "departs" in why else self.rejected)[why] += count
         for pair, lead in recording.leads.items():

@@ -67,6 +67,7 @@ def document(data: Dataset, found: Sequence[Check]) -> dict[str, Any]:
         "commands": [_command(data, pair, leads) for pair, leads in data.leads.items()],
         "signals": [_signal(s, data) for s in data.signals.values()],
         "others": data.others,
+        "unread": data.unusable | data.undecoded,
         "contract": _contract(data),
         "rejected": dict(data.rejected),
         "noticed": dict(data.noticed),
