@@ -115,7 +115,9 @@ def documented(document: str, rows: list[Row]) -> str:
     tables = [f"### {name}\n\n{head}{''.join(lines)}" for name, lines in sections.items()]
     written, blocks = BLOCK.subn(lambda _: "\n" + "\n".join(tables) + "\n", document)
     if blocks != 1:
-        raise CriterionNotMet(f"{DOCUMENT}: the marks of the table are not there once; restore them")
+        raise CriterionNotMet(
+            f"{DOCUMENT}: the marks of the table are not there once; restore them"
+        )
     return written
 
 
