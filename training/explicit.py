@@ -142,7 +142,9 @@ def _unroll(graph: Any, left: Tensor) -> None:
             where = {a.name: a.i for a in node.attribute}
             assert where == {"start": 0, "end": 1}, f"{node.name} asks for more than the rows"
             node.input[0] = "w"
-    once, step, end = [], [], []
+    once: list[Any] = []
+    step: list[Any] = []
+    end: list[Any] = []
     within: dict[str, list[Any]] = {i.name: step for i in graph.input if i.name in GIVEN}
     within |= {i.name: end for i in graph.input if i.name.startswith("end.")}
     for node in graph.node:
