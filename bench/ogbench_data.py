@@ -16,8 +16,10 @@ same command goes on where it stopped. It does not know rewards: those come from
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
+import signal
 import sys
 import time
 import warnings
@@ -100,7 +102,7 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
     missing = [(path, m) for path, m in parts.items() if not path.exists()]
     say(f"{task}: {episodes} episodes in {len(parts)} parts, {len(missing)} to make")
     began = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _end_with_parent) as pool:
         for _ in track(pool.imap_unordered(_make_part, missing), len(missing), "parts"):
             pass
     say(f"made in {time.monotonic() - began:.0f} s")
@@ -113,6 +115,12 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
             say(f"{path}: {len(chosen)} episodes, {rows - len(chosen)} transitions")
     for path in parts:
         path.unlink()
+
+
+def _end_with_parent() -> None:
+    """In a worker: whatever ends the script, a SIGKILL too, ends this process (on Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _make_part(part: tuple[Path, dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,16 +23,21 @@ from rich.table import Table
 console = Console(  # no markup: names in recordings are somebody else's text
     stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 110
 )
-PLAIN_EVERY = 10  # lines per task without a terminal
+PLAIN_EVERY = 10  # lines per task without a terminal, at least
+SILENT = 30.0  # s, the longest without a line
 
 
 def track(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
     """Passes items on under a progress bar; as a few plain lines where there is no terminal."""
     if not console.is_terminal:
+        began = said = time.monotonic()
         for done, item in enumerate(items, 1):
             yield item
-            if done == total or done % max(1, total // PLAIN_EVERY) == 0:
-                console.print(f"{what}: {done}/{total}")
+            now = time.monotonic()
+            if done == total or done % max(1, total // PLAIN_EVERY) == 0 or now - said > SILENT:
+                rate, said = done / max(now - began, 1e-9), now
+                left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+                console.print(f"{what}: {done}/{total}, {rate:.3g} a second{left}")
         return
     columns = (
         TextColumn("{task.description}"),

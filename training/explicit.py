@@ -39,13 +39,74 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
 
     Inputs and outputs are named as in `INPUTS` and `OUTPUTS`. The steps are unrolled and share
     their weights, so that the file is the weights' size and about 0.05 MB per step.
+
+    Only one step is traced, which is what takes the exporter its time, and put in T times.
     """
     import onnx
 
-    obs_dim, size = module.velocity.w_obs.shape[0], module.velocity.size
-    guards = module.unguarded()
-    example = (torch.zeros(3, obs_dim), torch.zeros(3, size), torch.ones(3), *guards)
-    batch = {0: torch.export.Dim("B")}
+    model = _traced(module)
+    _unroll(model.graph, module.left)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+class _Parts(torch.nn.Module):
+    """What is before the steps, one of them, and what is behind them, each with inputs of its own
+    for what the others would give."""
+
+    def __init__(self, sampler: GuidedSampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(
+        self, a: Tensor, left: Tensor, seen: Tensor, mask: Tensor,
+        last: Tensor, velocities: Tensor, asked: Tensor, agreed: Tensor, inside: Tensor, capped: Tensor,
+        guide: Tensor, low: Tensor, high: Tensor, disagreement: Tensor, ratio_cap: Tensor,
+        fixed: Tensor, committed: Tensor, obs: Tensor, noise: Tensor, w: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        same, first, steps = self.sampler.prepare(
+            obs, noise, w, guide, low, high, disagreement, ratio_cap, fixed, committed
+        )
+        after, v, stages = self.sampler.step(a, left, seen, mask, **same)
+        walked, critic_seen = [asked, agreed, inside, capped], same["critic_seen"]
+        outputs = self.sampler.finish(
+            last, velocities, walked, obs, w, critic_seen, fixed, committed
+        )
+        per_step = [tensor for step in steps for tensor in step]
+        return *outputs, after, v, *stages, first, *per_step
+
+
+GIVEN = ("step.a", "step.left", "step.seen", "step.mask")  # to a step
+WALKED = ("v", "asked", "agreed", "inside", "capped")  # what the end wants of all steps
+GAVE = ("step.after", *(f"step.{name}" for name in WALKED))
+
+
+def _traced(module: GuidedSampler) -> Any:
+    """The ONNX model of `_Parts`."""
+    obs_dim, size, steps = module.velocity.w_obs.shape[0], module.velocity.size, module.steps
+    width, guards = module.velocity.w_action.shape[1], module.unguarded()
+    rows, b = 3, torch.export.Dim("B")  # 3: not the size of anything else
+    both, one = {0: 2 * b}, {0: b}
+    walked = [torch.zeros(rows, steps * size) for _ in WALKED]
+    example = (
+        torch.zeros(2 * rows, size), torch.zeros(()), torch.zeros(2 * rows, width),
+        torch.ones(rows, size, dtype=torch.bool), torch.zeros(2 * rows, size), *walked,
+        *guards, torch.zeros(rows, obs_dim), torch.zeros(rows, size), torch.ones(rows),
+    )  # fmt: skip
+    shapes = (
+        both,
+        None,
+        both,
+        one,
+        both,
+        *[one] * len(walked),
+        *[None] * len(guards),
+        one,
+        one,
+        one,
+    )
+    behind = ("end.a", *(f"end.{name}" for name in WALKED))
+    per_step = [f"{name}.{k}" for k in range(steps) for name in ("seen", "mask")]
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that torchvision, which nobody needs, is absent
@@ -53,22 +114,77 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
             program = torch.onnx.export(
-                module.eval(),
+                _Parts(module).eval(),
                 example,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(batch, batch, batch, *[None] * len(guards)),
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
+                dynamic_shapes=shapes,
+                input_names=[*GIVEN, *behind, *INPUTS[3:], *INPUTS[:3]],
+                output_names=[*OUTPUTS, *GAVE, "first", *per_step],
                 verbose=False,
             )
     finally:
         logger.setLevel(level)
     assert program is not None  # what it returns with dynamo=True
-    model = program.model_proto
+    model = program.model_proto  # made anew each time that it is asked for
     _strip(model.graph)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    return model
+
+
+def _unroll(graph: Any, left: Tensor) -> None:
+    """Of a graph of `_Parts`: the step once for each of `left` (T,), one behind the other."""
+    from onnx import helper, numpy_helper
+
+    # The number of rows is asked of any input that has it; only w is there for all parts.
+    rows = {i.name for i in graph.input if i.name not in INPUTS and _first_size(i) == "B"}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in rows:
+            where = {a.name: a.i for a in node.attribute}
+            assert where == {"start": 0, "end": 1}, f"{node.name} asks for more than the rows"
+            node.input[0] = "w"
+    once: list[Any] = []
+    step: list[Any] = []
+    end: list[Any] = []
+    within: dict[str, list[Any]] = {i.name: step for i in graph.input if i.name in GIVEN}
+    within |= {i.name: end for i in graph.input if i.name.startswith("end.")}
+    for node in graph.node:
+        kinds = {id(within.get(name, once)): within.get(name, once) for name in node.input}
+        kinds.pop(id(once), None)
+        assert len(kinds) <= 1, f"{node.name} mixes a step with the end"
+        kind = next(iter(kinds.values()), once)
+        kind.append(node)
+        within |= dict.fromkeys(node.output, kind)
+    nodes, a = [*once], "first"
+    for k, share in enumerate(left):
+        own = dict(zip(GIVEN, (a, f"left.{k}", f"seen.{k}", f"mask.{k}")))
+        own |= {name: f"{name}.{k}" for node in step for name in node.output}
+        graph.initializer.append(numpy_helper.from_array(share.numpy(), f"left.{k}"))
+        for node in step:
+            copy = type(node)()
+            copy.CopyFrom(node)
+            copy.name = f"{node.name}.{k}"
+            copy.input[:] = [own.get(name, name) for name in node.input]
+            copy.output[:] = [own[name] for name in node.output]
+            nodes.append(copy)
+        a = f"step.after.{k}"
+    for name in WALKED:
+        each = [f"step.{name}.{k}" for k in range(len(left))]
+        node = helper.make_node("Concat", each, [f"end.{name}"], name=f"walked.{name}", axis=1)
+        nodes.append(node)
+    for node in end:
+        node.input[:] = [a if name == "end.a" else name for name in node.input]
+    inputs = [next(i for i in graph.input if i.name == name) for name in INPUTS]
+    outputs = [o for o in graph.output if o.name in OUTPUTS]
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend([*nodes, *end])
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+
+
+def _first_size(value: Any) -> str:
+    """The name of the first size of a graph's input; "" where it has none."""
+    sizes = value.type.tensor_type.shape.dim
+    return sizes[0].dim_param if sizes else ""
 
 
 def _strip(graph: Any) -> None:

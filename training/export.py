@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import onnxruntime
 import torch
 
 from qgf_ros.errors import CriterionNotMet, DeviceUnavailable, PolicyRefused
-from qgf_ros.policy import SAMPLER, Export, Policy, load_policy, write_policy
+from qgf_ros.policy import SAMPLER, Beta, Export, Policy, load_policy, write_policy
 from qgf_ros.sampler.base import Sampler
 from qgf_ros.sampler.native import NativeSampler
 from qgf_ros.sampler.onnx_graph import check_graph
@@ -71,6 +72,16 @@ def summary(export: Export) -> str:
         f"{text}, {export.native_error:.3f} of the native sampler; "
         f"half-precision weights change an action by {export.half_error:.2g}"
     )
+
+
+def guidance(beta: Beta) -> str:
+    """The scale of beta in a line: what to begin with, what to try, and how far down it goes."""
+    if math.isinf(beta.default):
+        return (
+            f"beta: inf, no guidance, is the default: the critic learnt nothing; floor {beta.min:g}"
+        )
+    tried = ", ".join(f"{b:g}" for b in sorted(beta.suggested, reverse=True))
+    return f"beta: begin with inf, then {beta.default:g} (default); suggested {tried}; floor {beta.min:g}"
 
 
 def _onnx(policy: Policy) -> bytes:

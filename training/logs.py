@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ class Logs:
         """out: None writes nothing. after: the update that a resumed run goes on from; what was
         written since is dropped."""
         self._out, self._after = out, after
+        self._began, self._before, self._timed = time.monotonic(), 0.0, True
 
     def __enter__(self) -> Logs:
         if self._out is None:
@@ -26,6 +28,9 @@ class Logs:
         if self._after and path.exists():
             with path.open(newline="") as file:
                 rows = [r for r in csv.DictReader(file) if _whole(r, self._after)]
+        if rows:  # a run begun by an older version has no such column, and gets none
+            self._timed = "seconds" in rows[0]
+            self._before = float(rows[-1].get("seconds") or 0)
         self._file = path.open("w", newline="")
         self._csv: csv.DictWriter[str] | None = None
         for row in rows:
@@ -50,7 +55,8 @@ class Logs:
     def write(self, step: int, values: dict[str, float]) -> None:
         if self._out is None:
             return
-        self._row({"step": step} | values)
+        spent = {"seconds": round(self._before + time.monotonic() - self._began, 3)}
+        self._row({"step": step} | values | (spent if self._timed else {}))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

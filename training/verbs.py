@@ -69,8 +69,9 @@ class Train(ReadsData):
     fit: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> Mapping[str, Any]:
+        from qgf_ros.policy import load_policy
         from training.distributed import joined
-        from training.export import export, summary
+        from training.export import export, guidance, summary
         from training.fit import fit
 
         with joined() as world:
@@ -79,7 +80,9 @@ class Train(ReadsData):
             )
             if not world.first:
                 return {}
+        say("export: writing sampler.onnx and comparing the samplers, about half a minute")
         parity = export(fitted.policy)
+        beta = load_policy(fitted.policy).description.beta
         table(
             "Held-out episodes",
             ("figure", "value"),
@@ -87,7 +90,13 @@ class Train(ReadsData):
         )
         say(f"export: {summary(parity)}")
         say(f"policy: {fitted.policy}")
-        document = {"policy": fitted.policy, "metrics": fitted.metrics, "parity": vars(parity)}
+        say(guidance(beta))
+        document = {
+            "policy": fitted.policy,
+            "metrics": fitted.metrics,
+            "parity": vars(parity),
+            "beta": beta,
+        }
         if fitted.lost:
             raise DataLost(
                 f"trained, but {fitted.lost} recorded messages or episodes could not be used (counted above)",

@@ -155,7 +155,7 @@ REASONS = {
     "INFERENCE": Reason(
         "HOLD",
         "The sampler raised an error; three within 10 s are a FAULT.",
-        "The detail has the error; run `qgf check` on the policy.",
+        "The detail has the error; export the policy again with `qgf export`, which compares its samplers.",
     ),
     "INFER_HUNG": Reason(
         "FAULT",

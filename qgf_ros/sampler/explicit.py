@@ -90,10 +90,37 @@ class GuidedSampler(nn.Module):
             acted (B,), which guards took something away: 1 support, 2 disagreement, 4 ratio_cap,
             summed. Rows with w = 0: both halves bit-equal.
         """
-        rows, guided = noise.shape[0], w > 0  # len() would fix the batch size in an export
+        same, a, steps = self.prepare(
+            obs, noise, w, guide, low, high, disagreement, ratio_cap, fixed, committed, limited
+        )
+        velocities, gradients = [], []
+        for left, (seen, mask) in zip(self.left.unbind(), steps, strict=True):
+            a, v, stages = self.step(a, left, seen, mask, **same)
+            velocities.append(v)
+            gradients.append(stages)
+        walked = [torch.cat(stage, dim=1) for stage in zip(*gradients, strict=True)]
+        seen = same["critic_seen"]
+        return self.finish(a, torch.cat(velocities, dim=1), walked, obs, w, seen, fixed, committed)
+
+    def prepare(
+        self,
+        obs: Tensor,
+        noise: Tensor,
+        w: Tensor,
+        guide: Tensor,
+        low: Tensor,
+        high: Tensor,
+        disagreement: Tensor,
+        ratio_cap: Tensor,
+        fixed: Tensor,
+        committed: Tensor,
+        limited: bool = True,
+    ) -> tuple[dict[str, Any], Tensor, list[tuple[Tensor, Tensor]]]:
+        """As `forward` -> what all steps are given, where they begin (2B, D), and for each of them
+        what the flow sees and what is guided (B, D). The upper half of the 2B rows is guided, the
+        lower is not."""
         critic_seen = self.critic.observe(obs)
-        applied = (guided.view(-1, 1, 1) & guide & ~fixed).flatten(1)  # (B, T * D)
-        # The upper half of the 2B rows is guided, the lower is not.
+        applied = ((w > 0).view(-1, 1, 1) & guide & ~fixed).flatten(1)  # (B, T * D)
         a = torch.cat([noise, noise])
         same: dict[str, Any] = {
             "fixed": fixed,
@@ -106,11 +133,22 @@ class GuidedSampler(nn.Module):
         }
         flow_seen = _each_twice(self.velocity.observe(obs), obs)
         masks = applied.split(self.velocity.size, dim=1)
-        velocities, gradients = [], []
-        for left, seen, mask in zip(self.left.unbind(), flow_seen.unbind(), masks, strict=True):
-            a, v, stages = self.step(a, left, seen, mask, **same)
-            velocities.append(v)
-            gradients.append(stages)
+        return same, a, list(zip(flow_seen.unbind(), masks, strict=True))
+
+    def finish(
+        self,
+        a: Tensor,
+        velocities: Tensor,
+        stages: list[Tensor],
+        obs: Tensor,
+        w: Tensor,
+        critic_seen: Tensor,
+        fixed: Tensor,
+        committed: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """a: (2B, D) after all steps; velocities and stages: what `step` gave, (B, T * D) each ->
+        as `forward`."""
+        rows, guided = w.shape[0], w > 0  # len() would fix the batch size in an export
         a = torch.where(fixed, committed, a.clamp(-1, 1))
         unguided = a[rows:]
         # Equal rows may still differ in the last bit by where they stand in a matrix product.
@@ -118,11 +156,9 @@ class GuidedSampler(nn.Module):
         q = self.critic(_each_twice(critic_seen, obs), torch.cat([action, unguided]))
         best = self.critic.aggregate(q)
         # Asked for, where the members agree, within the box, and shortened.
-        stages = [torch.cat(stage, dim=1) for stage in zip(*gradients, strict=True)]
         gradient_norm = self._mean_norm(stages[-1])
-        tiny = torch.finfo(noise.dtype).tiny
-        speed = self._mean_norm(torch.cat(velocities, dim=1))
-        ratio = w * gradient_norm / speed.clamp_min(tiny)
+        speed = self._mean_norm(velocities)
+        ratio = w * gradient_norm / speed.clamp_min(torch.finfo(a.dtype).tiny)
         q_std = q[:, :rows].std(dim=0, unbiased=False)
         q_guided = torch.where(guided, best[:rows], best[rows:])
         acted = torch.zeros_like(w)

@@ -1,10 +1,11 @@
 """Every row of the fault matrix with the tests that carry its number, or the reason why none does.
 
-    python test/faults/coverage.py [--json]
+    python test/faults/coverage.py [--json] [--write]
 
 A test belongs to row 28 by its name: `test_fault_028_...`, several rows as `test_fault_002_004_...`
 or `test_fault_010_to_013_...`. Skipped tests and expected failures do not count. Exit code 8 where
-a row has neither test nor reason, or a P0 row has no test.
+a row has neither test nor reason, or a P0 row has no test. --write writes the rows into
+docs/faults.md, which a test holds to rows.yaml.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -23,6 +24,9 @@ from qgf_ros.console import emit, table
 from qgf_ros.errors import CriterionNotMet, exit_codes
 
 TESTS = Path(__file__).resolve().parents[1]
+ROWS = TESTS / "faults" / "rows.yaml"
+DOCUMENT = TESTS.parent / "docs" / "faults.md"
+BLOCK = re.compile(r"(?<=<!-- begin: test/faults/rows.yaml -->\n).*(?=<!-- end -->)", re.DOTALL)
 NUMBERS = re.compile(r"test_fault((?:_(?:\d{3}|to))+)_")
 NOT_RUN = ("skip", "xfail")  # marks; skipif is run where it can be
 
@@ -34,7 +38,10 @@ class Row:
     number: int
     tier: str  # P0 or P1
     title: str
+    must: str = ""  # what has to happen
+    how: str = ""  # it is brought about
     reason: str = ""  # why there is no test
+    section: str = ""
     tests: tuple[str, ...] = ()  # file::function
 
     @property
@@ -52,9 +59,12 @@ class Coverage:
     """Shows which tests cover the fault matrix."""
 
     json: bool = False
+    write: bool = False  # docs/faults.md
 
     def run(self) -> None:
         rows = covered()
+        if self.write:
+            DOCUMENT.write_text(documented(DOCUMENT.read_text(), rows))
         lines = [(r.number, r.tier, r.title, _shown(r)) for r in rows]
         table("Fault matrix", ("row", "tier", "fault", "tests, or why none"), lines)
         if self.json:
@@ -74,13 +84,41 @@ def covered(folder: Path = TESTS) -> list[Row]:
         for name in test_names(file.read_text()):
             for number in numbers(name):
                 tests.setdefault(number, []).append(f"{file.relative_to(folder)}::{name}")
-    rows = [Row(**row) for row in yaml.safe_load((TESTS / "faults" / "rows.yaml").read_text())]
+    rows = read()
     strangers = set(tests) - {r.number for r in rows}
     if strangers:
         raise CriterionNotMet(
             f"tests of rows that do not exist: {', '.join(t for n in strangers for t in tests[n])}"
         )
-    return [Row(r.number, r.tier, r.title, r.reason, tuple(tests.get(r.number, ()))) for r in rows]
+    return [replace(r, tests=tuple(tests.get(r.number, ()))) for r in rows]
+
+
+def read(text: str | None = None) -> list[Row]:
+    """The rows of rows.yaml, or of such a text, by number; each with its section."""
+    text, section, rows = text or ROWS.read_text(), "", []
+    for part in re.split(r"^(?=# )", text.partition("\n\n")[2], flags=re.MULTILINE):
+        heading, _, body = part.partition("\n")
+        section = heading.removeprefix("# ") if heading.startswith("# ") else section
+        body = body if heading.startswith("# ") else part
+        rows += [Row(section=section, **row) for row in yaml.safe_load(body) or ()]
+    return sorted(rows, key=lambda row: row.number)
+
+
+def documented(document: str, rows: list[Row]) -> str:
+    """docs/faults.md with the table of these rows in it, section by section."""
+    sections: dict[str, list[str]] = {}
+    for row in rows:
+        cells = (row.number, row.tier, row.title, row.must, row.how or row.reason)
+        line = " | ".join(str(cell).replace("|", "\\|") for cell in cells)
+        sections.setdefault(row.section, []).append(f"| {line} |\n")
+    head = "| row | tier | fault | what must happen | how it is brought about |\n|---|---|---|---|---|\n"
+    tables = [f"### {name}\n\n{head}{''.join(lines)}" for name, lines in sections.items()]
+    written, blocks = BLOCK.subn(lambda _: "\n" + "\n".join(tables) + "\n", document)
+    if blocks != 1:
+        raise CriterionNotMet(
+            f"{DOCUMENT}: the marks of the table are not there once; restore them"
+        )
+    return written
 
 
 def test_names(source: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
     python test/golden/check.py [--json] FILE.npz ...
 
 Everything (sizes, ensemble, aggregation, T, candidates) comes from the file; the format is that
-of `shared/golden`. Prints the largest absolute error per quantity. Where the two smallest members
+of `test/golden/data`. Prints the largest absolute error per quantity. Where the two smallest members
 of the ensemble are closer than 1e-5 at a point where Q is differentiated, the min may switch:
 such samples are left out and counted; so are observations whose two best candidates are as close.
 Exit codes: 0 all within 1e-4, 2 usage, 5 not a golden vector, 8 an error above 1e-4.

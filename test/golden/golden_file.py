@@ -1,4 +1,4 @@
-"""Reads golden vectors (`shared/golden/README.md`) into our networks and configurations.
+"""Reads golden vectors (`data/README.md`) into our networks and configurations.
 
 Weights are in Flax naming, kernels (in, out), members stacked first; all sizes are in `meta`.
 """

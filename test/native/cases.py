@@ -27,7 +27,7 @@ from training.parity import NUDGES, UNDECIDED, TieWatch, networks
 from training.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = ROOT / "test" / "golden" / "data"
 MAGIC = 0x31464751
 # Times 1 + w. float16: of weights that half precision holds exactly, and of others.
 TOLERANCE, ROUNDED, PUBLISHED = 1e-5, 1e-2, 1e-4

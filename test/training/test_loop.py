@@ -133,7 +133,18 @@ def test_the_log_of_a_resumed_run_has_every_row_once(tmp_path, monkeypatch):
         list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
         for name in ("whole", "parts")
     )
+    seconds = [float(row.pop("seconds")) for row in other]
+    assert seconds == sorted(seconds) and all(float(row.pop("seconds")) >= 0 for row in one)
     assert one == other and [int(r["step"]) for r in one] == list(range(2, 61, 2))
+
+
+def test_a_log_without_seconds_is_gone_on_with_as_it_is(tmp_path):
+    from training.logs import Logs
+
+    (tmp_path / "metrics.csv").write_text("step,loss\n100,1.0\n200,2.0\n")
+    with Logs(tmp_path, 100) as logs:
+        logs.write(200, {"loss": 3.0})
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "100,1.0", "200,3.0"]
 
 
 def test_fault_090_another_configuration_or_other_data_is_refused_with_the_difference(

@@ -52,8 +52,13 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(out) as file:
         file.write(page)
+    fit = document["fitness"]
+    for line in (*fit["reasons"], *fit["todo"]):
+        say(f"  {line}")
     say(f"{out}: {len(page) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
-    return document
+    beta = document["about"]["beta"]
+    say(f"verdict: {fit['verdict']}; beta: default {beta['default']}, floor {beta['min']}")
+    return document | {"verdict": fit["verdict"]}
 
 
 def examine(subject: Subject) -> dict[str, Any]:
