@@ -8,9 +8,13 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import ros_harness as ros
+
+from qgf_ros.errors import QgfError
+from qgf_ros.ros import trial_guard
 
 SCRIPT = """
 import sys, time
@@ -127,6 +131,10 @@ def test_fault_074_a_trial_that_ends_before_the_node_is_there_takes_the_guard_wi
     assert code == 1
 
 
+def test_fault_074_a_guard_that_lost_its_trial_lives_on_for_a_while_only():
+    assert trial_guard.ENDING > trial_guard.TRIES * trial_guard.ANSWER
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_fault_073_signals_of_the_terminal_are_meant_for_the_trial(number):
     with Process() as guard:
@@ -136,3 +144,134 @@ def test_fault_073_signals_of_the_terminal_are_meant_for_the_trial(number):
         guard.hear(b".")
         out, _, code = guard.end()
     assert b"DISABLED" in out and code == 0
+
+
+# The trial's end of the pipe, with another process in the guard's place.
+
+ANSWERS = "import os\nprint('READY', flush=True)\nwhile os.read(0, 1): os.write(1, b'.')"
+SILENT = "import os\nprint('READY', flush=True)\nwhile os.read(0, 1): pass"
+ENDS = "print('READY', flush=True)"
+DEAF = "import time\nprint('READY', flush=True)\ntime.sleep(3600)"
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Makes a Guard whose process runs a script; all of them are gone afterwards."""
+    popen, made = subprocess.Popen, []
+
+    def make(script, **options):
+        def run(args, **kwargs):
+            assert args[1:] == ["-m", "qgf_ros.ros.trial_guard", "/qgf/enable"]
+            assert kwargs["start_new_session"]
+            made.append(popen([sys.executable, "-c", script], **kwargs))
+            return made[-1]
+
+        monkeypatch.setattr(trial_guard.subprocess, "Popen", run)
+        return trial_guard.Guard("/qgf/enable", **options)
+
+    make.made = made
+    monkeypatch.setattr(trial_guard, "ENDING", 5.0)
+    yield make
+    for process in made:
+        process.kill()
+        process.wait()
+
+
+def test_fault_074_a_guard_that_answers_may_be_relied_on(guarded):
+    guard = guarded(ANSWERS)
+    for _ in range(3):
+        guard.arm()
+        assert guard._unanswered is None
+        guard.rest()
+    guard.close()
+    assert guarded.made[0].returncode == 0
+
+
+def test_fault_075_a_guard_that_answers_nothing_is_missed_from_the_first_word_on(guarded, monkeypatch):
+    monkeypatch.setattr(trial_guard, "PATIENCE", 0.5)
+    guard = guarded(SILENT)
+    began = time.monotonic()
+    with pytest.raises(QgfError, match="has not answered for 0.5 s"):
+        while time.monotonic() - began < HARD:  # to speak again must not be patience anew
+            guard.beat()
+            time.sleep(0.02)
+    assert time.monotonic() - began > 0.5
+
+
+def test_fault_075_to_wait_for_a_silent_guard_ends(guarded, monkeypatch):
+    monkeypatch.setattr(trial_guard, "PATIENCE", 0.3)
+    guard = guarded(SILENT)
+    with pytest.raises(QgfError, match="has not answered"):
+        guard.arm()
+
+
+def test_fault_074_a_guard_that_has_ended_is_no_guard(guarded):
+    guard = guarded(ENDS)
+    guarded.made[0].wait(HARD)
+    with pytest.raises(QgfError, match="ended|not answered"):
+        while True:
+            guard.beat()
+    guard.rest()
+    guard.close()
+
+
+@pytest.mark.parametrize("script", ["print('HELLO', flush=True)", "import time; time.sleep(3600)", ""])
+def test_fault_074_a_guard_that_does_not_come_up_is_an_error(guarded, monkeypatch, script):
+    monkeypatch.setattr(trial_guard, "STARTING", 1.0)
+    monkeypatch.setattr(trial_guard, "ENDING", 0.2)
+    with pytest.raises(QgfError, match="did not start"):
+        guarded(script)
+    assert guarded.made[0].poll() is not None
+
+
+def test_fault_072_ctrl_c_while_the_guard_starts_counts(guarded, monkeypatch):
+    monkeypatch.setattr(trial_guard, "ENDING", 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        guarded("import time; time.sleep(3600)", interrupted=lambda: True)
+
+
+def test_fault_053_a_guard_that_does_not_end_is_ended(guarded, monkeypatch):
+    guard = guarded(DEAF)
+    monkeypatch.setattr(trial_guard, "ENDING", 0.2)
+    guard.close()
+    assert guarded.made[0].returncode == -signal.SIGKILL
+
+
+class Future:
+    def __init__(self, after):
+        self.after = after
+
+    def done(self):
+        return self.after == 0
+
+
+class Node:
+    """A client whose calls are answered after so many spins, or never (-1)."""
+
+    def __init__(self, *answers):
+        self.answers, self.calls, self.removed, self.spun = list(answers), [], [], 0
+
+    def call_async(self, request):
+        assert request.data is False
+        self.calls.append(Future(self.answers.pop(0)))
+        return self.calls[-1]
+
+    def remove_pending_request(self, future):
+        self.removed.append(future)
+
+    def spin_once(self, timeout_sec):
+        self.spun += 1
+        time.sleep(0.01)
+        self.calls[-1].after -= 1
+
+
+@pytest.mark.parametrize("answers, asked", [([2], 1), ([-1, 2], 2), ([-1] * 9, trial_guard.TRIES)])
+def test_fault_074_the_node_is_asked_until_it_answers(monkeypatch, answers, asked):
+    monkeypatch.setattr(trial_guard, "ANSWER", 0.2)
+    node = Node(*answers)
+    assert trial_guard._disabled(node, node) is (answers[-1] > 0)
+    assert len(node.calls) == asked
+    assert len(node.removed) == asked - (answers[-1] > 0), "what is not awaited is forgotten"
+    assert node.spun >= 2
+    if answers == [2]:
+        assert node.spun == 2, "an answer is not waited for any longer"
