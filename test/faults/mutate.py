@@ -41,6 +41,7 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
     "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py",),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
+    "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
 }
 ENOUGH = 0.95
@@ -201,9 +202,7 @@ def _compiled() -> Path | None:
     return None
 
 
-def run(
-    todo: list[Mutant], tests: tuple[Path, ...], expression: str, jobs: int = 1
-) -> list[bool]:
+def run(todo: list[Mutant], tests: tuple[Path, ...], expression: str, jobs: int = 1) -> list[bool]:
     """For each mutant whether it survives. Raises UsageError where the tests fail without any."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     whole = [Mutant(f, 0, "", (ROOT / f).read_text()) for f in sorted({m.file for m in todo})]

@@ -187,7 +187,9 @@ def test_fault_074_a_guard_that_answers_may_be_relied_on(guarded):
     assert guarded.made[0].returncode == 0
 
 
-def test_fault_075_a_guard_that_answers_nothing_is_missed_from_the_first_word_on(guarded, monkeypatch):
+def test_fault_075_a_guard_that_answers_nothing_is_missed_from_the_first_word_on(
+    guarded, monkeypatch
+):
     monkeypatch.setattr(trial_guard, "PATIENCE", 0.5)
     guard = guarded(SILENT)
     began = time.monotonic()
@@ -215,7 +217,9 @@ def test_fault_074_a_guard_that_has_ended_is_no_guard(guarded):
     guard.close()
 
 
-@pytest.mark.parametrize("script", ["print('HELLO', flush=True)", "import time; time.sleep(3600)", ""])
+@pytest.mark.parametrize(
+    "script", ["print('HELLO', flush=True)", "import time; time.sleep(3600)", ""]
+)
 def test_fault_074_a_guard_that_does_not_come_up_is_an_error(guarded, monkeypatch, script):
     monkeypatch.setattr(trial_guard, "STARTING", 1.0)
     monkeypatch.setattr(trial_guard, "ENDING", 0.2)
