@@ -119,7 +119,8 @@ def test_fault_072_a_hold_that_ends_ends_the_last_words():
 
 def test_fault_077_a_ramp_that_takes_too_long_ends_with_a_stop(monkeypatch):
     clock = iter(np.arange(0.0, 100.0, 1.0))
-    monkeypatch.setattr(robot_commands.time, "monotonic", lambda: float(next(clock)))
+    steady = types.SimpleNamespace(monotonic=lambda: float(next(clock)), sleep=lambda _: None)
+    monkeypatch.setattr(robot_commands, "time", steady)
     gate = Gate(10**9)
     sent = rest(gate, [])
     assert gate.stopped == 1 and sent[-1] == -1.0
