@@ -44,6 +44,17 @@ def test_fault_014_the_score_is_in_widths_of_the_numbers_own_range(value):
     assert "recorded were -2 to 2" in got.problem.detail and f"{value:g}" in got.problem.detail
 
 
+def test_fault_014_inside_of_a_box_in_which_everything_varied_scores_nothing():
+    """Not less than nothing either, however far inside."""
+    got = judge(states=Support((-2.0,) * 5, (9.0,) * 5))
+    assert got.score == 0.0 and got.warning is None and got.problem is None
+
+
+def test_fault_014_what_never_varied_is_said_without_a_distance():
+    detail = judge(4, 7.0).warning.detail
+    assert "recorded was 5 alone" in detail and "widths" not in detail
+
+
 def test_fault_014_a_little_outside_is_a_warning_and_beyond_the_bound_a_problem():
     width = 4.0
     assert judge(0, 2.0 + 0.99 * WARN_AT * width).warning is None

@@ -48,6 +48,23 @@ def test_a_clock_that_goes_back_moves_nothing():
     assert slew(START - SECOND, FLOOR, FLOOR, 0.5) == 1.0
 
 
+def test_fault_029_118_a_floor_that_was_raised_holds_at_once():
+    """Another policy's floor is higher than the beta in effect: no sample goes below it, however
+    slowly the weight moves."""
+    slew = BetaSlew()
+    slew(START, FLOOR, FLOOR, 60.0)
+    now = START + SECOND // 10
+    assert slew(now, math.inf, 10 * FLOOR, 60.0) == 10 * FLOOR
+    assert 10 * FLOOR < slew(now + SECOND // 10, math.inf, 10 * FLOOR, 60.0) < math.inf
+
+
+def test_fault_029_what_was_forgotten_is_not_slewed_from():
+    slew = BetaSlew()
+    slew(START, math.inf, FLOOR, 0.5)
+    slew.forget()
+    assert slew(START + 1, FLOOR, FLOOR, 0.5) == FLOOR
+
+
 @settings(max_examples=200 * SCALE, deadline=None)
 @given(
     st.lists(st.sampled_from([FLOOR, 0.02, 0.3, 5.0, 1e6, math.inf]), min_size=2, max_size=20),
@@ -101,6 +118,17 @@ def test_fault_028_the_watch_counts_the_last_second():
     assert said.index(True) <= 5 and all(said[5:])
     said = [watch(START + (60 + k) * T, False) for k in range(40)]
     assert said[0] and not said[20]
+
+
+def test_fault_020_028_a_clock_that_goes_back_forgets_what_it_counted():
+    """Hits that lie in the future would count for ever, or until the clock is there again."""
+    watch = SaturationWatch(0.05)
+    for k in range(10):
+        watch(START + k * T, True)
+    assert watch(START + 10 * T, False)
+    assert not watch(START - 100 * T, False)
+    said = [watch(START - (99 - k) * T, True) for k in range(5)]
+    assert said == [False] * 4 + [True], "it counts anew from there"
 
 
 def codes(rig):

@@ -54,7 +54,7 @@ def test_a_branch_that_a_test_pins_is_killed_and_another_survives(tmp_path):
         found("not raised", "Refused('NONFINITE')"),
         found("never", "c.epoch"),
     ]
-    alive = mutate.run(todo, tests, "fault")
+    alive = mutate.run(todo, (tests,), "fault")
     assert alive == [False, False, True]
     assert digest() == before
 
@@ -85,11 +85,11 @@ def test_tests_that_fail_without_a_mutant_prove_nothing(tmp_path):
     wrong = tmp_path / "test_wrong.py"
     wrong.write_text("import qgf_ros.control.gate\ndef test_fault(): assert False\n")
     with pytest.raises(UsageError, match="gate.py as it is"):
-        mutate.run([found("never", "c.deadline < now")], wrong, "fault")
+        mutate.run([found("never", "c.deadline < now")], (wrong,), "fault")
 
 
 def test_tests_that_do_not_import_the_mutant_prove_nothing(tmp_path):
     wrong = tmp_path / "test_wrong.py"
     wrong.write_text("def test_fault(): pass\n")
     with pytest.raises(UsageError, match="do not import .*gate.py"):
-        mutate.run([found("never", "c.deadline < now")], wrong, "fault")
+        mutate.run([found("never", "c.deadline < now")], (wrong,), "fault")

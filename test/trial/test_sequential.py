@@ -80,6 +80,19 @@ def test_who_has_left_is_compared_no_more():
     assert judge(went_on, BETAS)[0.05].worse_than == 0.11
 
 
+def test_who_has_left_takes_nobody_out():
+    """Blocks that hold a beta after it left (a trial that was resumed with it by hand) do not let it
+    beat another one: what it did after its stop is not shared chance."""
+    gone, winner, third = BETAS[0], 0.11, 0.05
+    course = [{gone: False, winner: True, third: True}] * 10
+    course += [{gone: True, winner: True, third: False}] * 80
+    stops = judge(course, BETAS)
+    assert stops[gone].block <= 10
+    assert stops[third].worse_than == winner, "not the one that has left"
+    alone = [{gone: False, third: True}] * 10 + [{gone: True, third: False}] * 80
+    assert list(judge(alone, (gone, third))) == [gone]
+
+
 def test_interval_holds_the_difference_and_shrinks():
     rng = np.random.default_rng(3)
     rates = {0.1: 0.9, 0.2: 0.5}
