@@ -200,7 +200,7 @@ def test_fault_075_a_guard_that_answers_nothing_is_missed_from_the_first_word_on
     assert time.monotonic() - began > 0.5
 
 
-def test_fault_075_to_wait_for_a_silent_guard_ends(guarded, monkeypatch):
+def test_fault_075_waiting_for_a_silent_guard_ends(guarded, monkeypatch):
     monkeypatch.setattr(trial_guard, "PATIENCE", 0.3)
     guard = guarded(SILENT)
     with pytest.raises(QgfError, match="has not answered"):
