@@ -79,6 +79,9 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
         code = error.code if isinstance(error, QgfError) else 7 if storage else 1
         text = str(error) if isinstance(error, QgfError) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, QgfError) else "; run again with --debug for the traceback"
+        if isinstance(error, OSError):
+            what = f"{error.filename}: " if error.filename else "cannot read or write a file: "
+            text = f"{what}{error.strerror or error}; make room, or choose a place that may be used"
         print(f"qgf: error[{code}]: {' '.join(text.split())}{hint}", file=sys.stderr)
         raise SystemExit(code) from None
 

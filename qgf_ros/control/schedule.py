@@ -39,10 +39,11 @@ class Schedule:
 
     def take(self, now: int) -> np.ndarray | None:
         """(A,) the action that is executed at `now`. A late next chunk lets this one go on to its end."""
-        if self._chunk is None or not self.covers(now):
+        rest = self._rest(now)
+        if not len(rest):
             return None
         self._executed += 1
-        self._last = self._chunk.actions[self._index(now)]
+        self._last = rest[0]
         return self._last
 
     @property
@@ -56,10 +57,8 @@ class Schedule:
 
     def committed(self, now: int, count: int) -> np.ndarray | None:
         """(k, A) the next actions from `now` on, 0 < k <= count; None where there are none."""
-        if self._chunk is None or not count or not self.covers(now):
-            return None
-        first = self._index(now)
-        return self._chunk.actions[first : first + count]
+        rest = self._rest(now)[:count]
+        return rest if len(rest) else None
 
     def adopt(self, chunk: Chunk, now: int, committed: np.ndarray | None) -> tuple[Chunk, float]:
         """The chunk as it is executed from `now` on, and the jump at the seam.
@@ -76,7 +75,7 @@ class Schedule:
         if committed is not None:
             actions[:held] = committed
         seam = max(chunk.index(now, self._period), held)
-        old, jump = self._continued(chunk.start + seam * self._period), float("nan")
+        old, jump = self._rest(chunk.start + seam * self._period), float("nan")
         if 0 <= seam < len(actions):
             before = old[0] if len(old) else self._last if not held else actions[held - 1]
             if before is not None:
@@ -95,8 +94,9 @@ class Schedule:
         assert self._chunk is not None
         return self._chunk.index(now, self._period)
 
-    def _continued(self, now: int) -> np.ndarray:
-        """(k, A) what the current chunk would have gone on with; k = 0 where it is over."""
-        if self._chunk is None or not self.covers(now):
+    def _rest(self, now: int) -> np.ndarray:
+        """(k, A) the current chunk from `now` on; k = 0 where it has no action for `now`."""
+        if not self.covers(now):
             return np.empty((0, len(self._span)))
+        assert self._chunk is not None
         return self._chunk.actions[self._index(now) :]

@@ -123,7 +123,7 @@ def test_fault_051_a_blend_leads_from_the_old_chunk_to_the_new_one():
     np.testing.assert_array_equal(taken.actions[1:], new[1:])
 
 
-def test_the_share_executed_counts_anew():
+def test_fault_051_the_share_executed_counts_anew():
     made = schedule()
     for k in range(3):
         made.take(START + k * T)

@@ -42,7 +42,7 @@ def test_zero_is_at_once_and_the_value_is_the_one_that_was_set():
         assert slew(START, target, FLOOR, 0.0) == target
 
 
-def test_a_clock_that_goes_back_moves_nothing():
+def test_fault_020_029_a_clock_that_goes_back_moves_nothing():
     slew = BetaSlew()
     slew(START, 1.0, FLOOR, 0.5)
     assert slew(START - SECOND, FLOOR, FLOOR, 0.5) == 1.0

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, UsageError
 from training.data.alignment import Report
@@ -225,6 +226,5 @@ def _assemble(out: Path, version: Any, contract: Contract) -> None:
 
 
 def _write(file: Path, value: Any) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(value))
-    part.replace(file)
+    with replaced_file(file) as opened:
+        opened.write(json.dumps(value).encode())

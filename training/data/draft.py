@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qgf_ros.atomic import replaced_file
 from qgf_ros.console import track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import UsageError
@@ -55,8 +56,8 @@ def draft(
         raise UsageError(f"horizon is {horizon}; allowed: 1 to 256")
     drafted = drafted_from(survey_dataset(path, None, workers, track), period, horizon)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("x") as file:
-        file.write(drafted.text)
+    with replaced_file(out) as file:
+        file.write(drafted.text.encode())
     return drafted
 
 
