@@ -468,7 +468,7 @@ def test_fault_096_non_finite_messages_dropped_and_counted():
         and report.dropped["message not finite: arm"] == 1
     )
     assert np.isfinite(episode.obs).all() and np.isfinite(episode.action).all()
-    assert len(first) == 6 and episode.action[0, 0] == 8, "an older command stands in for none"
+    assert len(first) == 7 and episode.action[0, 0] == 8, "an older command stands in for none"
     assert episode.obs[2, 0] == 490, "500 ms was not finite"
 
 

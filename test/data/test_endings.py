@@ -164,4 +164,4 @@ def test_fault_145_a_draft_uses_what_says_how_episodes_ended(tmp_path, ends):
     np.savez(tmp_path / "set.npz", **rows(**ends))
     text = draft(tmp_path / "set.npz", tmp_path / "contract.yaml", 0.05).text
     assert "objective: reward" in text and "column: rewards" in text
-    assert "assume_success" not in text and "nothing says how" not in text
+    assert "assume_success" not in text and "nothing says how episodes" not in text

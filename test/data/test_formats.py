@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
+from qgf_bags import numbers
 from qgf_make import SCALE, SECOND, START, contract, twist_dict
 
 from qgf_ros.errors import DataRefused, UsageError
@@ -161,7 +161,7 @@ def record(path, value, trouble):
                     continue
                 at += rng.uniform(-1, 1) * trouble["jitter"] * period
                 late = 0.0 if action else rng.uniform(0, trouble["latency"]) * period
-                say(name, at, rng.normal(size=len(source.labels)), late)
+                say(name, at, numbers(source, rng), late)
         if "reward" in sources:
             for at in np.arange(begin + period, begin + span, period):
                 say("reward", at, rng.normal(size=1))
@@ -206,8 +206,8 @@ def test_an_episode_reads_back_the_same_from_every_format(value, trouble):
         except DataRefused:
             assume(False)
         note(f"{len(episodes)} episodes, {sum(map(len, episodes))} ticks")
-        (folder / "own.yaml").write_text(yaml.safe_dump(value))
-        (folder / "other.yaml").write_text(yaml.safe_dump(shuffled(value, rng)))
+        (folder / "own.yaml").write_text(json.dumps(value))
+        (folder / "other.yaml").write_text(json.dumps(shuffled(value, rng)))
         for to in BAGS:
             convert(folder / "bag", folder / "other.yaml", folder / to, 0, to)
             assert_same(episodes, load_episodes(folder / to, own)[0], exact=True)
@@ -239,8 +239,8 @@ def dataset(folder, count=3, value=TWIST):
                     if name in own.outcome.sources:
                         continue
                     at = START + k * period
-                    bag.write(name, at, at, rng.normal(size=len(source.labels)))
-    (folder / "own.yaml").write_text(yaml.safe_dump(value))
+                    bag.write(name, at, at, numbers(source, rng))
+    (folder / "own.yaml").write_text(json.dumps(value))
     return folder / "bags", folder / "own.yaml", own
 
 
@@ -330,7 +330,7 @@ def test_conversion_of_something_else_refused(tmp_path, change):
     if change == "format":
         to = "mcap"
     elif change == "contract":
-        own_file.write_text(yaml.safe_dump(TWIST | {"robot": "another"}))
+        own_file.write_text(json.dumps(TWIST | {"robot": "another"}))
     elif change == "recording":
         number = 1
     else:
@@ -375,7 +375,7 @@ def test_two_things_in_one_column_can_be_read_and_not_written(tmp_path):
     assert_same(load_episodes(data, own)[0], load_episodes(tmp_path / "out", own)[0], exact=False)
     value["observations"][2]["names"] = ["a"]
     value["actions"].pop()
-    (tmp_path / "twice.yaml").write_text(yaml.safe_dump(value))
+    (tmp_path / "twice.yaml").write_text(json.dumps(value))
     with pytest.raises(UsageError, match="a of gripper/joint_states is in column 'state' already"):
         convert(data, tmp_path / "twice.yaml", tmp_path / "no", None, "npz")
     assert not (tmp_path / "no").exists()
@@ -386,7 +386,7 @@ def test_data_without_an_episode_refused(tmp_path):
     data, own_file, own = dataset(tmp_path, 1, value)
     for source in value["observations"]:
         source["delay"] = 9.0  # older than anything may be
-    own_file.write_text(yaml.safe_dump(value))
+    own_file.write_text(json.dumps(value))
     with pytest.raises(DataRefused, match="no usable episode.*tick without fresh data"):
         convert(data, own_file, tmp_path / "out", None, "npz")
 
@@ -461,7 +461,7 @@ def test_what_people_said_of_an_episode_is_in_the_table(tmp_path):
     value["outcome"] = {"objective": "time_to_success", "success": success}
     data, own_file, own = dataset(tmp_path, 3, value)
     labels = {"bag_0": "success", "bag_1": "failure", "bag_2": "unknown"}
-    (data / "labels.yaml").write_text(yaml.safe_dump({"version": 1, "episodes": labels}))
+    (data / "labels.yaml").write_text(json.dumps({"version": 1, "episodes": labels}))
     for to in TABLES:
         convert(data, own_file, tmp_path / to, None, to)
         episodes, _ = load_episodes(tmp_path / to, own)

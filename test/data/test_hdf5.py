@@ -111,7 +111,7 @@ def test_robomimic_success_by_the_column_that_the_contract_names(tmp_path):
 def test_what_no_robot_measures_is_no_signal_and_said(tmp_path):
     robomimic(tmp_path / "low_dim.hdf5")
     data = survey_dataset(tmp_path / "low_dim.hdf5")
-    assert set(data.signals) == {"actions", "obs.joint_pos", "rewards"} and data.rate == 20
+    assert set(data.signals) == {"actions", "obs.joint_pos", "rewards", "dones"} and data.rate == 20
     assert (
         data.others["obs.image"].startswith("images uint8") and "images" in data.unusable["obs.image"]
     )

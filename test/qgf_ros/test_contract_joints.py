@@ -35,7 +35,7 @@ def test_a_command_begins_at_the_number_that_measured_names(lift):
     assert contract.measured_positions.tolist() == [1, 0]
     assert contract.relative_positions.tolist() == [1, 0]
     gate = MeasuredPositions(contract)
-    gate.push(contract.observations[0], 5, np.array([0.1, 0.2, 0.3, 0.4]))
+    gate.push(contract.observations[0], 5, 5, np.array([0.1, 0.2, 0.3, 0.4]))
     assert gate.at(5).tolist() == [0.2, 0.1]
     assert Contract.from_dict(contract.to_dict()) == contract
 

@@ -15,11 +15,20 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from qgf_ros.contract import Contract
+from qgf_ros.control.usable import quaternions
 from training.data.rosbag2 import BagWriter, contract_sources
 
 T = SECOND // 20
 ARM = Contract.load(ARM_FILE)
 MAGIC = b"\x89MCAP0\r\n"
+
+
+def numbers(source, rng, scale=1.0):
+    """Random numbers of a message (labels,); its orientations are rotations."""
+    values = rng.normal(size=len(source.labels)) * scale
+    for part in quaternions(source.labels):
+        values[part] /= np.linalg.norm(values[part])
+    return values
 
 
 def write(path, own, ticks=30, seed=0, skip=(), sources=None):
@@ -43,7 +52,7 @@ def write(path, own, ticks=30, seed=0, skip=(), sources=None):
                     continue
                 stamped = source.stamp == "header"
                 receipt = at + int(rng.integers(1, T // 200))
-                values = rng.normal(size=len(source.labels)) * 10 ** rng.uniform(-8, 8)
+                values = numbers(source, rng, 10 ** rng.uniform(-8, 8))
                 say(name, at if stamped else receipt, receipt, values)
         if "success" in sources:
             end = START + ticks * T - T // 10
