@@ -49,6 +49,10 @@ def meaning(
             "command its negative): turn the sign in the data",
         )
     told = {k: [n for n in moving if kinds.get(n) == k] for k in ("absolute", "velocity", "scaled")}
+    if len(told["absolute"]) >= SPOKEN * len(moving) and not told["velocity"]:
+        # A column says one thing of all its joints: what hardly moved, or lagged, and has the name of
+        # what was measured is what most of the others are.
+        told["scaled"] = [n for n in told["scaled"] if pairs[n].by == "correlation"]
     others = {k: names for k, names in told.items() if names and k != said}
     if said:
         if others.keys() - {"scaled"}:

@@ -16,6 +16,8 @@ REMEDIES = {
     "pickle": "is a pickle, which runs code when it is opened and is never read; where you trust it, "
     + NPZ,
     "archive": "is an archive; unpack it, and give what is in it",
+    "conversion": "is of a conversion that is not finished, and no dataset yet; give its `qgf data convert` "
+    "command again: it goes on",
     "text": f"is a table of text, which is not read; {NPZ}",
     "video": "is a video; the numbers of a robot are in other files beside it",
 }
@@ -61,4 +63,6 @@ def _kind(path: Path) -> str:
         if {"dataset_info.json", "features.json"} <= names:
             return "RLDS"
         return "Zarr" if path.suffix.lower() == ".zarr" else ""
+    if path.name == "conversion.json":  # `training.data.convert.STATE`
+        return "conversion"
     return SUFFIXES.get(path.suffix.lower(), "")
