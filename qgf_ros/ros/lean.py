@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 from rcl_interfaces.msg import ParameterType, SetParametersResult
@@ -40,6 +41,13 @@ class _Lean:
         return super().create_service(srv_type, srv_name, answering, *args, **kwargs)  # type: ignore[misc]
 
     def _answering(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def failed(request: Any, response: Any, error: Exception) -> Any:
+            if self.failed is None:
+                raise error
+            self.failed(error)
+            why = f"{type(error).__name__}: {error}"[:MAX_TEXT]
+            return _refused(request, type(response)(), why)
+
         @wraps(callback)
         def answer(request: Any, response: Any) -> Any:
             if why := unknown_kind(request):
@@ -47,13 +55,19 @@ class _Lean:
             try:
                 return callback(request, response)
             except Exception as error:
-                if self.failed is None:
-                    raise
-                self.failed(error)
-                why = f"{type(error).__name__}: {error}"[:MAX_TEXT]
-                return _refused(request, type(response)(), why)
+                return failed(request, response, error)
 
-        return answer
+        @wraps(callback)
+        async def answer_later(request: Any, response: Any) -> Any:
+            if why := unknown_kind(request):
+                return _refused(request, response, why)
+            try:
+                return await callback(request, response)
+            except Exception as error:
+                return failed(request, response, error)
+
+        # rclpy awaits what it sees to be a coroutine function, and nothing else.
+        return answer_later if iscoroutinefunction(callback) else answer
 
     def create_publisher(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))

@@ -1,9 +1,17 @@
-"""What the executor goes over for each message is no more than what the node asked for."""
+"""What the executor goes over for each message is no more than what the node asked for, and a service
+answers whatever its callback is.
 
+Pinned: a callback that awaits, wrapped in one that does not, which is never run.
+"""
+
+import pytest
 import ros_harness as ros
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 
 from qgf_ros.ros.gate_node import GateNode
 from qgf_ros.ros.lean import LeanLifecycleNode, LeanNode
@@ -32,3 +40,42 @@ def test_only_those_event_handlers_are_made_that_are_asked_for():
 
 def test_the_nodes_that_have_a_rate_to_keep_are_lean():
     assert issubclass(QgfNode, LeanLifecycleNode) and issubclass(GateNode, LeanNode)
+
+
+@pytest.mark.parametrize("told", (True, False))
+@pytest.mark.parametrize("fails", (True, False))
+def test_a_service_that_awaits_answers_as_any_other_does(domain, told, fails):
+    """told: whether the node wants to hear of failures; else the executor does."""
+    context = Context()
+    context.init(args=[], domain_id=domain)
+    node, executor = LeanNode("awaiting", context=context), SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    failures, waited = [], Future(executor=executor)
+    node.failed = failures.append if told else None
+
+    async def answer(request, response):
+        response.message = await waited
+        if fails:
+            raise ValueError("no")
+        response.success = True
+        return response
+
+    try:
+        node.create_service(ros.Trigger, "it", answer, callback_group=ReentrantCallbackGroup())
+        client = node.create_client(ros.Trigger, "it")
+        assert client.wait_for_service(10.0)
+        asked = client.call_async(ros.Trigger.Request())
+        node.create_timer(0.05, lambda: waited.set_result("later"))
+        if fails and not told:
+            with pytest.raises(ValueError, match="no"):
+                executor.spin_until_future_complete(asked, 10.0)
+            return
+        executor.spin_until_future_complete(asked, 10.0)
+        said = asked.result()
+        expected = (False, "ValueError: no") if fails else (True, "later")
+        assert (said.success, said.message) == expected
+        assert [str(e) for e in failures] == ["no"] * fails
+    finally:
+        executor.shutdown(timeout_sec=2.0)
+        node.destroy_node()
+        context.try_shutdown()

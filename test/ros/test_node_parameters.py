@@ -47,7 +47,8 @@ def undisturbed(robot, began, count=6):
     gap = max(b - a for a, b in zip(at, at[1:]))
     print(f"largest gap {gap * 1e3:.1f} ms")
     # Row 30 allows two periods; the third is what this machine's other core may take away.
-    assert gap <= 3 * T + ros.slack()
+    states = [(s.msg.state, s.msg.reason) for s in robot.statuses if s.at >= at[0]]
+    assert gap <= 3 * T + ros.slack(), states
     assert robot.state == ros.RUN
 
 

@@ -31,6 +31,7 @@ class Node:
     def create_client(self, *args): return Client()
 
 class Executor:
+    def __init__(self, failed): pass
     def add_node(self, node): pass
 
 def disabled(client, executor):
@@ -38,7 +39,7 @@ def disabled(client, executor):
     {then}
 
 guard.rclpy.init = lambda **options: None
-guard.LeanNode, guard.SingleThreadedExecutor, guard._disabled = Node, Executor, disabled
+guard.LeanNode, guard.EnduringExecutor, guard._disabled = Node, Executor, disabled
 sys.argv = ["guard", "/qgf/enable"]
 sys.exit(guard.main())
 """

@@ -226,10 +226,18 @@ def _owners(left: dict[int, str]) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir()):
+            if any(_link(fd) in sockets for fd in (process / "fd").iterdir()):
                 said = (process / "cmdline").read_bytes().replace(b"\0", b" ")
                 found.append(f"{process.name} {said.decode(errors='replace')[:200]}")
     return found or [f"ports {sorted(left)}"]
+
+
+def _link(fd: Path) -> str:
+    """What an open file is; "" once it is closed, as the one is that listed this process's own."""
+    try:
+        return os.readlink(fd)
+    except OSError:
+        return ""
 
 
 def environment(domain: int, **extra: str) -> dict[str, str]:
