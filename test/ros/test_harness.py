@@ -4,6 +4,7 @@ Pinned: a publisher of somebody else's in the domain that a test had to itself; 
 for what the machine did not let it do.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_a_domain_that_another_process_holds_is_not_given(next_domain):
 
 def test_whoever_stays_in_a_domain_is_named_when_it_is_given_back(monkeypatch):
     domain = ros.take_domain()
-    with bound(domain), pytest.raises(AssertionError, match=f"domain {domain}: .*pytest"):
+    with bound(domain), pytest.raises(AssertionError, match=f"domain {domain}: .*'{os.getpid()} "):
         monkeypatch.setattr(ros, "LEAVES_WITHIN", 0.0)
         ros.free_domain(domain)
     assert not ros.ports(domain) and domain not in ros._domain_locks
