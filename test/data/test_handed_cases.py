@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qgf_ros.cli import main
-from qgf_ros.contract import load_contract
+from qgf_ros.contract import Contract
 
 CASES = (
     Path(os.environ.get("QGF_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "cases"
@@ -67,15 +67,17 @@ def test_positions_of_other_names_do_not_become_velocities(qgf):
     code, said = qgf("drafted_velocity_for_positions", "train", "data", "--contract", "c.yaml", "--out", "run")  # fmt: skip
     assert code == 2 and "FILL_IN stands for what only you can know" in said
     Path("c.yaml").write_text(
-        text.replace("representation: FILL_IN", "representation: absolute").replace("# measured:", "measured:")  # fmt: skip
+        text.replace("representation: FILL_IN", "representation: absolute").replace(
+            "# measured:", "measured:"
+        )  # fmt: skip
     )
-    load_contract("c.yaml")
+    Contract.load("c.yaml")
 
 
 def test_duplicate_names_are_numbered(qgf):
     text, _ = drafted(qgf, "duplicate_names")
     assert text.count("names: [x, gripper_0, gripper_1]") == 2
-    load_contract("c.yaml")
+    Contract.load("c.yaml")
 
 
 def test_git_lfs_pointers_are_named(qgf):
@@ -98,7 +100,7 @@ def test_one_name_for_a_vector_is_none(qgf):
 
 def test_arms_that_are_commanded_apart_are_two_actions(qgf):
     text, _ = drafted(qgf, "partial_commands")
-    own = load_contract("c.yaml")
+    own = Contract.load("c.yaml")
     assert [a.names for a in own.actions] == [("left_1", "left_2"), ("right_1", "right_2")]
     assert "names: [left_1, left_2]" in text
 
@@ -134,7 +136,10 @@ def test_index_names_are_kept(qgf):
 
 def test_simulated_stamps_make_no_max_age(qgf):
     text, _ = drafted(qgf, "sim_time_stamps_wall_receipt")
-    assert "stamp: receipt" in text and "max_age: 3600" not in text
+    assert "max_age: 0.16 " in text
+    _, found, _ = checks(qgf, "sim_time_stamps_wall_receipt", "data", "--contract", "c.yaml")
+    assert "receipts are led to simulated time by /clock" in found["clocks"]["found"]
+    assert " 0 ticks kept" not in found["contract"]["found"]
 
 
 def test_trajectories_of_several_points_are_said(qgf):
