@@ -18,6 +18,7 @@ from training.data.doctor.summary import GAP_PERIODS
 JITTER = 1.5  # 99 % quantile of the interval over its median
 LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
 DRIFT = 0.05  # s in the course of a recording: two clocks that run at different speeds
+PLAUSIBLE = 0.5  # s of lead, within which a state is believed to follow mirrored
 TRUSTED = 0.5  # correlation, below which a lead means little
 ALIKE = 0.5  # likeness (`Lead.same`), from which a motion is another's: as far as a quarter, or four times
 OFFSET = 0.1  # of the state's range
@@ -249,8 +250,13 @@ def lead(data: Dataset) -> Check | None:
 
 
 def opposite(x: Lead) -> bool:
-    """Whether the state moves the other way as the command does."""
-    return x.same <= -ALIKE and not abs(np.nan_to_num(x.rate)) > -x.same + CLEARLY
+    """Whether the state moves the other way as the command does, at a lead that a robot can have:
+    somewhere in a few seconds of chance a mirror image is found as well."""
+    return (
+        abs(x.seconds) < PLAUSIBLE
+        and x.same <= -ALIKE
+        and not abs(np.nan_to_num(x.rate)) > -x.same + CLEARLY
+    )
 
 
 def offset(data: Dataset) -> Check | None:

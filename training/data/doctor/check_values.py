@@ -47,7 +47,8 @@ def constant(data: Dataset) -> Check:
         "constant",
         "warn",
         f"{len(still)} numbers never change: {some(still)}",
-        "leave them out of the contract; as an input they say nothing, as a command they are sent as they are",
+        "leave out what is measured: as an input it says nothing. What is commanded stays in the "
+        "contract unless it is 0: a field that a contract leaves out is sent as 0",
         tuple(still[:SHOWN]),
     )
 
