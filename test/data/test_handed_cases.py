@@ -28,7 +28,7 @@ def qgf(tmp_path, monkeypatch, capsys):
             shutil.copytree(CASES / case, here)
         monkeypatch.chdir(here)
         try:
-            code = main(list(arguments)) or 0
+            code = main([*arguments, "--workers", "1"]) or 0  # one process: to start others takes longer
         except SystemExit as ended:
             code = ended.code or 0
         out, err = capsys.readouterr()
@@ -38,9 +38,10 @@ def qgf(tmp_path, monkeypatch, capsys):
 
 
 def drafted(qgf, case, data="data"):
-    code, said = qgf(case, "data", "init", data, "--out", "c.yaml")
+    out = f"{Path(data).name}.yaml" if data != "data" else "c.yaml"
+    code, said = qgf(case, "data", "init", data, "--out", out)
     assert code == 0, said
-    return Path("c.yaml").read_text(), said
+    return Path(out).read_text(), said
 
 
 def checks(qgf, case, data="data", *more):
