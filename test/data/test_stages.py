@@ -21,13 +21,13 @@ from training.data.load import find_reader
 
 # format -> versions, digest. Where a digest differs on purpose, raise the version of the stage that
 # gives something else (training/data/stages.py, or `version` of the reader), and write both here.
-SAME = "9762b2ec8514dcf9"  # whatever the format
+SAME = "f8c345413305b085"  # whatever the format
 KNOWN = {
-    "mcap": ("Rosbag2Reader 2 align 2 encode 1 store 2", SAME),
-    "sqlite3": ("Rosbag2Reader 2 align 2 encode 1 store 2", SAME),
-    "lerobot-v2.1": ("LeRobotReader 2 align 2 encode 1 store 2", SAME),
-    "lerobot-v3.0": ("LeRobotReader 2 align 2 encode 1 store 2", SAME),
-    "npz": ("NpzReader 2 align 2 encode 1 store 2", SAME),
+    "mcap": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
+    "sqlite3": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
+    "lerobot-v2.1": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
+    "lerobot-v3.0": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
+    "npz": ("NpzReader 2 align 3 encode 1 store 2", SAME),
     "encode": (1, "fd7f02a1ed6d6cc0"),
 }
 
