@@ -27,7 +27,7 @@ GATES = ["outside"] if SCALE == 1 else ["outside", "inside"]
 def test_fault_066_random_faults_leave_no_violation_no_silent_gap_and_no_growth(gate):
     if ros.MISSING:
         pytest.fail(ros.MISSING, pytrace=False)
-    document = load().soak(120.0 if SCALE == 1 else 1200.0, seed=1, gate=gate)
+    document = load().soak(60.0 if SCALE == 1 else 1200.0, seed=1, gate=gate)
     print(document)
     assert document["commands"] > 1000
     late = [p for p in document["problems"] if "waited " in p or "not in RUN" in p]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from qgf_make import resign, write_tiny
+from qgf_make import SCALE, resign, write_tiny
 
 from qgf_ros import vetting
 from qgf_ros.errors import PolicyRefused, UsageError
@@ -260,7 +260,7 @@ def test_fault_125_whatever_is_done_to_a_folder_ends_in_a_refusal(folder, tmp_pa
 
     walk(content, ())
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    for number in range(120):
+    for number in range(40 * SCALE):
         if number % 4:
             edit(copy, *places[rng.integers(len(places))], value=values[rng.integers(len(values))])
         else:

@@ -12,6 +12,7 @@ import time
 import pytest
 import ros_harness as ros
 import yaml
+from qgf_make import SCALE
 
 from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
@@ -56,7 +57,8 @@ def contract_of(objective):
     return Contract.from_dict(content)
 
 
-@pytest.mark.parametrize("case", CASES)
+# Each takes 20 s, and the node knows no difference between these critics: all of them at full counts.
+@pytest.mark.parametrize("case", CASES if SCALE > 1 else ["iql", "bounded", "goals"])
 def test_the_node_drives_the_arm_with_it(case, bags, domain, tmp_path, monkeypatch):
     objective, changes = CASES[case]
     own = contract_of(objective)

@@ -17,7 +17,7 @@ from ros_gated import COMMANDS, ZERO, Robot, gate_and_robot, gate_of, node, robo
 
 T = ros.PERIOD
 TIMEOUT = 2 * T  # command_timeout by default
-COUNT = min(5 * SCALE, 20)
+COUNT = min(3 * SCALE, 20)
 PHASES = [i / COUNT for i in range(COUNT)]  # where in the period a signal falls
 RESTARTS = PHASES[::2] if SCALE == 1 else PHASES  # of those with a node each, which takes seconds
 HELPER = str(Path(__file__).parents[1] / "support" / "gil_holder.py")
