@@ -5,7 +5,6 @@ ONNX Runtime. Whatever they do with a hostile file (fill the memory, compute for
 to the child. It is given the bytes that were read and hashed here, loads them as `load_policy` does,
 opens the sampler and samples once; then it answers with what policy.yaml says as JSON, or with the
 reason of a refusal. Only after that are the same bytes used in this process, which drives a robot.
-
 """
 
 from __future__ import annotations

@@ -16,9 +16,7 @@ from qgf_ros.control.frozen import Frozen
 from qgf_ros.control.merge import Merger
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
-from qgf_ros.control.usable import FUTURE_TOLERANCE as FUTURE_TOLERANCE
-from qgf_ros.control.usable import LARGEST as LARGEST
-from qgf_ros.control.usable import ahead, usable
+from qgf_ros.control.usable import FUTURE_TOLERANCE, ahead, usable
 
 # How far a message may be behind the newest source when it comes, the largest of: periods, a share of
 # its own max_age (cameras are late by more than two periods, and their owners say so there), and the
@@ -134,7 +132,7 @@ class Assembler:
         if stamp == 0:
             stamp = receipt
             self._unstamped_came(self._sources[name], receipt)
-        if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:  # it must not stand in for what comes later
+        if ahead(stamp, receipt):  # it must not stand in for what comes later
             self.push(name, stamp, receipt, np.zeros(self._width[name]))
             return
         merged = merger.add(stamp, values, there)
@@ -215,11 +213,11 @@ class Assembler:
                     f"{source.topic} is {age * 1e-9:.3f} s old, allowed {limit * 1e-9:.3f} s"
                     + (f"; newer messages were {NO_STATE}" if spoilt else ""),
                 )
-            ahead = (latest[name].stamp - now - self._delay[name]) * 1e-9
-            if ahead > FUTURE_TOLERANCE:
+            early = (latest[name].stamp - now - self._delay[name]) * 1e-9
+            if early > FUTURE_TOLERANCE:
                 return Problem(
                     f"STATE_FUTURE:{source.topic}",
-                    f"{source.topic} is {ahead:.3f} s ahead of the clock",
+                    f"{source.topic} is {early:.3f} s ahead of the clock",
                 )
         newest = max(m.stamp for m in latest.values())
         for name, limit in self._max_skew.items():

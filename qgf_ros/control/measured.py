@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.contract import Contract, ObservationSource
-from qgf_ros.control.assembler import FUTURE_TOLERANCE
 from qgf_ros.control.merge import Merger
+from qgf_ros.control.usable import FUTURE_TOLERANCE, ahead
 from qgf_ros.messages import Joints, Others, message_type
 
 
@@ -40,7 +40,7 @@ class MeasuredPositions:
         and received at `receipt` [ns, control clock]. A number that is not finite is an unknown one;
         so are all where the stamp lies ahead of the receipt by more than clocks may differ."""
         self._observed[self._part[source.name]] = source.features(values)
-        if (stamp - receipt) * 1e-9 > FUTURE_TOLERANCE:
+        if ahead(stamp, receipt):
             self._observed[self._part[source.name]] = np.nan
         self._since[source.name] = min(stamp, receipt)  # a stamp ahead makes nothing younger
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.contract import Contract
-from qgf_ros.control.assembler import FUTURE_TOLERANCE, Assembler, Observation, Problem
+from qgf_ros.control.assembler import Assembler, Observation, Problem
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.usable import FUTURE_TOLERANCE
 from qgf_ros.sim.world import world_folder
 
 MS = 1_000_000

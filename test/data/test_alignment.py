@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.bags.commands import HOLD_PERIODS
-from qgf_ros.control.assembler import LARGEST, Assembler, Observation, Problem
+from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.usable import LARGEST
 from training.data.alignment import Report, _usable, align, featured, observe
 from training.data.episodes import data_hash
 from training.data.load import without_duplicates

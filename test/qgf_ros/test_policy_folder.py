@@ -22,6 +22,7 @@ from qgf_make import (
     SCALE,
     contract,
     description,
+    edit,
     position_dict,
     resign,
     tensors,
@@ -54,17 +55,6 @@ def refused(folder, *parts, robot=None):
     for part in parts:
         assert str(part) in str(caught.value), str(caught.value)
     return str(caught.value)
-
-
-def edit(folder, *path, value):
-    """Changes one place of policy.yaml and signs the folder again."""
-    file = folder / "policy.yaml"
-    content = at = yaml.safe_load(file.read_text())
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    file.write_text(yaml.safe_dump(content))
-    resign(folder)
 
 
 def edit_tensors(folder, name, change):

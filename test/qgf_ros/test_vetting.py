@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from qgf_make import SCALE, resign, write_tiny
+from qgf_make import SCALE, edit, resign, write_tiny
 
 from qgf_ros import vetting
 from qgf_ros.errors import PolicyRefused, UsageError
@@ -29,16 +29,6 @@ ALIASES = b"a: &a [1,1]\n" + b"".join(
 def folder(tmp_path):
     write_tiny(tmp_path / "tiny")
     return tmp_path / "tiny"
-
-
-def edit(folder, *path, value):
-    file = folder / "policy.yaml"
-    content = at = yaml.safe_load(file.read_text())
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    file.write_text(yaml.safe_dump(content))
-    resign(folder)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,20 @@ class Heartbeat:
         )  # fmt: skip
         if not latched:
             robot.node.destroy_publisher(robot.estop_publisher)
+        self._robot = robot
         robot.wait(self._publisher.get_subscription_count, 10, "a listener on estop")
+
+    def meet(self, proc):
+        """Returns once the node has heard a press: that its subscription is known here does not mean
+        that it knows this publisher, and what it does not know it does not hear."""
+
+        def pressed():
+            self._publisher.publish(ros.Bool(data=True))
+            return self._robot.state == ros.FAULT
+
+        self._robot.wait(pressed, 10, "the node hears the button", proc)
+        self.beat(0.2)
+        assert self._robot.reset().success
 
     def beat(self, seconds, pressed=False):
         for _ in range(round(seconds / 0.01)):
@@ -243,7 +256,7 @@ class Heartbeat:
 def test_fault_128_a_press_within_a_stall_is_heard_after_it(domain, latched):
     with ros.node_and_robot(domain) as (proc, robot):
         heart = Heartbeat(robot, latched)
-        heart.beat(0.2)
+        heart.meet(proc)
         robot.drive(proc)
         heart.beat(0.1)
         proc.send(signal.SIGSTOP)
@@ -262,7 +275,7 @@ def test_fault_128_a_press_within_a_stall_is_heard_after_it(domain, latched):
 def test_fault_129_after_a_stall_a_robot_with_an_emergency_stop_asks_before_it_moves(domain):
     with ros.node_and_robot(domain) as (proc, robot):
         heart = Heartbeat(robot)
-        heart.beat(0.2)
+        heart.meet(proc)
         robot.drive(proc)
         proc.send(signal.SIGSTOP)
         time.sleep(0.5)  # the fault's length

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore, TickResult
@@ -193,6 +194,17 @@ def write_tiny(folder: Path, own: Contract | None = None, seed: int = 0, **chang
     own = own or contract()
     d = description(own, **changes)
     return write_policy(folder, d, tensors(own, d, seed))
+
+
+def edit(folder: Path, *path: str | int, value: Any) -> None:
+    """Changes one place of policy.yaml and signs the folder again."""
+    file = folder / "policy.yaml"
+    content = at = yaml.safe_load(file.read_text())
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    file.write_text(yaml.safe_dump(content))
+    resign(folder)
 
 
 def resign(folder: Path) -> None:

@@ -21,7 +21,6 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from training.data.tables import (
     Rows,
     inside,
     needs_endings,
+    opened,
     recording,
     survey,
     wanted,
@@ -92,7 +92,7 @@ class Hdf5Reader:
         return [
             f"{name}#{k}"
             for name in ([path.name] if path.is_file() else _names_in(path))
-            for k in range(len(_open(_file(path, name)).episodes))
+            for k in range(len(opened(Archive, _file(path, name)).episodes))
         ]
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
@@ -140,26 +140,13 @@ def _file(path: Path, name: str) -> Path:
 def _find(path: Path, name: str) -> tuple[Path, Archive, str]:
     base, _, number = name.rpartition("#")
     file = _file(path, base)
-    archive = _open(file)
+    archive = opened(Archive, file)
     return file, archive, archive.episodes[int(number)]
 
 
 def _short(name: str) -> str:
     base, _, number = name.rpartition("#")
     return f"{Path(base).stem}#{number}"
-
-
-def _open(file: Path) -> Archive:
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise DataRefused(f"{file}: {error.strerror}") from None
-    return _archive(file, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1)  # episodes are read in the order of their files
-def _archive(file: Path, changed: int, size: int) -> Archive:
-    return Archive(file)
 
 
 class Archive:

@@ -17,7 +17,6 @@ import json
 import os
 import zipfile
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from training.data.tables import (
     inside,
     names_of,
     needs_endings,
+    opened,
     recording,
     survey,
     told_apart,
@@ -65,7 +65,7 @@ class NpzReader:
         return [
             f"{name}#{k}"
             for name in ([path.name] if path.is_file() else _names_in(path))
-            for k in range(len(_open(_file(path, name)).episodes))
+            for k in range(len(opened(Archive, _file(path, name)).episodes))
         ]
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
@@ -99,25 +99,12 @@ def _file(path: Path, name: str) -> Path:
 def _find(path: Path, name: str) -> tuple[Path, Archive, int]:
     base, _, number = name.rpartition("#")
     file = _file(path, base)
-    archive = _open(file)
+    archive = opened(Archive, file)
     return file, archive, int(number)
 
 
 def _short(name: str) -> str:
     return name.replace(".npz#", "#")
-
-
-def _open(file: Path) -> Archive:
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise DataRefused(f"{file}: {error.strerror}") from None
-    return _archive(file, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1)  # episodes are read in the order of their files
-def _archive(file: Path, changed: int, size: int) -> Archive:
-    return Archive(file)
 
 
 class Archive:

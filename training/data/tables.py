@@ -12,8 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from qgf_ros.errors import DataRefused
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording, Signal, Stream, Survey
 
+T = TypeVar("T")
 RENAME = (  # a message's fields have fixed names; guessing who is who would mix x, y, z, w with w, x, y, z
     "; name them in meta/info.json (an npz: in its `names`) as the message's fields are named"
 )
@@ -54,6 +56,20 @@ class Rows:
     column: Callable[[str], Column]  # raises DataRefused
     last: bool = False
     over: np.ndarray | None = None
+
+
+@lru_cache(maxsize=1)  # episodes are read in the order of their files
+def _archive(make: Callable[[Path], Any], file: Path, changed: int, size: int) -> Any:
+    return make(file)
+
+
+def opened(make: Callable[[Path], T], file: Path) -> T:
+    """What `make` makes of a file, once for all of its episodes. Raises DataRefused."""
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise DataRefused(f"{file}: {error.strerror}") from None
+    return cast(T, _archive(make, file, state.st_mtime_ns, state.st_size))
 
 
 def needs_endings(contract: Contract) -> bool:
