@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import tyro
-from scipy.stats import rankdata
 
 from qgf_ros.console import say
 from qgf_ros.errors import UsageError, exit_codes
@@ -303,21 +302,32 @@ def _correlation(rows: list[Row], group: str, name: str) -> str:
     y = np.array([gain(r).mean for r in there])
     rng = np.random.default_rng(20291)
     picks = rng.integers(len(there), size=(RESAMPLES, len(there)))
-    drawn = [_ranked(x[p], y[p], task[p]) for p in picks]
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return f"{_ranked(x, y, task):.2f} ({low:.2f} to {high:.2f})"
+    counts = np.zeros((RESAMPLES, len(there)))  # how often each row was drawn
+    np.add.at(counts, (np.arange(RESAMPLES)[:, None], picks), 1)
+    low, high = np.nanquantile(_ranked(x, y, task, counts), (0.025, 0.975))
+    whole = _ranked(x, y, task, np.ones((1, len(there))))[0]
+    return f"{whole:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _ranked(x: np.ndarray, y: np.ndarray, task: np.ndarray) -> float:
-    """Correlation of the ranks within each task, which are centred and of one width."""
-    u, v = np.zeros(len(x)), np.zeros(len(x))
-    for name in np.unique(task):
-        of = task == name
-        for ranks, values in ((u, x), (v, y)):
-            ranks[of] = rankdata(values[of]) / of.sum()
-            ranks[of] -= ranks[of].mean()
-    norm = np.sqrt((u @ u) * (v @ v))
-    return float(u @ v / norm) if norm > 0 else float("nan")
+def _ranked(x: np.ndarray, y: np.ndarray, task: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(R,) correlations of the ranks within each task, which are centred and of one width; NaN where
+    one of them does not vary.
+
+    x, y, task: (n,). counts: (R, n), how often a resample has each row. All resamples at once: the
+    rank of a row is how many are below it, and half of those that tie with it.
+    """
+    same = task[:, None] == task
+    size = np.maximum(counts @ same, 1)  # rows of its task
+
+    def centred(values: np.ndarray) -> np.ndarray:
+        below, tied = same & (values[:, None] < values), same & (values[:, None] == values)
+        ranks = (counts @ below + (counts @ tied + 1) / 2) / size
+        return ranks - (counts * ranks) @ same / size
+
+    u, v = centred(x), centred(y)
+    norm = np.sqrt((counts * u * u).sum(1) * (counts * v * v).sum(1))
+    varies = norm > 1e-9
+    return np.where(varies, (counts * u * v).sum(1) / np.where(varies, norm, 1), np.nan)
 
 
 def misses(rows: list[Row]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qgf_ros.contract import Contract, ObservationSource
 from qgf_ros.control.merge import Merger
-from qgf_ros.control.usable import FUTURE_TOLERANCE, ahead
+from qgf_ros.control.usable import ahead
 from qgf_ros.messages import Joints, Others, message_type
 
 
@@ -64,7 +64,8 @@ class MeasuredPositions:
         the contract wants it, or it lies ahead of `now` [ns]."""
         observed = np.append(self._observed, np.nan)
         for source in self.sources:
-            age = (now - self._since.get(source.name, 0)) * 1e-9 + source.delay
-            if not -FUTURE_TOLERANCE <= age <= self._contract.max_age(source):
+            # In ns, as the assembler does: a message just as old as is allowed is of use to both.
+            age = now - self._since.get(source.name, 0) + round(source.delay * 1e9)
+            if age > round(self._contract.max_age(source) * 1e9) or ahead(-age, 0):
                 observed[self._part[source.name]] = np.nan
         return np.where(np.isfinite(observed), observed, np.nan)[self._index]
