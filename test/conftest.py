@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, whoever does it first
 # Prepared data of tests does not stay in the user's cache.
@@ -18,6 +20,20 @@ except ImportError:  # the robot's side runs without it, and so do its tests
     pass
 else:
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session):
+    """What shares something dear is run by one worker: said at once where that is not so.
+
+    pytest 9.2 makes a test's id from elsewhere than pytest-xdist 3.8 writes the group."""
+    if not hasattr(session.config, "workerinput"):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+            raise pytest.UsageError(
+                f"pytest {pytest.__version__} with pytest-xdist forgets the group of {item.nodeid}; "
+                "take those of constraints.txt: pip install 'pytest<9.2'"
+            )
 
 
 def pytest_terminal_summary(terminalreporter):

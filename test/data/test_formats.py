@@ -267,7 +267,8 @@ def test_quaternions_are_written_as_the_message_has_them(tmp_path, to):
     assert set(found.signals) >= {"next.reward", "next.success", "observation.joints", "action.arm"}
 
 
-@pytest.mark.parametrize("to", [*BAGS, *TABLES])
+# Two processes take seconds to begin, and are the same whatever they write.
+@pytest.mark.parametrize("to", [*BAGS, *TABLES] if SCALE > 1 else [BAGS[0], TABLES[-1]])
 def test_all_recordings_in_processes_are_those_of_one(tmp_path, to):
     data, own_file, own = dataset(tmp_path)
     one = convert(data, own_file, tmp_path / "one", None, to, workers=1)
