@@ -22,6 +22,20 @@ else:
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What a module's tests share is made once, not once per worker."""
+    for item in items:
+        shared = [
+            f
+            for definitions in item._fixtureinfo.name2fixturedefs.values()
+            for f in definitions
+            if f.scope == "module"
+        ]
+        if shared and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_collection_finish(session):
     """What shares something dear is run by one worker: said at once where that is not so.
 

@@ -22,8 +22,6 @@ from training import export as export_module
 from training import parity as parity_module
 from training.data.episodes import Episode, EpisodeArrays
 
-pytestmark = pytest.mark.xdist_group("export_parity")  # what they share is made once
-
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

@@ -32,8 +32,6 @@ from qgf_ros.replay.verb import Replay
 from qgf_ros.sampler.base import make_sampler
 from training.data.rosbag2 import BagWriter, contract_sources
 
-pytestmark = pytest.mark.xdist_group("replay")  # what they share is made once
-
 
 def figures(plan, *paths, workers=1):
     """Everything but what the machine's pace decides."""

@@ -14,7 +14,6 @@ from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
 
 pytest.importorskip("ogbench")
-pytestmark = pytest.mark.xdist_group("pointmaze")  # one policy, not one per worker
 CONTRACT = world_folder("pointmaze") / "contract.yaml"
 
 

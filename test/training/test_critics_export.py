@@ -18,9 +18,6 @@ from training.export import export
 from training.models import aggregate
 from training.parity import networks, parity
 
-pytestmark = pytest.mark.xdist_group(
-    "critics_export"
-)  # what they share is made once, not once per worker
 COMBINATIONS = [("sigmoid", "min", 2), ("linear", "mean-1std", 3), ("sigmoid", "mean-0.5std", 5)]
 
 

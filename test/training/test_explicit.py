@@ -14,9 +14,6 @@ from training.guards import Box, Guards
 from training.models import Critic, VelocityField, aggregate
 from training.sampling import sample
 
-pytestmark = pytest.mark.xdist_group(
-    "explicit"
-)  # what they share is made once, not once per worker
 AGGREGATIONS = ["min", "mean", "mean-0std", "mean-1std", "mean-0.5std"]
 
 

@@ -25,9 +25,6 @@ from training.export import export
 from training.fit import fit
 from training.parity import networks, parity
 
-pytestmark = pytest.mark.xdist_group(
-    "whole_path"
-)  # what they share is made once, not once per worker
 SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
 CONTRACT = world_folder("planar_arm") / "contract.yaml"
 TINY = FitConfig(hidden=(32, 32), steps=300, workers=1)
