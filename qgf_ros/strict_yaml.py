@@ -70,7 +70,9 @@ def checked_text(value: str, what: str, longest: int, lines: bool = False) -> No
 
 
 def load_yaml(path: Path) -> Any:
-    """Parses a YAML file. Raises UsageError if it is missing, too large or not YAML."""
+    """Parses a YAML file. Raises UsageError if it is missing, no regular file, too large or not YAML."""
+    if path.exists() and not path.is_file():  # to open a pipe may wait for ever
+        raise UsageError(f"cannot read {path}: it is not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

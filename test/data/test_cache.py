@@ -283,3 +283,26 @@ def test_fault_142_several_at_once_get_the_same(reader, data):
         found = list(pool.map(lambda _: prepare(data, CONTRACT)[0], range(8)))
     assert len(reader.read_names) == 3, "the others waited, and found it done"
     assert all(np.array_equal(f.obs, found[0].obs) for f in found)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_fault_142_a_recording_that_changes_while_it_is_read_is_not_kept(reader, data, back):
+    """What was read would lie under the hash of what was there before, and be found there for ever."""
+    file, read = data / "r1", reader.read
+
+    def meanwhile(path, name, own):
+        before = file.read_text()
+        file.write_text("9 50")  # as long, and something else
+        found = read(path, name, own)
+        if back:
+            file.write_text(before)
+        return found
+
+    reader.read = meanwhile
+    with pytest.raises(DataRefused, match="was written to while it was read"):
+        prepare(data, CONTRACT)
+    reader.read = read
+    file.write_text("2 50")
+    arrays, _ = prepare(data, CONTRACT)
+    fresh, _ = load_episodes(data, CONTRACT)
+    assert np.array_equal(arrays[1].obs, fresh[1].obs.astype(np.float32))

@@ -33,10 +33,10 @@ def at(*true, of=N):
     return np.isin(np.arange(of), true)
 
 
-def rewarded():
+def rewarded(column="rewards"):
     value = npz_dict()
     value["outcome"] = {"objective": "reward", "reward": {
-        "topic": "r", "type": "std_msgs/Float64", "fields": ["data"], "column": "rewards"}}  # fmt: skip
+        "topic": "r", "type": "std_msgs/Float64", "fields": ["data"], "column": column}}  # fmt: skip
     return contract(value)
 
 
@@ -132,6 +132,13 @@ def test_fault_145_what_is_not_known_is_refused_with_the_fix(tmp_path, kind):
     data, text = REFUSED[kind]
     with pytest.raises(DataRefused, match=text):
         load(tmp_path, data)
+
+
+def test_fault_145_what_the_reward_is_called_does_not_matter(tmp_path):
+    data = rows(terminals=at(5, 11))
+    data["sparse"] = data.pop("rewards")
+    with pytest.raises(DataRefused, match="add `masks`"):
+        load(tmp_path, data, rewarded("sparse"))
 
 
 def test_fault_145_who_says_how_episodes_ended_needs_no_masks(tmp_path):

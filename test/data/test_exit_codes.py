@@ -55,6 +55,8 @@ def test_fault_040_a_provenance_that_is_none_is_refused(made):
         provenance_of(SimpleNamespace(provenance=made))
 
 
-@pytest.mark.parametrize("made", [{}, {"config": {"seed": 3}, "split": {"rule": "x"}, "data": None}])
+@pytest.mark.parametrize(
+    "made", [{}, {"config": {"seed": 3}, "split": {"rule": "x"}, "data": None}]
+)
 def test_a_provenance_may_say_little(made):
     assert provenance_of(SimpleNamespace(provenance=made))["data"] == {}

@@ -28,7 +28,9 @@ def qgf(tmp_path, monkeypatch, capsys):
             shutil.copytree(CASES / case, here)
         monkeypatch.chdir(here)
         try:
-            code = main([*arguments, "--workers", "1"]) or 0  # one process: to start others takes longer
+            code = (
+                main([*arguments, "--workers", "1"]) or 0
+            )  # one process: to start others takes longer
         except SystemExit as ended:
             code = ended.code or 0
         out, err = capsys.readouterr()

@@ -113,7 +113,8 @@ def test_what_no_robot_measures_is_no_signal_and_said(tmp_path):
     data = survey_dataset(tmp_path / "low_dim.hdf5")
     assert set(data.signals) == {"actions", "obs.joint_pos", "rewards", "dones"} and data.rate == 20
     assert (
-        data.others["obs.image"].startswith("images uint8") and "images" in data.unusable["obs.image"]
+        data.others["obs.image"].startswith("images uint8")
+        and "images" in data.unusable["obs.image"]
     )
     assert "simulator" in data.unusable["states"] and not data.rejected
 

@@ -201,6 +201,20 @@ def test_no_file_is_no_labels_but_one_that_the_contract_names_must_be_there(tmp_
     assert load_labels(tmp_path, own(labels="mine.yaml")).entries == {"a": Label("success")}
 
 
+@pytest.mark.parametrize("kind", ["link to nowhere", "folder", "pipe"])
+def test_fault_112_a_label_file_that_cannot_be_read_is_not_no_labels(tmp_path, kind):
+    """Labels on a disk that is not there: failures would be trained on as successes."""
+    file = tmp_path / "labels.yaml"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(tmp_path / "unmounted" / "labels.yaml")
+    with pytest.raises(UsageError, match="labels.yaml"):
+        load_labels(tmp_path)
+
+
 def test_fault_112_label_file_that_leads_out_of_the_dataset_is_refused(tmp_path):
     (tmp_path / "secret.yaml").write_text("{version: 1, episodes: {}}")
     (tmp_path / "data").mkdir()

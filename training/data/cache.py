@@ -33,6 +33,7 @@ from qgf_ros.bags.sources import contract_sources
 from qgf_ros.bags.types import foreign_definitions
 from qgf_ros.console import say
 from qgf_ros.contract import Contract
+from qgf_ros.errors import DataRefused
 from training.data.alignment import Report
 from training.data.episodes import Episode, EpisodeArrays
 from training.data.labels import Label
@@ -73,6 +74,7 @@ def prepare(
     """
     path, folder = Path(path), folder or cache_folder()
     reader, names, labels = contents(path, contract)
+    state = {name: _state(reader, path, name, contract) for name in names}
     keys = [_key(reader, path, n, contract, labels.get(n)) for n in names]
     pieces = {name: folder / "pieces" / f"{key}.piece" for name, key in zip(names, keys)}
     whole = hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -87,7 +89,7 @@ def prepare(
         for rest in out.parent.glob(f".{whole}.*.tmp"):  # of who was killed: nobody else is here
             shutil.rmtree(rest, ignore_errors=True)
         missing = [name for name, piece in pieces.items() if not _sound(piece)]
-        work = partial(_piece, reader, path, contract, labels, pieces)
+        work = partial(_piece, reader, path, contract, labels, pieces, state)
         for _ in each(work, missing, workers, progress) if missing else ():
             pass
         _assemble(path, list(pieces.values()), out)
@@ -138,12 +140,21 @@ def _key(
     hashed.update(foreign_definitions(s.type for s in contract_sources(contract).values()).encode())
     for file in reader.files(path, name):
         status = file.stat()
-        hashed.update(f"{file.name} {_content(file, status.st_size, status.st_mtime_ns)}".encode())
+        changed = (status.st_mtime_ns, status.st_ctime_ns)
+        hashed.update(f"{file.name} {_content(file, status.st_size, changed)}".encode())
     return hashed.hexdigest()
 
 
+def _state(reader: Reader, path: Path, name: str, contract: Contract) -> tuple[Any, ...]:
+    """What changes when something is written to a recording, or the types it is read by change.
+    Cheap, and so looked at twice; the time of an inode's last change cannot be set by anybody."""
+    types = foreign_definitions(s.type for s in contract_sources(contract).values())
+    files = [(file, file.stat()) for file in reader.files(path, name)]
+    return types, [(f, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in files]
+
+
 @cache
-def _content(file: Path, size: int, changed: int) -> str:
+def _content(file: Path, size: int, changed: tuple[int, int]) -> str:
     hashed = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -157,10 +168,16 @@ def _piece(
     contract: Contract,
     labels: dict[str, dict[str, Label]],
     where: dict[str, Path],
+    before: dict[str, tuple[Any, ...]],
     name: str,
 ) -> None:
-    """Reads one recording and writes its piece."""
+    """Reads one recording and writes its piece. Raises DataRefused where it is no longer as it was
+    `before` its key was made: something else would be found under that key for ever."""
     episodes, report = read_episodes(reader, path, contract, labels, name)
+    if _state(reader, path, name, contract) != before[name]:
+        raise DataRefused(
+            f"{path}: {name} was written to while it was read; begin again when nothing writes there"
+        )
     index = {"episodes": [_entry(e) for e in episodes], "report": _plain(report)}
     arrays: dict[str, np.ndarray] = {}
     if episodes:

@@ -35,8 +35,9 @@ class Endings:
 
     episodes: rows of each. last: (E,) bool, whether the last row of each only holds a state.
     terminal: (N,) bool, rows whose transition leads into a terminal state; None: nobody says.
-    unsaid: why a reward cannot be learnt from it: ends are marked, and nothing says whether they
-        are terminal; "" where it is known, or nothing is said at all.
+    unsaid: why no reward can be learnt from it, should the contract name one by whatever name: ends
+        are marked, and nothing says whether they are terminal; "" where it is known, or nothing is
+        said at all.
     """
 
     episodes: tuple[slice, ...]
@@ -156,7 +157,7 @@ def _terminal(
     if "cut" in said:
         return np.zeros_like(said["cut"]), ""
     for kind, name in (("terminals", "terminals"), ("done", "dones")):
-        if kind in said and (rewards or kind == "done"):
+        if kind in said:
             return None, (
                 f"{name} say where episodes end, and nothing says whether they ended in a terminal "
                 "state or were cut, which decides whether a reward can still come; add `masks` (0 for "

@@ -12,6 +12,7 @@ A label counts before any topic. `unknown` says that the episode was cut: neithe
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -137,8 +138,8 @@ def load_labels(dataset: Path, contract: Contract | None = None) -> Labels | Non
     path = labels_path(dataset, contract)
     if contract is not None and contract.outcome.labels:
         return read_labels(path)
-    if not path.is_file():
-        return None
+    if not os.path.lexists(path):
+        return None  # a link that leads nowhere is labels that are missing
     if not path.resolve().is_relative_to(path.parent.resolve()):
         raise UsageError(
             f"{path} is a link out of the dataset; name the file in the contract's outcome.labels"

@@ -72,7 +72,9 @@ class Survey:
     # that are whole, and hold nothing that a contract could name
     simulated: bool = False  # receipts were wall time, and are led to simulated time by /clock
     unreadable: dict[str, str] = field(default_factory=dict)  # column with numbers -> why
-    unusable: dict[str, str] = field(default_factory=dict)  # of others: why, where they have numbers
+    unusable: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, where they have numbers
 
 
 class Reader(Protocol):

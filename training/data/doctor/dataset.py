@@ -38,7 +38,9 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
-    unusable: dict[str, str] = field(default_factory=dict)  # of others: why, where they have numbers
+    unusable: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, where they have numbers
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     unread: dict[str, Counter[str]] = field(default_factory=dict)  # topic -> reason -> messages

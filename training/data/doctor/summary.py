@@ -96,7 +96,9 @@ class RecordingSummary:
     rejected: dict[str, int] = field(default_factory=dict)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)  # as a Survey has them
     simulated: bool = False
-    unusable: dict[str, str] = field(default_factory=dict)  # of others: why, where they have numbers
+    unusable: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, where they have numbers
     leads: dict[Pair, Lead] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # column -> why
 
