@@ -184,7 +184,7 @@ class ControlCore:
             self.supervisor.reset()
 
     def estop(self, problem: Problem = ESTOP) -> None:
-        """Latches FAULT at the next tick. Only `reset` releases it."""
+        """Latches FAULT at the next tick, or while the clock stands still. Only `reset` releases it."""
         self._estop = problem
 
     def swap(
@@ -234,8 +234,11 @@ class ControlCore:
                 self.supervisor.enable(False)  # no tick acted on it, and none may do so later
             self._standing = True
             self.supervisor.interrupt(STANDS_STILL)
+            if self._estop is not None:
+                self.supervisor.fault(self._estop)
             output = self.gate.brake(now)
-            return TickResult(self.supervisor.state, STANDS_STILL, None, output, None, 0.0)
+            reason = self.supervisor.reason or STANDS_STILL
+            return TickResult(self.supervisor.state, reason, None, output, None, 0.0)
 
     def halt(self, now: int) -> Output:
         """A hold in place of a tick, for the last words before a stop."""

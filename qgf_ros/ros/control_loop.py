@@ -89,7 +89,8 @@ class ControlLoop(threading.Thread):
             self._failed()
 
     def _run(self) -> None:
-        deadline = self._next_deadline() if self._wait(1) is not _Woken.STOPPING else 0
+        # A simulated clock at 0 has not begun. Once it has, 0 is a time like any other: it went back.
+        deadline = self._next_deadline() if self._wait(1, None) is not _Woken.STOPPING else 0
         patience, rested = STALLED, time.monotonic()
         while (woken := self._wait(deadline, patience)) is not _Woken.STOPPING:
             patience = STALLED
@@ -121,17 +122,18 @@ class ControlLoop(threading.Thread):
         with self._changed:
             self._changed.notify_all()
 
-    def _wait(self, deadline: int, patience: float = STALLED) -> _Woken:
-        """Until `deadline` of the clock. A simulated clock at 0 has not begun, and cannot stall."""
+    def _wait(self, deadline: int, patience: float | None) -> _Woken:
+        """Until `deadline` [ns] of the clock, or until a simulated one has not moved for `patience`
+        [s of steady time; None: for ever]."""
         with self._changed:
             while not self._stopping:
                 now = self._clock.now().nanoseconds
-                if 0 < now < deadline - JUMPED_BACK_PERIODS * self._period:
+                if now < deadline - JUMPED_BACK_PERIODS * self._period:
                     return _Woken.JUMPED
                 if now >= deadline:
                     return _Woken.DUE
                 if not (isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active):
                     self._changed.wait((deadline - now) * 1e-9)
-                elif not self._changed.wait(patience) and now > 0:
+                elif not self._changed.wait(patience):
                     return _Woken.STALLED
             return _Woken.STOPPING

@@ -30,3 +30,14 @@ def test_fault_022_disabling_is_never_refused():
     rig.core.clock_stopped(rig.now)
     assert rig.core.enable(False) == ""
     assert rig.step(40).state is State.READY
+
+
+def test_fault_022_a_stop_is_latched_and_said_while_the_clock_stands_still():
+    """A person holds the button until the status says FAULT."""
+    rig = Rig()
+    assert rig.step(2).state is State.RUN
+    assert rig.core.clock_stopped(rig.now).state is State.HOLD
+    rig.core.estop()
+    told = rig.core.clock_stopped(rig.now)
+    assert told.state is State.FAULT and told.reason.code == "ESTOP"
+    assert rig.step(40).state is State.FAULT

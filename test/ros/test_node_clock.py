@@ -21,6 +21,7 @@ class SimClock:
 
     def __init__(self, robot):
         self.robot, self.running = robot, True
+        self.stands_at: int | None = None  # ns, said again and again: a simulation that was paused
         self.offset = self.stamps = 1_000_000 * NS - time.monotonic_ns()
         self._publisher = robot.node.create_publisher(ros.Clock, "/clock", 10)
         for topic, make in list(robot.honest.items()):
@@ -32,7 +33,11 @@ class SimClock:
     def _work(self):
         while not self._ending.wait(0.01):
             if self.running:
-                now = time.monotonic_ns() + self.offset
+                now = (
+                    self.stands_at
+                    if self.stands_at is not None
+                    else time.monotonic_ns() + self.offset
+                )
                 self._publisher.publish(ros.Clock(clock=ros.time_msg(now)))
 
     def jump(self, seconds, proc):
@@ -106,3 +111,13 @@ def test_fault_022_a_clock_that_stops_is_a_hold_and_the_status_goes_on(domain):
         clock.running = True
         robot.wait_state(ros.RUN, 5, proc)
         robot.wait_candidates(5)
+
+
+def test_fault_020_022_a_simulation_that_is_reset_and_paused_is_a_hold_that_hears_the_stop(domain):
+    """Time 0 was taken for a clock that has not begun: RUN for ever, and nobody listened."""
+    with driven(domain) as (proc, robot, clock):
+        clock.stands_at = 0
+        robot.wait_state(ros.HOLD, 5, proc)
+        robot.wait(lambda: robot.commands[-1].values == [0.0, 0.0], 3, "rest", proc)
+        robot.estop(True)
+        assert robot.wait_state(ros.FAULT, 5, proc).msg.reason == "ESTOP"
