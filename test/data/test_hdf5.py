@@ -243,6 +243,23 @@ def test_fault_103_a_chunk_with_flipped_bits_refuses_its_episode_and_no_other(tm
     ]
 
 
+@pytest.mark.parametrize("chunks, written", [(True, 0), (True, 1), (False, 0)])
+def test_fault_103_what_was_never_written_is_not_zeros(tmp_path, chunks, written):
+    """Who makes arrays first and fills them later may die between. An array in one piece is
+    allocated whole, and what is missing within it cannot be told."""
+    robomimic(tmp_path / "x.hdf5")
+    with h5py.File(tmp_path / "x.hdf5", "r+") as file:
+        v = file["data/demo_0/actions"][:]
+        del file["data/demo_0/actions"]
+        array = file["data/demo_0"].create_dataset(
+            "actions", v.shape, v.dtype, chunks=(4, *v.shape[1:]) if chunks else None
+        )
+        array[: 4 * written] = v[: 4 * written]
+    with pytest.raises(DataRefused, match="was not written whole"):
+        READER.read(tmp_path / "x.hdf5", "x.hdf5#0", ROBOMIMIC)
+    assert len(READER.read(tmp_path / "x.hdf5", "x.hdf5#1", ROBOMIMIC).streams["arm"])
+
+
 def test_fault_112_a_link_out_of_a_folder_of_hdf5_is_refused(tmp_path):
     aloha(tmp_path / "secret.hdf5")
     (tmp_path / "set").mkdir()

@@ -362,6 +362,12 @@ def _check(name: str, array: Any) -> None:
         )
     if array.chunks and int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize > MAX_CHUNK:
         raise ValueError(f"{name} has chunks of {list(array.chunks)}, which is too much")
+    # What was never written is read as zeros, which nobody has measured.
+    each = array.chunks or array.shape
+    whole = int(np.prod([-(-n // c) for n, c in zip(array.shape, each, strict=True)]))
+    there = array.id.get_num_chunks() if array.chunks else int(stored > 0)
+    if array.size and there < whole:
+        raise ValueError(f"{name} was not written whole: {there} of {whole} parts are in the file")
 
 
 def _rate(source: Any) -> float:
