@@ -14,7 +14,7 @@ The order in which messages stand in a file does not matter: time is what their 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from qgf_ros.bags.commands import in_force
 from qgf_ros.contract import Contract
 from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
+from training.data.attempts import Attempt, attempts, marks, trimmed
 from training.data.episodes import Episode
 from training.data.labels import Label
 from training.data.resample import between, hold
@@ -92,17 +93,29 @@ def align(
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     labels, spans = labels or {}, _spans(recording, streams)
-    check_numbers(recording.name, labels, len(spans))
+    several = contract.outcome.attempts is not None
+    pieces: Sequence[tuple[int, int] | tuple[Grid, Attempt]] = spans
+    if several:
+        pieces = [
+            (grid, attempt)
+            for span in spans
+            if (grid := _grid_of(streams, contract, report, span, recording, refused)) is not None
+            for attempt in grid.attempts
+        ]
+    check_numbers(recording.name, labels, len(pieces))
     episodes = []
-    for number, (begin, end) in enumerate(spans):
-        name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
+    for number, piece in enumerate(pieces):
+        one = recording.one_episode and not several
+        name = recording.name if one else f"{recording.name}#{number}"
         label = labels.get(f"#{number}", labels.get(""))
         if label is not None and label.outcome == "exclude":
             report.dropped[EXCLUDED] += 1
             continue
-        episodes += _episode(
-            name, streams, contract, report, (begin, end), label, recording, refused
-        )
+        grid, attempt = piece
+        if isinstance(grid, Grid) and isinstance(attempt, Attempt):
+            episodes += _cut(name, grid, trimmed(attempt, label, grid.ticks), contract, report)
+        else:
+            episodes += _episode(name, streams, contract, report, piece, label, recording, refused)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -123,13 +136,19 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     streams = {
         name: _usable(s, name, Report()) for name, s in featured(recording, contract).items()
     }
-    found = []
-    for number, (begin, last) in enumerate(_spans(recording, streams)):
+    found: list[tuple[str, float, End]] = []
+    for begin, last in _spans(recording, streams):
+        if contract.outcome.attempts is not None:
+            span, none = (begin, last), dict[str, np.ndarray]()
+            grid = _grid_of(streams, contract, Report(), span, recording, none)
+            for a in grid.attempts if grid is not None else ():
+                found.append((f"#{len(found)}", (a.last - a.begin) * 1e-9, a.end))
+            continue
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
         over = _over(recording, begin, last)
         end = ending(window, contract, None, recording.cut, Counter(), over)
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
-        found.append(("" if recording.one_episode else f"#{number}", seconds, end))
+        found.append(("" if recording.one_episode else f"#{len(found)}", seconds, end))
     return found
 
 
@@ -230,6 +249,21 @@ def _windows(
     }
 
 
+@dataclass(frozen=True)
+class Grid:
+    """One stretch of a recording on N ticks; everything that its episodes are cut from."""
+
+    name: str
+    ticks: np.ndarray  # (N,) ns
+    stop: int  # ns, where the last period ends
+    obs: np.ndarray  # (N + 1, O), one more than actions
+    fresh: np.ndarray  # (N + 1,) bool
+    action: np.ndarray  # (N, A)
+    commanded: np.ndarray  # (N,) bool
+    reward: Stream | None
+    attempts: tuple[Attempt, ...] = ()  # with outcome.attempts
+
+
 def _episode(
     name: str,
     streams: dict[str, Stream],
@@ -242,42 +276,110 @@ def _episode(
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams = _windows(streams, contract, span, label)
-    period = round(contract.time.period * 1e9)
-    commands = [streams[a.name] for a in contract.actions]
-    if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
-        report.dropped["episode without commands or observations"] += 1
+    if not _spoken(streams, contract, report):
         return []
     over = _over(recording, *span, label)
     end = ending(streams, contract, label, recording.cut, report.noticed, over)
-    ended = end.won is not None or end.over
-    stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
+    grid = _lay(name, streams, contract, report, span, end.at, refused)
+    if grid is None:
+        return []
+    whole = Attempt(0, len(grid.ticks), span[0], grid.stop, end)
+    return _cut(name, grid, whole, contract, report)
+
+
+def _grid_of(
+    streams: dict[str, Stream],
+    contract: Contract,
+    report: Report,
+    span: tuple[int, int],
+    recording: Recording,
+    refused: Mapping[str, np.ndarray],
+) -> Grid | None:
+    """A span of many attempts. They are cut on one grid: the robot went on from one to the next, and
+    what was seen before an attempt is known in it."""
+    streams = _windows(streams, contract, span, None)
+    if not _spoken(streams, contract, report):
+        return None
+    slack = round(contract.time.period * 1e9) // SLACK
+    found = marks(streams, contract, recording, slack, report.noticed)
+    done = max(int(streams[a.name].stamp[-1]) for a in contract.actions)
+    late = [m.at for m in found if done < m.at <= done + LATE * 1e9]  # who has let go of the robot
+    grid = _lay(recording.name, streams, contract, report, span, None, refused, min(late, default=0))
+    if grid is None:
+        return None
+    cut = attempts(found, contract, span, grid.ticks, slack)
+    report.dropped["tick between attempts"] += len(grid.ticks) - sum(a.stop - a.first for a in cut)
+    return replace(grid, attempts=tuple(cut))
+
+
+def _spoken(streams: dict[str, Stream], contract: Contract, report: Report) -> bool:
+    """Whether every action and observation has said something."""
+    if all(len(streams[s.name]) for s in (*contract.actions, *contract.observations)):
+        return True
+    report.dropped["episode without commands or observations"] += 1
+    return False
+
+
+def _lay(
+    name: str,
+    streams: dict[str, Stream],
+    contract: Contract,
+    report: Report,
+    span: tuple[int, int],
+    end: int | None,
+    refused: Mapping[str, np.ndarray],
+    at_least: int = 0,
+) -> Grid | None:
+    """Everything on ticks. end: ns; None: with the last command, or at `at_least`, the later one."""
+    period = round(contract.time.period * 1e9)
+    commands = [streams[a.name] for a in contract.actions]
+    stop = end
     quiet = [a.silence is not None for a in contract.actions]
-    if any(quiet) and end.at is None:
-        stop = max(stop, min(span[1], max(int(s.receipt[-1]) for s in streams.values() if len(s))))
+    if stop is None:
+        stop = max(max(int(s.stamp[-1]) for s in commands) + period // 2, at_least)
+        if any(quiet):
+            said = max(int(s.receipt[-1]) for s in streams.values() if len(s))
+            stop = max(stop, min(span[1], said))
     origin = _origin(commands, period)
     if all(quiet):  # until somebody spoke, it was silence that did
         first = max(int(streams[o.name].receipt[0]) for o in contract.observations)
         origin -= max(0, (origin - first) // period) * period
     if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
         report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1
-        return []
+        return None
     ticks = np.arange(origin, stop - period // SLACK, period, dtype=np.int64)
     if len(ticks) == 0:
         report.dropped["episode of zero length"] += 1
-        return []
-    grid = np.append(ticks, ticks[-1] + period)  # one more observation than actions
-    obs, fresh = observe(streams, contract, grid)
+        return None
+    obs, fresh = observe(streams, contract, np.append(ticks, ticks[-1] + period))
     action, commanded = _act(streams, contract, ticks, refused)
+    return Grid(name, ticks, stop, obs, fresh, action, commanded, streams.get("reward"))
+
+
+def _cut(
+    name: str, grid: Grid, attempt: Attempt, contract: Contract, report: Report
+) -> list[Episode]:
+    """The episodes of an attempt: one, or several where data is missing in between."""
+    count, end = attempt.stop - attempt.first, attempt.end
+    if count <= 0:
+        report.dropped["episode of zero length"] += 1
+        return []
+    period = round(contract.time.period * 1e9)
+    of = slice(attempt.first, attempt.stop)
+    action, obs = grid.action[of], grid.obs[attempt.first : attempt.stop + 1].copy()
+    fresh = grid.fresh[attempt.first : attempt.stop + 1].copy()
+    ended = end.won is not None or end.over
     if contract.outcome.objective == "reward":
-        reward = rewards(streams.get("reward"), ticks, period, stop if ended else None)
+        at = grid.stop if end.at is None else end.at
+        said = _earned(grid, attempt, period, ended)
+        reward = rewards(said, grid.ticks[of], period, at if ended else None)
     else:  # 1 when success comes, worth less the later it does; none where nobody said so
-        reward = np.zeros(len(ticks))
+        reward = np.zeros(count)
         reward[-1] = float(bool(end.won))
     if ended and not fresh[-1]:  # the state after the end is never used: nothing is bootstrapped
         obs[-1], fresh[-1] = obs[-2], fresh[-2]
-    usable = fresh[:-1] & commanded
-    runs = _runs(usable, fresh)
-    last = len(ticks)
+    runs = _runs(fresh[:-1] & grid.commanded[of], fresh)
+    last = count
     if ended and runs and runs[-1][1] < last:
         # Who has let go of the robot says how it went a moment later.
         if (last - runs[-1][1]) * period <= LATE * 1e9:
@@ -288,7 +390,7 @@ def _episode(
             report.dropped[
                 f"episode outcome: more than {LATE:g} s after the last command or state"
             ] += 1
-    report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
+    report.dropped["tick without fresh data"] += count - sum(e - b for b, e in runs)
     report.noticed["cut at a gap"] += max(len(runs) - 1, 0)
     return [
         Episode(
@@ -302,6 +404,20 @@ def _episode(
         )
         for begin, end_ in runs
     ]
+
+
+def _earned(grid: Grid, attempt: Attempt, period: int, ended: bool) -> Stream | None:
+    """The rewards of an attempt, without those of its neighbours."""
+    stream = grid.reward
+    if stream is None:
+        return None
+    keep = np.ones(len(stream), bool)
+    half = period - period // 2
+    if attempt.first > 0:
+        keep &= stream.stamp >= grid.ticks[attempt.first] + half
+    if not ended and attempt.stop < len(grid.ticks):
+        keep &= stream.stamp < grid.ticks[attempt.stop] + half
+    return Stream(stream.stamp[keep], stream.receipt[keep], stream.values[keep])
 
 
 def _origin(commands: list[Stream], period: int) -> int:

@@ -202,11 +202,14 @@ def recording(
         tested = isinstance(source, EndSource) and source.test  # a state, as any other
         if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
             # What only the last state says is said of the period that led into it.
-            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)[:1]
-            if key == "success" and not len(told) and len(terminal):
+            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)
+            first = told[:1]
+            if contract.outcome.attempts is not None:  # and whenever it is true again
+                at, values = at[:moved] + rows.period, np.isin(np.arange(moved), told)[:, None] * 1.0
+            elif key == "success" and not len(first) and len(terminal):
                 at, values = at[terminal[:1]] + rows.period, np.zeros((1, 1))
             elif moved:
-                at, values = at[told] + rows.period, np.ones((len(told), 1))
+                at, values = at[first] + rows.period, np.ones((len(first), 1))
             else:
                 at, values = at[:0], values[:0]
         elif key in contract.outcome.sources and not tested:
