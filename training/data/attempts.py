@@ -43,7 +43,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Ticks [first, stop) of a grid; `begin` and `last` [ns]: the time that it has for itself."""
+    """Ticks [first, stop) of a grid; from `begin` to `last` [ns]."""
 
     first: int
     stop: int
@@ -236,7 +236,7 @@ def attempts(
             end = End(None, int(ticks[stop]))
         last = span[1] if end.at is None else end.at
         if stop > first:
-            cut.append(Attempt(first, stop, begin, last, end))
+            cut.append(Attempt(first, stop, int(ticks[first]), last, end))
         begin = last
         if end.at is None:
             return cut

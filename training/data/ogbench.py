@@ -107,6 +107,6 @@ def recording(
     if contract.outcome.goal is None:  # a success for another goal is none
         reward = (there.sum(axis=0) - float(len(goals)))[1:, None]
         streams["reward"] = Stream(stamp[1:], stamp[1:], reward)
-        won = there.all(axis=0)[:, None].astype(np.float64)
+        won = (there.sum(axis=0) == len(goals))[:, None].astype(np.float64)
         streams["success"] = Stream(stamp, stamp, won)
     return Recording(name, streams, one_episode=True)

@@ -205,7 +205,8 @@ def recording(
             told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)
             first = told[:1]
             if contract.outcome.attempts is not None:  # and whenever it is true again
-                at, values = at[:moved] + rows.period, np.isin(np.arange(moved), told)[:, None] * 1.0
+                true = np.isin(np.arange(moved), told)
+                at, values = at[:moved] + rows.period, true[:, None].astype(np.float64)
             elif key == "success" and not len(first) and len(terminal):
                 at, values = at[terminal[:1]] + rows.period, np.zeros((1, 1))
             elif moved:
