@@ -17,15 +17,22 @@ from qgf_ros.replay.events import Said
 What = Literal["", "ended", "other", "again", "found"]
 
 
+ORDER = {"failure": 0, "success": 1}
+CLOSE: dict[What, Literal["", "ended", "cut", "dropped"]] = {
+    "": "", "ended": "ended", "other": "cut", "again": "dropped", "found": "dropped"
+}  # fmt: skip
+
+
 class Turn(NamedTuple):
     """What a message means for the attempt that goes on, if it means something.
 
-    close: `ended` by an outcome, `cut`, or `dropped`: what was done since its beginning is none.
+    close: `ended` by an outcome, `cut`, or `dropped`: what began after `since` is none.
     begin: ns, from when on another goes on; None: none does, until it is said.
     """
 
     close: Literal["", "ended", "cut", "dropped"]
     begin: int | None
+    since: int = 0  # ns
 
 
 class Attempts:
@@ -34,46 +41,57 @@ class Attempts:
     def __init__(self, contract: Contract) -> None:
         spec = contract.outcome.attempts
         assert spec is not None
-        self._sources: dict[str, _Level | _Moments] = {}
+        self._sources: dict[str, _Level | _Moments | _Goal] = {}
         for name in ("success", "failure"):
             source = getattr(contract.outcome, name)
             if source is not None and source.condition is not None:
                 self._sources[name] = _Level(Held(source.condition, contract.max_age(source)))
             elif source is not None:
                 self._sources[name] = _Moments(name, contract.max_age(source))
-        self._goal = _Goal(contract) if spec.end == "goal" else None
+        if spec.end == "goal":
+            goal = _Goal(contract)
+            self._sources |= dict.fromkeys(goal.names, goal)
+        self._trackers = list(dict.fromkeys(self._sources.values()))
+        self._heard: list[Said] = []  # of one moment
         self._goes_on = True
 
     def anew(self) -> None:
         """Another episode: what held before does not count."""
         self._goes_on = True
-        for source in (*self._sources.values(), *([self._goal] if self._goal else [])):
-            source.forget()
+        for tracker in self._trackers:
+            tracker.forget()
 
-    def hear(self, said: Said) -> Turn | None:
-        """None: everything goes on as it does."""
-        source = self._sources.get(said.name)
-        if ahead(said.stamp, said.at):
-            return None
-        if source is not None and np.isfinite(said.values).all():
-            what = source.hear(said)
-        elif self._goal is not None and said.name in self._goal.names:
-            what = self._goal.hear(said)
-        else:
-            return None
-        holds = any(s.active for s in self._sources.values())
-        holds |= self._goal is not None and self._goal.active
-        # Of a moment, the next attempt begins with the first tick after it.
-        begin = said.at + (isinstance(source, _Moments) and not source.released)
+    def hear(self, said: Said) -> None:
+        """Takes a message; what it means `settle` says, when all of one moment are there."""
+        if said.name not in self._sources or ahead(said.stamp, said.at):
+            return
+        if said.name in ("success", "failure") and not np.isfinite(said.values).all():
+            return
+        self._heard.append(said)
+
+    def settle(self) -> list[Turn]:
+        """What the messages of the last moment mean, in their order: a failure counts first, then a
+        success, then a goal."""
+        heard, self._heard = sorted(self._heard, key=lambda s: ORDER.get(s.name, 2)), []
+        turns = []
+        for number, said in enumerate(heard):
+            tracker = self._sources[said.name]
+            tracker.hear(said)
+            following = heard[number + 1] if number + 1 < len(heard) else None
+            if following is None or self._sources[following.name] is not tracker:
+                moment = isinstance(tracker, _Moments)
+                since = tracker.since if isinstance(tracker, _Moments) else 0
+                turn = self._turn(tracker.said(), said.at + moment, since)
+                turns += [turn] if turn is not None else []
+        return turns
+
+    def _turn(self, what: What, begin: int, since: int) -> Turn | None:
+        """begin: ns; of a moment, the next attempt begins with the first tick after it."""
+        holds = any(tracker.active for tracker in self._trackers)
         went_on, self._goes_on = self._goes_on, not holds
-        if went_on:
-            if not what:
-                return None
-            close: Literal["ended", "cut", "dropped"] = "dropped"
-            if what in ("ended", "other"):
-                close = "ended" if what == "ended" else "cut"
-            return Turn(close, None if holds else begin)
-        return Turn("", begin) if not holds else None
+        if not went_on and what != "again":
+            return Turn("", begin) if not holds else None
+        return Turn(CLOSE[what], None if holds else begin, since) if what else None
 
 
 class _Level:
@@ -86,46 +104,52 @@ class _Level:
     def forget(self) -> None:
         self._held.since = self._held.newest = None
         self._spoken = self.active = False
+        self._what: What = ""
 
-    def hear(self, said: Said) -> What:
+    def said(self) -> What:
+        what, self._what = self._what, ""
+        return what
+
+    def hear(self, said: Said) -> None:
         if self._held.newest is not None and said.stamp < self._held.newest:
-            return ""
+            return
         first, self._spoken = not self._spoken, True
         reached = self._held.reached(said.stamp, said.values)
         if self._held.since is None:  # it does not hold
             self.active = False
         elif first:  # it was not reached here
-            self.active = True
-            return "found"
+            self.active, self._what = True, "found"
         elif reached and not self.active:
-            self.active = True
-            return "ended"
-        return ""
+            self.active, self._what = True, "ended"
 
 
 class _Moments:
     """Messages that say an outcome each; those that say the same within `max_age` are one."""
 
-    active = False
+    active = False  # another attempt may begin at once: it is dropped where this goes on
 
     def __init__(self, name: str, max_age: float) -> None:
         self._success, self._max_age = name == "success", round(max_age * 1e9)
         self.forget()
 
     def forget(self) -> None:
-        self._last: tuple[bool, int] | None = None  # what was said, and when
-        self.released = False  # `failure` has just said that it is over
+        self._last: tuple[bool, int] | None = None  # what was said, and when [ns]
+        self._what: What = ""
+        self.since = 0  # ns, the message before, where it said the same
 
-    def hear(self, said: Said) -> What:
+    def said(self) -> What:
+        what, self._what = self._what, ""
+        return what
+
+    def hear(self, said: Said) -> None:
         true, last = bool(said.values[0]), self._last
-        self.released = not self._success and not true
-        if self.released:
+        if not (true or self._success):  # false says nothing of a failure
             self._last = None
-            return "again" if last is not None else ""
+            return
         self._last = (true, said.at)
-        if last is not None and last[0] == true and said.at - last[1] <= self._max_age:
-            return "again"
-        return "ended"
+        goes_on = last is not None and last[0] == true and said.at - last[1] <= self._max_age
+        self._what = "again" if goes_on else "ended"
+        self.since = last[1] if last is not None else 0
 
 
 class _Goal:
@@ -146,22 +170,25 @@ class _Goal:
         self.forget()
 
     def forget(self) -> None:
-        self._seen: dict[str, tuple[int, list[float]]] = {}
+        self._seen: dict[str, tuple[int, list[float]]] = {}  # stamp [ns], features
         self._given: list[float] | None = None  # the goal that counts as the same
-        self._known = self.active = False
+        self._known = self._other = self.active = False
 
-    def hear(self, said: Said) -> What:
+    def hear(self, said: Said) -> None:
         source = self._sources[said.name]
         features = source.features(said.values)
         late = said.name in self._seen and said.stamp < self._seen[said.name][0]
         if late or not usable(source, said.values, features):
-            return ""
+            return
         self._seen[said.name] = (said.stamp, features.tolist())
-        other = False
         if said.name == self._observation:
             goal = features.tolist()
             other = self._given is not None and math.dist(goal, self._given) > self._radius
             self._given = goal if self._given is None or other else self._given
+            self._other |= other
+
+    def said(self) -> What:
+        other, self._other = self._other, False
         if self._seen.keys() < self.names:
             return "other" if other else ""
         first, self._known = not self._known, True

@@ -130,6 +130,7 @@ class Player:
             self._hear(said)
             while self._pending and said.at > self._due(self._pending[0]):
                 self._finish(self._pending.popleft())
+        self._settle()
         self._close()
         while self._pending:
             self._finish(self._pending.popleft())
@@ -139,6 +140,8 @@ class Player:
         if said.at < self._newest - BACK_PERIODS * self._period:
             self._jump()
             self._another()
+        if said.at > self._newest:
+            self._settle()
         self._newest = said.at
         if self._next is None:
             return
@@ -188,7 +191,12 @@ class Player:
             self._close(ended=True)
             if self.episodes:
                 self._next, self._between = None, True
-        if self._attempts is not None and (turn := self._attempts.hear(said)) is not None:
+        if self._attempts is not None:
+            self._attempts.hear(said)
+
+    def _settle(self) -> None:
+        """All messages of one moment were heard."""
+        for turn in self._attempts.settle() if self._attempts is not None else ():
             self._turn(turn)
 
     def _turn(self, turn: Turn) -> None:
@@ -197,6 +205,9 @@ class Player:
             self._segment = None
             for drive in self._drives:
                 drive.take()
+            while self._pending and self._pending[-1].begin > turn.since > 0:
+                self._pending.pop()
+                self.episodes -= 1
         elif turn.close:
             self._close(ended=turn.close == "ended")
         rhythm = self._next if self._next is not None else self._rhythm

@@ -14,7 +14,7 @@ The order in which messages stand in a file does not matter: time is what their 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np

@@ -116,23 +116,20 @@ def _lasting(
 
 def _moments(stream: Stream, name: str, max_age: float, slack: int) -> list[Mark]:
     """Of messages that say an outcome each. Those that say the same, no further apart than `max_age`,
-    are one: a button that is held. It lasts until `failure` says false, or else until its last message."""
+    are one, until the last of them: a button that is held, a topic that says it again and again."""
     true = stream.values[:, 0] != 0
     if name == "success":
         kinds = np.where(true, SUCCESS, FAILURE)
     else:
-        kinds = np.where(true, FAILURE, -1)
+        kinds = np.where(true, FAILURE, -1)  # false says nothing
     receipt = stream.receipt
     apart = (np.diff(kinds) != 0) | (np.diff(receipt) > round(max_age * 1e9))
     begins = np.concatenate([[0], np.flatnonzero(apart) + 1]).tolist()
-    found = []
-    for b, e in zip(begins, [*begins[1:], len(kinds)]):
-        if kinds[b] < 0:
-            continue
-        released = e < len(kinds) and kinds[e] < 0
-        until = int(receipt[e]) if released else int(receipt[e - 1]) + slack + 1
-        found.append(Mark(int(receipt[b]), int(kinds[b]), until))
-    return found
+    return [
+        Mark(int(receipt[b]), int(kinds[b]), int(receipt[e - 1]) + slack + 1)
+        for b, e in zip(begins, [*begins[1:], len(kinds)])
+        if kinds[b] >= 0
+    ]
 
 
 def _goals(streams: Mapping[str, Stream], contract: Contract) -> list[Mark]:
