@@ -79,9 +79,8 @@ class Attempts:
             tracker.hear(said)
             following = heard[number + 1] if number + 1 < len(heard) else None
             if following is None or self._sources[following.name] is not tracker:
-                moment = isinstance(tracker, _Moments)
-                since = tracker.since if isinstance(tracker, _Moments) else 0
-                turn = self._turn(tracker.said(), said.at + moment, since)
+                begin = said.at + isinstance(tracker, _Moments)
+                turn = self._turn(tracker.said(), begin, tracker.since)
                 turns += [turn] if turn is not None else []
         return turns
 
@@ -96,6 +95,8 @@ class Attempts:
 
 class _Level:
     """A field test: a success lasts until a message says that it does not hold."""
+
+    since = 0
 
     def __init__(self, held: Held) -> None:
         self._held = held
@@ -154,6 +155,8 @@ class _Moments:
 
 class _Goal:
     """Whether the goal is reached, and whether it is another one."""
+
+    since = 0
 
     def __init__(self, contract: Contract) -> None:
         spec = contract.outcome.goal

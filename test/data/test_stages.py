@@ -25,8 +25,8 @@ SAME = "f8c345413305b085"  # whatever the format
 KNOWN = {
     "mcap": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
     "sqlite3": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
-    "lerobot-v2.1": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
-    "lerobot-v3.0": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
+    "lerobot-v2.1": ("LeRobotReader 3 align 3 encode 1 store 2", SAME),
+    "lerobot-v3.0": ("LeRobotReader 3 align 3 encode 1 store 2", SAME),
     "npz": ("NpzReader 2 align 3 encode 1 store 2", SAME),
     "encode": (1, "fd7f02a1ed6d6cc0"),
 }
