@@ -140,7 +140,7 @@ def _outcome(data: Dataset) -> Lines:
     found = {
         last_word(s.topic): s for s in data.signals.values() if s.role == "outcome" and s.messages
     }
-    success, reward = found.get("success"), found.get("reward")
+    success, reward = found.get("success"), found.get("reward") or found.get("rewards")
     lines = ["outcome:"]
     if reward is not None and _varies(reward):
         lines.append(f"  objective: reward   {MARK} a reward is recorded, and varies")

@@ -36,6 +36,7 @@ from training.data.tables import (
     Column,
     Rows,
     names_of,
+    needs_endings,
     on_grid,
     recording,
     survey,
@@ -69,7 +70,15 @@ class LeRobotReader:
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         info = read_info(path)
-        parts = wanted(path, contract, _available(path, info, name))
+        available = _available(path, info, name)
+        parts = wanted(path, contract, available)
+        if needs_endings(contract) and _unsaid(available):
+            raise DataRefused(
+                f"{path / name}: next.done says where episodes end, and nothing says whether they ended in "
+                "a terminal state or were cut, which decides whether a reward can still come; add "
+                "next.terminated and next.truncated, or say in the contract how episodes ended, by a "
+                "success source (`column: next.done`, where it means that), labels or assume_success"
+            )
         wide = [column for column, _ in parts.values()]
         rows, rate, rejected = _rows(path, info, name, wide)
         rejected.pop(DEPARTS, None)  # such rows stand where their clock says; none is lost
@@ -105,6 +114,11 @@ class LeRobotReader:
         if not index and (listed := path / LIST).is_file():
             index = [listed]
         return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
+
+
+def _unsaid(columns: list[str]) -> bool:
+    """Whether a table says that episodes end, and not how."""
+    return "next.done" in columns and not {*ENDERS[:2], TERMINAL, LAST} & {*columns}
 
 
 @lru_cache(maxsize=64)
