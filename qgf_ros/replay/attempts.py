@@ -70,15 +70,16 @@ class Attempts:
         self._heard.append(said)
 
     def settle(self) -> list[Turn]:
-        """What the messages of the last moment mean, in their order: a failure counts first, then a
-        success, then a goal."""
-        heard, self._heard = sorted(self._heard, key=lambda s: ORDER.get(s.name, 2)), []
+        """What the messages of the last moment mean: a failure counts first, then a success, then a
+        goal; of one source as they are sorted in training."""
+        heard, self._heard = sorted(self._heard, key=_order), []
         turns = []
         for number, said in enumerate(heard):
             tracker = self._sources[said.name]
             tracker.hear(said)
             following = heard[number + 1] if number + 1 < len(heard) else None
-            if following is None or self._sources[following.name] is not tracker:
+            goes_on = following is not None and self._sources[following.name] is tracker
+            if not (goes_on and isinstance(tracker, _Goal)):
                 begin = said.at + isinstance(tracker, _Moments)
                 turn = self._turn(tracker.said(), begin, tracker.since)
                 turns += [turn] if turn is not None else []
@@ -91,6 +92,11 @@ class Attempts:
         if not went_on and what != "again":
             return Turn("", begin) if not holds else None
         return Turn(CLOSE[what], None if holds else begin, since) if what else None
+
+
+def _order(said: Said) -> tuple[int, list[float]]:
+    outcome = said.name in ORDER
+    return ORDER.get(said.name, len(ORDER)), said.values.tolist() if outcome else []
 
 
 class _Level:

@@ -61,6 +61,8 @@ def recorded(contract, random, ticks=120):
             said.append((then, "success", np.array([float(random.random() < 0.9)])))
         if contract.outcome.failure is not None and (failed or random.random() < 0.05):
             said.append((then, "failure", np.array([float(failed)])))
+        if said[-1][0] == then and random.random() < 0.1:  # and another of the same moment
+            said.append((*said[-1][:2], np.array([float(random.random() < 0.5)])))
     return said
 
 
