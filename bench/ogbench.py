@@ -33,10 +33,9 @@ sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
 import tyro  # noqa: E402
 
 from qgf_ros.console import say, table, track  # noqa: E402
-from qgf_ros.contract import Contract  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
 from qgf_ros.policy import Policy, load_policy  # noqa: E402
-from qgf_ros.sim.world import Outcome, make_world, world_folder  # noqa: E402
+from qgf_ros.sim.world import Outcome, make_world  # noqa: E402
 from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
 from training.demo import set_default_beta  # noqa: E402
 from training.evaluate import Rate, Reference, Variant, run_block  # noqa: E402
@@ -222,7 +221,7 @@ def policy_folder(bench: Bench, seed: int) -> Path:
 
 def _train(job: tuple[Bench, Path, int]) -> Path:
     """Trains and exports the policy of one seed, unless it is there."""
-    from training.data.ogbench import play_episodes
+    from training.data.ogbench import play_contract, play_episodes
     from training.export import export
     from training.fit import fit_episodes
 
@@ -242,7 +241,7 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
             )
         return policy
     warnings.filterwarnings("ignore")
-    contract = Contract.load(world_folder(task.world) / "contract.yaml")
+    contract = play_contract(task.world)
     goals = make_world(task.world).goals  # type: ignore[attr-defined]
     trained, meta = play_episodes(data, contract, goals)
     validation = data.with_name(f"{data.stem}-val.npz")  # a tenth more; none of very little
@@ -254,12 +253,13 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
 
 def _analyze(bench: Bench, data: Path, folder: Path) -> None:
     from training.analysis.run import chosen, examine
-    from training.data.ogbench import play_episodes
+    from training.data.ogbench import play_contract, play_episodes
 
-    policy = load_policy(folder)
-    goals = make_world(TASKS[bench.task].world).goals  # type: ignore[attr-defined]
-    trained, _ = play_episodes(data, policy.contract, goals)
-    held, _ = play_episodes(data.with_name(f"{data.stem}-val.npz"), policy.contract, goals)
+    policy, world = load_policy(folder), TASKS[bench.task].world
+    contract = play_contract(world)
+    goals = make_world(world).goals  # type: ignore[attr-defined]
+    trained, _ = play_episodes(data, contract, goals)
+    held, _ = play_episodes(data.with_name(f"{data.stem}-val.npz"), contract, goals)
     held = [e for e in held if len(e) >= policy.horizon]
     of_held, of_trained = range(len(held)), range(len(held), len(held) + len(trained))
     why = "held-out play of the same kind"

@@ -28,7 +28,7 @@ from training.critics.base import Learner
 from training.data.cache import prepare
 from training.data.chunks import ChunkTable
 from training.data.episodes import Episode, EpisodeArrays, data_hash, return_scale
-from training.data.ogbench import play_episodes
+from training.data.ogbench import play_contract, play_episodes
 from training.data.record import record
 from training.data.split import split
 from training.demo import FIT
@@ -138,7 +138,7 @@ def arm(out: Path, seed: int) -> tuple[Data, Path]:
 @cache
 def cube(out: Path, seed: int) -> tuple[Data, Path]:
     """What `bench/ogbench.py --out` made in the same folder. Half of the held-out play is select."""
-    contract = Contract.load(world_folder("ur5e_cube") / "contract.yaml")
+    contract = play_contract("ur5e_cube")
     goals = make_world("ur5e_cube").goals  # type: ignore[attr-defined]
     trained, _ = play_episodes(out / "cube-single-play.npz", contract, goals)
     held, _ = play_episodes(out / "cube-single-play-val.npz", contract, goals)

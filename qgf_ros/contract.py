@@ -399,6 +399,32 @@ class GoalSpec:
 
 
 @dataclass(frozen=True)
+class AttemptsSpec:
+    """How an episode of many attempts (play, teleoperation without resets) is cut into them.
+
+    An attempt ends where success or failure says so, and besides, with end
+        outcome: nowhere else.
+        goal: where the goal is reached, a success, and where it changes, a cut.
+        length: `seconds` after its first period: a cut.
+    The next one begins once what ended it no longer holds.
+    """
+
+    end: Literal["outcome", "goal", "length"]
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.end != "length" and self.seconds is not None:
+            raise ValueError(
+                f"seconds is {self.seconds}, and end is {self.end}: only attempts of one length "
+                "have it; leave it out, or give end: length"
+            )
+        if self.end == "length" and not (self.seconds and 0 < self.seconds <= MAX_AGE):
+            raise ValueError(
+                f"end is length, and seconds is {self.seconds}; allowed: above 0, to {MAX_AGE:g} s"
+            )
+
+
+@dataclass(frozen=True)
 class EndSource(Source):
     """What says how an episode ended: one number, or a field test on several.
 
@@ -442,6 +468,7 @@ class OutcomeSpec:
     labels: file of what people said (`qgf data label`), which counts before any topic; relative to
         the dataset. A `labels.yaml` in the dataset counts without being named.
     assume_success: every recorded episode ended in success (demonstrations without labels).
+    attempts: how an episode is cut into attempts, each of which counts as an episode.
     """
 
     objective: Literal["reward", "time_to_success", "reach_goal"]
@@ -453,6 +480,7 @@ class OutcomeSpec:
     intervention: Source | None = None
     assume_success: bool = False
     labels: str = later("")
+    attempts: AttemptsSpec | None = later(None)
 
     def __post_init__(self) -> None:
         if self.intervention is not None:
@@ -479,6 +507,25 @@ class OutcomeSpec:
             raise ValueError(
                 f"objective is {self.objective} {'without' if self.goal is None else 'with'} a goal; "
                 "reach_goal and goal: {observation, achieved, radius} go together"
+            )
+        if self.attempts is not None:
+            self._check_attempts(self.attempts)
+
+    def _check_attempts(self, attempts: AttemptsSpec) -> None:
+        if self.assume_success:
+            raise ValueError(
+                "assume_success says that every episode ended in success, and attempts that one holds "
+                "many of them: leave one of the two out, and name what says success"
+            )
+        if attempts.end == "outcome" and not (self.success or self.failure):
+            raise ValueError(
+                "attempts.end is outcome, and neither success nor failure says when there is one "
+                "(labels say how an attempt ended, not when); name a source, or give end: length or goal"
+            )
+        if attempts.end == "goal" and self.goal is None:
+            raise ValueError(
+                f"attempts.end is goal, and objective {self.objective} has none; give objective "
+                "reach_goal with outcome.goal, or end: outcome or length"
             )
 
     @property
@@ -522,6 +569,13 @@ class Contract:
         self._check_measured()
         if self.outcome.goal is not None:
             self._check_goal(self.outcome.goal)
+        seconds = self.outcome.attempts.seconds if self.outcome.attempts is not None else None
+        chunk = self.time.horizon * self.time.period
+        if seconds is not None and round(seconds / self.time.period) < self.time.horizon:
+            raise ValueError(
+                f"outcome.attempts.seconds is {seconds}; an attempt must be as long as a chunk, "
+                f"horizon * period = {chunk:g} s, or nothing of it is learnt"
+            )
         commands = {a.topic for a in self.actions}
         loops = sorted(commands & {o.topic for o in self.observations})
         if loops:

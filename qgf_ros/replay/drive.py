@@ -76,6 +76,12 @@ class Drive:
         """Another episode: nothing that was before counts."""
         self.core.activate(enabled=True)
 
+    def again(self) -> None:
+        """Another attempt of the same episode: nothing was sent, but what was seen is known."""
+        self.core.reset()
+        self.core.gate.silence()
+        self.core.supervisor.enabled = True
+
     def tick(self, now: int, number: int) -> TickResult:
         """number: of the tick in the segment."""
         core, track = self.core, self.track

@@ -15,11 +15,11 @@ class Ending:
 
     def __init__(self, contract: Contract) -> None:
         self._plain: set[str] = set()
-        self._tests: dict[str, _Held] = {}
+        self._tests: dict[str, Held] = {}
         for name in ("success", "failure"):
             source = getattr(contract.outcome, name)
             if source is not None and source.condition is not None:
-                self._tests[name] = _Held(source.condition, contract.max_age(source))
+                self._tests[name] = Held(source.condition, contract.max_age(source))
             elif source is not None:
                 self._plain.add(name)
 
@@ -38,7 +38,7 @@ class Ending:
         return test is not None and test.reached(said.stamp, said.values)
 
 
-class _Held:
+class Held:
     """A field test over a stream of messages; one that is older than the newest is passed over."""
 
     def __init__(self, condition: Condition, max_age: float) -> None:

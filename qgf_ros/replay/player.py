@@ -3,7 +3,8 @@
 Ticks of an episode are laid onto the rhythm of the recorded commands, as in training: its first one
 says where the grid begins. A message counts from the first tick on that is not before its receipt.
 Each episode start begins anew; where there are such, what comes between an outcome and the next
-start belongs to no episode.
+start belongs to no episode. With `outcome.attempts` every attempt begins anew, on the same grid of
+ticks, and what comes between two of them belongs to none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from qgf_ros.bags.commands import HOLD_PERIODS, in_force
 from qgf_ros.contract import Contract
+from qgf_ros.replay.attempts import Attempts, Turn
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
@@ -105,6 +107,11 @@ class Player:
         self._drives, self._horizon, self._score = drives, horizon, score
         self._observed = {o.name for o in contract.observations}
         self._ending = Ending(contract)
+        spec = contract.outcome.attempts
+        self._attempts = Attempts(contract) if spec is not None else None
+        self._length = round((spec.seconds or 0) * 1e9 / self._period) if spec is not None else 0
+        self._ticked = 0  # ticks of the attempt
+        self._rhythm: int | None = None  # ns, a tick of the grid, while nobody drives
         self._commands = Commands(contract)
         self._segment: Segment | None = None
         self._pending: deque[Segment] = deque()
@@ -123,6 +130,7 @@ class Player:
             self._hear(said)
             while self._pending and said.at > self._due(self._pending[0]):
                 self._finish(self._pending.popleft())
+        self._settle()
         self._close()
         while self._pending:
             self._finish(self._pending.popleft())
@@ -131,6 +139,9 @@ class Player:
         """Ticks until just before a message."""
         if said.at < self._newest - BACK_PERIODS * self._period:
             self._jump()
+            self._another()
+        if said.at > self._newest:
+            self._settle()
         self._newest = said.at
         if self._next is None:
             return
@@ -150,7 +161,11 @@ class Player:
         for drive in self._drives:
             drive.tick(now, number)
         self._segment.ticks += 1
-        if self._segment.ticks * self._period >= SEGMENT * 1e9:
+        self._ticked += 1
+        if self._ticked == self._length:
+            self._close()
+            self._again()
+        elif self._segment.ticks * self._period >= SEGMENT * 1e9:
             self._close(goes_on=True)
 
     def _hear(self, said: Said) -> None:
@@ -172,13 +187,51 @@ class Player:
         elif name == "episode_start":
             self._close()
             self._anew()
-        elif not self._between and self._ending.said(said):
+        elif self._attempts is None and not self._between and self._ending.said(said):
             self._close(ended=True)
             if self.episodes:
                 self._next, self._between = None, True
+        if self._attempts is not None:
+            self._attempts.hear(said)
+
+    def _settle(self) -> None:
+        """All messages of one moment were heard."""
+        for turn in self._attempts.settle() if self._attempts is not None else ():
+            self._turn(turn)
+
+    def _turn(self, turn: Turn) -> None:
+        """An attempt ends, or another begins."""
+        if turn.close == "dropped":
+            self._segment = None
+            for drive in self._drives:
+                drive.take()
+            while self._pending and self._pending[-1].begin > turn.since > 0:
+                self._pending.pop()
+                self.episodes -= 1
+        elif turn.close:
+            self._close(ended=turn.close == "ended")
+        rhythm = self._next if self._next is not None else self._rhythm
+        self._between, self._next, self._rhythm = turn.begin is None, None, rhythm
+        if turn.begin is not None:
+            if rhythm is not None:
+                self._next = turn.begin + (rhythm - turn.begin) % self._period
+            self._again()
+
+    def _again(self) -> None:
+        """Another attempt of the same episode."""
+        self._ticked = 0
+        for drive in self._drives:
+            drive.again()
+
+    def _another(self) -> None:
+        """What held until now does not count."""
+        self._ticked, self._rhythm = 0, None
+        if self._attempts is not None:
+            self._attempts.anew()
 
     def _anew(self) -> None:
-        self.episodes += 1
+        self.episodes += self._attempts is None
+        self._another()
         self._ending.anew()
         self._next, self._heard, self._between = None, None, False
         for drive in self._drives:
@@ -199,8 +252,10 @@ class Player:
             segment.ended, segment.goes_on = ended, goes_on
             segment.tracks = [drive.take() for drive in self._drives]
             self._pending.append(segment)
+            self.episodes += self._attempts is not None and not goes_on
         elif ended and self._pending:  # the cut fell on the tick before the outcome
-            self._pending[-1].ended = True
+            same = self._attempts is None or self._length or self._pending[-1].goes_on
+            self._pending[-1].ended |= bool(same)
 
     def _due(self, segment: Segment) -> int:
         return segment.end + self._horizon * self._period + round(PATIENCE * 1e9)

@@ -1,6 +1,7 @@
 """LeRobot 2.0 to 3.0: columns by the dataset's own names, whatever their order; damage is refused by name."""
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,9 @@ from qgf_ros.errors import DataRefused
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
+from training.data.doctor.check_timing import rates  # noqa: E402
+from training.data.doctor.dataset import survey_dataset  # noqa: E402
+from training.data.draft import drafted_from  # noqa: E402
 from training.data.lerobot import LeRobotReader  # noqa: E402
 from training.data.load import load_episodes  # noqa: E402
 
@@ -637,12 +641,71 @@ def test_fault_105_rows_that_do_not_advance_are_dropped_and_counted(tmp_path):
 
 @pytest.mark.parametrize("seconds", [
     lambda t: np.where(np.arange(30) == 5, np.nan, t), lambda t: np.where(np.arange(30) == 5, np.inf, t),
-    late_by(1e30), late_by(1e9), lambda t: t / 3, lambda t: (t + 1.7e9).astype(np.float32), lambda t: -t,
-], ids=["nan", "inf", "1e30", "1e9", "wrong fps", "float32 of today", "backwards"])  # fmt: skip
+    late_by(1e30), late_by(1e9), lambda t: (t + 1.7e9).astype(np.float32), lambda t: -t,
+    lambda t: np.random.default_rng(0).random(len(t)).astype(np.float32),
+], ids=["nan", "inf", "1e30", "1e9", "float32 of today", "backwards", "chance"])  # fmt: skip
 def test_fault_105_timestamps_that_make_no_sense_refused(tmp_path, seconds):
     at_times(tmp_path / "set", seconds)
     with pytest.raises(DataRefused, match="episode_000000.*timestamps"):
         load_episodes(tmp_path / "set", table_contract())
+
+
+# fps that disagrees with the timestamps: the measured rate counts, for all that is made of it.
+
+
+@pytest.mark.parametrize("hertz", [60.0, 29.97, 19.8, 15.0, 10.0, 4.0, 0.5])
+def test_rows_stand_where_their_timestamps_are(tmp_path, hertz):
+    rows = np.arange(120)
+    write(tmp_path / "set", (120,), change=lambda d: d.update(timestamp=(rows / hertz).astype(np.float32)))  # fmt: skip
+    given = table_contract()
+    reader = LeRobotReader()
+    (name,) = reader.recordings(tmp_path / "set")
+    stamp = reader.read(tmp_path / "set", name, given).streams["arm"].stamp
+    assert np.allclose(stamp * 1e-9, rows / hertz, rtol=1e-5, atol=1e-4)
+    assert np.ptp(np.diff(stamp)) <= 1, "evenly: the noise of float32 is none of the robot's"
+    found = reader.survey(tmp_path / "set", name)
+    assert found.rate == pytest.approx(hertz, rel=1e-5) and found.stated == FPS
+
+
+def test_jitter_is_no_other_rate_and_a_gap_is_none(tmp_path):
+    rng = np.random.default_rng(0)
+    at_times(tmp_path / "jitter", lambda t: t + rng.uniform(-0.4, 0.4, len(t)) / FPS)
+    at_times(tmp_path / "gap", late_by(2.0))
+    reader = LeRobotReader()
+    for kind in ("jitter", "gap"):
+        (name,) = reader.recordings(tmp_path / kind)
+        found = reader.survey(tmp_path / kind, name)
+        assert found.rate == FPS and not found.stated
+
+
+def test_a_gap_at_another_rate_is_a_gap(tmp_path):
+    """Every second row was written, and two seconds are missing."""
+    at_times(tmp_path / "set", lambda t: late_by(2.0)(2 * t))
+    own = table_contract()
+    slow = dataclasses.replace(own, time=dataclasses.replace(own.time, period=0.1))
+    pieces, report = load_episodes(tmp_path / "set", slow)
+    assert len(pieces) == 2 and report.dropped["tick without fresh data"] > 10
+    assert not any("message" in why for why, n in report.dropped.items() if n)
+
+
+@pytest.mark.parametrize("hertz, period", [(15.0, 1 / 15), (24.9, 0.04016), (60.0, 1 / 60)])
+def test_a_draft_has_the_measured_rate_and_inspect_says_both(tmp_path, capsys, hertz, period):
+    features = INFO["features"] | {"timestamp": {"dtype": "float32", "shape": [1], "names": None}}
+
+    def change(d):
+        d["timestamp"] = (np.arange(len(d["goal"])) / hertz).astype(np.float32)
+
+    write(tmp_path / "set", (90, 80), info={"features": features}, change=change)
+    drafted = drafted_from(survey_dataset(tmp_path / "set"), None, 8)
+    assert f"period: {period!r}" in drafted.text
+    assert f"by the timestamps; the dataset says {FPS} fps" in drafted.text
+    found = rates(survey_dataset(tmp_path / "set"))
+    assert found.verdict == "bad" and f"says {FPS} fps" in found.found
+    assert f"at {hertz:g} Hz" in found.found
+    load_episodes(tmp_path / "set", table_contract())
+    assert f"{FPS} fps, and the timestamps go at {hertz:g} Hz" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 # Mixed robots.

@@ -25,9 +25,11 @@ SAME = "f8c345413305b085"  # whatever the format
 KNOWN = {
     "mcap": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
     "sqlite3": ("Rosbag2Reader 3 align 3 encode 1 store 2", SAME),
-    "lerobot-v2.1": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
-    "lerobot-v3.0": ("LeRobotReader 2 align 3 encode 1 store 2", SAME),
+    "lerobot-v2.1": ("LeRobotReader 3 align 3 encode 1 store 2", SAME),
+    "lerobot-v3.0": ("LeRobotReader 3 align 3 encode 1 store 2", SAME),
     "npz": ("NpzReader 2 align 3 encode 1 store 2", SAME),
+    "outcome": (3, "bb5cdc6892a9d0c4"),  # how attempts are cut, and the version of alignment
+    "length": (3, "eeacccd1955150f1"),
     "encode": (1, "fd7f02a1ed6d6cc0"),
 }
 
@@ -59,6 +61,36 @@ def test_fault_142_who_changes_a_stage_raises_its_version(tmp_path, monkeypatch,
     )
     versions = stages.stages(find_reader(tmp_path / kind))
     assert KNOWN.get(kind) == (versions, found), f"{kind}: {(versions, found)!r}; see KNOWN"
+
+
+@pytest.mark.parametrize("end", ["outcome", "length"])
+def test_fault_142_who_changes_how_attempts_are_cut_raises_its_version(tmp_path, monkeypatch, end):
+    monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
+    said = {"objective": "time_to_success", "attempts": {"end": end}}
+    said["attempts"] |= {"seconds": 0.5} if end == "length" else {}
+    said["success"] = {
+        "topic": "success",
+        "type": "std_msgs/Bool",
+        "fields": ["data"],
+        "column": "won",
+    }
+    names = ("joints", "goal", "arm")
+    own = velocity_dict() | {"outcome": said}
+    for source, column in zip((*own["observations"], *own["actions"]), names):
+        source["column"] = column
+    rng = np.random.default_rng(0)
+    table = {n: rng.normal(size=(60, w)) for n, w in zip(names, (4, 1, 2))}
+    np.savez(tmp_path / "play.npz", **table, won=rng.random(60) < 0.1, fps=np.array(20.0))
+    arrays, _ = prepare(tmp_path / "play.npz", contract(own))
+    found = digest(
+        arrays.obs,
+        arrays.action,
+        arrays.reward,
+        steps=arrays.steps.tolist(),
+        terminal=arrays.terminal.tolist(),
+        success=arrays.success,
+    )
+    assert KNOWN.get(end) == (stages.ALIGN, found), f"{end}: {(stages.ALIGN, found)!r}; see KNOWN"
 
 
 def test_fault_142_who_changes_an_encoding_raises_its_version():

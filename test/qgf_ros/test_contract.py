@@ -679,10 +679,12 @@ def test_dots_in_names_neither_part_joints_nor_join_what_has_no_unit():
 def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encoding():
     text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
     blocks = text.split("```yaml\n")[1:]
-    whole, limits, twist, tested, labels = (yaml.safe_load(b.split("```")[0]) for b in blocks)
+    whole, limits, twist, play, tested, labels = (yaml.safe_load(b.split("```")[0]) for b in blocks)
     contract(whole)
     limit = contract(changed(("actions", 0, "limits", "b"), limits["elbow"], position_dict()))
     assert limit.actions[0].limits["b"].jerk == 200.0
+    assert contract(whole).outcome.attempts.seconds == 10.0
+    assert contract(whole | play).outcome.attempts.end == "outcome"
     assert contract(whole | tested).outcome.success.condition is not None
     assert set(labels) == {"version", "episodes"}
     own = contract(twist_dict() | twist)

@@ -8,7 +8,7 @@ import pytest
 
 from qgf_ros.contract import Contract
 from qgf_ros.sim.world import make_world, world_folder
-from training.data.ogbench import _pieces, commands, play_episodes, signals
+from training.data.ogbench import RADIUS, commands, play_contract, play_episodes, signals
 
 WORLDS = ("ur5e_cube", "ur5e_cube_double")
 
@@ -55,13 +55,22 @@ def test_commands_move_the_world_as_the_packages_own_action_does(world):
         assert np.abs(ours - before.qpos).max() > 1e-4  # and it did move
 
 
+def pieces(success):
+    """(begin, end, won) of the runs of states without success; `end` is the state after the last
+    action, the first success where there is one."""
+    last = len(success) - 1
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], success, [True]]).astype(int)))
+    runs = [(int(b), int(min(e, last))) for b, e in zip(edges[::2], edges[1::2])]
+    return [(b, e, bool(success[e])) for b, e in runs if e > b]
+
+
 def test_pieces_end_at_success_and_go_on_after_it():
     state = np.array([0, 0, 1, 1, 0, 0, 0, 1, 0], bool)
-    assert _pieces(state) == [(0, 2, True), (4, 7, True)]
-    assert _pieces(np.array([0, 0, 1, 0, 0], bool)) == [(0, 2, True), (3, 4, False)]
-    assert _pieces(np.array([1, 1, 0, 0], bool)) == [(2, 3, False)]
-    assert _pieces(np.zeros(4, bool)) == [(0, 3, False)]
-    assert _pieces(np.ones(4, bool)) == []
+    assert pieces(state) == [(0, 2, True), (4, 7, True)]
+    assert pieces(np.array([0, 0, 1, 0, 0], bool)) == [(0, 2, True), (3, 4, False)]
+    assert pieces(np.array([1, 1, 0, 0], bool)) == [(2, 3, False)]
+    assert pieces(np.zeros(4, bool)) == [(0, 3, False)]
+    assert pieces(np.ones(4, bool)) == []
 
 
 def write_play(path, obs, action):
@@ -76,7 +85,7 @@ def write_play(path, obs, action):
 
 def test_play_is_cut_where_the_cube_is_at_its_goal(tmp_path):
     world = make_world("ur5e_cube")
-    contract = Contract.load(world_folder("ur5e_cube") / "contract.yaml")
+    contract = play_contract("ur5e_cube")
     base = world.env.compute_observation()
     obs = np.tile(base, (2, 21, 1))
     goal = (world.goals[0] - [0.425, 0, 0]) * 10
@@ -92,9 +101,42 @@ def test_play_is_cut_where_the_cube_is_at_its_goal(tmp_path):
     ]
     assert episodes[0].reward.tolist() == [-1] * 9 + [0]
     assert np.all(episodes[1].reward == -1)
-    goals = Contract.load(world_folder("ur5e_cube_goals") / "contract.yaml")
+    goals = play_contract("ur5e_cube_goals")
     whole, _ = play_episodes(tmp_path / "play.npz", goals, world.goals)
     assert [(len(e), e.terminal) for e in whole] == [(20, False), (20, False)]
+
+
+def test_fault_146_the_contract_cuts_play_as_the_benchmark_did_by_hand(world, tmp_path):
+    """To the bit: the figures of docs/benchmark.md are of the cut by hand, which `pieces` was."""
+    rng, name = np.random.default_rng(2), "ur5e_cube" + "_double" * (len(world.goals) > 1)
+    contract, base = play_contract(name), world.env.compute_observation()
+    obs = np.tile(base, (4, 101, 1)) + rng.normal(scale=0.01, size=(4, 101, len(base)))
+    at_goal = np.cumsum(rng.random((2, 4, 101)) < 0.1, axis=2) % 2 == 1
+    for i, goal in enumerate(world.goals):
+        first = 19 + 9 * i
+        there = 10 * (goal - [0.425, 0, 0]) + rng.normal(scale=0.2, size=(4, 101, 3))
+        there = np.where(at_goal[i][..., None], there, there + 3)
+        obs[..., first : first + 3] = there
+    action = rng.uniform(-1, 1, (4, 101, 5))
+    write_play(tmp_path / "play.npz", obs, action)
+    obs, action = (x.astype(np.float32).astype(float) for x in (obs, action))
+    said = signals(obs, world.goals)
+    seen = np.concatenate([o.features(said[o.name]) for o in contract.observations], -1)
+    cubes = [said[n][..., :3] for n in sorted(said) if n.startswith("cube")]
+    there = [np.linalg.norm(c - g, axis=-1) <= RADIUS for c, g in zip(cubes, world.goals)]
+    reward = (np.sum(there, axis=0) - float(len(world.goals)))[:, 1:]
+    by_hand = [
+        (k, begin, end, won)
+        for k in range(4)
+        for begin, end, won in pieces(np.all(there, axis=0)[k])
+    ]
+    episodes, _ = play_episodes(tmp_path / "play.npz", contract, world.goals)
+    assert len(episodes) == len(by_hand) > 8 and any(e.terminal for e in episodes)
+    for e, (k, begin, end, won) in zip(episodes, by_hand):
+        assert np.array_equal(e.obs, seen[k, begin : end + 1])
+        assert np.array_equal(e.action, commands(obs, action)[k, begin:end])
+        assert np.array_equal(e.reward, reward[k, begin:end])
+        assert (e.terminal, e.success) == (won, True if won else None)
 
 
 def test_the_teacher_takes_cubes_to_their_goals(world):

@@ -19,22 +19,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qgf_ros.bags.commands import in_force
 from qgf_ros.contract import Contract
 from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
+from training.data.attempts import Attempt, attempts, marks, trimmed
 from training.data.episodes import Episode
+from training.data.grid import LATE, SLACK, Grid, cut_episodes, lay
+from training.data.grid import observe as observe
 from training.data.labels import Label
-from training.data.resample import between, hold
-from training.data.rewards import End, ending, rewards
+from training.data.rewards import End, ending
 from training.data.streams import Recording, Stream
 
-SLACK = (
-    100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps
-)
 LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
-LATE = 2.0  # s from the last command or state to the outcome that still is its own
-MOST_TICKS = 1_000_000  # of one episode, or a hundred per command where that is more
 EXCLUDED = "episode excluded by its label"
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
 
@@ -92,17 +88,27 @@ def align(
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     labels, spans = labels or {}, _spans(recording, streams)
-    check_numbers(recording.name, labels, len(spans))
+    cut: list[tuple[Grid, Attempt]] = []
+    several = contract.outcome.attempts is not None
+    for span in spans if several else ():
+        grid = _grid_of(streams, contract, report, span, recording, refused)
+        cut += [(grid, a) for a in grid.attempts] if grid is not None else []
+    count = len(cut) if several else len(spans)
+    check_numbers(recording.name, labels, count)
     episodes = []
-    for number, (begin, end) in enumerate(spans):
-        name = f"{recording.name}#{number}" if not recording.one_episode else recording.name
+    for number in range(count):
+        one = recording.one_episode and not several
+        name = recording.name if one else f"{recording.name}#{number}"
         label = labels.get(f"#{number}", labels.get(""))
         if label is not None and label.outcome == "exclude":
             report.dropped[EXCLUDED] += 1
-            continue
-        episodes += _episode(
-            name, streams, contract, report, (begin, end), label, recording, refused
-        )
+        elif several:
+            grid, attempt = cut[number]
+            kept = trimmed(attempt, label, grid.ticks)
+            episodes += cut_episodes(name, grid, kept, contract, report)
+        else:
+            span = spans[number]
+            episodes += _episode(name, streams, contract, report, span, label, recording, refused)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
     return episodes
@@ -123,13 +129,19 @@ def endings(recording: Recording, contract: Contract) -> list[tuple[str, float, 
     streams = {
         name: _usable(s, name, Report()) for name, s in featured(recording, contract).items()
     }
-    found = []
-    for number, (begin, last) in enumerate(_spans(recording, streams)):
+    found: list[tuple[str, float, End]] = []
+    for begin, last in _spans(recording, streams):
+        if contract.outcome.attempts is not None:
+            span, none = (begin, last), dict[str, np.ndarray]()
+            grid = _grid_of(streams, contract, Report(), span, recording, none)
+            for a in grid.attempts if grid is not None else ():
+                found.append((f"#{len(found)}", (a.last - a.begin) * 1e-9, a.end))
+            continue
         window = {name: _between(s, begin, last) for name, s in streams.items() if name in EPISODE}
         over = _over(recording, begin, last)
         end = ending(window, contract, None, recording.cut, Counter(), over)
         seconds = ((last if end.at is None else end.at) - begin) * 1e-9
-        found.append(("" if recording.one_episode else f"#{number}", seconds, end))
+        found.append(("" if recording.one_episode else f"#{len(found)}", seconds, end))
     return found
 
 
@@ -242,121 +254,46 @@ def _episode(
 ) -> list[Episode]:
     """The episodes of one span: one, or several where data is missing in between."""
     streams = _windows(streams, contract, span, label)
-    period = round(contract.time.period * 1e9)
-    commands = [streams[a.name] for a in contract.actions]
-    if any(len(s) == 0 for s in (*commands, *(streams[o.name] for o in contract.observations))):
-        report.dropped["episode without commands or observations"] += 1
+    if not _spoken(streams, contract, report):
         return []
     over = _over(recording, *span, label)
     end = ending(streams, contract, label, recording.cut, report.noticed, over)
-    ended = end.won is not None or end.over
-    stop = max(int(s.stamp[-1]) for s in commands) + period // 2 if end.at is None else end.at
-    quiet = [a.silence is not None for a in contract.actions]
-    if any(quiet) and end.at is None:
-        stop = max(stop, min(span[1], max(int(s.receipt[-1]) for s in streams.values() if len(s))))
-    origin = _origin(commands, period)
-    if all(quiet):  # until somebody spoke, it was silence that did
-        first = max(int(streams[o.name].receipt[0]) for o in contract.observations)
-        origin -= max(0, (origin - first) // period) * period
-    if (stop - origin) // period > max(MOST_TICKS, 100 * sum(map(len, commands))):
-        report.dropped["episode with hours of silence: mark its parts by episode_start"] += 1
+    grid = lay(name, streams, contract, report, span, end.at, refused)
+    if grid is None:
         return []
-    ticks = np.arange(origin, stop - period // SLACK, period, dtype=np.int64)
-    if len(ticks) == 0:
-        report.dropped["episode of zero length"] += 1
-        return []
-    grid = np.append(ticks, ticks[-1] + period)  # one more observation than actions
-    obs, fresh = observe(streams, contract, grid)
-    action, commanded = _act(streams, contract, ticks, refused)
-    if contract.outcome.objective == "reward":
-        reward = rewards(streams.get("reward"), ticks, period, stop if ended else None)
-    else:  # 1 when success comes, worth less the later it does; none where nobody said so
-        reward = np.zeros(len(ticks))
-        reward[-1] = float(bool(end.won))
-    if ended and not fresh[-1]:  # the state after the end is never used: nothing is bootstrapped
-        obs[-1], fresh[-1] = obs[-2], fresh[-2]
-    usable = fresh[:-1] & commanded
-    runs = _runs(usable, fresh)
-    last = len(ticks)
-    if ended and runs and runs[-1][1] < last:
-        # Who has let go of the robot says how it went a moment later.
-        if (last - runs[-1][1]) * period <= LATE * 1e9:
-            last = runs[-1][1]
-            reward[last - 1] += reward[last:].sum()
-            report.noticed["outcome said after the last command or state"] += 1
-        else:
-            report.dropped[
-                f"episode outcome: more than {LATE:g} s after the last command or state"
-            ] += 1
-    report.dropped["tick without fresh data"] += len(ticks) - sum(e - b for b, e in runs)
-    report.noticed["cut at a gap"] += max(len(runs) - 1, 0)
-    return [
-        Episode(
-            name if end_ - begin == last else f"{name}.{begin}",
-            obs[begin : end_ + 1],
-            action[begin:end_],
-            reward[begin:end_],
-            terminal=ended and end_ == last,
-            success=end.won if end_ == last else None,
-            origin="" if end_ - begin == last else name,
-        )
-        for begin, end_ in runs
-    ]
+    whole = Attempt(0, len(grid.ticks), span[0], grid.stop, end)
+    return cut_episodes(name, grid, whole, contract, report)
 
 
-def _origin(commands: list[Stream], period: int) -> int:
-    """First tick: where every action has begun, in the phase that the commands mostly have."""
-    begin = max(int(s.stamp[0]) for s in commands)
-    beats = commands[0].stamp[commands[0].stamp >= begin] - begin
-    # A median on a circle: phases just before and just after a beat are close to each other.
-    turns = np.exp(2j * np.pi * beats / period)
-    middle = np.angle(turns.mean())
-    phase = np.median(np.angle(turns * np.exp(-1j * middle))) + middle
-    shift = round(phase / (2 * np.pi) * period)
-    return begin + (shift + period // 2) % period - period // 2
-
-
-def observe(
-    streams: dict[str, Stream], contract: Contract, ticks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Observation at each tick (N, O), and whether every source was known and fresh (N,)."""
-    columns, fresh = [], np.ones(len(ticks), bool)
-    slack = round(contract.time.period * 1e9) // SLACK
-    for source in contract.observations:
-        stream, max_age = streams[source.name], contract.max_age(source)
-        if source.resample == "hold":
-            values, usable = hold(stream, ticks, source.delay, max_age, slack)
-        else:
-            values, usable = between(source, stream, ticks, max_age, slack)
-            values = source.features(values)
-            usable &= np.isfinite(values).all(axis=1)  # half way between two opposite turns
-        columns.append(values)
-        fresh &= usable
-    return np.concatenate(columns, axis=1), fresh
-
-
-def _act(
+def _grid_of(
     streams: dict[str, Stream],
     contract: Contract,
-    ticks: np.ndarray,
+    report: Report,
+    span: tuple[int, int],
+    recording: Recording,
     refused: Mapping[str, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Commands of each tick (N, A), and whether all of them are known (N,)."""
-    period = round(contract.time.period * 1e9)
-    columns, commanded = [], np.ones(len(ticks), bool)
-    for spec in contract.actions:
-        stream = streams[spec.name]
-        never = np.empty(0, np.int64)
-        values, known = in_force(
-            stream.stamp, stream.values, refused.get(spec.name, never), ticks, period, spec.silence
-        )
-        commanded &= known
-        columns.append(values)
-    return np.concatenate(columns, axis=1), commanded
+) -> Grid | None:
+    """A span of many attempts. They are cut on one grid: the robot went on from one to the next, and
+    what was seen before an attempt is known in it."""
+    streams = _windows(streams, contract, span, None)
+    if not _spoken(streams, contract, report):
+        return None
+    slack = round(contract.time.period * 1e9) // SLACK
+    found = marks(streams, contract, recording, slack, report.noticed)
+    done = max(int(streams[a.name].stamp[-1]) for a in contract.actions)
+    late = [m.at for m in found if done < m.at <= done + LATE * 1e9]  # who has let go of the robot
+    grid = lay(recording.name, streams, contract, report, span, None, refused, min(late, default=0))
+    if grid is None:
+        return None
+    cut = attempts(found, contract, span, grid.ticks, slack)
+    report.dropped["tick between attempts"] += len(grid.ticks) - sum(a.stop - a.first for a in cut)
+    return replace(grid, attempts=tuple(cut))
 
 
-def _runs(usable: np.ndarray, fresh: np.ndarray) -> list[tuple[int, int]]:
-    """[begin, end) of unbroken usable ticks. The tick after the last must be observed too."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(int)))
-    runs = [(int(b), int(e) if fresh[e] else int(e) - 1) for b, e in zip(edges[::2], edges[1::2])]
-    return [(b, e) for b, e in runs if e > b]
+def _spoken(streams: dict[str, Stream], contract: Contract, report: Report) -> bool:
+    """Whether every action and observation has said something."""
+    names = [*(a.name for a in contract.actions), *(o.name for o in contract.observations)]
+    if all(len(streams[n]) for n in names):
+        return True
+    report.dropped["episode without commands or observations"] += 1
+    return False

@@ -187,7 +187,7 @@ def _bag(recording: Recording, contract: Contract, to: Any, path: Path) -> dict[
             "the contract a success source, or leave this recording out"
         )
     sources = contract_sources(contract)
-    streams = dict(recording.streams)
+    streams = _as_said(recording, contract)
     times = [int(s.receipt[0]) for s in streams.values() if len(s)]
     if not times:
         raise DataRefused(f"{recording.name} is empty")
@@ -211,6 +211,20 @@ def _bag(recording: Recording, contract: Contract, to: Any, path: Path) -> dict[
     part.rmdir()
     counts = {sources[name].topic: len(stream) for name, stream in streams.items()}
     return counts | {f"message rejected: {reason}": n for reason, n in recording.rejected.items()}
+
+
+def _as_said(recording: Recording, contract: Contract) -> dict[str, Stream]:
+    """The streams as messages. Of many attempts a table says of each row whether it is a success; in
+    a bag a message that says false would be a failure."""
+    streams, success = dict(recording.streams), contract.outcome.success
+    if contract.outcome.attempts is None or not recording.one_episode:
+        return streams
+    if success is not None and not success.test and "success" in streams:
+        said = streams["success"]
+        won = said.receipt[said.values[:, 0] != 0]
+        at = np.union1d(won, recording.over)  # a terminal state that is no success is a failure
+        streams["success"] = Stream(at, at, np.isin(at, won)[:, None].astype(np.float64))
+    return streams
 
 
 def _assemble(out: Path, version: Any, contract: Contract) -> None:

@@ -120,13 +120,15 @@ def _period(data: Dataset, given: float | None) -> tuple[float, str]:
     stated = any(r.rate for r in data.readable)
     if not stated and not data.of("command"):
         return data.period, f"{MARK} s; nothing is commanded in the recording"
-    rate = 1 / data.period
+    # Of several recordings the first that was looked at need not be as most are.
+    rate = data.rate if data.stated else 1 / data.period
     near = round(rate)
-    period = 1 / near if near and abs(rate - near) < 0.01 * near else float(f"{data.period:.4g}")
-    return (
-        period,
-        f"{MARK} s; {'as the dataset says' if stated else 'median of the commands'}, {1 / period:.4g} Hz",
-    )
+    close = 0.001 if data.stated else 0.01
+    period = 1 / near if near and abs(rate - near) < close * near else float(f"{1 / rate:.4g}")
+    why = "as the dataset says" if stated else "median of the commands"
+    if data.stated:
+        why = f"by the timestamps; the dataset says {data.stated:g} fps, which is not so"
+    return period, f"{MARK} s; {why}, {1 / period:.4g} Hz"
 
 
 def _robot(path: Path) -> str:
@@ -138,7 +140,7 @@ def _outcome(data: Dataset) -> Lines:
     found = {
         last_word(s.topic): s for s in data.signals.values() if s.role == "outcome" and s.messages
     }
-    success, reward = found.get("success"), found.get("reward")
+    success, reward = found.get("success"), found.get("reward") or found.get("rewards")
     lines = ["outcome:"]
     if reward is not None and _varies(reward):
         lines.append(f"  objective: reward   {MARK} a reward is recorded, and varies")

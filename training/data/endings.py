@@ -162,7 +162,8 @@ def _terminal(
                 f"{name} say where episodes end, and nothing says whether they ended in a terminal "
                 "state or were cut, which decides whether a reward can still come; add `masks` (0 for "
                 "a transition into a terminal state, else 1) or `timeouts` (1 where an episode was "
-                "cut; zeros if none was)"
+                "cut; zeros if none was); or say in the contract how episodes ended, by a success or "
+                "failure source, labels or assume_success"
             )
     return None, ""
 

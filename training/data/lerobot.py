@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qgf_ros.console import say
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.endings import kind_of, read_endings
@@ -35,6 +36,7 @@ from training.data.tables import (
     Column,
     Rows,
     names_of,
+    needs_endings,
     on_grid,
     recording,
     survey,
@@ -52,7 +54,7 @@ MAX_NUMBERS = 2**28  # in what is read at once: 2 GiB as float64
 class LeRobotReader:
     """One recording per episode."""
 
-    version = 2  # raised when the same files give something else, see `stages`
+    version = 3  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
@@ -68,9 +70,20 @@ class LeRobotReader:
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         info = read_info(path)
-        parts = wanted(path, contract, _available(path, info, name))
-        rows, rejected = _rows(path, info, name, [column for column, _ in parts.values()])
+        available = _available(path, info, name)
+        parts = wanted(path, contract, available)
+        if needs_endings(contract) and _unsaid(available):
+            raise DataRefused(
+                f"{path / name}: next.done says where episodes end, and nothing says whether they ended in "
+                "a terminal state or were cut, which decides whether a reward can still come; add "
+                "next.terminated and next.truncated, or say in the contract how episodes ended, by a "
+                "success source (`column: next.done`, where it means that), labels or assume_success"
+            )
+        wide = [column for column, _ in parts.values()]
+        rows, rate, rejected = _rows(path, info, name, wide)
         rejected.pop(DEPARTS, None)  # such rows stand where their clock says; none is lost
+        if rate != info["fps"]:
+            _tell(path, info["fps"], rate)
         return recording(Path(name).stem, path / name, contract, parts, rows, rejected)
 
     def survey(self, path: Path, name: str) -> Survey:
@@ -84,15 +97,16 @@ class LeRobotReader:
                 columns.append(column)
             else:
                 others[column] = _kind(info, column, kinds)
-        rows, rejected = _rows(path, info, name, columns)
+        rows, rate, rejected = _rows(path, info, name, columns)
         found, unreadable = dict[str, Column](), dict[str, str]()
         for column in columns if len(rows.stamp) else ():
             try:
                 found[column] = rows.column(column)
             except DataRefused as error:
                 unreadable[column] = str(error)
-        fps = float(info["fps"])
-        return survey(Path(name).stem, found, rows.stamp, others, rejected, fps, unreadable)
+        stated = float(info["fps"]) if rate != info["fps"] else 0.0
+        stem = Path(name).stem
+        return survey(stem, found, rows.stamp, others, rejected, rate, unreadable, stated)
 
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
@@ -102,6 +116,27 @@ class LeRobotReader:
         return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
 
 
+def _unsaid(columns: list[str]) -> bool:
+    """Whether a table says that episodes end, and not how."""
+    return "next.done" in columns and not {*ENDERS[:2], TERMINAL, LAST} & {*columns}
+
+
+@lru_cache(maxsize=64)
+def _once(path: Path) -> list[int]:
+    """Empty until it was said."""
+    return []
+
+
+def _tell(path: Path, stated: float, measured: float) -> None:
+    if said := _once(path):
+        return
+    said.append(1)
+    say(
+        f"{path}: meta/info.json says {stated:g} fps, and the timestamps go at {measured:.4g} Hz: "
+        "they are believed"
+    )
+
+
 def _available(path: Path, info: dict[str, Any], name: str) -> list[str]:
     """Columns that are both in the file and described."""
     return [c for c in schema_of(place(path, info, name)[0]) if c in info["features"]]
@@ -109,8 +144,8 @@ def _available(path: Path, info: dict[str, Any], name: str) -> list[str]:
 
 def _rows(
     path: Path, info: dict[str, Any], name: str, columns: list[str]
-) -> tuple[Rows, dict[str, int]]:
-    """The episode, and how many of its rows have something about them."""
+) -> tuple[Rows, float, dict[str, int]]:
+    """The episode, rows per second, and how many of its rows have something about them."""
     file, episode, length = place(path, info, name)
     there = schema_of(file)
     enders = ENDERS if {*ENDERS[:2]} & {*there} else ()
@@ -120,14 +155,13 @@ def _rows(
         raise DataRefused(
             f"{file} has {table.num_rows} rows of episode {episode}, meta/episodes says {length}"
         )
-    period = 1e9 / info["fps"]
     seconds = (
         _values(file, table, "timestamp")[:, 0]
         if "timestamp" in extra
         else np.arange(table.num_rows) / info["fps"]
     )
-    ticks, rejected = on_grid(file, seconds, info["fps"])
-    kept = ticks >= 0
+    ticks, rate, rejected = on_grid(file, seconds, float(info["fps"]))
+    kept, period = ticks >= 0, 1e9 / rate
 
     def column(of: str) -> Column:
         values = _values(file, table, of)
@@ -145,7 +179,8 @@ def _rows(
 
     stamp = np.round(ticks[kept] * period).astype(np.int64)
     last = said(LAST) and bool(kept[-1])
-    return Rows(stamp, round(period), column, last, _over(file, table, extra, kept, last)), rejected
+    over = _over(file, table, extra, kept, last)
+    return Rows(stamp, round(period), column, last, over), rate, rejected
 
 
 def _over(

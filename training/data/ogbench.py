@@ -8,14 +8,18 @@ measured pose and opening per period; the contract's is a twist and an absolute 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qgf_ros.contract import Contract
+from qgf_ros.contract import AttemptsSpec, Contract
 from qgf_ros.sim.ur5e_cube import MAX_STEP, PERIOD
+from qgf_ros.sim.world import world_folder
+from training.data.alignment import Report, align
 from training.data.episodes import Episode
+from training.data.streams import Recording, Stream
 
 CENTER, SCALE = np.array([0.425, 0.0, 0.0]), 10.0  # of positions in the package's observations
 GRIPPER_SCALE = 3.0
@@ -55,14 +59,20 @@ def commands(obs: np.ndarray, action: np.ndarray) -> np.ndarray:
     return np.concatenate([action[..., :4] * MAX_STEP / PERIOD, opening], -1)
 
 
+def play_contract(world: str) -> Contract:
+    """A world's contract for its play data. Of a task with a reward, an attempt ends where every
+    cube has reached its goal; for `reach_goal` play stays whole."""
+    contract = Contract.load(world_folder(world) / "contract.yaml")
+    if contract.outcome.goal is not None:
+        return contract
+    outcome = replace(contract.outcome, attempts=AttemptsSpec("outcome"))
+    return replace(contract, outcome=outcome)
+
+
 def play_episodes(
     path: Path, contract: Contract, goals: np.ndarray
 ) -> tuple[list[Episode], dict[str, Any]]:
-    """The file's episodes on the contract's grid, and how it was made.
-
-    For a task with a reward they are cut where every cube reached its goal (a success ends an
-    episode), and go on where they left it. For `reach_goal` they stay whole.
-    """
+    """The file's episodes on the contract's grid, cut as it says, and how the file was made."""
     with np.load(path) as file:
         meta = json.loads(bytes(file["meta"])) if "meta" in file.files else {}
         count = int(file["terminals"].sum())
@@ -70,38 +80,33 @@ def play_episodes(
             file[k].reshape(count, -1, file[k].shape[-1]).astype(np.float64)
             for k in ("observations", "actions")
         )
-    said = signals(obs, goals)
-    seen = np.concatenate([o.features(said[o.name]) for o in contract.observations], -1)
-    command = commands(obs, action)[:, :-1]
-    cubes = [said[n][..., :3] for n in sorted(said) if n.startswith("cube")]
-    there = np.stack([np.linalg.norm(c - g, axis=-1) <= RADIUS for c, g in zip(cubes, goals)])
-    reward = (there.sum(0) - float(len(goals)))[:, 1:]
-    if contract.outcome.goal is not None:
-        none = np.zeros(command.shape[1])
-        return [
-            Episode(f"{path.stem}#{k}", seen[k], command[k], none, terminal=False)
-            for k in range(count)
-        ], meta
-    episodes = []
+    episodes, report = [], Report()
     for k in range(count):
-        for begin, end, won in _pieces(np.all(there[:, k], axis=0)):
-            episodes.append(
-                Episode(
-                    f"{path.stem}#{k}.{begin}",
-                    seen[k, begin : end + 1],
-                    command[k, begin:end],
-                    reward[k, begin:end],
-                    terminal=won,
-                    success=True if won else None,
-                )
-            )
+        play = recording(f"{path.stem}#{k}", obs[k], action[k], contract, goals)
+        episodes += align(play, contract, report)
     return episodes, meta
 
 
-def _pieces(success: np.ndarray) -> list[tuple[int, int, bool]]:
-    """(begin, end, won) of the runs of states without success; `end` is the state after the last
-    action, the first success where there is one."""
-    last = len(success) - 1
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], success, [True]]).astype(int)))
-    runs = [(int(b), int(min(e, last))) for b, e in zip(edges[::2], edges[1::2])]
-    return [(b, e, bool(success[e])) for b, e in runs if e > b]
+def recording(
+    name: str, obs: np.ndarray, action: np.ndarray, contract: Contract, goals: np.ndarray
+) -> Recording:
+    """What the world would have said in an episode: obs (T + 1, O) and action (T + 1, 5) of the
+    package, the last of which only comes with a state; goals as of `signals`."""
+    period = round(contract.time.period * 1e9)
+    stamp = np.arange(len(obs), dtype=np.int64) * period
+    said = signals(obs, goals)
+    cubes = [said[n][:, :3] for n in sorted(said) if n.startswith("cube")]
+    there = np.stack([np.linalg.norm(c - g, axis=-1) <= RADIUS for c, g in zip(cubes, goals)])
+    streams = {o.name: Stream(stamp, stamp, said[o.name]) for o in contract.observations}
+    at = 0
+    for spec in contract.actions:
+        width = len(spec.labels_of_joints)
+        values = commands(obs, action)[:-1, at : at + width]
+        streams[spec.name] = Stream(stamp[:-1], stamp[:-1], values)
+        at += width
+    if contract.outcome.goal is None:  # a success for another goal is none
+        reward = (there.sum(axis=0) - float(len(goals)))[1:, None]
+        streams["reward"] = Stream(stamp[1:], stamp[1:], reward)
+        won = (there.sum(axis=0) == len(goals))[:, None].astype(np.float64)
+        streams["success"] = Stream(stamp, stamp, won)
+    return Recording(name, streams, one_episode=True)

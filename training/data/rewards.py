@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qgf_ros.condition import Condition
 from qgf_ros.contract import Contract, EndSource
 from training.data.episodes import Episode
 from training.data.goals import goal_columns
@@ -69,8 +70,17 @@ def _first(
         if name == "success":  # its first message ends the episode, and says how
             return End(bool(true[0]), int(stream.receipt[0]))
         return End(False, int(stream.receipt[true.argmax()])) if true.any() else None
+    known, _, done = held(name, stream, source.condition, max_age, noticed)
+    return End(name == "success", int(known[done.argmax()])) if done.any() else None
+
+
+def held(
+    name: str, stream: Stream, condition: Condition, max_age: float, noticed: Counter[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a field test says of each message of a source, by stamp: (N,) ns, when it could be known
+    with all that it is concluded from; (N,) whether it holds; (N,) for as long as it says."""
     order = np.argsort(stream.stamp, kind="stable")
-    stamp, holds = stream.stamp[order], source.condition.holds(stream.values[order])
+    stamp, holds = stream.stamp[order], condition.holds(stream.values[order])
     gap = np.diff(stamp) > max_age * 1e9
     noticed[f"field test interrupted, messages missing: {name}"] += int(
         (gap & holds[1:] & holds[:-1]).sum()
@@ -78,11 +88,8 @@ def _first(
     # Each message is counted from the first one of its unbroken run.
     begins = holds & ~np.concatenate([[False], holds[:-1] & ~gap])
     since = stamp[np.maximum.accumulate(np.where(begins, np.arange(len(stamp)), 0))]
-    done = holds & (stamp - since >= round(source.condition.seconds * 1e9))
-    if not done.any():
-        return None
-    known = np.maximum.accumulate(stream.receipt[order])  # with all that it is concluded from
-    return End(name == "success", int(known[done.argmax()]))
+    done = holds & (stamp - since >= round(condition.seconds * 1e9))
+    return np.maximum.accumulate(stream.receipt[order]), holds, done
 
 
 def rewards(stream: Stream | None, ticks: np.ndarray, period: int, end: int | None) -> np.ndarray:

@@ -66,7 +66,8 @@ class Survey:
     signals: dict[str, Signal]  # by topic or column, those with numbers
     others: dict[str, str] = field(default_factory=dict)  # topic or column -> type, without numbers
     rejected: dict[str, int] = field(default_factory=dict)  # messages per reason
-    rate: float = 0.0  # Hz, where the dataset says so; 0: nobody did
+    rate: float = 0.0  # Hz, where the dataset says so, by its timestamps first; 0: nobody did
+    stated: float = 0.0  # Hz that it states, where its timestamps have another rate
     one_episode: bool = False  # the whole recording is one episode
     unread: dict[str, dict[str, int]] = field(default_factory=dict)  # topic -> reason -> messages
     # that are whole, and hold nothing that a contract could name

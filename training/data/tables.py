@@ -30,6 +30,8 @@ RENAME = (  # a message's fields have fixed names; guessing who is who would mix
 )
 PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 DEPARTS = "timestamp departs from index / fps by more than half a period"
+SAME_RATE = 1e-3  # relative: timestamps in float32 have no better rate
+EVEN = 0.75  # share of the intervals that must be alike for a rate to be measured
 MAX_TICKS = 10_000_000  # of one episode; at 1 kHz nearly three hours
 
 
@@ -202,11 +204,15 @@ def recording(
         tested = isinstance(source, EndSource) and source.test  # a state, as any other
         if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
             # What only the last state says is said of the period that led into it.
-            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)[:1]
-            if key == "success" and not len(told) and len(terminal):
+            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)
+            first = told[:1]
+            if contract.outcome.attempts is not None:  # and whenever it is true again
+                true = np.isin(np.arange(moved), told)
+                at, values = at[:moved] + rows.period, true[:, None].astype(np.float64)
+            elif key == "success" and not len(first) and len(terminal):
                 at, values = at[terminal[:1]] + rows.period, np.zeros((1, 1))
             elif moved:
-                at, values = at[told] + rows.period, np.ones((len(told), 1))
+                at, values = at[first] + rows.period, np.ones((len(first), 1))
             else:
                 at, values = at[:0], values[:0]
         elif key in contract.outcome.sources and not tested:
@@ -260,8 +266,9 @@ def survey(
     rejected: dict[str, int],
     rate: float,
     unreadable: dict[str, str] | None = None,
+    stated: float = 0.0,
 ) -> Survey:
-    """What is in an episode, without a contract."""
+    """What is in an episode, without a contract. rate, stated: as a Survey has them."""
     signals = {
         column: Signal(
             column,
@@ -272,41 +279,60 @@ def survey(
         for column, c in columns.items()
     }
     return Survey(
-        name, signals, others, rejected, rate, one_episode=True, unreadable=unreadable or {}
-    )
+        name, signals, others, rejected, rate,
+        one_episode=True, unreadable=unreadable or {}, stated=stated,
+    )  # fmt: skip
 
 
-def on_grid(where: object, seconds: np.ndarray, fps: float) -> tuple[np.ndarray, dict[str, int]]:
-    """Tick of each row (N,) int64 by the dataset's own clock, -1 for rows that have none, and what
-    there is to say about it.
+def on_grid(
+    where: object, seconds: np.ndarray, fps: float
+) -> tuple[np.ndarray, float, dict[str, int]]:
+    """Tick of each row (N,) int64 by the dataset's own clock, -1 for rows that have none, ticks per
+    second, and what there is to say about it.
 
     Rows stand at index / fps, exactly: float32 seconds are off by microseconds after a minute.
-    Only where the clock departs from that by more than half a period is it believed, rounded to
-    whole periods, so that what was lost in between is a gap and not a jump.
+    Only where the clock departs from that by more than half a period is it believed: where it goes
+    at another rate, that is the rate; rounded to whole periods, so that what was lost in between is
+    a gap and not a jump.
     """
     count = np.arange(len(seconds))
     if not len(seconds):
-        return count, {}
+        return count, fps, {}
     with np.errstate(invalid="ignore", over="ignore"):
-        ticks = (seconds - seconds[0]) * fps
-        departs = ~(np.abs(ticks - count) <= 0.5)
-    if not departs.any():
-        return count, {}
+        departs = ~(np.abs((seconds - seconds[0]) * fps - count) <= 0.5)
+        if not departs.any():
+            return count, fps, {}
+        said = {DEPARTS: int(departs.sum())}
+        rate = _measured(np.diff(seconds)) or fps
+        if abs(rate / fps - 1) <= SAME_RATE:
+            rate = fps
+        ticks = (seconds - seconds[0]) * rate
     if not (np.isfinite(ticks).all() and ticks.max() <= MAX_TICKS):
         raise DataRefused(f"{where}: its timestamps make no sense: not finite, or days apart")
-    ticks = np.round(ticks).astype(np.int64)
-    before = np.maximum.accumulate(np.concatenate([[-1], ticks[:-1]]))
-    ticks = np.where(ticks > before, ticks, -1)
+    if not (np.abs(ticks - count) <= 0.5).all():
+        ticks = np.round(ticks).astype(np.int64)
+        before = np.maximum.accumulate(np.concatenate([[-1], ticks[:-1]]))
+        ticks = np.where(ticks > before, ticks, -1)
+    else:
+        ticks = count
     stays = int((ticks < 0).sum())
     if 2 * stays > len(ticks):
         raise DataRefused(
             f"{where}: {stays} of {len(ticks)} rows do not come a period of {1 / fps:.4g} s after the "
             "row before by their timestamps; either those or fps are wrong"
         )
-    said = {DEPARTS: int(departs.sum())}
     if stays:
         said["timestamp does not come after the row before"] = stays
-    return ticks, said
+    return ticks, rate, said
+
+
+def _measured(steps: np.ndarray) -> float:
+    """Hz of timestamps that mostly come evenly, s apart; 0 where they do not."""
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    if not 1e-5 <= middle < np.inf:  # NaN, too
+        return 0.0
+    even = np.abs(steps - middle) <= 0.25 * middle
+    return float(even.sum() / steps[even].sum()) if even.mean() >= EVEN else 0.0
 
 
 def inside(path: Path, name: str) -> Path:

@@ -41,6 +41,18 @@ def rates(data: Dataset) -> Check:
             places.append(
                 f"{s.topic}: {rate(s):.4g} Hz, but 1 % of its intervals are above {late * 1e3:.3g} ms"
             )
+    other = [r for r in data.readable if r.stated]
+    if other:
+        return Check(
+            "rates",
+            "bad",
+            f"the dataset says {some(f'{r:g}' for r in sorted({r.stated for r in other}))} fps, and "
+            f"timestamps go at {some(f'{r:g}' for r in sorted({_digits(r.rate) for r in other}))} Hz "
+            f"in {len(other)} of {len(data.readable)} recordings",
+            "the timestamps are believed, by a draft's period and by training; write their rate into the "
+            "dataset (fps in meta/info.json), or, where fps is right, correct the timestamps",
+            tuple(f"{r.name}: {r.rate:.4g} Hz by its timestamps" for r in other[:SHOWN]),
+        )
     if data.noticed:
         return Check(
             "rates",
@@ -66,6 +78,10 @@ def rates(data: Dataset) -> Check:
             tuple(places[:SHOWN]),
         )
     return Check("rates", "ok", f"{data.rate:.4g} Hz; intervals are even")
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def gaps(data: Dataset) -> Check:

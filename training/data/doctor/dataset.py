@@ -81,6 +81,12 @@ class Dataset:
         return any(r.whole and not r.rate for r in self.readable)
 
     @property
+    def stated(self) -> float:
+        """Hz that the dataset states where most of its timestamps have another rate; 0: they agree."""
+        other = [r.stated for r in self.readable if r.stated]
+        return float(np.median(other)) if 2 * len(other) > len(self.readable) else 0.0
+
+    @property
     def rate(self) -> float:
         """Hz that the dataset says, or else of its commands, or of its fastest state; 0: unknown."""
         said = [r.rate for r in self.readable if r.rate]

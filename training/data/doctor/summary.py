@@ -89,6 +89,7 @@ class RecordingSummary:
     episodes: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)  # success, failure, unknown
     rate: float = 0.0  # Hz that the dataset says
+    stated: float = 0.0  # Hz that it states, where its timestamps say that rate
     whole: bool = False  # the recording is one episode
     content: str = ""  # SHA-256 of its numbers
     signals: dict[str, SignalSummary] = field(default_factory=dict)
@@ -122,6 +123,7 @@ def summarise(
         episodes=max(len(starts), 1) if spoken else 0,
         outcomes=_outcomes(survey, starts, labels or {}) if spoken else {},
         rate=survey.rate,
+        stated=survey.stated,
         whole=survey.one_episode,
         content=_content(survey, begin),
         signals={k: _signal(s, begin, starts, rng) for k, s in survey.signals.items()},
