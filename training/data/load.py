@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.processes import process_pool
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
 from training.data.foreign import remedy
@@ -94,8 +93,7 @@ def each(
     if workers == 1 or len(names) == 1:
         yield from wrap(map(work, names), len(names), "reading")
         return
-    # spawn: a forked child would share torch's and rclpy's threads, which do not survive it
-    with ProcessPoolExecutor(min(workers, len(names)), get_context("spawn")) as pool:
+    with process_pool(min(workers, len(names))) as pool:
         yield from wrap(pool.map(work, names), len(names), "reading")
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.processes import process_pool
 from training.data.doctor.contract import Aligned, aligned
 from training.data.doctor.leads import Lead
 from training.data.doctor.roles import Pair, pairs, role
@@ -38,7 +38,9 @@ class Dataset:
     recordings: list[RecordingSummary] = field(default_factory=list)  # without their signals
     signals: dict[str, SignalSummary] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
-    unusable: dict[str, str] = field(default_factory=dict)  # of others: why, where they have numbers
+    unusable: dict[str, str] = field(
+        default_factory=dict
+    )  # of others: why, where they have numbers
     rejected: Counter[str] = field(default_factory=Counter)
     noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
     unread: dict[str, Counter[str]] = field(default_factory=dict)  # topic -> reason -> messages
@@ -224,8 +226,7 @@ def _in_order(
     if workers <= 1:
         yield from map(work, names)
         return
-    # spawn: a forked child would share threads, which do not survive it
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         waiting: deque[Future[Any]] = deque()
         for name in names:
             waiting.append(pool.submit(work, name))
