@@ -13,18 +13,11 @@ from qgf_ros.processes import process_pool
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
 from training.data.foreign import remedy
-from training.data.hdf5 import Hdf5Reader
+from training.data.formats import FORMATS, READABLE
 from training.data.labels import Label, load_labels
-from training.data.lerobot import LeRobotReader
-from training.data.npz import NpzReader
-from training.data.rosbag2 import Rosbag2Reader
 from training.data.streams import Reader
 
-READERS: tuple[Reader, ...] = (LeRobotReader(), Rosbag2Reader(), NpzReader(), Hdf5Reader())
-READABLE = (
-    "a rosbag2 folder (metadata.yaml) or a folder of them, a LeRobot dataset (meta/info.json), "
-    "an npz or HDF5 file (robomimic, ALOHA, Minari) or a folder of them"
-)
+READERS = tuple(f.make() for f in FORMATS)
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 
 
