@@ -146,14 +146,23 @@ def share(*folders: str):
                 yield f"share/qgf_ros/{path.relative_to(HERE)}", files
 
 
-REQUIRES = ["numpy>=1.24", "PyYAML>=6", "safetensors>=0.4", "tyro>=0.9", "rich>=13"]
+REQUIRES = [
+    "numpy>=1.24",
+    "PyYAML>=6",
+    "safetensors>=0.4",
+    "tyro>=0.9",
+    "rich>=13",
+    # Bags, on the robot too: `qgf replay` reads and `qgf trial` writes them.
+    "rosbags>=0.11.9",
+    "lz4",
+    'backports.zstd; python_version < "3.14"',
+]
 EXTRAS = {
     "train": [
         "torch>=2.6",
         "onnx>=1.16",
         "onnxscript>=0.3",
         "tensorboard",
-        "rosbags>=0.11.9",
         "pyarrow",
         "h5py",
         "scipy",

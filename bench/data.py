@@ -18,10 +18,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +32,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from qgf_ros.console import emit, say, table, track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import exit_codes
+from qgf_ros.processes import process_pool
 from qgf_ros.sim.world import world_folder
 from training.data.cache import prepare
 from training.data.chunks import ChunkTable
@@ -107,7 +106,7 @@ def preparing(folder: Path, bags: int, repeats: int) -> dict[str, Any]:
             shutil.copytree(bag, folder / "few" / bag.name)
     found: dict[str, list[dict[str, float]]] = {"few": [], "many": []}
     for repeat, name in ((r, n) for r in range(repeats) for n in found):
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with process_pool(1) as pool:
             work = pool.submit(prepared, folder / name, folder / f"cache_{name}_{repeat}", contract)
             found[name].append(work.result())
     results: dict[str, Any] = {"bags": [bags, 10 * bags]}

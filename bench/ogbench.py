@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ import tyro  # noqa: E402
 from qgf_ros.console import say, table, track  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
 from qgf_ros.policy import Policy, load_policy  # noqa: E402
+from qgf_ros.processes import process_pool  # noqa: E402
 from qgf_ros.sim.world import Outcome, make_world  # noqa: E402
 from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
 from training.demo import set_default_beta  # noqa: E402
@@ -191,8 +191,7 @@ def run(bench: Bench) -> list[dict[str, Any]]:
         }
         given = [str(v) for name, value in options.items() for v in (f"--{name}", value)]
         subprocess.run([sys.executable, HERE / "ogbench_data.py", *given], check=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(bench.workers, context) as pool:
+    with process_pool(bench.workers) as pool:
         policies = dict(zip(bench.seeds, pool.map(_train, [(bench, data, s) for s in bench.seeds])))
         cache = Cache(bench.out / "episodes.jsonl", pool)
         entries = MAIN | (OTHERS if bench.other_episodes else {})

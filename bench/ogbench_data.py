@@ -16,14 +16,12 @@ same command goes on where it stopped. It does not know rewards: those come from
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import multiprocessing
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +35,7 @@ import numpy as np  # noqa: E402
 
 from qgf_ros.console import say, track  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
+from qgf_ros.processes import process_pool  # noqa: E402
 
 EPISODE_STEPS = 1001  # rows per episode; the last gives a state only, so 1000 transitions
 PLAN_NOISE = 0.1  # share of the largest action, added to the plan (the script's default)
@@ -102,9 +101,10 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
     missing = [(path, m) for path, m in parts.items() if not path.exists()]
     say(f"{task}: {episodes} episodes in {len(parts)} parts, {len(missing)} to make")
     began = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(workers, _end_with_parent) as pool:
-        for _ in track(pool.imap_unordered(_make_part, missing), len(missing), "parts"):
-            pass
+    with process_pool(workers) as pool:
+        done = as_completed([pool.submit(_make_part, part) for part in missing])
+        for part in track(done, len(missing), "parts"):
+            part.result()
     say(f"made in {time.monotonic() - began:.0f} s")
     made = list(_read(parts))
     for path, chosen in ((out.with_name(f"{out.stem}-val.npz"), made[train:]), (out, made[:train])):
@@ -115,12 +115,6 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
             say(f"{path}: {len(chosen)} episodes, {rows - len(chosen)} transitions")
     for path in parts:
         path.unlink()
-
-
-def _end_with_parent() -> None:
-    """In a worker: whatever ends the script, a SIGKILL too, ends this process (on Linux)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _make_part(part: tuple[Path, dict[str, Any]]) -> None:

@@ -28,9 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from qgf_ros.console import emit, say, table, track
 from qgf_ros.contract import Contract
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
 from qgf_ros.policy import Flow, Network, write_policy
+from qgf_ros.processes import process_pool
 from training.data.rosbag2 import BagWriter, contract_sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +120,7 @@ def write_bags(data: Path, count: int, workers: int) -> list[Path]:
     if strangers:
         raise UsageError(f"{data / 'bags'} holds more than {count} bags; give another --data")
     missing = [bag for bag in bags if not bag.exists()]
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         for _ in track(pool.map(write_bag, missing), len(missing), "writing bags"):
             pass
     return bags

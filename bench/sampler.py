@@ -35,6 +35,7 @@ from sampler_backends import BACKENDS, WEIGHT, Case, Sizes
 
 from qgf_ros.console import emit, say, table
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
+from qgf_ros.processes import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = max(os.sched_getaffinity(0))
@@ -229,6 +230,7 @@ def compare(actions: dict[str, np.ndarray], case: Case) -> None:
 def work(name: str, pipe: Connection) -> None:
     """A candidate's process: a case is prepared and answered by its actions (none: not known, text:
     why it cannot run here), and what follows, until the next one, are its bursts."""
+    end_with_parent()
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {CORE})  # before the libraries count the cores
     warnings.simplefilter("ignore")

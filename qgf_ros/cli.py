@@ -79,10 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
             use_folder(msgs)
         try:
             document = verb.run()
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                f"{error.name} is not installed, which this verb needs; pip install '.[train,sim,onnx]' in the checkout"
-            ) from None
         except QgfError as error:
             if verb.json and error.document is not None:
                 emit(error.document)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qgf_ros.missing import remedy
+
 
 class QgfError(Exception):
     """Base of the errors that are meant for a person. Subclasses fix the exit code."""
@@ -75,6 +77,8 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError):
+            error = UsageError(remedy(error.name))
         storage = isinstance(error, OSError) or _is_full(error)
         code = error.code if isinstance(error, QgfError) else 7 if storage else 1
         text = str(error) if isinstance(error, QgfError) else f"{type(error).__name__}: {error}"

@@ -10,7 +10,6 @@ reason of a refusal. Only after that are the same bytes used in this process, wh
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, QgfError, UsageError
+from qgf_ros.processes import signal_at_parents_death
 
 WALL = 60.0  # s, of the child, on a machine that does other things too
 CPU = 30  # s; a shipped policy takes about one
@@ -33,7 +33,6 @@ MEMORY = 3 * 2**30  # bytes of address space, beside six times the files; ONNX R
 FACTOR = 6
 MAX_ANSWER = 16 * 2**20
 LOOK = 0.05  # s, how soon a wish to stop is noticed
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # The child finds modules where this process does, whatever the working directory.
 BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from qgf_ros.vetting import child; child()"
 ERRORS = {e.__name__: e for e in (PolicyRefused, UsageError, DeviceUnavailable)}
@@ -205,8 +204,7 @@ def child() -> None:
 
 def _limit(parent: int, size: int) -> None:
     """Memory, time, processor, files; and the parent's death is this one's."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal_at_parents_death(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     for kind, most in (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.policy import Policy, load_policy
+from qgf_ros.processes import process_pool
 from qgf_ros.sampler import base
 from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
@@ -132,7 +131,7 @@ def evaluate(
     blocks = [list(b) for b in np.array_split(list(seeds), min(episodes, 4 * workers))]
     jobs = [(variant, block) for variant in variants for block in blocks]
     wrap = progress or (lambda items, total, what: items)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         done = list(wrap(pool.map(partial(_job, policy, world), jobs), len(jobs), "evaluating"))
     period = load_policy(policy).contract.time.period
     per_variant = [

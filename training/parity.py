@@ -65,12 +65,12 @@ def parity(policy: Policy, *samplers: Sampler, seed: int = 0) -> list[Parity]:
     Guards are set so that they take hold of some samples of the first one.
     """
     reference, tallies = Reference(policy), [_Tally() for _ in samplers]
-    for case in _cases(policy, samplers[0], np.random.default_rng([20265, seed])):
+    for case in cases(policy, samplers[0], np.random.default_rng([20265, seed])):
         theirs, tied = reference(case, torch.float64)
         apart: np.ndarray | None = None
         for sampler, tally in zip(samplers, tallies):
             ours = sampler(case.obs, case.noise, case.weight, case.guards, case.committed).action
-            error, chaotic = _error(ours, theirs, case.weight), np.zeros(len(tied), bool)
+            error, chaotic = row_errors(ours, theirs, case.weight), np.zeros(len(tied), bool)
             if case.weight > 0 and not (error[~tied] <= 1).all():
                 apart = reference.apart(case, theirs) if apart is None else apart
                 chaotic = ~tied & (error > 1) & (apart > UNDECIDED)
@@ -118,7 +118,7 @@ class Reference:
         for scale in NUDGES:  # one run in float32 may be lucky
             nudged = replace(case, noise=case.noise * np.float32(1 + scale))
             single, _ = self(nudged, torch.float32)
-            largest = np.maximum(largest, _error(single, actions, case.weight))
+            largest = np.maximum(largest, row_errors(single, actions, case.weight))
         return largest
 
 
@@ -164,7 +164,8 @@ class _Tally:
         return Parity(worst, self.samples, self.left_out)
 
 
-def _cases(policy: Policy, probe: Sampler, rng: np.random.Generator) -> Iterator[Case]:
+def cases(policy: Policy, probe: Sampler, rng: np.random.Generator) -> Iterator[Case]:
+    """What `parity` asks, in its order."""
     floor = min(policy.description.beta.min, 1.0)
     for weight in (0.0, 0.1 / floor, 0.3 / floor, 1 / floor):
         for batch in BATCHES:
@@ -201,6 +202,6 @@ def _guarded(
     return {"guards": guards, "committed": committed}
 
 
-def _error(action: np.ndarray, reference: np.ndarray, weight: float) -> np.ndarray:
+def row_errors(action: np.ndarray, reference: np.ndarray, weight: float) -> np.ndarray:
     """(N,): largest difference of each row, in units of the tolerance."""
     return np.asarray(np.abs(action - reference).max(axis=1) / (TOLERANCE * (1 + weight)))

@@ -17,6 +17,7 @@ from qgf_ros.cli import Options, ReadsData
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
 from training.config import FitConfig
+from training.data.formats import Data, DataOfPolicy
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class Record(Options):
 class Train(ReadsData):
     """Train flow policy and critic on recorded data, and export the policy."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
+    data: Data
     contract: Path
     """contract.yaml: which topics and fields are state, action and outcome."""
     out: Path
@@ -165,8 +165,7 @@ class Analyze(ReadsData):
 
     policy: Annotated[str, tyro.conf.Positional]
     """Policy folder, or the name of a shipped one."""
-    data: Path
-    """A bag, a folder of bags, or a LeRobot dataset; best what the policy was trained on."""
+    data: DataOfPolicy
     contract: Path | None = None
     """contract.yaml; the policy's own by default."""
     out: Path = Path("analysis")
@@ -199,8 +198,7 @@ class Report(ReadsData):
 
     policy: Annotated[str, tyro.conf.Positional]
     """Policy folder, or the name of a shipped one."""
-    data: Path
-    """A bag, a folder of bags, or another dataset; best what the policy was trained on."""
+    data: DataOfPolicy
     contract: Path | None = None
     """contract.yaml; the policy's own by default."""
     out: Path = Path("report.html")
@@ -245,8 +243,7 @@ class DataConvert(ReadsData):
     of all recordings goes on when the same command is given again.
     """
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
+    data: Data
     contract: Path
     """contract.yaml: which topics or columns there are, and what they are called."""
     out: Path

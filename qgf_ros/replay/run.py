@@ -6,10 +6,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from qgf_ros.bags import files
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.policy import Policy, load_policy
+from qgf_ros.processes import process_pool
 from qgf_ros.replay.drive import Drive
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Player, Segment
@@ -80,7 +79,7 @@ def replay(
     wrap = progress or (lambda items, total, what: items)
     if workers == 1 or len(jobs) == 1:
         return _together(plan, wrap(map(_job, jobs), len(jobs), "replaying"))
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
+    with process_pool(min(workers, len(jobs))) as pool:
         return _together(plan, wrap(pool.map(_job, jobs), len(jobs), "replaying"))
 
 

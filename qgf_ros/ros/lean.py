@@ -12,6 +12,7 @@ not answer. Both end here, once for all of a node's callbacks, rclpy's own among
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -94,6 +95,29 @@ class EnduringExecutor(SingleThreadedExecutor):
     def __init__(self, failed: Callable[[Exception], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._failed = failed
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """As rclpy's; also where that does not come by `_take_...`, which are private names."""
+        try:
+            super().spin_once(timeout_sec)
+        except Exception as error:
+            if not self._freed():
+                raise  # of a callback
+            self._failed(error)
+
+    def _freed(self) -> bool:
+        """Lets go of what was being taken; False where nothing was."""
+        stuck: list[Any] = [
+            entity
+            for node in self.get_nodes()
+            for entity in (*node.subscriptions, *node.clients, *node.services)
+            if getattr(entity, "_executor_event", False)
+        ]
+        for entity in stuck:
+            entity._executor_event = False
+            with contextlib.suppress(AssertionError):  # it was not that one
+                entity.callback_group.ending_execution(entity)
+        return bool(stuck)
 
     def _take_subscription(self, *args: Any) -> Any:
         return self._tried(super()._take_subscription, *args)

@@ -164,7 +164,8 @@ class Parameters:
         self._low: dict[str, float] = {}
         self._defaulted: set[str] = set()  # nobody has set them: they are the policy's
         self.values: dict[str, Any] = {}
-        unknown = set(node._parameter_overrides) - set(self._by_name) - {"use_sim_time"}
+        given = overrides(node)
+        unknown = set(given) - set(self._by_name) - {"use_sim_time"}
         unknown -= set(foreign)
         unknown = {
             n
@@ -176,15 +177,13 @@ class Parameters:
                 f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(self._by_name)}"
             )
         for spec in table:
-            override = node._parameter_overrides.get(spec.name)
+            override = given.get(spec.name)
             if override is not None and override.type_ is not Parameter.Type.NOT_SET:
                 value = checked(spec, override.value)
             else:
                 value = spec.default
-            node._parameter_overrides.pop(
-                spec.name, None
-            )  # the checked value is the one that counts
-            node.declare_parameter(spec.name, value, _descriptor(spec))
+            # The checked value is the one that counts.
+            node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
             self.values[spec.name] = value
             if value != value:  # NaN
                 self._defaulted.add(spec.name)
@@ -256,6 +255,28 @@ class Parameters:
         except UsageError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+
+def overrides(node: Node) -> dict[str, Parameter]:
+    """What the command line and parameter files give this node, declared or not, by name.
+
+    rclpy keeps it under a private name. Where that is gone, another node of the same name, alone for
+    a moment, is asked, which declares all that it is given.
+    """
+    if isinstance(kept := getattr(node, "_parameter_overrides", None), dict):
+        return kept
+    other = Node(
+        node.get_name(),
+        namespace=node.get_namespace(),
+        context=node.context,
+        enable_rosout=False,
+        start_parameter_services=False,
+        automatically_declare_parameters_from_overrides=True,
+    )
+    try:
+        return dict(other.get_parameters_by_prefix(""))
+    finally:
+        other.destroy_node()
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:

@@ -7,7 +7,6 @@ so the handlers here only set a flag, and the node says its last words before th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -20,11 +19,11 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qgf_ros.errors import UsageError, exit_codes
+from qgf_ros.processes import signal_at_parents_death
 from qgf_ros.ros.lean import EnduringExecutor
 from qgf_ros.vetting import Interrupted
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOPPING = threading.Event()  # SIGINT or SIGTERM has come: whatever takes long looks at it
 PARENT = os.getppid()  # as early as this is imported: it may die while the node is being made
 
@@ -59,11 +58,8 @@ def exit_with_parent() -> None:
 
     Raises UsageError where the kernel cannot do it (other than Linux).
     """
-    if not sys.platform.startswith("linux"):
-        raise UsageError(f"exit_with_parent works on Linux, not on {sys.platform}; leave it false")
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise UsageError(f"exit_with_parent: the kernel refused ({reason}); leave it false")
+    if why := signal_at_parents_death(signal.SIGTERM):
+        raise UsageError(f"exit_with_parent: {why}; leave it false")
     if os.getppid() != PARENT:  # it died before the kernel was asked
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -27,6 +27,7 @@ from qgf_ros.messages import Others, SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode
+from qgf_ros.ros.parameters import overrides
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
@@ -105,7 +106,7 @@ class SimNode:
                     f"{name} is {given!r}; it must be a {type(default).__name__}: {text}"
                 )
         known = [name for name, *_ in PARAMETERS]
-        unknown = set(self.node._parameter_overrides) - {*known, "use_sim_time"}
+        unknown = set(overrides(self.node)) - {*known, "use_sim_time"}
         unknown = {n for n in unknown if not n.startswith("qos_overrides.")}
         if unknown:
             raise UsageError(

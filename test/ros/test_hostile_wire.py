@@ -187,8 +187,12 @@ def test_fault_127_a_lifecycle_request_of_nonsense_is_answered(domain):
         assert robot.call(client, GetState.Request()).current_state.label == "active"
 
 
-def test_fault_133_what_cannot_be_taken_leaves_the_executor_hearing():
-    """A capability of rclpy's that we rely on, and have to give up where it is gone."""
+@pytest.mark.parametrize("kept", [True, False], ids=["", "where rclpy takes by another name"])
+def test_fault_133_what_cannot_be_taken_leaves_the_executor_hearing(monkeypatch, kept):
+    """Also where the private names are gone by which rclpy takes messages."""
+    if not kept:
+        for take in ("_take_subscription", "_take_service", "_take_client"):
+            monkeypatch.delattr(EnduringExecutor, take)
     context = ros.Context()
     context.init(args=[])
     failures, heard = [], []

@@ -14,7 +14,8 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from qgf_ros.ros.parameters import PARAMETERS, Parameters
+from qgf_ros.errors import UsageError
+from qgf_ros.ros.parameters import PARAMETERS, Parameters, overrides
 
 CALLBACKS = ("add_pre_set_parameters_callback", "add_post_set_parameters_callback")
 
@@ -116,3 +117,28 @@ def test_fault_035_every_number_of_the_table_has_a_range_that_holds(owner):
 def test_the_table_is_short_enough_to_read():
     assert len(PARAMETERS) <= 40
     assert all(s.description.endswith(".") for s in PARAMETERS)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["", "where rclpy keeps it elsewhere"])
+def test_what_the_command_line_gives_is_read_without_the_private_name_too(domain, kept):
+    context = Context()
+    given = {"beta": 0.25, "num_candidates": 4, "guidance.only": "a,b"}
+    options = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
+    names = ["-r", "__node:=arm", "-r", "__ns:=/left", "-p", "other:nonsense:=1"]
+    rclpy.init(args=["--ros-args", *options, *names], context=context, domain_id=domain)
+    node = Node("owner", context=context, start_parameter_services=False)
+    try:
+        if not kept:
+            del node._parameter_overrides
+        found = overrides(node)
+        assert {n: p.value for n, p in found.items() if n in given} == given
+        assert set(found) - set(given) <= {"use_sim_time", "start_type_description_service"}
+        values = Parameters(node, lambda name, value: None).values
+        assert {name: values[name] for name in given} == given
+        assert {name: node.get_parameter(name).value for name in given} == given
+        assert node.get_parameter("limits_scale").value == 1.0
+        with pytest.raises(UsageError, match="unknown parameters beta"):
+            Parameters(node, lambda name, value: None, [s for s in PARAMETERS if s.name != "beta"])
+    finally:
+        node.destroy_node()
+        context.try_shutdown()

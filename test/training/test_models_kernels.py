@@ -4,6 +4,8 @@ Small nets: what is large enough for it is set to anything, so that every produc
 oneDNN, also those that would not.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -142,3 +144,26 @@ def test_large_batches_in_float32_are_for_it_and_others_are_not():
     again = critic(obs, action)[:, :4]
     torch.testing.assert_close(again, critic(obs[:4], action[:4]), rtol=0, atol=1e-5)
     assert flow.double()(obs.double(), action.double(), time).dtype == torch.float64
+
+
+def other_arguments(x, weight):
+    raise RuntimeError("expected 2 arguments")
+
+
+@pytest.mark.parametrize("mkldnn", [
+    SimpleNamespace(), SimpleNamespace(_linear_pointwise=other_arguments),
+    SimpleNamespace(_linear_pointwise=lambda x, weight, *_: x @ weight.t()),
+], ids=["gone", "with other arguments", "with another meaning"])  # fmt: skip
+def test_without_the_product_which_is_not_public_networks_are_the_same(always, monkeypatch, mkldnn):
+    net, double = nets()
+    x = torch.randn(32, 5)
+    with monkeypatch.context() as other:
+        other.setattr(torch.ops, "mkldnn", mkldnn)
+        kernels.has_product.cache_clear()
+        y = net(x)
+        plain = torch.autograd.grad(y.square().sum(), [*net.parameters()])
+        assert type(y.grad_fn).__name__ != "_MLPBackward"
+    kernels.has_product.cache_clear()
+    assert kernels.has_product() and type(net(x).grad_fn).__name__ == "_MLPBackward"
+    z = double(x.double())
+    close([y, *plain], [z, *torch.autograd.grad(z.square().sum(), [*double.parameters()])])

@@ -7,14 +7,14 @@ one (`Learner.value_loss`).
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.critics import ChunkBatch
 from training.flow import flow_loss
@@ -177,8 +177,8 @@ class Learner(ABC):
 
     def _clip(self) -> Tensor:
         """Shortens each net's gradient to `clip`; -> the norm of all before that."""
-        each = torch.stack(torch._foreach_norm([p.grad for p in self._all if p.grad is not None]))
-        norms = torch.stack([n.norm() for n in each.split([len(net) for net in self._parameters])])
+        gradients = [[p.grad for p in net if p.grad is not None] for net in self._parameters]
+        norms = torch.stack([get_total_norm(of_net) for of_net in gradients])
         for net, norm in zip(self._parameters, norms.tolist()):
             if norm > self.config.clip:
                 clip_grads_with_norm_(net, self.config.clip, torch.tensor(norm))
@@ -186,16 +186,14 @@ class Learner(ABC):
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        critic = self._parameters[1]
-        torch._foreach_lerp_(self._targets, critic, self.config.target_rate)
+        _approach(self._targets, self._parameters[1], self.config.target_rate)
 
     @torch.no_grad()
     def _move_average(self) -> None:
         if self.averaged is not None:
             # A short run must not remember what it began with.
             decay = min(self.config.average, self._steps / (self._steps + 10))
-            averaged: list[Tensor] = [*self.averaged.parameters()]
-            torch._foreach_lerp_(averaged, self._parameters[0], 1 - decay)
+            _approach(self.averaged.parameters(), self._parameters[0], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on; `load_state` takes it back."""
@@ -229,6 +227,12 @@ class Learner(ABC):
             "averaged": self.averaged,
         }
         return {name: net for name, net in named.items() if net is not None}
+
+
+def _approach(moved: Iterable[Tensor], ends: Iterable[Tensor], share: float) -> None:
+    """In place, that share of the way."""
+    for tensor, end in zip(moved, ends, strict=True):
+        tensor.lerp_(end, share)
 
 
 class _Sum(nn.Module):

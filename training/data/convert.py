@@ -7,9 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ import numpy as np
 from qgf_ros.atomic import replaced_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused, UsageError
+from qgf_ros.processes import process_pool
 from training.data.alignment import Report
 from training.data.labels import Label
 from training.data.lerobot_writer import LeRobotWriter
@@ -138,7 +137,7 @@ def _all(
     wrap = progress or (lambda items, total, what: items)
     totals: Counter[str] = Counter()
     if workers > 1 and len(names) > 1:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with process_pool(workers) as pool:
             done = list(
                 wrap(pool.map(partial(_once, work), paths, names), len(names), "converting")
             )

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from qgf_ros.cli import ReadsData
 from qgf_ros.console import say
 from qgf_ros.errors import DataLost, DataRefused
+from training.data.formats import Data
 
 
 @dataclass(frozen=True)
 class DataInspect(ReadsData):
     """Say what is in a dataset before anyone trains on it, and what to do about it."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
+    data: Data
     contract: Path | None = None
     """contract.yaml; with it, also what training would keep, drop and see. None is needed."""
     out: Path = Path("inspect")
@@ -56,8 +54,7 @@ class DataInspect(ReadsData):
 class DataInit(ReadsData):
     """Draft a contract from a recording, with everything that was guessed marked to confirm."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """A bag, a folder of bags, a LeRobot dataset, or npz or HDF5 files."""
+    data: Data
     out: Path = Path("contract.yaml")
     """File to write; one that is there is not written over."""
     period: float | None = None

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from qgf_ros.cli import ReadsData
 from qgf_ros.console import console, say, table, track
 from qgf_ros.errors import UsageError
+from training.data.formats import Data
 
 if TYPE_CHECKING:
     from training.data.labels import Label, Labels
@@ -42,8 +41,7 @@ class Row:
 class DataLabel(ReadsData):
     """Say which episodes succeeded: writes and edits labels.yaml beside a dataset."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """A dataset, as `qgf train` takes it."""
+    data: Data
     contract: Path | None = None
     """contract.yaml: what is an episode, and what topics say of it. Without it, recordings are listed."""
     set: tuple[str, ...] = ()

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.processes import process_pool
 from training.data.alignment import Report, align
 from training.data.episodes import Episode
 from training.data.foreign import remedy
-from training.data.hdf5 import Hdf5Reader
+from training.data.formats import FORMATS, READABLE
 from training.data.labels import Label, load_labels
-from training.data.lerobot import LeRobotReader
-from training.data.npz import NpzReader
-from training.data.rosbag2 import Rosbag2Reader
 from training.data.streams import Reader
 
-READERS: tuple[Reader, ...] = (LeRobotReader(), Rosbag2Reader(), NpzReader(), Hdf5Reader())
-READABLE = (
-    "a rosbag2 folder (metadata.yaml) or a folder of them, a LeRobot dataset (meta/info.json), "
-    "an npz or HDF5 file (robomimic, ALOHA, Minari) or a folder of them"
-)
+READERS = tuple(f.make() for f in FORMATS)
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 
 
@@ -94,8 +86,7 @@ def each(
     if workers == 1 or len(names) == 1:
         yield from wrap(map(work, names), len(names), "reading")
         return
-    # spawn: a forked child would share torch's and rclpy's threads, which do not survive it
-    with ProcessPoolExecutor(min(workers, len(names)), get_context("spawn")) as pool:
+    with process_pool(min(workers, len(names))) as pool:
         yield from wrap(pool.map(work, names), len(names), "reading")
 
 

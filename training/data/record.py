@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from qgf_ros.contract import Contract
+from qgf_ros.processes import process_pool
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
 from training.data.load import Progress
@@ -50,7 +49,7 @@ def record(
     work = partial(_bag, folder, world, contract)
     wrap = progress or (lambda items, total, what: items)
     outcomes: dict[str, int] = {o.value: 0 for o in Outcome if o is not Outcome.RUNNING}
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         for counts in wrap(pool.map(work, enumerate(parts)), len(parts), "recording"):
             for outcome, count in counts.items():
                 outcomes[outcome] += count

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.processes import process_pool
 from training.data.doctor.contract import Aligned, aligned
 from training.data.doctor.leads import Lead
 from training.data.doctor.roles import Pair, pairs, role
@@ -232,8 +232,7 @@ def _in_order(
     if workers <= 1:
         yield from map(work, names)
         return
-    # spawn: a forked child would share threads, which do not survive it
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         waiting: deque[Future[Any]] = deque()
         for name in names:
             waiting.append(pool.submit(work, name))
