@@ -36,18 +36,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
-def pytest_collection_finish(session):
-    """What shares something dear is run by one worker: said at once where that is not so.
-
-    pytest 9.2 makes a test's id from elsewhere than pytest-xdist 3.8 writes the group."""
-    if not hasattr(session.config, "workerinput"):
-        return
-    for item in session.items:
-        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
-            raise pytest.UsageError(
-                f"pytest {pytest.__version__} with pytest-xdist forgets the group of {item.nodeid}; "
-                "take those of constraints.txt: pip install 'pytest<9.2'"
-            )
+def pytest_configure(config):
+    """pytest 9.2 takes a test's id from elsewhere than pytest-xdist 3.8 writes its group."""
+    if config.getoption("dist", "no") == "loadgroup" and pytest.version_tuple >= (9, 2):
+        raise pytest.UsageError(
+            f"pytest {pytest.__version__} loses the groups of pytest-xdist, and what tests share would "
+            "be made once per worker; take that of constraints.txt: pip install 'pytest<9.2'"
+        )
 
 
 def pytest_terminal_summary(terminalreporter):
