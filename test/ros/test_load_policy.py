@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ros_harness as ros
 import safetensors.numpy
-from qgf_make import SCALE, resign
+from qgf_make import SCALE, negate, resign
 
 from qgf_ros.share import share_folder
 
@@ -127,6 +127,10 @@ def broken_sampler(policies):
     resign(folder)
 
 
+def negated(policies):
+    negate(copy_of(policies, "bad"))
+
+
 def linked(policies):
     copy_of(policies, "elsewhere")
     (policies / "bad").symlink_to(policies / "elsewhere")
@@ -136,6 +140,7 @@ BAD = {
     "nan weights": (nan_weights, "bad", "finite"),
     "truncated": (truncated, "bad", "changed"),
     "broken sampler": (broken_sampler, "bad", "sampler.onnx"),
+    "negated sampler": (negated, "bad", "does not answer as the policy's weights do"),
     "other limits": (lambda p: copy_of(p, "bad", ("rate: 80.0", "rate: 90.0")), "bad", "robot has 80.0"),
     "other period": (lambda p: copy_of(p, "bad", ("period: 0.05", "period: 0.1")), "bad", "robot has 0.05"),
     "a link": (linked, "bad", "link"),
