@@ -5,6 +5,7 @@ Pinned: a callback that loads in the executor's thread, where no state arrives m
 the new policy does not allow.
 """
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -249,6 +250,41 @@ def test_fault_050_what_becomes_of_the_files_later_has_no_effect(domain, policie
         robot.wait_state(ros.RUN, 5, proc)
         assert robot.statuses[-1].msg.policy_sha256 == sha
         assert robot.load_policy("b").sha256 != sha, "until it is loaded again"
+
+
+def limits_of(proc, files, memory):
+    """Soft limits of the node's process, as many as it has now."""
+    pid, (threads, opened) = proc.process.pid, threads_and_files(proc)
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    most = {resource.RLIMIT_NOFILE: opened + 1 if files else None}
+    # Less than a thread's stack beside what is in use.
+    most[resource.RLIMIT_AS] = pages * resource.getpagesize() + 2**21 if memory else None
+    for kind, soft in most.items():
+        _, hard = resource.prlimit(pid, kind)
+        resource.prlimit(pid, kind, (hard if soft is None else soft, hard))
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process: Linux")
+def test_fault_121_a_swap_without_memory_and_files_fails_and_an_emergency_stop_is_heard(
+    domain, policies
+):
+    """`Thread.start` in the executor would wait for ever for a thread that has died."""
+    with ros.node_and_robot(domain, policy=policies / "a") as (proc, robot):
+        robot.drive(proc)
+        drives = robot.load_policy("b").sha256  # what is loaded once is
+        for files, memory in ((True, False), (False, True), (True, True)):
+            limits_of(proc, files, memory)
+            answer = robot.load_policy("a")
+            print(f"files {files}, memory {memory}: {answer.message}")
+            if files:  # without memory the child, which has its own, may still answer
+                assert not answer.success and "files" in answer.message
+            assert answer.success or answer.sha256 == drives
+            drives = answer.sha256
+            robot.wait(lambda sha=drives: robot.statuses[-1].msg.policy_sha256 == sha, 3, "its id")
+        robot.estop(True)
+        robot.wait_state(ros.FAULT, 5, proc, reason="ESTOP")
+        limits_of(proc, False, False)
+        assert robot.load_policy("b").success, "with room again it goes on"
 
 
 def test_fault_118_beta_stays_where_the_new_policy_allows_it_and_is_its_default_else(
