@@ -254,7 +254,7 @@ def test_fault_050_what_becomes_of_the_files_later_has_no_effect(domain, policie
 
 def limits_of(proc, files, memory):
     """Soft limits of the node's process, as many as it has now."""
-    pid, (threads, opened) = proc.process.pid, threads_and_files(proc)
+    pid, (_, opened) = proc.process.pid, threads_and_files(proc)
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     most = {resource.RLIMIT_NOFILE: opened + 1 if files else None}
     # Less than a thread's stack beside what is in use.
