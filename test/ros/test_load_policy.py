@@ -71,6 +71,20 @@ def threads_and_files(proc):
     return len(list((own / "task").iterdir())), len(list((own / "fd").iterdir()))
 
 
+def await_chunk(robot, proc):
+    """Until the policy that drives has sampled. On a machine that lets nobody run for a while the
+    node holds, and is in FAULT after three of those: then it is enabled anew."""
+    chunks = len(robot.q_values)
+    done = lambda: robot.state == ros.FAULT or len(robot.q_values) > chunks  # noqa: E731
+    robot.wait(done, 10, "a chunk of the new policy", proc)
+    if robot.state == ros.FAULT:
+        assert ros.stalled(0.05), f"FAULT without a reason: {robot.statuses[-1].msg}"
+        robot.reset()
+        robot.enabled()
+        robot.wait(lambda: len(robot.q_values) > chunks, 10, "a chunk after a FAULT", proc)
+    robot.wait_state(ros.RUN, 5, proc)
+
+
 def test_fault_047_a_good_policy_takes_over_in_run_without_a_gap(domain, policies):
     with ros.node_and_robot(domain, policy=policies / "a", rate=80.0) as (proc, robot):
         robot.drive(proc)
@@ -92,9 +106,7 @@ def test_fault_047_a_good_policy_takes_over_in_run_without_a_gap(domain, policie
                 3,
                 "policy_info",
             )
-            chunks = len(robot.q_values)
-            robot.wait(lambda n=chunks: len(robot.q_values) > n, 3, "a chunk of the new policy")
-            robot.wait_state(ros.RUN, 5, proc)
+            await_chunk(robot, proc)
             seen.add(answer.sha256)
             largest.append(largest_gap(robot, swap))
         after = threads_and_files(proc)
@@ -102,9 +114,8 @@ def test_fault_047_a_good_policy_takes_over_in_run_without_a_gap(domain, policie
         assert len(seen) == 2 and first in seen
         # A swap that cost ticks would do so every time; one gap may be the machine's own.
         assert sorted(largest)[-2] <= 2 * T + ros.slack()
-        assert len({c.msg.epoch for c in robot.candidates}) == 1 or robot.fell_silent(states), (
-            "never a HOLD between"
-        )
+        held = len({c.msg.epoch for c in robot.candidates}) > 1
+        assert not held or robot.fell_silent(states) or ros.stalled(0.05), "never a HOLD between"
         robot.wait(lambda: threads_and_files(proc) <= before, 5, f"no leak over {before}")
 
 
