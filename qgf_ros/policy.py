@@ -546,7 +546,7 @@ def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         if info.st_size > limit:
             raise PolicyRefused(f"{said(path)} has {info.st_size} bytes; at most {limit} are read")
         try:
-            return file.read(limit + 1)
+            return file.read(info.st_size)  # of `limit` bytes, room for all of them would be made
         except OSError as error:
             raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
 

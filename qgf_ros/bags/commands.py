@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qgf_ros.contract import SilenceSpec
+from qgf_ros.control.usable import ahead
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
+LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
+
+
+def of_this_clock(stamp: Any, receipt: Any) -> Any:
+    """Whether commands were stamped by the clock by which they were received; ns, bool. What is not
+    says nothing of its own moment, but that something was commanded about its receipt."""
+    return ~np.asarray(ahead(stamp, receipt)) & (receipt - stamp <= round(LATEST * 1e9))
 
 
 def meant_for(stamp: np.ndarray, ticks: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray]:

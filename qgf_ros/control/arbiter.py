@@ -5,7 +5,8 @@ once, a later one waits until it has been quiet for the timeout, and then needs 
 was overridden does not go on by itself. Candidates that stop are a hold, whatever the reason.
 
 Two clocks: deadlines lie on the control clock, silence is measured on the steady one. Under a
-simulated clock, which may run at any speed, silence is measured on that one as long as it moves.
+simulated clock, which may run at any speed, silence is measured on that one as long as it moves; once
+it stands nothing but a hold goes out, and that brakes by the steady one: the robot may be moving on.
 
 Limits are measured on the owner's grid of ticks, so that transport adds no jitter to them, and
 within the time that has really passed: a candidate may be meant for a moment that is still to come,
@@ -115,8 +116,12 @@ class Arbiter:
                 says wrongly is no such case: it is a hold.
         """
         explicit = not c.names and c.values.size == 0
+        self._see_clock(now)
         self._check_time(owner, c, now)
         self._check_stream(owner, c, now)
+        stands = self._stands(now)
+        if stands and self.gate.silent and not explicit:
+            raise Refused(f"CLOCK_STOPPED: the simulated clock stands still (from {owner})")
         begins = owner != self.owner or c.epoch != self.gate.epoch
         if begins and not (explicit and self.gate.silent):
             self._hand_over(owner, c, measured)
@@ -129,13 +134,22 @@ class Arbiter:
         if self._jumped(now):
             self.gate.clock_jumped()
         credit = self._credit(now)
-        output = self.gate.step(at, None if explicit else c, credit * 1e-9)
-        self._spend(credit, round(self.gate.elapsed * 1e9))
+        if stands:  # no time passes on the grid of ticks
+            output, used = self.gate.brake(now.control, credit * 1e-9), self._period
+        else:
+            output = self.gate.step(at, None if explicit else c, credit * 1e-9)
+            used = round(self.gate.elapsed * 1e9)
+        self._spend(credit, used)
         self._sent, self._alone = now, False
         if output.admitted:
             self.reason = self._stopped_by = None
         elif explicit:
             self.reason = Problem("EXPLICIT_HOLD", f"{owner} asks for a hold")
+        elif stands:
+            self.reason = Problem(
+                "CLOCK_STOPPED", f"the simulated clock stands still, and {owner} goes on"
+            )
+            self.refused += 1
         else:
             code = output.refused.partition(":")[0]
             self.reason = Problem(code, f"from {owner}: {output.refused}")
@@ -145,8 +159,7 @@ class Arbiter:
 
     def watch(self, now: Moment) -> Output | None:
         """The hold, once candidates have stopped; None while there is nothing to do."""
-        if now.control != self._clock.control:
-            self._clock = now
+        self._see_clock(now)
         if self.gate.silent:
             if self.reason is self._interrupted and now.steady >= self._until:
                 self.reason = self._interrupted = None
@@ -279,7 +292,7 @@ class Arbiter:
         if self.gate.silent:
             return self._period
         passed = now.steady - self._sent.steady
-        if self._simulated and not self._jumped(now):  # at any speed
+        if self._simulated and not self._stands(now) and not self._jumped(now):  # at any speed
             passed = now.control - self._sent.control
         return self._carry + max(passed, 0)
 
@@ -291,13 +304,21 @@ class Arbiter:
         drift = (now.control - self._sent.control) - (now.steady - self._sent.steady)
         return abs(drift) > JUMP * 1e9
 
+    def _see_clock(self, now: Moment) -> None:
+        if now.control != self._clock.control:
+            self._clock = now
+
+    def _stands(self, now: Moment) -> bool:
+        """The control clock is simulated, and has not moved for long."""
+        return self._simulated and now.steady - self._clock.steady >= STALLED * 1e9
+
     def _stopped(self, since: Moment, now: Moment) -> bool:
         """Nothing has come for the timeout."""
         return self._passed(self._timeout, since, now)
 
     def _passed(self, span: int, since: Moment, now: Moment) -> bool:
         """`span` ns have passed: on the steady clock, or on a simulated one as long as it moves."""
-        if not self._simulated or now.steady - self._clock.steady >= STALLED * 1e9:
+        if not self._simulated or self._stands(now):
             return now.steady - since.steady >= span
         # Either direction: a clock that went back makes worthless what was sent before.
         return abs(now.control - since.control) >= span

@@ -46,6 +46,7 @@ class BagEvents:
         self._decoders = {name: Decoder(source) for name, source in self._sources.items()}
         self._partial = {o.name: Partial(o) for o in contract.observations if o.merge}
         self._heard: set[str] = set()
+        self._unread: set[str] = set()  # commands of the message at hand that are not dealt with
         self._heap: list[tuple[int, int, str, int, Any]] = []
         self._count = 0
         self._clocked = False
@@ -108,11 +109,14 @@ class BagEvents:
 
     def _choose(self, channel: Channel) -> Take | None:
         topic = bare(channel.topic)
-        uses = []
+        uses: list[Any] = []
+        commands = []
         for name, source in self._sources.items():
             if bare(source.topic) == topic:
                 check_type(self._bag.path, source, channel)
                 uses.append(self._taker(name, topic))
+                if isinstance(source, ActionSpec):
+                    commands.append(name)
         if (ours := reader(topic, channel.short_type)) is not None:
             own, read = ours
             self._clocked |= own == CLOCK
@@ -123,8 +127,25 @@ class BagEvents:
             store = typestore(channel, self.losses)
         except Damage as damage:
             why = f"{topic}: {damage}"
-            return lambda receipt, raw: self.losses.add(why)
-        return take_with(channel, store, uses, self.losses)
+            take: Take = lambda receipt, raw: self.losses.add(why)  # noqa: E731
+        else:
+            take = take_with(channel, store, uses, self.losses)
+        return self._watched(take, commands) if commands else take
+
+    def _watched(self, take: Take, commands: list[str]) -> Take:
+        """A command that cannot be used says when nothing is known: no older one stands in for it.
+        As in training; where not even its stamp can be read, it is of its receipt."""
+
+        def watched(receipt: int, raw: bytes | memoryview) -> None:
+            self._unread = set(commands)
+            take(receipt, raw)
+            for name in self._unread:
+                self._refuse(receipt, name, receipt)
+
+        return watched
+
+    def _refuse(self, receipt: int, name: str, stamp: int) -> None:
+        self._push(receipt, name, stamp, np.full(len(self._sources[name].labels), np.nan))
 
     def _taker(self, name: str, topic: str) -> Any:
         decode, source = self._decoders[name], self._sources[name]
@@ -136,13 +157,16 @@ class BagEvents:
             try:
                 stamp, values = decode(msg, receipt)
             except Exception as error:
+                if isinstance(error, Others):  # no command of this one's
+                    self._unread.discard(name)
+                elif command:
+                    with contextlib.suppress(Exception):
+                        self._refuse(receipt, name, decode.stamp(msg, receipt))
+                        self._unread.discard(name)
                 if about_others(source, actions, error):
                     return
-                if command and not isinstance(error, Others):  # no older one stands in for it
-                    with contextlib.suppress(Exception):
-                        nothing = np.full(len(source.labels), np.nan)
-                        self._push(receipt, name, decode.stamp(msg, receipt), nothing)
                 raise
+            self._unread.discard(name)
             self._heard.add(name)
             self._push(receipt, name, stamp, np.frombuffer(values))
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qgf_ros.bags.commands import HOLD_PERIODS, in_force
+from qgf_ros.bags.commands import HOLD_PERIODS, in_force, of_this_clock
 from qgf_ros.contract import Contract
+from qgf_ros.control.usable import finite
 from qgf_ros.replay.attempts import Attempts, Turn
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
@@ -65,8 +66,9 @@ class Commands:
 
     def add(self, said: Said) -> None:
         stamps, values = self._rows[said.name]
-        stamps.append(said.stamp)
-        values.append(said.values)
+        sound = bool(of_this_clock(said.stamp, said.at))
+        stamps.append(said.stamp if sound else said.at)
+        values.append(said.values if sound else np.full(len(said.values), np.nan))
 
     def at(self, ticks: np.ndarray, period: int) -> np.ndarray:
         """(M, A): what was commanded for each of the ticks (M,) [ns]; NaN where nothing was."""
@@ -74,7 +76,7 @@ class Commands:
         for name, (stamps, values) in self._rows.items():
             stamp = np.array(stamps, np.int64)
             said = np.array(values).reshape(len(stamps), self._width[name])
-            usable = np.isfinite(said).all(axis=1)
+            usable = finite(said)
             column, known = in_force(
                 stamp[usable], said[usable], stamp[~usable], ticks, period, self._silence[name]
             )

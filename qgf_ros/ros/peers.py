@@ -30,6 +30,7 @@ from qgf_ros.ros.conversions import Status, ros_type
 
 INFINITE = Duration(nanoseconds=2**63 - 1)  # as DDS has it
 ON_THEIR_WAY = 2.0  # s: what was sent longer ago and has not come back was lost
+ROW, ROW_GAP = 3, 0.5  # statuses of one live node: so many, s between two; they come at 10 Hz
 QUIET = 1.0  # s after the last foreign command, before the robot may be commanded again
 
 
@@ -134,11 +135,16 @@ def _content(values: np.ndarray) -> bytes:
 
 
 class Twin:
-    """Listens on ~/status for a second live node of this name; `found` is given its ticks so far."""
+    """Listens on ~/status for a second live node of this name. `found` is given its ticks so far, and
+    whether that is sure: anybody may publish there, and a message alone ends no node. It is sure after
+    ROW of them that go on from each other, where the graph has another publisher of this name too."""
 
-    def __init__(self, node: Node, found: Callable[[int], None]) -> None:
+    def __init__(self, node: Node, found: Callable[[int, bool], None]) -> None:
+        self._node = node
         self._echo = Echo()
         self._found = found
+        self._row = 0  # foreign messages that went on from the one before
+        self._last = (-ROW_GAP, 0, 0)  # of the newest: steady time, stamp [ns], ticks
         node.create_subscription(Status, "~/status", self._on_status, qos.REPORT)
 
     def sent(self, status: Status) -> None:
@@ -146,8 +152,19 @@ class Twin:
 
     def _on_status(self, msg: Status) -> None:
         # The last word of one that is just ending is no sign of life.
-        if self._echo.is_foreign(_key(msg)) and msg.state != State.SHUTDOWN:
-            self._found(msg.tick)
+        if not self._echo.is_foreign(_key(msg)) or msg.state == State.SHUTDOWN:
+            return
+        now, stamp = time.monotonic(), msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
+        at, before, ticks = self._last
+        goes_on = now - at < ROW_GAP and stamp > before and msg.tick >= ticks
+        self._row = self._row + 1 if goes_on else 1
+        self._last = now, stamp, msg.tick
+        self._found(msg.tick, self._row >= ROW and self._is_named())
+
+    def _is_named(self) -> bool:
+        own = self._node.get_fully_qualified_name()
+        infos = self._node.get_publishers_info_by_topic("~/status")
+        return sum(_name(info) == own for info in infos) > 1
 
 
 def _key(status: Status) -> tuple[int, int, int, int]:

@@ -106,6 +106,8 @@ class PolicySwap:
             response.success = True
         except QgfError as error:
             response.message = clipped(error, 2000)
+        except MemoryError:
+            response.message = f"there is no memory to load {self._busy}; free some, and call again"
         except Exception as error:  # a backend's; what runs goes on
             response.message = f"{type(error).__name__}: {clipped(error)}"
         finally:

@@ -62,6 +62,7 @@ class Surroundings:
         self._ticks = 0
         self._started: float | None = None  # steady times
         self._twin_at = self._raised_at = self._looked_at = -60.0
+        self._twin_sure = False
         self._raised = Problem("CALLBACK", "")
         self.release()
 
@@ -178,17 +179,22 @@ class Surroundings:
         if self._lost is not None and not self._estop.required:
             warnings.append(self._lost)
         if now - self._twin_at < PATIENCE:
-            text = f"another live node is called {self._node.get_fully_qualified_name()}"
+            name = self._node.get_fully_qualified_name()
+            text = f"another live node is called {name}"
+            if not self._twin_sure:
+                text = (
+                    f"somebody else publishes on {name}/status, under another name or not for long"
+                )
             warnings.append(Problem("DUPLICATE_NAME", text))
         if now - self._raised_at < PATIENCE:
             warnings.append(self._raised)
         return warnings
 
-    def _on_twin(self, ticks: int) -> None:
-        """The younger one ends. `ticks`: of the other."""
-        self._twin_at = time.monotonic()
+    def _on_twin(self, ticks: int, sure: bool) -> None:
+        """The younger one ends. `ticks`: of the other; sure: there is one, and no mere message."""
+        self._twin_at, self._twin_sure = time.monotonic(), sure
         early = self._started is not None and self._twin_at - self._started <= TWIN_IS_ERROR
-        if early and ticks >= self._ticks:
+        if sure and early and ticks >= self._ticks:
             self._fail(
                 UsageError(
                     f"a node called {self._node.get_fully_qualified_name()} is already running; stop "

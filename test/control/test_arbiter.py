@@ -9,12 +9,13 @@ import math
 
 import numpy as np
 import pytest
-from qgf_arbiter import HUMAN, NODE, NOWHERE, Scene, T
+from qgf_arbiter import HUMAN, NODE, NOWHERE, Scene, T, one
 from qgf_make import SECOND, START, contract, position_dict, velocity_dict
 
-from qgf_ros.control.arbiter import Moment
+from qgf_ros.control.arbiter import STALLED, Moment
 from qgf_ros.control.gate import STOP_STREAM, Refused
 from qgf_ros.control.measured import MeasuredPositions
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
 # Candidates that stop.
@@ -109,6 +110,69 @@ def test_fault_022_a_simulated_clock_that_stands_still_is_a_hold_by_the_steady_o
     scene.wait(1_000_000, speed=0.0)
     assert scene.watch() == 0.0
     assert set(scene.until_silent()) == {0.0}
+
+
+def with_a_clock_that_stands():
+    """Driven to 2 at 0.5 a period, on a simulated clock that has stopped since."""
+    scene = Scene(velocity_dict(rate=10.0), simulated=True)
+    for _ in range(5):
+        scene.say(NODE, 2.0)
+        scene.wait(T)
+        scene.watch()
+    return scene
+
+
+def test_fault_022_holds_brake_though_the_clock_stands_still_whoever_asks_for_them():
+    """The robot may be moving on: /clock is a process of its own, and it may have died alone."""
+    scene, sent = with_a_clock_that_stands(), []
+    for _ in range(60):
+        scene.wait(T, speed=0.0)
+        sent.append(scene.hold(NODE))
+        scene.watch()
+    went_on = sent.count(sent[0])
+    assert went_on * T <= STALLED * SECOND, "no longer than it takes to see that it stands"
+    assert sent[went_on:][:4] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert sent[-1] is None and scene.arbiter.gate.silent
+    assert scene.arbiter.state is State.READY, "an end in good order"
+
+
+def test_fault_022_holds_faster_than_the_period_brake_no_harder_on_a_clock_that_stands():
+    scene, sent = with_a_clock_that_stands(), []
+    scene.wait(round(STALLED * SECOND), speed=0.0)
+    for _ in range(45):
+        scene.wait(T // 10, speed=0.0)
+        sent.append(scene.hold(NODE) or 0.0)  # silent once it has stood
+    fell = [a - b for a, b in zip([2.0, *sent], sent)]
+    assert sent[-1] == 0.0 and fell[0] <= 0.5 + 1e-9
+    passed = 0.05 * np.arange(len(fell))
+    assert (np.cumsum(fell[1:]) <= passed[1:] + 0.5 + 1e-9).all(), "what has passed, and a period"
+
+
+def test_fault_022_nothing_else_passes_while_the_clock_stands():
+    """The deadline of a candidate lies on the clock that stands: it would never be over."""
+    scene, sent = with_a_clock_that_stands(), []
+    scene.wait(round(STALLED * SECOND), speed=0.0)
+    for _ in range(6):
+        sent.append(scene.say(NODE, 2.0))
+        scene.wait(T, speed=0.0)
+    assert sent[-1] == 0.0 and scene.arbiter.state is State.HOLD
+    assert scene.arbiter.reason.code == "CLOCK_STOPPED" and scene.arbiter.refused == 6
+    scene.until_silent_by(lambda: scene.wait(T, speed=0.0))
+    assert scene.refused(NODE, 2.0) == "CLOCK_STOPPED", "and nothing begins"
+    scene.hold(NODE)
+    scene.wait(T)
+    assert scene.say(NODE, 2.0) == pytest.approx(0.5), "the clock goes on, and the robot too"
+    assert scene.arbiter.state is State.RUN
+
+
+def test_fault_022_an_emergency_stop_brakes_on_a_clock_that_stands():
+    scene = with_a_clock_that_stands()
+    scene.wait(round(STALLED * SECOND), speed=0.0)
+    sent = [one(scene.arbiter.emergency_stop(Problem("ESTOP", "pressed"), scene.now))]
+    for _ in range(4):
+        scene.wait(T, speed=0.0)
+        sent.append(scene.watch())
+    assert sent[0] <= 1.5 and sent[-1] == 0.0
 
 
 def test_fault_020_a_simulated_clock_that_went_back_is_a_hold():

@@ -41,7 +41,10 @@ def test_fault_014_the_score_is_in_widths_of_the_numbers_own_range(value):
     got = judge(1, value)
     assert got.score == pytest.approx(1.5)
     assert got.problem.code == "STATE_OOD:joints.position.b" and got.warning is None
-    assert "recorded were -2 to 2" in got.problem.detail and f"{value:g}" in got.problem.detail
+    assert (
+        "recorded were -2 to 2, 1.5 widths outside" in got.problem.detail
+        and f"{value:g}" in got.problem.detail
+    )
 
 
 def test_fault_014_inside_of_a_box_in_which_everything_varied_scores_nothing():

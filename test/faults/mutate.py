@@ -39,11 +39,16 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py",),
+    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py", "test/qgf_ros/test_vetting.py"),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
+    "qgf_ros/ros/surroundings.py": ("test/ros/test_surroundings.py",),
+    "qgf_ros/ros/outside_gate.py": ("test/ros/test_outside_gate.py",),
 }
+WHOLE = (
+    "qgf_ros/trial/sequential.py",
+)  # decides about no motion: all its tests count, not a row's
 ENOUGH = 0.95
 TIMEOUT = 300  # s; a mutant on which the tests hang is noticed
 NOT_MUTANT = 99  # the tests ran on something else than the copy
@@ -187,7 +192,8 @@ class Runner:
         signal.alarm(TIMEOUT)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", self.expression]
+            which = "" if mutant.file in WHOLE else self.expression
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", which]
             code = pytest.main([*options, *files], plugins=[Guard(own / mutant.file)])
         shutil.rmtree(own, ignore_errors=True)
         return int(code), printed.getvalue()

@@ -3,11 +3,13 @@ could not do is counted and in no figure; and the gate of a CI closes."""
 
 import json
 import math
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from qgf_make import SECOND, START
+from qgf_make import SECOND, START, negate
 from qgf_replay import ARM, CONTRACT, PERIOD, arm_bag
 
 pytest.importorskip("onnxruntime")
@@ -123,6 +125,17 @@ def test_the_critic_in_numpy_is_the_samplers():
         sample = sampler(obs, draw_noise(0, stamp, 4, policy.flat_dim), 10.0)
         q = critic(np.tile(obs, (4, 1)), sample.action)
         assert np.abs(q - sample.q).max() < 1e-5
+
+
+def test_fault_124_a_sampler_that_answers_the_opposite_is_not_replayed(bags, tmp_path):
+    pytest.importorskip("onnx")
+    folder = shutil.copytree(ARM, tmp_path / "policy")
+    negate(folder)
+    command = ["qgf", "replay", bags / "bag_0", "--policy", folder, "--backend", "onnx"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 4, done.stderr
+    assert last.startswith("qgf: error[4]: ") and "does not answer as the policy's weights" in last
 
 
 def rules(folder, *rows):

@@ -86,6 +86,37 @@ def test_fault_073_ten_signals_are_no_more_than_one(domain):
         assert "Traceback" not in "\n".join(proc.err)
 
 
+def test_fault_135_killed_in_any_state_the_robot_rests_and_nothing_begins_by_itself(domain):
+    """In RUN it is row 74; before it is active, a node sends nothing."""
+    with gate_of(domain) as gate:
+        for state in (ros.WAITING, ros.READY, ros.HOLD, ros.FAULT):
+            with robot_of(domain, gate) as robot, node(domain) as proc:
+                if state in (ros.HOLD, ros.FAULT):
+                    robot.run(proc)
+                    (robot.hush if state == ros.HOLD else lambda r=robot: r.estop(True))()
+                elif state == ros.READY:
+                    robot.speak()
+                robot.wait_state(state, 15, proc)
+                proc.send(signal.SIGKILL)
+                proc.wait(5.0)
+                if state in (ros.HOLD, ros.FAULT):
+                    robot.wait(lambda r=robot: r.commands[-1].values == ZERO, 5, "rest", gate)
+                    robot.wait_silence(0.3)
+                    assert robot.commands[-1].values == ZERO
+                else:
+                    assert not robot.commands
+                with node(domain) as again:
+                    robot.speak()
+                    before = len(robot.commands)
+                    if state == ros.FAULT:  # who pressed it is told nothing of a process's death
+                        robot.wait_state(ros.FAULT, 15, again, reason="ESTOP")
+                        robot.estop(False)
+                        robot.wait(lambda r=robot: r.reset().success, 10, "a reset", again)
+                    robot.wait_state(ros.READY, 15, again)
+                    robot.wait_statuses(5)
+                    assert len(robot.commands) == before, "a new process waits for its enable"
+
+
 # Processes that do not run for a while.
 
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 import ros_harness as ros
-from qgf_make import resign
+from qgf_make import negate, resign
 from safetensors.numpy import load_file, save_file
 
 from qgf_ros.share import share_folder
@@ -274,6 +274,16 @@ def test_fault_036_042_043_a_spoilt_policy_ends_with_code_4_and_soon(domain, tmp
     line = refused(domain, code=4, policy=folder)
     print(f"after {time.monotonic() - began:.2f} s: {line}")
     assert not (tmp_path / "canary").exists()
+
+
+def test_fault_124_a_sampler_that_answers_the_opposite_ends_with_code_4(domain, tmp_path):
+    pytest.importorskip("onnx")
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    negate(folder)
+    line = refused(domain, code=4, policy=folder, backend="onnx")
+    assert "the onnx sampler does not answer as the policy's weights do" in line
+    assert "qgf export" in line
 
 
 def test_half_precision_by_another_backend_ends_with_code_2(domain):

@@ -64,9 +64,12 @@ class Scene:
 
     def until_silent(self):
         """What the watchdog sends, once per period, until it has nothing more to say."""
+        return self.until_silent_by(lambda: self.wait(T))
+
+    def until_silent_by(self, wait):
         sent = []
         while not self.arbiter.gate.silent:
-            self.wait(T)
+            wait()
             value = self.watch()
             sent += [] if value is None else [value]
             assert len(sent) < 100

@@ -17,11 +17,29 @@ class Publisher:
         return True
 
 
-class FakeNode:
-    """`remaps`: topic -> topic, by their full names. `counts`: publishers per full name."""
+class Handle:
+    """What waits in a subscription's queue, to be taken without the executor."""
 
-    def __init__(self, name="qgf", remaps=None, counts=None):
+    def __init__(self):
+        self.waiting = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def take_message(self, kind, raw):
+        return (self.waiting.pop(0), None) if self.waiting else None
+
+
+class FakeNode:
+    """`remaps`: topic -> topic, by their full names. `counts`: publishers per full name. `named`: the
+    full names of the nodes that publish on a topic."""
+
+    def __init__(self, name="qgf", remaps=None, counts=None, named=None):
         self.name, self.remaps, self.counts = name, remaps or {}, counts or {}
+        self.named = named or {}
         self.publishers, self.subscriptions, self.destroyed = [], [], []
 
     def get_name(self):
@@ -42,12 +60,22 @@ class FakeNode:
         return self.publishers[-1]
 
     def create_subscription(self, kind, topic, callback, profile, **options):
-        made = SimpleNamespace(topic=self.resolve_topic_name(topic), callback=callback, **options)
+        made = SimpleNamespace(
+            topic=self.resolve_topic_name(topic), callback=callback, handle=Handle(),
+            msg_type=kind, raw=False, **options,
+        )  # fmt: skip
         self.subscriptions.append(made)
         return made
 
     def count_publishers(self, topic):
         return self.counts.get(self.resolve_topic_name(topic), 0)
+
+    def get_publishers_info_by_topic(self, topic):
+        names = [n.rpartition("/") for n in self.named.get(self.resolve_topic_name(topic), ())]
+        return [SimpleNamespace(node_namespace=space, node_name=name) for space, _, name in names]
+
+    def get_subscriptions_info_by_topic(self, topic):
+        return []
 
     def destroy_publisher(self, publisher):
         self.destroyed.append(publisher)

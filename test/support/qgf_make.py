@@ -214,6 +214,20 @@ def resign(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
+def negate(folder: Path) -> None:
+    """Makes sampler.onnx answer the opposite of every action, and signs the folder again."""
+    import onnx
+
+    model = onnx.load(folder / "sampler.onnx")
+    for name in ("action", "action_unguided"):
+        for node in model.graph.node:
+            for links in (node.input, node.output):
+                links[:] = [f"{name}_before" if link == name else link for link in links]
+        model.graph.node.append(onnx.helper.make_node("Neg", [f"{name}_before"], [name]))
+    onnx.save(model, folder / "sampler.onnx")
+    resign(folder)
+
+
 def policy_in_memory(own: Contract, **changes: Any) -> Policy:
     """A policy for a fake sampler: no weights, no disk."""
     d = description(own, **changes)

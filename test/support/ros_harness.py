@@ -685,6 +685,19 @@ class FakeRobot(Wire):
 
     # What the node is waited for.
 
+    def wait(
+        self, condition: Callable[[], T], timeout: float, what: str, proc: Proc | None = None
+    ) -> T:
+        """As `Wire.wait`; where it did not come, what the node and the machine were doing."""
+        try:
+            return super().wait(condition, timeout, what, proc)
+        except TimedOut as error:
+            said = self.statuses[-1].msg if self.statuses else None
+            why = f"state {said.state} {said.reason}" if said is not None else "no status"
+            first, _, rest = str(error).partition("\n")
+            busy = stalled(0.02) or "this machine let nobody wait"
+            raise TimedOut(f"{first} ({why}; {busy})\n{rest}".rstrip()) from None
+
     @property
     def state(self) -> int:
         return self.statuses[-1].msg.state if self.statuses else -1

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from qgf_ros.bags.commands import LATEST, of_this_clock
 from qgf_ros.contract import Contract
 from qgf_ros.control.usable import ahead, finite, usable
 from qgf_ros.errors import UsageError
@@ -30,7 +31,6 @@ from training.data.labels import Label
 from training.data.rewards import End, ending
 from training.data.streams import Recording, Stream
 
-LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks
 EXCLUDED = "episode excluded by its label"
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
 
@@ -184,7 +184,7 @@ def _refused(recording: Recording, name: str) -> np.ndarray:
     not understood."""
     stream = recording.streams[name]
     broken = ~finite(stream.values)
-    astray = np.abs(stream.receipt - stream.stamp) > LATEST * 1e9  # by another clock
+    astray = ~of_this_clock(stream.stamp, stream.receipt)
     at = np.where(astray, stream.receipt, stream.stamp)[broken | astray]
     unread = recording.refused.get(name, np.empty(0, np.int64))
     return np.sort(np.concatenate([at, unread]))

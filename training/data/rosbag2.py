@@ -31,7 +31,7 @@ class Rosbag2Reader:
     """A folder with metadata.yaml or with bag files is a bag, and so is a bag file; a folder of
     such folders or files is a dataset. See qgf_ros/bags/files.py."""
 
-    version = 3  # raised when the same files give something else, see `stages`
+    version = 4  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         try:
@@ -71,8 +71,9 @@ class Rosbag2Reader:
                 store = typestore(channel, losses)
             except Damage as damage:
                 why = f"{bare(channel.topic)}: {damage}"
-                return lambda receipt, raw: losses.add(why)
-            take = take_with(channel, store, together(sources), losses)
+                take: Take = lambda receipt, raw: losses.add(why)  # noqa: E731
+            else:
+                take = take_with(channel, store, together(sources), losses)
             commands = [own for own in sources if own.command]
             return _watched(take, commands) if commands else take
 
