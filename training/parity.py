@@ -4,14 +4,16 @@ A sampler is held to the reference in float64: the error of every normalised act
 1e-5 * (1 + w), on fresh inputs, for several beta and batch sizes, without guards and with each of
 them and committed actions. Samples that float32 cannot decide are left out and counted: where two
 ensemble members tie, min may take the other one; at its edge a guard may take hold or not; and
-where guidance is too strong for the critic's curvature (w * lambda / T > 2, see method) the last
-digit grows until the reference sampler itself, in float32, is somewhere else.
+where guidance is too strong for the critic's curvature (w * lambda / T > 2, see method), or a flow
+turns away sharply, the last digit grows until the reference sampler itself, in float32, is somewhere
+else. What error is left is float32's own, see docs/design.md.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ KINDS = ("support", "disagreement", "ratio_cap", "skip_first", "last", "only", "
 GUARDED = 5  # batch size at which guards are compared, one round for each kind
 UNDECIDED = 0.1  # of the tolerance: by this the reference differs from itself in float32
 NUDGES = tuple(k * 2.0**-23 for k in (0, 1, -1, 2, -2))  # of the noise, last digits
-LARGEST_SHARE = 0.05  # of guided samples that may be left out as undecided
+LARGEST_SHARE = 0.05  # of guided samples, and of the others, that may be left out as undecided
 
 
 def networks(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[VelocityField, Critic]:
@@ -71,7 +73,7 @@ def parity(policy: Policy, *samplers: Sampler, seed: int = 0) -> list[Parity]:
         for sampler, tally in zip(samplers, tallies):
             ours = sampler(case.obs, case.noise, case.weight, case.guards, case.committed).action
             error, chaotic = row_errors(ours, theirs, case.weight), np.zeros(len(tied), bool)
-            if case.weight > 0 and not (error[~tied] <= 1).all():
+            if not (error[~tied] <= 1).all():
                 apart = reference.apart(case, theirs) if apart is None else apart
                 chaotic = ~tied & (error > 1) & (apart > UNDECIDED)
             tally.add(case.weight > 0, error, tied, chaotic)
@@ -144,8 +146,8 @@ class _Tally:
     worst: float = 0.0
     samples: int = 0
     left_out: int = 0
-    compared: int = 0  # guided ones
-    undecided: int = 0
+    compared: Counter[bool] = field(default_factory=Counter)  # guided or not
+    undecided: Counter[bool] = field(default_factory=Counter)
 
     def add(self, guided: bool, error: np.ndarray, tied: np.ndarray, chaotic: np.ndarray) -> None:
         """(N,) each: the error in units of the tolerance, and what is left out for two reasons."""
@@ -154,13 +156,18 @@ class _Tally:
         self.worst = max(self.worst, float(worst))
         self.samples += len(error)
         self.left_out += int((~kept).sum())
-        self.compared += int(kept.sum()) * guided
-        self.undecided += int(chaotic.sum())
+        self.compared[guided] += int(kept.sum())
+        self.undecided[guided] += int(chaotic.sum())
 
     def result(self) -> Parity:
         """Infinitely far where nothing, or too little, was shown."""
-        decided = self.undecided <= LARGEST_SHARE * (self.compared + self.undecided)
-        worst = self.worst if self.compared and decided else float("inf")
+        decided = all(
+            self.compared[guided]
+            and self.undecided[guided]
+            <= LARGEST_SHARE * (self.compared[guided] + self.undecided[guided])
+            for guided in (False, True)
+        )
+        worst = self.worst if decided else float("inf")
         return Parity(worst, self.samples, self.left_out)
 
 

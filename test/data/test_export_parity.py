@@ -134,6 +134,33 @@ def test_parity_sees_a_number_that_is_none(exported, monkeypatch, share):
     assert not found <= 1, f"a sampler that answers NaN passes with an error of {found}"
 
 
+class Sharp(Tampered):
+    """A sound sampler, of a flow that is said to turn away sharply at some unguided rows."""
+
+    rows = 1
+
+    def __call__(self, obs, noise, weight, *guarded):
+        sample = self._real(obs, noise, weight, *guarded)
+        if weight > 0 or len(noise) < 16:
+            return sample
+        action = sample.action.copy()
+        action[: self.rows, 0] += np.where(action[: self.rows, 0] < 0, 3e-5, -3e-5)
+        return dataclasses.replace(sample, action=action)
+
+
+@pytest.mark.parametrize("apart, rows, sound", [(0.5, 1, True), (0.05, 1, False), (0.5, 16, False)])
+def test_unguided_samples_that_float32_cannot_decide_are_left_out_if_few(
+    exported, monkeypatch, apart, rows, sound
+):
+    """As guided ones: only where the reference itself moves, and at most 5 % of them."""
+    monkeypatch.setattr(Sharp, "rows", rows)
+    monkeypatch.setattr(
+        parity_module.Reference, "apart", lambda self, case, actions: np.full(len(actions), apart)
+    )
+    policy = load_policy(exported[0])
+    assert (error(policy, Sharp(policy), monkeypatch) <= 1) == sound
+
+
 def test_parity_that_compared_nothing_is_no_parity(tmp_path, monkeypatch):
     """Two members with the same weights tie everywhere: every guided sample is left out."""
     own = contract()

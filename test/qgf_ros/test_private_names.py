@@ -71,7 +71,9 @@ def foreign(trees):
 
 def overridden(kind, own):
     """The private methods by which a class overrides those of a foreign one."""
-    if {base.attr if isinstance(base, ast.Attribute) else ast.unparse(base) for base in kind.bases} <= own:
+    if {
+        base.attr if isinstance(base, ast.Attribute) else ast.unparse(base) for base in kind.bases
+    } <= own:
         return []
     return [
         f.name
