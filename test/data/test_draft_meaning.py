@@ -1,5 +1,6 @@
 """A draft never guesses what a command means, and never loses one: what is not known does not load."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from qgf_ros.strict_yaml import parse_yaml
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from training.data.doctor.check_timing import SEEN
 from training.data.doctor.checks import checks
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.roles import pairs, role
@@ -210,3 +212,29 @@ def test_two_frames_of_one_command_are_said_and_the_frame_is_to_be_filled_in():
     assert not made.loads and "frame: FILL_IN" in made.text
     found = next(c for c in checks(data) if c.name == "frames")
     assert found.verdict == "warn" and "tool0 in 200, an empty frame_id in 200" in found.found
+
+
+def test_every_place_to_fill_in_is_explained_in_the_contracts_page():
+    """And none that a draft does not write."""
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/contract.md").read_text()
+    section = page.split("### What a draft leaves open: `FILL_IN`")[1].split("\n### ")[0]
+    explained = set(re.findall(r"^\| `?(\w+)", section, re.M)) - {"FILL_IN"}
+    written = set()
+    for file in (root / "training/data").glob("draft*.py"):
+        written |= set(re.findall(r"(\w+): \{FILL_IN\}", file.read_text()))
+        written |= {"a"} if "- {FILL_IN}" in file.read_text() else set()  # a source
+    assert explained == written
+    assert f"{SEEN:g} s of all recordings" in section
+    guide = (root / "docs/your_robot.md").read_text()
+    assert "`FILL_IN`" in guide and "(contract.md#what-a-draft-leaves-open-fill_in)" in guide
+
+
+def test_a_constant_command_is_not_to_be_left_out_unless_it_is_0():
+    """A field that a contract leaves out is sent as 0."""
+    state, told = motion(2, 1), motion(2, 2)
+    told[:, 1] = 0.5
+    _, data = drafted(survey(state, told, "ab", "ab"))
+    found = next(c for c in checks(data) if c.name == "constant")
+    assert found.verdict == "warn" and found.where == ("action b",)
+    assert "What is commanded stays in the contract unless it is 0" in found.fix

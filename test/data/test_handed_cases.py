@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from qgf_drafts import filled_in, trained
 
 from qgf_ros.cli import main
 from qgf_ros.contract import Contract
+from qgf_ros.errors import UsageError
 
 CASES = (
     Path(os.environ.get("QGF_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "cases"
@@ -69,12 +71,11 @@ def test_positions_of_other_names_do_not_become_velocities(qgf):
     assert "representation: FILL_IN" in text
     code, said = qgf("drafted_velocity_for_positions", "train", "data", "--contract", "c.yaml", "--out", "run")  # fmt: skip
     assert code == 2 and "FILL_IN stands for what only you can know" in said
-    Path("c.yaml").write_text(
-        text.replace("representation: FILL_IN", "representation: absolute").replace(
-            "# measured:", "measured:"
-        )  # fmt: skip
-    )
-    Contract.load("c.yaml")
+    Path("c.yaml").write_text(filled_in(text, "absolute"))
+    assert Contract.load("c.yaml").actions[0].measured
+    _, found, _ = checks(qgf, "drafted_velocity_for_positions", "data", "--contract", "c.yaml")
+    assert found["contract"]["verdict"] == "ok" and found["limits"]["verdict"] == "ok", found
+    assert trained("data", "c.yaml", "run").lost == 0
 
 
 def test_duplicate_names_are_numbered(qgf):
@@ -99,18 +100,39 @@ def test_mirrored_signs_are_bad(qgf):
 def test_one_name_for_a_vector_is_none(qgf):
     text, _ = drafted(qgf, "one_name_for_a_vector", "data/names_one_for_all")
     assert "[state_0, state_1, state_2]" in text and "[action_0, action_1, action_2]" in text
+    text, said = drafted(qgf, "one_name_for_a_vector", "data/names_too_few")
+    todo = "features.observation.state has 3 numbers and 2 names; name each number, or give names: null"
+    assert f"{todo}; then draft again, or do without it" in text and todo in said
+    with pytest.raises(UsageError, match="FILL_IN"):
+        Contract.load("names_too_few.yaml")
 
 
 def test_arms_that_are_commanded_apart_are_two_actions(qgf):
-    text, _ = drafted(qgf, "partial_commands")
+    drafted(qgf, "partial_commands")
     own = Contract.load("c.yaml")
     assert [a.names for a in own.actions] == [("left_1", "left_2"), ("right_1", "right_2")]
-    assert "names: [left_1, left_2]" in text
+    (joints,) = own.observations
+    assert joints.names == ("left_1", "left_2", "right_1", "right_2") and joints.merge == "joints"
+    assert own.time.period == 0.05
+    _, found, _ = checks(qgf, "partial_commands", "data", "--contract", "c.yaml")
+    assert (
+        found["contract"]["verdict"] == "ok"
+        and "119 ticks kept (100.0%)" in found["contract"]["found"]
+    )
+    assert found["finite"]["verdict"] == found["limits"]["verdict"] == "ok"
+    assert trained("data", "c.yaml", "run").lost == 0
 
 
 def test_a_topic_of_several_frames_is_asked_about(qgf):
     text, said = drafted(qgf, "rejected_commands_bridged")
     assert "frame: FILL_IN" in text and "tool0 in 60 messages" in said
+    Path("c.yaml").write_text(filled_in(text, frame="base_link"))
+    _, found, _ = checks(qgf, "rejected_commands_bridged", "data", "--contract", "c.yaml")
+    assert (
+        "60 messages cannot be used" in found["contract"]["found"]
+        and found["frames"]["verdict"] == "warn"
+    )
+    assert trained("data", "c.yaml", "run").lost == 60
 
 
 def test_an_empty_first_message_is_counted(qgf):

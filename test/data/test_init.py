@@ -13,6 +13,7 @@ from qgf_ros.errors import DataRefused, UsageError
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from training.data.doctor.checks import checks
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.roles import pairs
 from training.data.doctor.summary import summarise
@@ -194,6 +195,57 @@ def test_what_this_version_cannot_use_is_listed_with_the_reason():
         "# - /camera (sensor_msgs/Image): a camera: the policy of this version does not see it"
         in text
     )
+
+
+def two_arms(every=2, rows=400):
+    """Left and right arm say what they do, and are told what to do, each in messages of its own: the
+    left one at 20 Hz, the right one every `every`-th time, right after it."""
+    labels = tuple(f"position.{n}" for n in ("l1", "l2", "r1"))
+    moves = motion(rows + 2, 3)
+    at = START + np.arange(rows, dtype=np.int64) * T
+
+    def said(values):
+        left, right = values.copy(), values[::every].copy()
+        left[:, 2] = right[:, :2] = np.nan
+        stamp = np.concatenate([at, at[::every] + 1])
+        order = np.argsort(stamp)
+        return Stream(stamp[order], stamp[order], np.concatenate([left, right])[order])
+
+    kind = "sensor_msgs/JointState"
+    signals = [Signal(JOINT_STATES, kind, labels, said(moves[:rows])),
+               Signal("/joint_commands", kind, labels, said(moves[2:]))]  # fmt: skip
+    return Survey("r", {s.topic: s for s in signals}), moves
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_arms_that_speak_apart_have_their_own_rates_and_are_merged(tmp_path, every):
+    """Of one topic neither the rate of both together, nor the jumps from one arm to the other."""
+    seen, moves = two_arms(every)
+    found = loaded(drafted(seen), tmp_path)
+    assert found.time.period == 0.05
+    (joints,) = found.observations
+    assert joints.names == ("l1", "l2", "r1") and joints.merge == "joints"
+    assert found.max_age(joints) == pytest.approx(3 * every * 0.05, abs=0.011)
+    assert [a.names for a in found.actions] == [("l1", "l2"), ("r1",)]
+    fastest = np.abs(np.diff(moves[2::every, 2])).max() / (every * 0.05)
+    assert found.actions[1].limits["r1"].rate == pytest.approx(1.1 * fastest, rel=0.05)
+
+
+def test_arms_that_speak_apart_are_no_gap_no_jitter_and_nothing_missing():
+    data = Dataset(Path("some/robot"), "test", period=0.05)
+    seen, _ = two_arms()
+    data.add(summarise(seen, pairs(seen, 0.05), 0.05))
+    found = {c.name: c for c in checks(data)}
+    for name in ("finite", "gaps", "rates", "stamps"):
+        assert found[name].verdict == "ok", found[name]
+    assert "20 Hz" in found["rates"].found
+    late = seen.signals[JOINT_STATES].stream
+    wait = np.where(np.arange(len(late)) >= 300, SECOND, 0)
+    silent = Stream(late.stamp + wait, late.receipt + wait, late.values)
+    gone = Signal(JOINT_STATES, "sensor_msgs/JointState", seen.signals[JOINT_STATES].labels, silent)
+    data = Dataset(Path("some/robot"), "test", period=0.05)
+    data.add(summarise(Survey("r", seen.signals | {JOINT_STATES: gone}), [], 0.05))
+    assert data.signals[JOINT_STATES].gaps == 2  # of either arm
 
 
 def test_comment_cannot_be_left_by_a_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ pytest.importorskip("jinja2")
 import pyarrow.parquet as pq  # noqa: E402
 
 from qgf_ros.contract import Contract  # noqa: E402
-from training.data.doctor.checks import checks  # noqa: E402
+from training.data.doctor.checks import ASKED, checks  # noqa: E402
+from training.data.doctor.contract import Aligned  # noqa: E402
 from training.data.doctor.dataset import Dataset  # noqa: E402
 from training.data.doctor.examine import document, examine  # noqa: E402
 from training.data.doctor.roles import pairs, role  # noqa: E402
@@ -530,3 +532,88 @@ def test_80_real_recordings_of_a_humanoid(tmp_path):
     found = {c["name"]: c for c in content["checks"]}
     assert "no failures" in found["outcomes"]["found"] and content["verdict"] == "warn"
     assert all(found[n]["verdict"] == "ok" for n in ("readable", "layout", "rates", "gaps", "units", "lead"))  # fmt: skip
+
+
+# Nothing is said to be right that was not seen.
+
+
+def few(rows):
+    """A survey of every kind of signal, `rows` messages each."""
+    stamp = START + np.arange(rows, dtype=np.int64) * SECOND // RATE
+    kinds = {
+        "/joint_states": ("sensor_msgs/JointState", ("position.a", "position.b")),
+        "/joint_commands": ("sensor_msgs/JointState", ("position.a", "position.b")),
+        "/tool": ("geometry_msgs/PoseStamped", ("pose.position.x", "pose.position.y")),
+        "/force": ("std_msgs/Float64", ("data",)),
+    }
+    found = [
+        Signal(topic, kind, labels, Stream(stamp, stamp + LATENCY, np.zeros((rows, len(labels)))))
+        for topic, (kind, labels) in kinds.items()
+    ]
+    return of("r", found)
+
+
+NOTHING_SEEN = {
+    "no recording": Dataset(Path("data"), "test"),
+    "an empty recording": dataset(of("r", [])),
+    "no message": dataset(few(0)),
+    "one message": dataset(few(1)),
+    "two messages": dataset(few(2)),
+    "a table of one row": dataset(Survey("r", {"action": Signal("action", "", ("0",), stream([[1.0]]))}, one_episode=True)),
+}  # fmt: skip
+# What one message, or a recording without any, does show.
+SEEN = {"readable", "finite"}
+
+
+@pytest.mark.parametrize("ask", ASKED, ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize("data", NOTHING_SEEN)
+@pytest.mark.parametrize("by_contract", [False, True])
+def test_no_check_says_ok_about_what_was_not_seen(ask, data, by_contract):
+    data = NOTHING_SEEN[data]
+    if by_contract:
+        data = replace(data, contract=Contract.load(ARM_FILE), aligned=Aligned())
+    found = ask(data)
+    assert found is None or found.verdict != "ok" or found.name in SEEN, found
+    if found is not None and found.verdict == "unknown":
+        assert found.found.startswith("nothing to judge by: ")
+    if found is not None and found.name in SEEN and not data.signals:
+        assert found.verdict == "unknown" or data.recordings, found
+
+
+@pytest.mark.parametrize("ask", ASKED, ids=lambda ask: ask.__name__)
+def test_observations_that_came_once_are_not_fresh(ask):
+    """Of a contract whose sources were read, and hold one message each."""
+    own = Contract.load(ARM_FILE)
+    ages = {o.name: Sample(np.empty((0, 1)), np.empty(0)) for o in own.observations}
+    data = replace(dataset(few(1)), contract=own, aligned=Aligned(ages=ages))
+    found = ask(data)
+    assert found is None or found.verdict != "ok" or found.name in SEEN, found
+
+
+def test_verdict_on_nothing_is_unknown_and_the_page_shows_it(tmp_path):
+    from qgf_ros.console import plain
+    from qgf_ros.report.doctor_page import write_page
+    from training.data.doctor.checks import worst
+
+    data = dataset(few(1))
+    found = checks(data)
+    assert worst([c for c in found if c.verdict in ("ok", "unknown")]) == "unknown"
+    assert worst([]) == "unknown"
+    write_page(tmp_path / "page.html", plain(document(data, found)))
+    page = (tmp_path / "page.html").read_text()
+    assert all(f'<td class="word">{c.name}</td>' in page for c in found)
+
+
+def test_fault_148_mirror_image_of_a_few_seconds_is_no_verdict():
+    """Two motions that have nothing to do with each other look mirrored for a few seconds, often."""
+    said = []
+    for seed in range(12):
+        state, command = motion(120, seed), motion(120, seed + 100)
+        said.append(verdicts(of("r", signals(state, command)))["lead"])
+    assert {c.verdict for c in said} <= {"unknown", "warn"}
+    assert any("too little to tell" in c.found for c in said)
+    path = motion(905)
+    brief, long = (
+        verdicts(of("r", signals(path[:n], -path[5 : n + 5])))["lead"] for n in (120, 900)
+    )
+    assert brief.verdict == "unknown" and long.verdict == "bad"

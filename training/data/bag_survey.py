@@ -331,6 +331,8 @@ def _joints(names: Any, parts: list[Any]) -> tuple[Any, Any]:
         if len(part) not in (0, len(names)):
             raise SchemaError(f"{f} has {len(part)} values for {len(names)} joint names")
     numbers = np.concatenate(parts).astype(np.float64)
+    # Given and not a number: another thing than not given, as `Partial` has it.
+    numbers[np.isnan(numbers)] = np.inf
     return (names, tuple(bool(len(p)) for p in parts)), array("d", numbers.tobytes())
 
 

@@ -88,9 +88,7 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     text = "\n".join(body)
     waits = FILL_IN in re.sub(r"#.*", "", text)
     # What else is wrong shows when somebody has filled in what is open.
-    problem = _problem(
-        re.sub(rf"(frame: ){FILL_IN}", r"\1base_link", text).replace(f": {FILL_IN}", ": velocity")
-    )
+    problem = _problem(_as_filled_in(text))
     length = "" if data.timeless else f", {sum(r.seconds for r in data.readable):.4g} s"
     head = [
         f"# Drafted from {comment(str(data.path))}: {len(data.readable)} recordings, "
@@ -100,6 +98,12 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     to_fill_in = [*notes.open, *([f"it does not load yet: {problem}"] if problem else [])]
     head += ["#", "# FILL IN:"] * bool(to_fill_in) + [f"# - {comment(p)}" for p in to_fill_in]
     return Draft("\n".join(head + body) + "\n", tuple(to_fill_in), not problem and not waits)
+
+
+def _as_filled_in(text: str) -> str:
+    text = re.sub(rf"(?m)^  - {FILL_IN}.*\n", "", text)
+    text = re.sub(rf"(frame: ){FILL_IN}", r"\1base_link", text)
+    return text.replace(f": {FILL_IN}", ": velocity")
 
 
 def _problem(text: str) -> str:

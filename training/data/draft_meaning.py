@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qgf_ros.console import some
-from training.data.doctor.check_timing import ALIKE, TRUSTED, combined, opposite
+from training.data.doctor.check_timing import ALIKE, SEEN, TRUSTED, combined, opposite, told_enough
 from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.leads import CLEARLY, Lead
 from training.data.doctor.roles import Pair, has_name, joint, quantity
-from training.data.doctor.sample import Extremes, Sample
 from training.data.doctor.summary import SignalSummary
 
 SPOKEN = 0.5  # share of the moving numbers whose motion must say what they are
@@ -96,6 +95,8 @@ def _moves(kind: str) -> str:
 
 def _kind(pair: Pair, lead: Lead) -> str:
     """absolute, velocity, mirrored, scaled, or "" where its motion does not show it."""
+    if not told_enough(lead):
+        return ""
     same, rate = np.nan_to_num(lead.same), abs(np.nan_to_num(lead.rate))
     field = quantity(pair.state, pair.state_label) or "position"
     if opposite(lead):
@@ -113,6 +114,13 @@ def _unseen(s: SignalSummary, pairs: dict[str, Pair], moving: list[str], data: D
         return "nothing says how fast the rows were recorded, so that no motion can be compared"
     if not moving:
         return "the numbers never change in the recording"
+    seen = [combined(data.leads.get(p, ())) for p in pairs.values()]
+    if seen and not any(map(told_enough, seen)):
+        longest = max(x.compared for x in seen)
+        return (
+            f"{longest:.3g} s were recorded of it and of what is measured: too little to tell what moves "
+            f"alike from chance; {SEEN:g} s of all recordings together are enough"
+        )
     if pairs:
         return f"{some(pairs)} have the names of measured numbers, which do not move as they do"
     return "no measured number goes by these names, or moves alike"
@@ -120,45 +128,27 @@ def _unseen(s: SignalSummary, pairs: dict[str, Pair], moving: list[str], data: D
 
 def groups(s: SignalSummary, labels: Iterable[str]) -> list[list[str]]:
     """Labels that come in the same messages. One list where no message lacks any."""
-    there = np.isfinite(s.values.rows)
+    there = ~np.isnan(s.values.rows)
     found: dict[bytes, list[str]] = {}
     for label in labels:
         i = s.labels.index(label)
-        key = there[:, i].tobytes() if s.missing[i] else b""
+        key = there[:, i].tobytes() if s.absent[i] else b""
         found.setdefault(key, []).append(label)
     return list(found.values())
-
-
-def positions(s: SignalSummary) -> list[str]:
-    """Labels of what each joint always has: its position, or else its velocity."""
-    for field in ("position", "velocity"):
-        found = [n for n in s.labels if joint(n)[0] == field]
-        if found:
-            return found
-    return list(s.labels)
 
 
 def part_of(s: SignalSummary, labels: list[str]) -> SignalSummary:
     """The summary of some of a signal's numbers, counted over the messages that have them."""
     if len(labels) == len(s.labels):
         return s
-    pick = [s.labels.index(n) for n in labels]
-    few = s.extremes
-    least = int(s.missing[pick].min())
-    return replace(
-        s,
-        labels=tuple(labels),
-        messages=s.messages - least,
-        values=Sample(s.values.rows[:, pick], s.values.keys),
-        speeds=Sample(s.speeds.rows[:, pick], s.speeds.keys),
-        missing=s.missing[pick] - least,
-        extremes=Extremes(few.values[:, pick], few.times[:, pick], few.recordings[:, pick]),
-    )
+    part = s.picked(labels)
+    least = int(part.absent.min())
+    return replace(part, messages=s.messages - least, absent=part.absent - least)
 
 
 def share(s: SignalSummary, labels: Iterable[str]) -> float:
     """Of the messages, in which all of `labels` are."""
-    lost = max((int(s.missing[s.labels.index(n)]) for n in labels), default=0)
+    lost = max((int(s.absent[s.labels.index(n)]) for n in labels), default=0)
     return 1 - lost / max(s.messages, 1)
 
 

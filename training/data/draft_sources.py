@@ -13,10 +13,10 @@ from training.data.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.data.doctor.check_values import constants
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.others import why_not_numbers
-from training.data.doctor.roles import Pair, has_name, joint, last_word, role
+from training.data.doctor.roles import BY_JOINT, Pair, has_name, joint, last_word, positions, role
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import SignalSummary
-from training.data.draft_meaning import groups, meaning, name_of, part_of, positions, share
+from training.data.draft_meaning import groups, meaning, name_of, part_of, share
 from training.data.draft_text import comment, digits, flow_list, identifier, scalar
 
 Lines = list[str]
@@ -39,7 +39,6 @@ PLAIN_WORDS = JOINTS_WORDS | {
 }
 TAKEN = {"reward", "success", "episode_start"}
 JOINTS, ARRAY = "sensor_msgs/JointState", "std_msgs/Float64MultiArray"
-BY_JOINT = (JOINTS, "trajectory_msgs/JointTrajectory")
 TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
@@ -74,11 +73,17 @@ def actions(data: Dataset, pace: float, notes: Notes) -> tuple[Lines, list[Pair]
             found, followed = _action(s, labels, pairs, pace, part, notes, data)
             lines += found
             measured += followed
-    for column, why in data.unreadable.items():
-        if role(column, "") == "command":
-            notes.open.append(f"{column}, a command, cannot be read: {why}")
-            lines.append(f"  - FILL_IN   # {comment(f'{column}: {why}')}")
-    return lines, measured
+    return lines + _unreadable(data, "command", notes), measured
+
+
+def _unreadable(data: Dataset, kind: str, notes: Notes) -> Lines:
+    """A line that does not load for each column of a role that holds numbers and cannot be read."""
+    found = {c: why for c, why in data.unreadable.items() if role(c, "") == kind}
+    notes.open += [f"{c}, a {kind}, cannot be read: {why}" for c, why in found.items()]
+    return [
+        f"  - {FILL_IN}   # {comment(f'{c}: {why}')}; then draft again, or do without it and take this line out"
+        for c, why in found.items()
+    ]
 
 
 def _parts(s: SignalSummary, notes: Notes) -> list[list[str]]:
@@ -135,7 +140,7 @@ def _action(
             f"action {name}: representation (absolute: positions, which must be observed; or velocity): {found.why}"
         )
     if found.paired:
-        told = {names[n]: _state_name(data.signals[pairs[n].state], m) for n, m in found.paired}
+        told = {names[n]: _state_names(data.signals[pairs[n].state])[m] for n, m in found.paired}
         head.append(
             f"    # measured: {{{', '.join(f'{scalar(a)}: {scalar(b)}' for a, b in told.items())}}}   "
             "# with absolute: they move alike; without the first # if they are the same joints"
@@ -149,8 +154,17 @@ def _action(
     return head + _limits(s, names, through_zero, pace), followed
 
 
-def _state_name(s: SignalSummary, label: str) -> str:
-    return name_of(identifier(last_word(s.topic)), label, any(map(has_name, s.labels)))
+def _state_names(s: SignalSummary) -> dict[str, str]:
+    """A contract's name of each label, each once."""
+    named = any(map(has_name, s.labels))
+    own = {n: name_of(identifier(last_word(s.topic)), n, named) for n in s.labels}
+    return own if len(set(own.values())) == len(own) else {n: n for n in s.labels}
+
+
+def _holds_joints(s: SignalSummary) -> bool:
+    """Whether messages, or a column, have positions and velocities of joints by name."""
+    fields = {joint(n)[0] for n in s.labels}
+    return s.type == JOINTS or (not s.type and "" not in fields and fields != {"effort"})
 
 
 def _twist(s: SignalSummary, pace: float, notes: Notes) -> Lines:
@@ -220,27 +234,30 @@ def observations(
             notes.left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
             continue
         told = {p.state_label for p in measured if p.state == s.topic}
-        parts = groups(s, positions(s)) if s.type == JOINTS else [list(s.labels)]
-        parts = [p for p in parts if share(s, p) > RARE] or parts
-        for labels in parts:
-            own = {joint(n)[1] for n in labels}
-            mine = [n for n in s.labels if len(parts) == 1 or joint(n)[1] in own]
-            part = part_of(s, mine)
-            age = _max_age(s, period, pace / (share(s, labels) if len(parts) > 1 else 1.0))
-            lines += _observation(part, told, source_name(s, used), seen, notes, age)
+        lines += _observation(s, told, source_name(s, used), seen, notes, period, pace)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
     unusable = data.unusable | data.undecoded
     for topic, kind in others.items():
         said = [f"{why} ({n} of its messages)" for why, n in data.unread.get(topic, {}).items()]
         why = unusable.get(topic, "") or "; ".join(said) or why_not_numbers(kind)
         notes.left.append(f"{topic} ({kind}): {why}")
-    notes.left += [f"{column}: {why}" for column, why in data.unreadable.items()]
-    return lines
+    return lines + _unreadable(data, "state", notes)
 
 
 def _observation(
-    s: SignalSummary, told: set[str], name: str, seen: set[str], notes: Notes, max_age: str
+    s: SignalSummary,
+    told: set[str],
+    name: str,
+    seen: set[str],
+    notes: Notes,
+    period: float,
+    pace: float,
 ) -> Lines:
+    partial = s.type == JOINTS and len(groups(s, positions(s.labels))) > 1
+    if partial:
+        seldom = [n for n in s.labels if share(s, [n]) <= RARE]
+        notes.left += [f"{s.topic} {n}: nearly all of its messages lack it" for n in seldom]
+        s = part_of(s, [n for n in s.labels if n not in seldom] or list(s.labels))
     still = set(constants(s))
     named = any(map(has_name, s.labels))
     rare = {n for n, m in zip(s.labels, s.missing) if m > (1 - OFTEN) * s.messages}
@@ -248,18 +265,22 @@ def _observation(
         count = s.missing[s.labels.index(n)]
         notes.left.append(f"{s.topic} {n}: {count} of {s.messages} messages lack it")
     lines = [f"  - name: {scalar(name)}", *_place(s, "joint_states", ARRAY)]
-    kind = JOINTS if s.type == JOINTS or told else s.type
+    kind = JOINTS if _holds_joints(s) or told else s.type
     if kind == JOINTS:
         fields, names = _joints(s, told, still, rare, seen, notes)
         if not names:
             return []
         lines = [line.replace(ARRAY, JOINTS) for line in lines]
         lines += [f"    fields: {flow_list(fields)}", f"    names: {flow_list(names)}"]
+        if partial:
+            lines.append(
+                f"    merge: joints   {MARK} a message has some of the joints; the newest count"
+            )
     elif not kind or isinstance(TYPES[kind], Array):
-        names = [_state_name(s, n) for n in s.labels]
+        names = list(_state_names(s).values())
         if len(names) == 1 and not kind:
             lines = [line.replace(ARRAY, "std_msgs/Float64") for line in lines]
-            lines.append("    fields: [data]")
+            lines.append(f"    names: {flow_list(names)}" if named else "    fields: [data]")
         else:
             note = "" if named else f"   {MARK} the recording has no name for each number"
             lines.append(f"    names: {flow_list(names)}{note}")
@@ -273,7 +294,7 @@ def _observation(
             lines.append(f"    encoding: rot6d   {MARK} or yaw_sin_cos for what stays upright")
     if s.units:
         lines.append(f"    units: {scalar(s.units)}")
-    return [*lines, max_age]
+    return [*lines, _max_age(s, period, pace)]
 
 
 def _joints(
@@ -287,13 +308,13 @@ def _joints(
             {joint(n)[1] for n in there if joint(n)[0] == f} for f in ("position", "velocity")
         )
         fields = ["position"] + ["velocity"] * (with_position <= with_velocity)
-    if not s.type:  # columns of a table have no fields: their numbers are positions
+    if not _holds_joints(s):  # most columns of tables have no fields: their numbers are positions
         fields = ["position"]
     names = []
-    own = {n: joint(n)[1] if s.type else _state_name(s, n) for n in s.labels}
+    own = {n: joint(n)[1] for n in s.labels} if _holds_joints(s) else _state_names(s)
     for name in dict.fromkeys(own.values()):
         labels = [n for n in there if own[n] == name and joint(n)[0] != "effort"]
-        if s.type and {joint(n)[0] for n in labels} != set(fields):
+        if _holds_joints(s) and {joint(n)[0] for n in labels} != set(fields):
             notes.left.append(
                 f"{s.topic} {name}: it has not {' and '.join(fields)} in every message"
             )
@@ -322,7 +343,7 @@ def _max_age(s: SignalSummary, period: float, pace: float) -> str:
         how_often = f"said {s.messages} times in {s.recordings} recordings"
         return f"    max_age: 3600.0   {MARK} s; {how_often}: as long as it takes"
     late, age = (
-        pace * float(s.intervals.quantile(0.99)[0]),
+        pace * float(np.nanmax(s.paces()[1])),
         0.0 if other_clock(s) else max(float(s.latency.quantile(0.99)[0]), 0.0),
     )
     value = max(0.05, 3 * max(period, late) + age)

@@ -47,7 +47,8 @@ class Signal:
     topic: str  # or the column
     type: str  # of its messages, "sensor_msgs/JointState"; "" in tables
     labels: tuple[str, ...]  # a name per number, as a contract would: "position.elbow"
-    stream: Stream  # values (N, labels); NaN where a message has not that number
+    # values (N, labels); NaN where a message has not that number, infinite where it gives NaN for a joint
+    stream: Stream
     units: str = ""  # where the recording says so
     frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, if they have one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from training.data.doctor.check import SHOWN, Check
+from training.data.doctor.check import SHOWN, Check, unseen
 from training.data.doctor.dataset import Dataset
 
 BEYOND = 0.001  # share of ticks whose command a contract's limits may clip
@@ -70,6 +70,8 @@ def fresh(data: Dataset) -> Check | None:
             "ticks without fresh data are dropped here, and hold the robot there; publish faster, or raise max_age",
             tuple(places),
         )  # fmt: skip
+    if not any(len(sample.rows) for sample in data.aligned.ages.values()):
+        return unseen("ages", "no observation has two messages in an episode")
     return Check(
         "ages", "ok", f"99 % of observations are replaced before they are {oldest * 1e3:.3g} ms old"
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from qgf_ros.console import some
 from training.data.bag_survey import SEVERAL_POINTS
-from training.data.doctor.check import SHOWN, Check
+from training.data.doctor.check import SHOWN, Check, unseen
 from training.data.doctor.dataset import Dataset
 
 SHORT = 0.25  # of the median length
@@ -15,6 +15,8 @@ FEW_EPISODES = 20
 
 def readable(data: Dataset) -> Check:
     lost = sum(data.rejected.values())
+    if not data.recordings:
+        return unseen("readable", "there are no recordings")
     if data.unreadable:
         return Check(
             "readable",
@@ -78,6 +80,8 @@ def layout(data: Dataset) -> Check:
         for s in partly
         if s.topic not in data.layouts
     ]
+    if count < 2:
+        return unseen("layout", "there are no two recordings to compare")
     if not other and not missing:
         return Check(
             "layout", "ok", f"{count} recordings have the same {len(data.signals)} signals"
@@ -93,6 +97,8 @@ def layout(data: Dataset) -> Check:
 
 def outcomes(data: Dataset) -> Check:
     said = data.outcomes
+    if not data.episodes:
+        return unseen("outcomes", "there is no episode", "see what the other verdicts say is lost")
     text = ", ".join(f"{k} {v}" for k, v in said.items())
     if data.contract is not None and data.contract.outcome.assume_success:
         text += "; success is assumed by the contract"
@@ -127,6 +133,8 @@ def duplicates(data: Dataset) -> Check:
         for e in data.aligned.episodes:
             names.setdefault(e.content, []).append(e.name)
     twice = [group for group in names.values() if len(group) > 1]
+    if sum(map(len, names.values())) < 2:
+        return unseen("duplicates", "there are no two recordings with data to compare")
     if not twice:
         return Check("duplicates", "ok", "no two recordings are the same")
     return Check(

@@ -9,16 +9,21 @@ import numpy as np
 from qgf_ros.console import some
 from qgf_ros.messages import TYPES
 from training.data.bag_survey import SEVERAL_POINTS
-from training.data.doctor.check import SHOWN, Check, steady, told, worst_of
+from training.data.doctor.check import SHOWN, Check, of_all, steady, told, unseen, worst_of
 from training.data.doctor.dataset import Dataset, rate
 from training.data.doctor.leads import CLEARLY, Lead
 from training.data.doctor.sample import column_quantile
-from training.data.doctor.summary import GAP_PERIODS
+from training.data.doctor.summary import GAP_PERIODS, STEADY
 
 JITTER = 1.5  # 99 % quantile of the interval over its median
 LATE, FUTURE = 0.5, 0.05  # s from stamp to receipt: more than this is another clock, or minus that
 DRIFT = 0.05  # s in the course of a recording: two clocks that run at different speeds
 PLAUSIBLE = 0.5  # s of lead, within which a state is believed to follow mirrored
+# s of all recordings together in which a motion must be seen to be called another's, or its mirror image,
+# and half of it where they are as good as equal: two that have nothing to do with each other look alike for
+# a few seconds more often than not.
+SEEN = 8.0
+EQUAL = 0.95  # likeness
 TRUSTED = 0.5  # correlation, below which a lead means little
 ALIKE = 0.5  # likeness (`Lead.same`), from which a motion is another's: as far as a quarter, or four times
 OFFSET = 0.1  # of the state's range
@@ -35,7 +40,7 @@ def rates(data: Dataset) -> Check:
     said = [r.rate for r in data.readable if r.rate]
     uneven, places = [], []
     for s in steady(data):
-        middle, late = s.intervals.quantile((0.5, 0.99))[:, 0]
+        middle, late = max(s.paces().T, key=lambda pace: np.nan_to_num(pace[1] / pace[0]))
         if late > JITTER * middle:
             uneven.append(s.topic)
             places.append(
@@ -68,6 +73,8 @@ def rates(data: Dataset) -> Check:
             f"recordings are stated at {some(f'{r:g} Hz' for r in sorted(set(said)))}",
             "one contract has one period: keep rates in folders of their own",
         )
+    if not steady(data) or not data.rate:
+        return unseen("rates", f"no signal has {STEADY} messages per recording")
     if uneven:
         return Check(
             "rates",
@@ -77,7 +84,8 @@ def rates(data: Dataset) -> Check:
             "give max_age room for the longest interval",
             tuple(places[:SHOWN]),
         )
-    return Check("rates", "ok", f"{data.rate:.4g} Hz; intervals are even")
+    seen = of_all(len(steady(data)), len(told(data)), "signals")
+    return Check("rates", "ok", f"{data.rate:.4g} Hz; intervals are even in {seen}")
 
 
 def _digits(value: float) -> float:
@@ -86,9 +94,12 @@ def _digits(value: float) -> float:
 
 def gaps(data: Dataset) -> Check:
     found = sum(s.gaps for s in data.signals.values())
+    if not found and (data.timeless or not steady(data)):
+        return unseen("gaps", f"no signal with a clock has {STEADY} messages per recording")
     if not found:
+        seen = of_all(len(steady(data)), len(told(data)), "signals")
         return Check(
-            "gaps", "ok", f"nobody fell silent for more than {GAP_PERIODS} of its intervals"
+            "gaps", "ok", f"none of {seen} fell silent for more than {GAP_PERIODS} of its intervals"
         )
     largest = sorted(
         ((g, s.topic) for s in data.signals.values() for g in s.largest),
@@ -109,8 +120,11 @@ def gaps(data: Dataset) -> Check:
 def stamps(data: Dataset) -> Check:
     back, same = ({s.topic: getattr(s, k) for s in steady(data)} for k in ("backward", "repeated"))
     disorder, twice = sum(back.values()), sum(same.values())
+    if data.timeless or not steady(data):
+        return unseen("stamps", f"no signal with a clock has {STEADY} messages per recording")
     if not disorder and not twice:
-        return Check("stamps", "ok", "stamps of every signal increase")
+        seen = of_all(len(steady(data)), len(told(data)), "signals")
+        return Check("stamps", "ok", f"stamps increase in {seen}")
     places = [f"{t}: {n} stamps go back" for t, n in worst_of(back)]
     places += [f"{t}: {n} stamps are repeated" for t, n in worst_of(same)]
     return Check(
@@ -169,9 +183,15 @@ def clocks(data: Dataset) -> Check | None:
             f"the stamps of {some(unset)} are unset: receipt counts instead",
             "let the driver stamp its messages: a delay of the transport cannot be seen otherwise",
         )
-    worst = max((float(s.latency.quantile(0.99)[0]) for s in stamped), default=0.0)
+    often = [s for s in stamped if s.messages >= STEADY]
+    if not often:
+        return unseen("clocks", f"no topic has {STEADY} messages that carry a stamp of their own")
+    worst = max(float(s.latency.quantile(0.99)[0]) for s in often)
     return Check(
-        "clocks", "ok", f"99 % of messages are received within {worst * 1e3:.3g} ms of their stamp"
+        "clocks",
+        "ok",
+        f"99 % of messages are received within {worst * 1e3:.3g} ms of their stamp "
+        f"({of_all(len(often), len([s for s in data.signals.values() if s.messages]), 'topics')})",
     )
 
 
@@ -240,6 +260,16 @@ def lead(data: Dataset) -> Check | None:
             "anyway and sags under load: record what was sent, if there was such a thing",
             tuple(f"{n}: {int(rows)} rows" for n, rows in list(echoed.items())[:SHOWN]),
         )
+    brief = [n for n, x in clear.items() if not told_enough(x)]
+    if clear and len(brief) == len(clear):
+        longest = max(clear[n].compared for n in brief)
+        return unseen(
+            "lead",
+            f"{some(brief)}: {longest:.3g} s are too little to tell a lead, or a sign, from chance; "
+            f"{SEEN:g} s of all recordings together are enough",
+            "record more",
+        )
+    clear = {n: x for n, x in clear.items() if n not in brief}
     if not clear:
         return Check(
             "lead",
@@ -267,15 +297,22 @@ def lead(data: Dataset) -> Check | None:
 
 def opposite(x: Lead) -> bool:
     """Whether the state moves the other way as the command does, at a lead that a robot can have:
-    somewhere in a few seconds of chance a mirror image is found as well."""
+    somewhere in a few seconds of chance a mirror image is found as well. Less than SEEN says nothing."""
     return (
-        abs(x.seconds) < PLAUSIBLE
+        told_enough(x)
+        and abs(x.seconds) < PLAUSIBLE
         and x.same <= -ALIKE
         and not abs(np.nan_to_num(x.rate)) > -x.same + CLEARLY
     )
 
 
-def offset(data: Dataset) -> Check | None:
+def told_enough(x: Lead) -> bool:
+    """Whether so much was seen of a command and what it moves that likeness is no chance."""
+    likeness = np.nanmax(np.abs([x.same, x.rate, 0.0]))
+    return x.compared >= SEEN or (x.compared >= SEEN / 2 and likeness >= EQUAL)
+
+
+def offset(data: Dataset) -> Check:
     """A joint that rests elsewhere than it was told: calibration (lerobot #3762), load, or gravity."""
     found = []
     ranges = {
@@ -286,12 +323,16 @@ def offset(data: Dataset) -> Check | None:
         for i, n in enumerate(s.labels)
     }
     said = {p: combined(x).offset for p, x in data.leads.items()}
-    said = {p: x for p, x in said.items() if np.isfinite(x)}
+    said = {
+        p: x
+        for p, x in said.items()
+        if np.isfinite(x) and ranges.get((p.state, p.state_label), 0.0) > 0
+    }
     if not said:
-        return None
+        return unseen("offset", "no commanded number rests long enough beside one that measures it")
     for pair, value in said.items():
-        width = ranges.get((pair.state, pair.state_label), 0.0)
-        if abs(value) > OFFSET * width > 0:
+        width = ranges[pair.state, pair.state_label]
+        if abs(value) > OFFSET * width:
             found.append(
                 (
                     abs(value) / width,
@@ -303,7 +344,8 @@ def offset(data: Dataset) -> Check | None:
         return Check(
             "offset",
             "ok",
-            f"at rest, states are where they were sent; largest: {largest[0].name} {largest[1]:+.3g}",
+            f"at rest, states are where they were sent ({of_all(len(said), len(data.leads), 'numbers')} rest); "
+            f"largest: {largest[0].name} {largest[1]:+.3g}",
         )
     found.sort(reverse=True)
     return Check(
@@ -327,5 +369,9 @@ def combined(found: Iterable[Lead]) -> Lead:
     return Lead(
         middle("seconds", clear),
         middle("correlation", clear or found),
-        *(middle(key, found) for key in ("offset", "same", "rate", "echo")),
+        middle("offset", found),
+        middle("same", found),
+        middle("rate", found),
+        middle("echo", found),
+        sum(x.compared for x in found),
     )

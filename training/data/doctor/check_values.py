@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from qgf_ros.console import some
-from training.data.doctor.check import SHOWN, Check, told
+from training.data.doctor.check import SHOWN, Check, told, unseen
 from training.data.doctor.dataset import Dataset
 from training.data.doctor.sample import column_quantile
 from training.data.doctor.summary import STEADY, SignalSummary
@@ -20,14 +20,24 @@ NO_SPREAD = (
     1e4  # times the spread at rest: what moves so far had none, but the rounding of a simulator
 )
 SPREAD_OF_90 = 3.29  # a Gaussian's 5 % and 95 % quantiles are so many standard deviations apart
+PARTLY = 0.1  # of the messages; joints that more of them lack come in messages of their own
 FULL_TURN = 2 * np.pi
 METRES = 200.0  # positions beyond are another unit; a mobile base comes this far
 
 
 def finite(data: Dataset) -> Check:
     lost = Counter(
-        {f"{s.topic} {n}": int(c) for s in told(data) for n, c in zip(s.labels, s.missing) if c}
+        {
+            f"{s.topic} {n}": int(c)
+            for s in told(data)
+            for n, c in zip(
+                s.labels, s.missing + np.where(s.absent > PARTLY * s.messages, 0, s.absent)
+            )
+            if c
+        }
     )
+    if not told(data):
+        return unseen("finite", "no state or command has a message")
     if not lost:
         return Check("finite", "ok", "every number is finite")
     return Check(
@@ -41,8 +51,12 @@ def finite(data: Dataset) -> Check:
 
 def constant(data: Dataset) -> Check:
     still = [f"{s.topic} {n}" for s in told(data) for n in constants(s)]
+    once = [f"{s.topic} {n}" for s in told(data) for n, k in zip(s.labels, finite_ones(s)) if k < 2]
+    if not still and len(once) == sum(len(s.labels) for s in told(data)):
+        return unseen("constant", "no number was said twice")
     if not still:
-        return Check("constant", "ok", "every number varies")
+        rest = f" but for what was said once at most: {some(once)}" * bool(once)
+        return Check("constant", "ok", f"every number varies{rest}")
     return Check(
         "constant",
         "warn",
@@ -56,6 +70,8 @@ def constant(data: Dataset) -> Check:
 def saturated(data: Dataset) -> Check:
     """Time spent at exactly one end of the range."""
     places = []
+    if not any(varied(s, i) for s in told(data) for i in range(len(s.labels))):
+        return unseen("saturated", f"no number takes {FEW_VALUES} different values")
     for s in told(data):
         for i, label in enumerate(s.labels):
             share, end = saturation(s, i)
@@ -78,6 +94,8 @@ def saturated(data: Dataset) -> Check:
 
 def outliers(data: Dataset) -> Check:
     places = [found for s in told(data) for found in far_out(s, data)]
+    if not places and not any((finite_ones(s) >= STEADY).any() for s in told(data)):
+        return unseen("outliers", f"no number was said {STEADY} times")
     if not places:
         return Check("outliers", "ok", f"no number lies {FAR:g} robust standard deviations out")
     places.sort(key=lambda p: -p[0])
@@ -91,8 +109,9 @@ def outliers(data: Dataset) -> Check:
 
 
 def units(data: Dataset) -> Check:
-    suspects = []
+    suspects, judged = [], 0
     for s in told(data):
+        often = finite_ones(s) >= STEADY
         low, high = column_quantile(s.values.rows, (0.01, 0.99))
         joints = [i for i, n in enumerate(s.labels) if _is_joint_position(s, n)]
         turned = [s.labels[i] for i in joints if max(-low[i], high[i]) > FULL_TURN]
@@ -102,17 +121,18 @@ def units(data: Dataset) -> Check:
                 f"{s.topic}: {len(turned)} of {len(joints)} joints beyond a full turn ({some(turned)}): "
                 + ("degrees and radians mixed, or wheels" if mixed else "degrees")
             )
-        far = [
-            n
-            for i, n in enumerate(s.labels)
-            if n.rpartition(".")[0].endswith(("position", "point", "translation"))
-            and n[-2:] in (".x", ".y", ".z")
-            and max(-low[i], high[i]) > METRES
-        ]
+        places = [i for i, n in enumerate(s.labels) if _is_place(n)]
+        far = [s.labels[i] for i in places if max(-low[i], high[i]) > METRES]
+        judged += int(often[joints + places].sum())
         if far:
             suspects.append(f"{s.topic}: {some(far)} beyond {METRES:g}: millimetres")
+    if not suspects and not judged:
+        return unseen(
+            "units",
+            f"no number that was said {STEADY} times is known to be a joint's angle or a position",
+        )
     if not suspects:
-        return Check("units", "ok", "ranges fit radians and metres")
+        return Check("units", "ok", f"ranges fit radians and metres ({judged} numbers)")
     return Check(
         "units",
         "warn",
@@ -122,10 +142,22 @@ def units(data: Dataset) -> Check:
     )
 
 
+def finite_ones(s: SignalSummary) -> np.ndarray:
+    """(d,): how often each number was said."""
+    return np.asarray(s.messages - s.absent - s.missing)
+
+
 def constants(s: SignalSummary) -> list[str]:
     with np.errstate(invalid="ignore"):
         low, high = np.fmin.reduce(s.extremes.values), np.fmax.reduce(s.extremes.values)
         return [n for n, same in zip(s.labels, low == high) if same and s.messages > 1]
+
+
+def varied(s: SignalSummary, i: int) -> bool:
+    """Whether a number is no switch and no goal, which only ever take a few values."""
+    values = s.values.rows[:, i]
+    values = values[np.isfinite(values)]
+    return len(values) >= STEADY and len(np.unique(values)) >= FEW_VALUES
 
 
 def saturation(s: SignalSummary, i: int) -> tuple[float, str]:
@@ -134,7 +166,7 @@ def saturation(s: SignalSummary, i: int) -> tuple[float, str]:
     values = s.values.rows[:, i]
     values = values[np.isfinite(values)]
     low, high = (f.reduce(s.extremes.values[:, i]) for f in (np.fmin, np.fmax))
-    if len(values) < STEADY or len(np.unique(values)) < FEW_VALUES:
+    if not varied(s, i):
         return 0.0, ""
     return max(
         (float((values == low).mean()), "minimum"), (float((values == high).mean()), "maximum")
@@ -170,6 +202,12 @@ def _moving(deviations: np.ndarray, scale: float) -> float:
     moved = size[size > NO_SPREAD * scale]
     steps = np.unique(np.round(moved / moved.max(), 2)) if len(moved) else moved
     return float(1.4826 * np.median(moved)) if len(steps) >= STEADY else 0.0
+
+
+def _is_place(label: str) -> bool:
+    """Whether a number of a message is a coordinate."""
+    where, _, axis = label.rpartition(".")
+    return axis in ("x", "y", "z") and where.endswith(("position", "point", "translation"))
 
 
 def _is_joint_position(s: SignalSummary, label: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from training.data.doctor.check import Check
+from training.data.doctor.check import VERDICTS, Check
 from training.data.doctor.check_contract import fresh, kept, limits, rewards
 from training.data.doctor.check_recordings import (
     duplicates,
@@ -32,5 +32,5 @@ def checks(data: Dataset) -> list[Check]:
 
 
 def worst(found: Sequence[Check]) -> str:
-    """bad if any check is, else warn if any is, else ok."""
-    return max((c.verdict for c in found), key=("ok", "warn", "bad").index, default="ok")
+    """bad if any check is, else warn if any is, else unknown if any is, else ok."""
+    return max((c.verdict for c in found), key=VERDICTS.index, default="unknown")

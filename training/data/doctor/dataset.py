@@ -18,8 +18,14 @@ from qgf_ros.processes import process_pool
 from training.data.doctor.contract import Aligned, aligned
 from training.data.doctor.leads import Lead
 from training.data.doctor.roles import Pair, pairs, role
-from training.data.doctor.sample import Extremes, Sample
-from training.data.doctor.summary import STEADY, RecordingSummary, SignalSummary, summarise
+from training.data.doctor.sample import column_quantile
+from training.data.doctor.summary import (
+    STEADY,
+    RecordingSummary,
+    SignalSummary,
+    neighbours,
+    summarise,
+)
 from training.data.labels import Label, load_labels
 from training.data.load import Progress, find_reader
 from training.data.streams import Reader, Survey
@@ -130,14 +136,14 @@ class Dataset:
             if known is None:
                 self.signals[topic] = summary
             elif known.type == summary.type and set(known.labels) == set(summary.labels):
-                self.signals[topic] = known.merge(_ordered(summary, known.labels))
+                self.signals[topic] = known.merge(summary.picked(known.labels))
             else:
                 self.layouts.setdefault(topic, []).append(recording.name)
 
 
 def rate(signal: SignalSummary) -> float:
-    """Hz: the inverse of the median interval; 0 where there is none."""
-    middle = float(signal.intervals.quantile(0.5)[0])
+    """Hz: the inverse of the median interval, of the joints that speak most often; 0 where there is none."""
+    middle, _ = signal.pace()
     return 1 / middle if middle > 0 and signal.messages >= STEADY else 0.0
 
 
@@ -201,11 +207,12 @@ def _period(survey: Survey) -> float:
     if survey.rate:
         return 1 / survey.rate
     steps = [
-        float(np.median(np.diff(s.stream.stamp))) * 1e-9
+        step
         for s in survey.signals.values()
         if role(s.topic, s.type) == "command" and len(s.stream) >= STEADY
+        for step in column_quantile(neighbours(s, np.empty(0))[1], 0.5)
     ]
-    return min((s for s in steps if s > 0), default=PERIOD)
+    return float(min((s for s in steps if s > 0), default=PERIOD))
 
 
 def _one(
@@ -240,19 +247,3 @@ def _in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _ordered(summary: SignalSummary, labels: tuple[str, ...]) -> SignalSummary:
-    """The same numbers in the order of `labels`."""
-    if summary.labels == labels:
-        return summary
-    order = [summary.labels.index(n) for n in labels]
-    few = summary.extremes
-    return replace(
-        summary,
-        labels=labels,
-        values=Sample(summary.values.rows[:, order], summary.values.keys),
-        speeds=Sample(summary.speeds.rows[:, order], summary.speeds.keys),
-        missing=summary.missing[order],
-        extremes=Extremes(few.values[:, order], few.times[:, order], few.recordings[:, order]),
-    )

@@ -95,7 +95,7 @@ def _command(data: Dataset, pair: Any, found: Sequence[Any]) -> dict[str, Any]:
 
 
 def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
-    middle, late = s.intervals.quantile((0.5, 0.99))[:, 0]
+    middle, late = s.pace()
     ages = s.latency.quantile((0.5, 0.99))[:, 0]
     values = column_quantile(s.values.rows, QUANTILES)
     low, high = (f.reduce(s.extremes.values) for f in (np.fmin, np.fmax))

@@ -39,6 +39,7 @@ class Lead:
     same: float = float("nan")
     rate: float = float("nan")
     echo: float = float("nan")
+    compared: float = 0.0  # s in which both were said
 
 
 def leads(survey: Survey, pairs: Sequence[Pair], period: float) -> dict[Pair, Lead]:
@@ -69,7 +70,7 @@ def _lead(told: Stream, did: Stream, pair: Pair, period: float) -> Lead:
         steady_offset(told, did, seconds) if comparable(pair) and not mirrored else float("nan")
     )
     correlation = -correlation if mirrored else correlation
-    return Lead(seconds, correlation, offset, same[2], rate[2], echo(told, did))
+    return Lead(seconds, correlation, offset, same[2], rate[2], echo(told, did), overlap(told, did))
 
 
 def _better(rate: float, same: float) -> bool:
@@ -135,6 +136,14 @@ def _known(stream: Stream) -> tuple[np.ndarray, np.ndarray]:
     at, value = stream.stamp[fine] * 1e-9, stream.values[fine, 0]
     order = np.argsort(at, kind="stable")
     return at[order], value[order]
+
+
+def overlap(told: Stream, did: Stream) -> float:
+    """How long both were said [s]."""
+    one, other = _known(told)[0], _known(did)[0]
+    if not len(one) or not len(other):
+        return 0.0
+    return float(max(0.0, min(one[-1], other[-1]) - max(one[0], other[0])))
 
 
 def comparable(pair: Pair) -> bool:

@@ -39,6 +39,10 @@ OUTCOME_WORDS = {
     ),
 }
 INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
+BY_JOINT = (
+    "sensor_msgs/JointState",
+    "trajectory_msgs/JointTrajectory",
+)  # messages name their joints
 FIELDS = ("position", "velocity", "effort")
 QUANTITIES = {
     "position": {"position", "positions", "pos", "qpos", "angle", "angles"},
@@ -89,6 +93,16 @@ def joint(label: str) -> tuple[str, str]:
     """ "position.elbow" -> ("position", "elbow"); what has no field of a joint is all name."""
     field, _, name = label.partition(".")
     return (field, name) if field in FIELDS and name else ("", label)
+
+
+def positions(labels: Iterable[str]) -> list[str]:
+    """Labels of what each joint always has: its position, or else its velocity. All of what has no joints."""
+    labels = list(labels)
+    for field in ("position", "velocity"):
+        found = [n for n in labels if joint(n)[0] == field]
+        if found:
+            return found
+    return labels
 
 
 def has_name(label: str) -> bool:

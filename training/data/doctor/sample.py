@@ -29,6 +29,9 @@ class Sample:
         rows = np.concatenate([self.rows, other.rows])
         return Sample(rows, np.concatenate([self.keys, other.keys]))._smallest(size)
 
+    def picked(self, columns: list[int]) -> Sample:
+        return Sample(self.rows[:, columns], self.keys)
+
     def quantile(self, share: float | tuple[float, ...]) -> np.ndarray:
         """(d,) or (len(share), d): NaN where a column has no finite number."""
         return column_quantile(self.rows, share)
@@ -73,6 +76,10 @@ class Extremes:
 
     def numbered(self, recording: int) -> Extremes:
         return Extremes(self.values, self.times, np.full(self.values.shape, recording))
+
+    def picked(self, columns: list[int]) -> Extremes:
+        parts = (self.values, self.times, self.recordings)
+        return Extremes(*(part[:, columns] for part in parts))
 
     def merge(self, other: Extremes) -> Extremes:
         parts = ((getattr(x, f) for x in (self, other)) for f in ("values", "times", "recordings"))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from training.data.doctor.leads import Lead, leads
-from training.data.doctor.roles import Pair, Role, last_word, role
-from training.data.doctor.sample import Extremes, Sample
+from training.data.doctor.roles import BY_JOINT, Pair, Role, joint, last_word, positions, role
+from training.data.doctor.sample import Extremes, Sample, column_quantile
 from training.data.labels import Label
 from training.data.streams import Signal, Stream, Survey
 
@@ -43,11 +43,14 @@ class SignalSummary:
     messages: int
     recordings: int  # that have it
     seconds: float  # between first and last message, added up
-    intervals: Sample  # s between the stamps of neighbours, (k, 1)
+    # s between the stamps of neighbours, (k, 1); where messages name their joints (k, d), between those
+    # that have the number
+    intervals: Sample
     latency: Sample  # s from stamp to receipt, (k, 1)
     values: Sample  # (k, d)
-    speeds: Sample  # |change| per s between neighbours, (k, d); of commands
-    missing: np.ndarray  # (d,) messages in which the number is not finite
+    speeds: Sample  # |change| per s between neighbours that have the number, (k, d); of commands
+    absent: np.ndarray  # (d,) messages that do not name the number's joint
+    missing: np.ndarray  # (d,) other messages in which the number is not finite
     extremes: Extremes
     gaps: int
     largest: tuple[Gap, ...]
@@ -60,17 +63,49 @@ class SignalSummary:
     def merge(self, other: SignalSummary) -> SignalSummary:
         """Both together; `other` has the same labels."""
         size = rows_kept(len(self.labels))
-        counts = "messages recordings seconds missing gaps backward repeated frames unset".split()
+        counts = (
+            "messages recordings seconds absent missing gaps backward repeated frames unset".split()
+        )
         return replace(
             self,
             **{key: getattr(self, key) + getattr(other, key) for key in counts},
-            intervals=self.intervals.merge(other.intervals, ROWS),
+            intervals=self.intervals.merge(
+                other.intervals, size if self.type in BY_JOINT else ROWS
+            ),
             latency=self.latency.merge(other.latency, ROWS),
             drift=max(self.drift, other.drift, key=abs),
             values=self.values.merge(other.values, size),
             speeds=self.speeds.merge(other.speeds, size),
             extremes=self.extremes.merge(other.extremes),
             largest=_largest(self.largest + other.largest),
+        )
+
+    def paces(self) -> np.ndarray:
+        """Median and 99 % quantile of the intervals of each of `positions` [s], (2, m): one where messages
+        name no joints. NaN where there is none."""
+        rows = self.intervals.rows
+        if self.type in BY_JOINT:
+            rows = rows[:, [self.labels.index(n) for n in positions(self.labels)]]
+        return column_quantile(rows, (0.5, 0.99))
+
+    def pace(self) -> tuple[float, float]:
+        """The same of what speaks most often."""
+        found = self.paces()
+        fastest = int(np.nanargmin(found[0])) if np.isfinite(found[0]).any() else 0
+        return float(found[0, fastest]), float(found[1, fastest])
+
+    def picked(self, labels: Sequence[str]) -> SignalSummary:
+        """Of these numbers, in this order."""
+        if self.labels == tuple(labels):
+            return self
+        pick = [self.labels.index(n) for n in labels]
+        few, all_of = ("absent", "missing"), ("values", "speeds", "extremes")
+        return replace(
+            self,
+            labels=tuple(labels),
+            intervals=self.intervals.picked(pick) if self.type in BY_JOINT else self.intervals,
+            **{key: getattr(self, key)[pick] for key in few},
+            **{key: getattr(self, key).picked(pick) for key in all_of},
         )
 
     def numbered(self, recording: int) -> SignalSummary:
@@ -143,20 +178,29 @@ def _signal(
     stream, kind = signal.stream, role(signal.topic, signal.type)
     size = rows_kept(len(signal.labels))
     # Between two episodes of a bag nobody has to speak, and everything may jump.
-    within = np.diff(np.searchsorted(starts, stream.receipt, side="right")) == 0
-    steps = (np.diff(stream.stamp) * 1e-9)[within]
-    middle = float(np.median(steps)) if len(steps) else 0.0
+    before, steps, part = neighbours(signal, starts)
+    last = np.fmin.reduce(steps, axis=1)  # a message follows those that have a number of its own
+    middle = column_quantile(steps, 0.5)
     gaps: tuple[Gap, ...] = ()
-    if len(stream) >= STEADY and middle > 0 and kind in ("state", "command"):
-        silent = np.diff(stream.receipt) * 1e-9
+    if kind in ("state", "command"):
+        silent = (stream.receipt[:, None] - stream.receipt[before]) * 1e-9
+        steady = (np.isfinite(steps).sum(axis=0) + 1 >= STEADY) & (middle > 0)
+        spoken = part[[signal.labels.index(n) for n in positions(signal.labels)]]
+        steady &= np.isin(np.arange(len(middle)), spoken)
+        long = np.isfinite(steps) & steady & (silent > GAP_PERIODS * middle)
         gaps = tuple(
-            Gap(float(silent[k]), float(stream.receipt[k] - begin) * 1e-9)
-            for k in np.flatnonzero(within & (silent > GAP_PERIODS * middle))
+            Gap(float(s[g].max()), float(stream.receipt[k[g].min()] - begin) * 1e-9)
+            for s, g, k in zip(silent, long, before)
+            if g.any()
         )
     speeds = np.empty((0, len(signal.labels)))
-    if kind == "command" and middle > 0:
-        steady = steps >= middle / 2  # two messages in one instant have no speed
-        speeds = np.abs(np.diff(stream.values, axis=0))[within][steady] / steps[steady, None]
+    if kind == "command":  # two messages in one instant have no speed
+        speeds = _speeds(stream.values, before, np.where(steps >= middle / 2, steps, np.nan), part)
+    by_joint = signal.type in BY_JOINT
+    kept = Sample.of(steps[np.isfinite(last)], size if by_joint else ROWS, rng)
+    if by_joint:
+        kept = Sample(kept.rows[:, part], kept.keys)
+    absent = _absent(signal)
     return SignalSummary(
         topic=signal.topic,
         type=signal.type,
@@ -166,20 +210,70 @@ def _signal(
         messages=len(stream),
         recordings=1,
         seconds=float(stream.receipt[-1] - stream.receipt[0]) * 1e-9 if len(stream) else 0.0,
-        intervals=Sample.of(steps[:, None], ROWS, rng),
+        intervals=kept,
         latency=Sample.of((stream.receipt - stream.stamp)[:, None] * 1e-9, ROWS, rng),
         values=Sample.of(stream.values, size, rng),
         speeds=Sample.of(speeds, size, rng),
-        missing=(~np.isfinite(stream.values)).sum(axis=0),
+        absent=absent.sum(axis=0),
+        missing=(~np.isfinite(stream.values) & ~absent).sum(axis=0),
         extremes=Extremes.of(stream.values, (stream.receipt - begin) * 1e-9),
         gaps=len(gaps),
         largest=_largest(gaps),
-        backward=int((steps < 0).sum()),
-        repeated=int((steps == 0).sum()),
+        backward=int((last < 0).sum()),
+        repeated=int((last == 0).sum()),
         drift=_drift(stream),
         frames=Counter(signal.frames),
         unset=int(len(stream) > 0 and bool((stream.stamp == stream.receipt).all())),
     )
+
+
+def neighbours(signal: Signal, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each message the row before it that has the same numbers, and how long ago that was stamped [s].
+
+    Numbers that come in the same messages are a part: (N, parts) each, and the part of each number, (d,).
+    NaN, and the row itself, where a message has no such number, or is the episode's first.
+    """
+    stream = signal.stream
+    part, there = np.zeros(len(signal.labels), int), np.ones((len(stream), 1), bool)
+    if signal.type in BY_JOINT and np.isnan(stream.values).any():
+        given = ~np.isnan(stream.values)
+        known = dict.fromkeys(column.tobytes() for column in given.T)
+        order = {key: k for k, key in enumerate(known)}
+        part = np.array([order[column.tobytes()] for column in given.T])
+        there = given[:, np.unique(part, return_index=True)[1]]
+    rows = np.arange(len(stream))[:, None]
+    before = np.full(there.shape, -1)
+    before[1:] = np.maximum.accumulate(np.where(there, rows, -1), axis=0)[:-1]
+    episode = np.searchsorted(starts, stream.receipt, side="right")
+    follows = there & (before >= 0) & (episode[before] == episode[:, None])
+    before = np.where(follows, before, rows)
+    steps = np.where(follows, (stream.stamp[:, None] - stream.stamp[before]) * 1e-9, np.nan)
+    return before, steps, part
+
+
+def _speeds(
+    values: np.ndarray, before: np.ndarray, steps: np.ndarray, part: np.ndarray
+) -> np.ndarray:
+    """|change| per s, (k, d); before, steps and part as `neighbours` gives them."""
+    keep = np.flatnonzero(np.isfinite(steps).any(axis=1))
+    speeds = np.empty((len(keep), len(part)))
+    with np.errstate(invalid="ignore"):
+        for i, k in enumerate(part):
+            change = np.subtract(values[keep, i], values[before[keep, k], i], dtype=float)
+            speeds[:, i] = np.abs(change) / steps[keep, k]
+    return speeds
+
+
+def _absent(signal: Signal) -> np.ndarray:
+    """(N, d): messages that do not name the number's joint."""
+    lacks = np.isnan(signal.stream.values)
+    if signal.type not in BY_JOINT or not lacks.any():
+        return np.zeros_like(lacks)
+    names = [joint(n)[1] for n in signal.labels]
+    for name in set(names):
+        own = [i for i, n in enumerate(names) if n == name]
+        lacks[:, own] = lacks[:, own].all(axis=1, keepdims=True)
+    return lacks
 
 
 def rows_kept(width: int) -> int:
