@@ -51,14 +51,14 @@ def test_fault_113_nothing_is_sent_where_the_gate_puts_nothing_out():
     ],
 )
 def test_fault_083_a_command_that_is_remapped_into_the_state_is_refused(remaps):
-    with pytest.raises(UsageError, match="observed and commanded"):
+    with pytest.raises(UsageError, match="remapping, /[a-z_]+ is observed and commanded"):
         RobotCommands(FakeNode(remaps=remaps), contract())
 
 
 def test_fault_083_two_commands_that_are_remapped_onto_one_topic_are_refused():
     own = contract(twist_dict())
     one, other = (f"/{a.topic}" for a in own.actions)
-    with pytest.raises(UsageError, match="commanded twice"):
+    with pytest.raises(UsageError, match=f"remapping, {one}, {one} is observed .* commanded twice"):
         RobotCommands(FakeNode(remaps={other: one}), own)
     RobotCommands(FakeNode(), own)
 
