@@ -29,6 +29,7 @@ from qgf_ros.strict_yaml import build, load_yaml
 
 VERSION = 1
 MAX_AGE = 3600.0  # s, the longest that can be asked for
+MAX_TOPIC = 200  # characters
 
 # In the format, so that contracts can be written for them, but not in this version.
 NOT_YET = {"delta_observed", "delta_last"}
@@ -80,6 +81,11 @@ class Source:
 
     def __post_init__(self) -> None:
         kind = message_type(self.type)  # raises ValueError for a type that is not supported
+        if len(self.topic) > MAX_TOPIC:
+            raise ValueError(
+                f"topic has {len(self.topic)} characters; DDS takes 255 with its namespaces, {MAX_TOPIC} are "
+                "allowed"
+            )
         if not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", self.topic):
             raise ValueError(
                 f"topic is {self.topic!r}; give a relative ROS name, so that namespaces work"

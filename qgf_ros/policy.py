@@ -44,7 +44,10 @@ SAMPLER = "sampler.onnx"
 MAX_FILE_BYTES = 2**30
 MAX_PARAMETERS = 200_000_000
 MAX_MANIFEST_BYTES = 2**16
-MAX_FILES = 32  # a policy has five
+MAX_FILES = 32  # looked at; a policy has five
+MAX_HEADER = 2**20  # bytes of a safetensors header
+NETWORKS = 2  # files of weights: the velocity's, the critic's
+WEIGHTS = re.compile(r"[A-Za-z0-9_]\w*\.safetensors", re.ASCII)
 MAX_LAYERS = 64
 MAX_NAME, MAX_TEXT = 100, 20_000  # characters
 # What the numbers of a policy may mean. Beyond, they are a slip of the unit or an attack, not data.
@@ -52,6 +55,7 @@ FAR_COMMAND = 10.0  # widths of the contract's limits that a command may lie out
 LARGEST_LIMIT = 1e9  # of a contract's limits, in any unit
 LARGEST_STATE = 1e12  # mean and scale of an observed number, in its unit
 LARGEST_SCORE = 1e9  # normalised numbers of `states` and `support`
+LEAST_BETA = 1e-9  # at its floor guidance is a thousand million times the critic's gradient
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,11 @@ class Beta:
     suggested: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (
-            0 < self.min < math.inf and all(self.min <= b for b in (self.default, *self.suggested))
-        ):
+        others = (self.default, *self.suggested)
+        if not (LEAST_BETA <= self.min < math.inf and all(self.min <= b for b in others)):
             raise ValueError(
                 f"beta min {self.min}, default {self.default}, {len(self.suggested)} suggested: "
-                "need a finite min above 0, and the others not below it"
+                f"need a finite min of at least {LEAST_BETA:g}, and the others not below it"
             )
 
 
@@ -190,6 +193,15 @@ class Export:
     onnxruntime: str
     native_error: float | None = None  # the native sampler, as largest_error
     half_error: float | None = None  # float16 weights: of normalised action, see `training.half`
+
+    def __post_init__(self) -> None:
+        errors = (self.largest_error, self.native_error, self.half_error)
+        sound = all(e is None or 0 <= e < math.inf for e in errors)
+        if not sound or self.samples < 1 or self.ties_left_out < 0:
+            raise ValueError(
+                f"export: errors {errors}, {shown(self.samples)} samples, {shown(self.ties_left_out)} left "
+                "out: need finite errors from 0 on, of at least one sample"
+            )
 
 
 @dataclass(frozen=True)
@@ -385,13 +397,17 @@ def check_plain(value: Any, where: str = DESCRIPTION, lines: bool = False) -> No
 
 def _check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> None:
     """Whether the numbers can mean what they are said to; ValueError names the one that cannot."""
-    low, high, _ = contract.limits
+    low, high, rate = contract.limits
     if len(n.action_center) != len(low) or len(n.obs_mean) != len(contract.observation_names):
         return  # said by the caller, with both sizes
     names = contract.action_names
     for at in np.flatnonzero(np.maximum(abs(low), abs(high)) > LARGEST_LIMIT):
         raise ValueError(
             f"the limits of {shown(names[at])} are {low[at]:g} to {high[at]:g}; at most {LARGEST_LIMIT:g}"
+        )
+    for at in np.flatnonzero(rate > LARGEST_STATE):
+        raise ValueError(
+            f"the rate of {shown(names[at])} is {rate[at]:g} per second; at most {LARGEST_STATE:g}"
         )
     room = FAR_COMMAND * (high - low)
     relative = n.action_reference >= 0
@@ -418,6 +434,12 @@ def _check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) ->
         raise ValueError(
             f"normalizer: {shown(states[at])} has mean {n.obs_mean[at]:g} and scale {n.obs_std[at]:g}; allowed: "
             f"up to {LARGEST_STATE:g}, scale from {1 / LARGEST_STATE:g}"
+        )
+    bounds = (d.sanity.q_low, d.sanity.q_high, d.sanity.gradient_norm)
+    if not math.isinf(d.beta.default) and not all(map(math.isfinite, bounds)):
+        raise ValueError(
+            f"sanity has Q from {d.sanity.q_low} to {d.sanity.q_high} and gradient {d.sanity.gradient_norm}; "
+            "only a policy that is not guided (beta default inf) has no bounds"
         )
     for key, box in (("support", d.support), ("states", d.states)):
         if box is not None and max(map(abs, (*box.low, *box.high)), default=0) > LARGEST_SCORE:
@@ -579,14 +601,25 @@ def verified_files(folder: Path) -> dict[str, bytes]:
         if rest or "\r" in text:  # one policy, one id
             raise ValueError
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        if list(listed) != sorted(listed) or len(listed) < len(lines):  # in one order, each once
+            raise ValueError
     except ValueError:
-        raise PolicyRefused(f"{here}/{MANIFEST} is damaged: not lines of 'sha256  name'") from None
+        raise PolicyRefused(
+            f"{here}/{MANIFEST} is damaged: not lines of 'sha256  name', sorted by name"
+        ) from None
     present.discard(MANIFEST)
     if set(listed) != present or DESCRIPTION not in listed:
         differ = sorted(set(listed) ^ present) or [DESCRIPTION]
         raise PolicyRefused(
             f"{here}: {MANIFEST} and the folder disagree about "
             f"{', '.join(n if n.isprintable() else shown(n) for n in differ[:5])}; restore the folder"
+        )
+    weights = [n for n in listed if WEIGHTS.fullmatch(n)]
+    strangers = [n for n in listed if n not in (DESCRIPTION, SAMPLER, *weights)]
+    if strangers or len(weights) > NETWORKS:  # not read: it may be as large as a policy may be
+        raise PolicyRefused(
+            f"{here} holds {', '.join(map(shown, strangers[:5] or weights[:5]))}; a policy holds {DESCRIPTION}, "
+            f"the weights of its two networks (NAME.safetensors) and {SAMPLER}, and nothing else"
         )
     left = MAX_FILE_BYTES
     for name, digest in listed.items():
@@ -601,6 +634,21 @@ def verified_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def _check_header(data: bytes) -> None:
+    """Raises ValueError where a tensor is named twice: of two, a reader takes which it likes."""
+    size = int.from_bytes(data[:8], "little")
+    if size > MAX_HEADER:
+        raise ValueError(f"its header has {size} bytes; at most {MAX_HEADER}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("its header names something twice")
+        return found
+
+    json.loads(data[8 : 8 + size], object_pairs_hook=once)
+
+
 def _tensors(
     folder: Path, files: dict[str, bytes], name: str, expected: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
@@ -613,6 +661,7 @@ def _tensors(
     if name not in files:
         raise PolicyRefused(f"{folder}: {name} is missing")
     try:
+        _check_header(files[name])
         tensors = safetensors.numpy.load(files[name])
     except Exception as error:  # the library has its own, and numpy's for types that it lacks
         raise PolicyRefused(

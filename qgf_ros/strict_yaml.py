@@ -89,7 +89,8 @@ def parse_yaml(data: bytes, where: str) -> Any:
         )
     loader: _Strict | None = None
     try:
-        loader = _Strict(data)  # the reader refuses what is not UTF-8 or not printable
+        # Else a mark at its beginning would make it UTF-16. What is not printable is refused.
+        loader = _Strict(data.decode("utf-8-sig"))
         return loader.get_single_data()
     except _ToFillIn as error:
         line = data.decode(errors="replace").splitlines()[error.line].strip()
@@ -116,8 +117,8 @@ class _Strict(yaml.SafeLoader):
     of two equal keys win: limits that were pasted twice would be the wrong ones.
     """
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
         self._nodes = self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:

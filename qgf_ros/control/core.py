@@ -451,7 +451,8 @@ class ControlCore:
         request = Request(
             obs=self.policy.normalizer.normalize_obs(observation.vector),
             noise=draw_noise(self._seed, observation.stamp, count, size),
-            weight=1.0 / beta,  # of every command; warm-up, reports and Slew do the same for themselves
+            weight=1.0
+            / beta,  # of every command; warm-up, reports and Slew do the same for themselves
             start=now,
             stamp=observation.stamp,
             epoch=self.epoch,

@@ -44,9 +44,7 @@ class MeasuredPositions:
             self._observed[self._part[source.name]] = np.nan
         self._since[source.name] = min(stamp, receipt)  # a stamp ahead makes nothing younger
 
-    def push_message(
-        self, source: ObservationSource, stamp: int, receipt: int, msg: Any
-    ) -> None:
+    def push_message(self, source: ObservationSource, stamp: int, receipt: int, msg: Any) -> None:
         """Takes a message, true at `stamp`, received at `receipt` [ns]. Raises SchemaError where it is not one of the
         source's; one that only holds joints of others is ignored where it may come."""
         kind = message_type(source.type)

@@ -13,7 +13,7 @@ not answer. Both end here, once for all of a node's callbacks, rclpy's own among
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
@@ -21,9 +21,12 @@ from typing import Any
 from rcl_interfaces.msg import ParameterType, SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
+
+from qgf_ros.errors import UsageError
 
 KINDS = range(ParameterType.PARAMETER_STRING_ARRAY + 1)  # of parameters
 MAX_TEXT = 500  # characters of an error in an answer
@@ -72,13 +75,28 @@ class _Lean:
 
     def create_publisher(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
-        return super().create_publisher(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
+        with _topic_that_can_be(msg_type, topic):
+            return super().create_publisher(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
 
     def create_subscription(self, msg_type: Any, topic: str, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault(
             "event_callbacks", SubscriptionEventCallbacks(use_default_callbacks=False)
         )
-        return super().create_subscription(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
+        with _topic_that_can_be(msg_type, topic):
+            return super().create_subscription(msg_type, topic, *args, **kwargs)  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _topic_that_can_be(msg_type: Any, topic: str) -> Iterator[None]:
+    """What rclpy raises of a topic's name or type, as a UsageError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, InvalidTopicNameException) as error:
+        why = " ".join(str(error).split())[:MAX_TEXT]
+        raise UsageError(
+            f"topic {topic[:80]!r} with type {msg_type.__name__} cannot be had: {why}; it is too long, no "
+            "name, or in use with another type, perhaps by this node itself"
+        ) from None
 
 
 class LeanNode(_Lean, Node):

@@ -269,10 +269,31 @@ def test_fault_039_extra_entry_refused(folder, make):
     refused(folder, "extra.bin")
 
 
+@pytest.mark.parametrize(
+    "name", ["junk.safetensors", "policy.yaml~", ".hidden", "README", "sampler.onnx.data"]
+)
+def test_fault_039_a_signed_file_that_is_not_the_policys_is_not_even_read(folder, name):
+    """It may be as large as a policy is allowed to be: a gigabyte, three times."""
+    (folder / name).write_bytes(b"x")
+    resign(folder)
+    os.truncate(folder / name, 2**29)  # sparse: it costs nothing but to read
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(folder, name, "nothing else")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17
+
+
+@pytest.mark.parametrize("change", [lambda lines: lines[::-1], lambda lines: lines + lines[-1:]])
+def test_fault_038_a_manifest_in_another_order_or_with_a_line_twice_refused(folder, change):
+    """Its hash is the policy's id: one policy, one id."""
+    manifest = folder / "SHA256SUMS"
+    manifest.write_text("".join(change(manifest.read_text().splitlines(keepends=True))))
+    refused(folder, "SHA256SUMS is damaged")
+
+
 def test_fault_039_manifest_that_reaches_outside_refused(folder, tmp_path):
     (tmp_path / "outside").write_text("x")
     manifest = folder / "SHA256SUMS"
-    manifest.write_text(manifest.read_text() + "0" * 64 + "  ../outside\n")
+    manifest.write_text("0" * 64 + "  ../outside\n" + manifest.read_text())
     refused(folder, "../outside")
 
 
@@ -552,6 +573,9 @@ ATTACKS = {
     "rest": tensors_file({"a": ENTRY}, b"\0" * 99),
     "valid but foreign": tensors_file({"a": ENTRY}, b"\0" * 8),
     "no tensors": tensors_file(b"{}"),
+    "named twice": tensors_file(
+        b'{"a": %s, "a": %s}' % ((json.dumps(ENTRY).encode(),) * 2), b"\0" * 8
+    ),
 }
 
 
@@ -602,7 +626,10 @@ def test_description_that_makes_no_sense_refused(folder, path, value):
 @pytest.mark.parametrize("path,value", [
     (("returns", "discount"), -0.5), (("returns", "discount"), 1.5), (("returns", "discount"), float("inf")),
     (("returns", "scale"), 0.0), (("returns", "scale"), -1.0), (("beta", "suggested"), [0.0]), (("beta", "suggested"), [-1.0]),
-    (("sanity", "q_low"), 1e9), (("sanity", "gradient_norm"), -1.0),
+    (("sanity", "q_low"), 1e9), (("sanity", "gradient_norm"), -1.0), (("beta", "min"), 1e-300),
+    (("sanity", "q_low"), float("-inf")), (("sanity", "gradient_norm"), float("inf")),
+    (("contract", "actions", 0, "limits", "a", "rate"), 1e300),
+    (("contract", "actions", 0, "topic"), "a" * 250),
 ])  # fmt: skip
 def test_numbers_without_a_meaning_refused(folder, path, value):
     """q_low above q_high and the like: every sample would silently run without its critic."""

@@ -13,6 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
+from qgf_ros.errors import UsageError
 from qgf_ros.ros.gate_node import GateNode
 from qgf_ros.ros.lean import LeanLifecycleNode, LeanNode
 from qgf_ros.ros.node import QgfNode
@@ -78,4 +79,20 @@ def test_a_service_that_awaits_answers_as_any_other_does(domain, told, fails):
     finally:
         executor.shutdown(timeout_sec=2.0)
         node.destroy_node()
+        context.try_shutdown()
+
+
+@pytest.mark.parametrize("topic", ["a" * 400, "not a name", "taken"], ids=["long", "odd", "taken"])
+@pytest.mark.parametrize("make", ["create_publisher", "create_subscription"])
+def test_a_topic_that_cannot_be_had_is_a_usage_error(make, topic):
+    """What a contract names: too long, no name, or one of the node's own with another type."""
+    context = Context()
+    context.init(args=[])
+    try:
+        node = LeanNode("topics", context=context)
+        node.create_publisher(ros.Clock, "taken", 1)
+        arguments = (1,) if make == "create_publisher" else (print, 1)
+        with pytest.raises(UsageError, match=f"topic '{topic[:40]}"):
+            getattr(node, make)(ros.Bool, topic, *arguments)
+    finally:
         context.try_shutdown()

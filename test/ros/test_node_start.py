@@ -14,7 +14,7 @@ import time
 
 import pytest
 import ros_harness as ros
-from qgf_make import negate, resign
+from qgf_make import edit, negate, resign
 from safetensors.numpy import load_file, save_file
 
 from qgf_ros.share import share_folder
@@ -216,6 +216,13 @@ def test_fault_025_an_integer_and_infinity_are_a_beta_in_a_parameter_file(domain
     finally:
         proc.close()
         robot.close()
+
+
+def test_a_policy_that_commands_one_of_the_nodes_own_topics_ends_with_code_2(domain, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(POLICY, folder)
+    edit(folder, "contract", "actions", 0, "topic", value="qgf/status")
+    assert "cannot be had" in refused(domain, code=2, policy=folder)
 
 
 def test_unknown_ros_arguments_end_with_code_2(domain):
