@@ -2,10 +2,12 @@
 networks, and as a file for ONNX Runtime."""
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from qgf_ros.sampler.explicit import INPUTS, OUTPUTS
 from training.models import Critic, VelocityField, time_table
 
 OPSET = 20  # the first with GELU as one operation
+INT64 = 7  # onnx.TensorProto.INT64
 
 
 class GuidedSampler(explicit.GuidedSampler):
@@ -40,11 +43,14 @@ def export_onnx(module: GuidedSampler, path: str | Path) -> None:
     Inputs and outputs are named as in `INPUTS` and `OUTPUTS`. The steps are unrolled and share
     their weights, so that the file is the weights' size and about 0.05 MB per step.
 
-    Only one step is traced, which is what takes the exporter its time, and put in T times.
+    Only one step is traced, which is what takes the exporter its time, and put in T times; and for
+    one number of rows, whose places in the graph are then found: a symbol takes it three times as long.
     """
     import onnx
 
-    model = _traced(module)
+    rows = _rows_of_no_size(module)
+    model = _traced(module, rows)
+    _any_rows(model.graph, rows)
     _unroll(model.graph, module.left)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
@@ -81,30 +87,16 @@ WALKED = ("v", "asked", "agreed", "inside", "capped")  # what the end wants of a
 GAVE = ("step.after", *(f"step.{name}" for name in WALKED))
 
 
-def _traced(module: GuidedSampler) -> Any:
-    """The ONNX model of `_Parts`."""
+def _traced(module: GuidedSampler, rows: int) -> Any:
+    """The ONNX model of `_Parts`, for that many rows and no others."""
     obs_dim, size, steps = module.velocity.w_obs.shape[0], module.velocity.size, module.steps
     width, guards = module.velocity.w_action.shape[1], module.unguarded()
-    rows, b = 3, torch.export.Dim("B")  # 3: not the size of anything else
-    both, one = {0: 2 * b}, {0: b}
     walked = [torch.zeros(rows, steps * size) for _ in WALKED]
     example = (
         torch.zeros(2 * rows, size), torch.zeros(()), torch.zeros(2 * rows, width),
         torch.ones(rows, size, dtype=torch.bool), torch.zeros(2 * rows, size), *walked,
         *guards, torch.zeros(rows, obs_dim), torch.zeros(rows, size), torch.ones(rows),
     )  # fmt: skip
-    shapes = (
-        both,
-        None,
-        both,
-        one,
-        both,
-        *[one] * len(walked),
-        *[None] * len(guards),
-        one,
-        one,
-        one,
-    )
     behind = ("end.a", *(f"end.{name}" for name in WALKED))
     per_step = [f"{name}.{k}" for k in range(steps) for name in ("seen", "mask")]
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
@@ -118,7 +110,6 @@ def _traced(module: GuidedSampler) -> Any:
                 example,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=shapes,
                 input_names=[*GIVEN, *behind, *INPUTS[3:], *INPUTS[:3]],
                 output_names=[*OUTPUTS, *GAVE, "first", *per_step],
                 verbose=False,
@@ -135,13 +126,6 @@ def _unroll(graph: Any, left: Tensor) -> None:
     """Of a graph of `_Parts`: the step once for each of `left` (T,), one behind the other."""
     from onnx import helper, numpy_helper
 
-    # The number of rows is asked of any input that has it; only w is there for all parts.
-    rows = {i.name for i in graph.input if i.name not in INPUTS and _first_size(i) == "B"}
-    for node in graph.node:
-        if node.op_type == "Shape" and node.input[0] in rows:
-            where = {a.name: a.i for a in node.attribute}
-            assert where == {"start": 0, "end": 1}, f"{node.name} asks for more than the rows"
-            node.input[0] = "w"
     once: list[Any] = []
     step: list[Any] = []
     end: list[Any] = []
@@ -181,10 +165,68 @@ def _unroll(graph: Any, left: Tensor) -> None:
     graph.output.extend(outputs)
 
 
-def _first_size(value: Any) -> str:
-    """The name of the first size of a graph's input; "" where it has none."""
-    sizes = value.type.tensor_type.shape.dim
-    return sizes[0].dim_param if sizes else ""
+def _rows_of_no_size(module: GuidedSampler) -> int:
+    """A prime above every size in the networks: no product of those has it as a factor, so that what
+    has it in the graph is a number of rows."""
+    sizes = {module.steps, *(n for t in module.state_dict().values() for n in t.shape)}
+    rows = max(sizes) + 1
+    while any(rows % n == 0 for n in range(2, math.isqrt(rows) + 1)):
+        rows += 1
+    return rows
+
+
+def _any_rows(graph: Any, rows: int) -> None:
+    """Of a graph for that many rows, one for any number of them, which is that of `w`."""
+    from onnx import helper, numpy_helper
+
+    count = {rows: "rows", 2 * rows: "rows.both"}  # (1,) int64 each
+    instead: dict[str, str] = {}
+    first = [
+        helper.make_node("Shape", ["w"], ["rows"], name="rows"),
+        helper.make_node("Add", ["rows", "rows"], ["rows.both"], name="rows.both"),
+    ]
+    made: list[Any] = []
+
+    def constant(values: Any, name: str) -> str:
+        made.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    shapes: dict[str, str] = {}  # as the second input of a Reshape, where -1 is what is left
+    for i in graph.initializer:
+        values = numpy_helper.to_array(i)
+        if i.data_type == INT64:  # the largest one means to the end
+            counts = (values % rows == 0) & (values != 0) & (abs(values) < 2**31)
+            if values.shape == (1,) and counts.all():
+                instead[i.name] = count[int(values[0])]
+            elif counts.any():
+                assert counts.sum() == 1, f"{i.name}: {values}"
+                shapes[i.name] = constant(np.where(counts, -1, values), f"{i.name}.any")
+        elif any(size % rows == 0 for size in i.dims if size):  # zeros for each row
+            assert (values == values.flat[0]).all(), f"{i.name} holds a number for each row"
+            parts = [count.get(n) or constant([n], f"{i.name}.{at}") for at, n in enumerate(i.dims)]
+            one = constant(values.flat[0], f"{i.name}.one")
+            joined = helper.make_node(
+                "Concat", parts, [f"{i.name}.shape"], name=f"{i.name}.shape", axis=0
+            )
+            instead[i.name] = f"{i.name}.any"
+            wide = [one, f"{i.name}.shape"], [instead[i.name]]
+            first += [joined, helper.make_node("Expand", *wide, name=f"{i.name}.any")]
+    for node in graph.node:
+        assert node.op_type != "Constant", f"{node.name}: a constant that is no initializer"
+        for at, name in enumerate(node.input):
+            if name in shapes:
+                assert (node.op_type, at) == ("Reshape", 1), f"{node.name}: rows in {node.op_type}"
+            node.input[at] = shapes.get(name) or instead.get(name, name)
+    for node in reversed(first):
+        graph.node.insert(0, node)
+    used = {name for node in graph.node for name in node.input}
+    kept = [i for i in (*graph.initializer, *made) if i.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for value in (*graph.input, *graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_value == rows:
+                size.dim_param = "B"
 
 
 def _strip(graph: Any) -> None:

@@ -74,7 +74,7 @@ class Arbiter:
         self.names = contract.action_names
         self._positions = ~contract.velocity_like
         self._period = round(contract.time.period * 1e9)
-        self._timeout = round(timeout * 1e9) or TIMEOUT_PERIODS * self._period
+        self._timeout = max(round(timeout * 1e9), 1) if timeout > 0 else TIMEOUT_PERIODS * self._period
         self._simulated = simulated
         self._rank = {owner: rank for rank, owner in enumerate(owners)}
         self._streams = {owner: _Stream() for owner in owners}
