@@ -25,7 +25,7 @@ demo: install/.built
 	$(RUN) qgf demo --out demo
 
 test: install/.built
-	$(RUN) pytest -n 2 --dist loadgroup test
+	$(RUN) pytest -n 3 --dist loadgroup --max-worker-restart 0 test
 
 native-check: install/.built
 	$(RUN) test/native/run.sh

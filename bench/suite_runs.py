@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-DEFAULT = ["-n", "2", "--dist", "loadgroup", "test"]  # as `make test`
+DEFAULT = "-n 3 --dist loadgroup --max-worker-restart 0 test".split()  # as `make test`
 AGAIN = "run again, because"  # a section of test/conftest.py
 BURN = [sys.executable, "-c", "while True: pass"]
 
