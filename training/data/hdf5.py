@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.endings import Endings, has_rewards, kind_of, read_endings
@@ -121,7 +121,8 @@ def _names_in(path: Path) -> list[str]:
     """Files of a folder; of a Minari dataset those in its `data`."""
     for folder in (path, path / "data"):
         if folder.is_dir():
-            found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            # What is no file, or a link to nowhere, is refused by its name and not left out.
+            found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
             if names := [str(p.relative_to(path)) for p in found]:
                 return sorted(names, key=_natural)
     return []
@@ -154,7 +155,7 @@ class Archive:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        check_lfs(file)
+        check_file(file)
         with file.open("rb") as opened:
             if opened.read(len(MAGIC)) != MAGIC:
                 raise DataRefused(f"{file} is no HDF5 file: it does not begin like one")

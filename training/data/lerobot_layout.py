@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file, leads
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
 from qgf_ros.strict_yaml import clipped
@@ -45,7 +45,7 @@ DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowE
 def read_info(path: Path) -> dict[str, Any]:
     """The checked content of meta/info.json that is needed."""
     file = inside(path, "meta/info.json")
-    check_lfs(file)
+    check_file(file)
     try:
         if file.stat().st_size > MAX_INFO:
             raise ValueError(f"{file.stat().st_size} bytes")
@@ -126,6 +126,7 @@ def _places(
 @lru_cache(maxsize=4)
 def _read_list(file: Path, changed: int, size: int) -> dict[int, int | None]:
     found: dict[int, int | None] = {}
+    check_file(file)
     try:
         if size > MAX_INFO:
             raise ValueError(f"{size} bytes")
@@ -162,6 +163,8 @@ def _data_path(path: Path, version: str, given: str) -> str:
 
 def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:
     """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
+    for chunk in sorted(path.glob(EPISODES.rpartition("/")[0])):
+        leads(chunk)
     files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
     index = _read_index(tuple((f, *state_of(f)) for f in files))
     _compare(path, info["total_episodes"], len(index), "meta/episodes")
@@ -179,7 +182,7 @@ def _compare(path: Path, said: int, listed: int, where: str) -> None:
 def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int, int, int]]:
     index: dict[int, tuple[int, int, int]] = {}
     for file, *_ in files:
-        check_lfs(file)
+        check_file(file)
         try:
             with pq.ParquetFile(file, page_checksum_verification=True) as source:
                 if source.metadata.num_rows > MAX_EPISODES:
@@ -237,7 +240,7 @@ def metadata_of(file: Path) -> pq.FileMetaData:
 
 @lru_cache(maxsize=4)
 def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
-    check_lfs(file)
+    check_file(file)
     return pq.read_metadata(file)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.endings import Endings, has_rewards, kind_of, read_endings, same_state
@@ -117,7 +117,7 @@ class Archive:
         self.file = file
         self._left = BUDGET
         self._arrays: dict[str, np.ndarray] = {}
-        check_lfs(file)
+        check_file(file)
         try:
             with zipfile.ZipFile(file) as source:
                 members = source.infolist()

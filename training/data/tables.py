@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from qgf_ros.bags.files import is_hugging_face
+from qgf_ros.bags.files import is_hugging_face, leads
 from qgf_ros.contract import Contract, EndSource, Source
 from qgf_ros.errors import DataRefused
 from qgf_ros.strict_yaml import clipped
@@ -72,6 +72,7 @@ def _archive(make: Callable[[Path], Any], file: Path, changed: int, size: int) -
 
 def opened(make: Callable[[Path], T], file: Path) -> T:
     """What `make` makes of a file, once for all of its episodes. Raises DataRefused."""
+    leads(file)
     try:
         state = file.stat()
     except OSError as error:
