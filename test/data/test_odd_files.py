@@ -13,16 +13,16 @@ from qgf_make import contract, velocity_dict
 
 pytest.importorskip("h5py")
 pytest.importorskip("pyarrow")
-import h5py  # noqa: E402
-from qgf_lerobot import table_contract, write, write_v3  # noqa: E402
+import h5py
+from qgf_lerobot import table_contract, write, write_v3
 
-from qgf_ros.atomic import replaced_file, replaced_folder  # noqa: E402
-from qgf_ros.bags import files  # noqa: E402
-from qgf_ros.contract import Contract  # noqa: E402
-from qgf_ros.errors import DataRefused, UsageError  # noqa: E402
-from qgf_ros.files import NotRegular, lock_file, open_regular  # noqa: E402
-from training.data.cache import prepare  # noqa: E402
-from training.data.load import find_reader, load_episodes  # noqa: E402
+from qgf_ros.atomic import replaced_file, replaced_folder
+from qgf_ros.bags import files
+from qgf_ros.contract import Contract
+from qgf_ros.errors import DataRefused, UsageError
+from qgf_ros.files import NotRegular, lock_file, open_regular
+from training.data.cache import prepare
+from training.data.load import find_reader, load_episodes
 
 OWN = contract(velocity_dict())
 NOWHERE = "/nowhere/run"
@@ -130,7 +130,9 @@ def test_fault_112_a_list_of_episodes_that_leads_nowhere_is_refused(tmp_path, ta
     refused(tmp_path / "set", "episodes.jsonl", own=table_contract())
 
 
-@pytest.mark.parametrize("what", ["meta/episodes/chunk-000", "meta/episodes/chunk-000/file-001.parquet"])
+@pytest.mark.parametrize(
+    "what", ["meta/episodes/chunk-000", "meta/episodes/chunk-000/file-001.parquet"]
+)
 @pytest.mark.parametrize("target", [NOWHERE, "other"])
 def test_fault_112_a_list_of_version_3_that_leads_nowhere_is_refused(tmp_path, what, target):
     write_v3(tmp_path / "set")
@@ -150,7 +152,9 @@ def test_what_is_no_file_is_refused_and_not_opened(tmp_path, kind, name):
     (tmp_path / "set").mkdir()
     np.savez(tmp_path / "set" / "b.npz", observations=np.zeros((5, 5)), actions=np.zeros((5, 2)))
     hdf5(tmp_path / "set" / "b.hdf5")
-    for other in {"b.npz", "b.hdf5"} - {"b." + name[2:].replace("h5", "hdf5").replace("hdfhdf5", "hdf5")}:
+    for other in {"b.npz", "b.hdf5"} - {
+        "b." + name[2:].replace("h5", "hdf5").replace("hdfhdf5", "hdf5")
+    }:
         (tmp_path / "set" / other).unlink()
     odd(tmp_path / "set" / name, kind)
     if kind == "folder" and name != "a.npz":
@@ -167,7 +171,9 @@ def odd(path, kind):
         path.mkdir()
 
 
-@pytest.mark.parametrize("name", ["meta/info.json", "meta/episodes.jsonl", "data/chunk-000/episode_000001.parquet"])
+@pytest.mark.parametrize(
+    "name", ["meta/info.json", "meta/episodes.jsonl", "data/chunk-000/episode_000001.parquet"]
+)
 def test_a_pipe_in_a_lerobot_dataset_is_refused_and_not_opened(tmp_path, monkeypatch, name):
     monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "set")

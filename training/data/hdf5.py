@@ -37,6 +37,7 @@ from training.data.tables import (
     inside,
     needs_endings,
     opened,
+    rate_of,
     recording,
     survey,
     wanted,
@@ -81,7 +82,7 @@ def bounded(extra: int) -> Iterator[None]:
 class Hdf5Reader:
     """One recording per episode: "<file>#<number in the file>"."""
 
-    version = 1  # raised when the same files give something else, see `stages`
+    version = 2  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         if path.is_file():
@@ -372,19 +373,24 @@ def _check(name: str, array: Any) -> None:
 
 
 def _rate(source: Any) -> float:
-    """Hz, by an attribute `fps`, or by robomimic's env_args; 0: it does not say."""
+    """Hz, by an attribute `fps`, or by robomimic's env_args; 0: it does not say. Raises ValueError
+    where what it says is no rate."""
     for place in ("/", "/data"):
         group = source if place == "/" else _member(source, place)
         if group is None or not hasattr(group, "attrs"):
             continue
-        said: Any = _attribute(group, "fps")
-        if said is None and isinstance(text := _attribute(group, "env_args"), str):
+        if "fps" in group.attrs:
+            said = _attribute(group, "fps")
+            kind = group.attrs.get_id("fps")
+            return rate_of(f"{kind.dtype}{kind.shape}" if said is None else said)
+        if isinstance(text := _attribute(group, "env_args"), str):
             try:
-                said = json.loads(text)["env_kwargs"]["control_freq"]
+                arguments = json.loads(text)["env_kwargs"]
+                told = "control_freq" in arguments
             except (ValueError, KeyError, TypeError, RecursionError):
-                said = None
-        if isinstance(said, (int, float, np.integer, np.floating)) and 0 < said <= 1e5:
-            return float(said)
+                continue  # the arguments of another simulator
+            if told:
+                return rate_of(arguments["control_freq"], "control_freq of env_args")
     return 0.0
 
 
