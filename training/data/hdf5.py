@@ -399,7 +399,7 @@ def _attribute(group: Any, name: str) -> Any:
     if name not in group.attrs:
         return None
     kind = group.attrs.get_id(name)
-    if kind.get_storage_size() > MAX_TEXT or kind.shape not in ((), (1,)):
+    if kind.get_space().get_simple_extent_npoints() != 1 or kind.get_storage_size() > MAX_TEXT:
         return None
     value = group.attrs[name]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
