@@ -7,10 +7,10 @@ anywhere. What is opened here is none of these, also where it changes in between
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -26,7 +26,7 @@ class NotRegular(OSError):
     """What is there is no regular file; `strerror` says what it is."""
 
 
-def open_regular(path: Path, follow: bool = True) -> BinaryIO:
+def open_regular(path: Path, follow: bool = True) -> io.BufferedReader:
     """A regular file to read. follow: a link that is one itself; not those on the way.
 
     Raises:
@@ -34,7 +34,7 @@ def open_regular(path: Path, follow: bool = True) -> BinaryIO:
         OSError: it is not there, or may not be read.
     """
     _check(path, os.stat(path, follow_symlinks=follow).st_mode)
-    return os.fdopen(_opened(path, os.O_RDONLY, follow), "rb")
+    return io.BufferedReader(io.FileIO(_opened(path, os.O_RDONLY, follow), "r"))
 
 
 def lock_file(path: Path) -> int:

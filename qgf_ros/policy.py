@@ -565,7 +565,7 @@ def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         if size > limit:
             raise PolicyRefused(f"{said(path)} has {size} bytes; at most {limit} are read")
         try:
-            return file.read(info.st_size)  # of `limit` bytes, room for all of them would be made
+            return file.read(size)  # of `limit` bytes, room for all of them would be made
         except OSError as error:
             raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
 
