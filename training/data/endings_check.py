@@ -12,6 +12,11 @@ import numpy as np
 
 Kind = Literal["terminals", "terminal", "cut", "done", "mask", "last", "state"]
 Said = Mapping[Kind, np.ndarray]
+ENDS: tuple[Kind, ...] = ("terminals", "terminal", "cut", "done")
+LEAD: tuple[Kind, ...] = ("terminal", "mask")
+OVER: tuple[Kind, ...] = ("terminal", "mask", "state", "terminals", "done")
+LAST: tuple[Kind, ...] = ("last",)
+BY_CUT: tuple[Kind, ...] = ("terminals",)  # terminal states, where `cut` is there
 NEARLY = 0.9  # share of the rows that are terminal and end nothing: a mask the other way round
 OFTEN = 0.75  # share of the rows that end an episode: no robot's last a row and a third
 FEW = 8  # rows, of which a share says nothing
@@ -52,10 +57,10 @@ def check_together(said: Said, of: Mapping[Kind, str]) -> None:
     elif "terminals" not in said:
         pairs.within("mask", "done", ends, near=True)
     # RLDS: is_last and is_terminal are of states; the others of what leads into them, or of both.
-    for kind in ("terminals", "terminal", "cut", "done"):
+    for kind in ENDS:
         pairs.within(kind, "last", "the episode goes on after it", near=True)
     pairs.within("state", "last", "a terminal state is the last one")
-    for kind in ("terminal", "mask", *(["terminals"] if "cut" in said else [])):
+    for kind in LEAD + (BY_CUT if "cut" in said else ()):
         if kind in said and "state" in said:
             pairs.within(kind, "state", "what it leads into is the terminal state", near=True)
             led = said[kind] | np.append(False, said[kind][:-1])
@@ -99,13 +104,13 @@ def check_inverted(
         for episode in episodes:
             inner[max(episode.stop - 2, episode.start) : episode.stop] = False
         if inner.sum() >= FEW - 2 and terminal[inner].mean() > NEARLY:
-            kind = next(k for k in ("terminal", "mask", "state", "terminals", "done") if k in said)
+            kind = next(k for k in OVER if k in said)
             raise ValueError(
                 f"{told(kind, of)} in {int(terminal[inner].sum())} of {int(inner.sum())} rows that end no "
                 f"episode: {of[kind]} is probably inverted. 0 means of masks, and 1 of the others, that "
                 "nothing comes after the row; write 1 minus it, or leave it out"
             )
-    for kind in ("terminals", "terminal", "cut", "done", "last"):
+    for kind in ENDS + LAST:
         if len(episodes) > 1 and kind in said and rows >= FEW and OFTEN < said[kind].mean() < 1:
             raise ValueError(
                 f"{told(kind, of)} in {int(said[kind].sum())} of {rows} rows, which would each end an "
