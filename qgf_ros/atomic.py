@@ -15,7 +15,8 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write; `path` is what it was before until all of it is on the disk."""
     staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with staging.open("wb") as file:
+        staging.unlink(missing_ok=True)  # of who was killed
+        with staging.open("xb") as file:  # and through no link that somebody laid there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +33,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
+    if os.path.lexists(staging):  # no folder, then
+        staging.unlink()
     staging.mkdir()
     try:
         yield staging

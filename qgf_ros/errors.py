@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qgf_ros.files import NotRegular
 from qgf_ros.missing import remedy
 
 
@@ -85,9 +86,16 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
         hint = "" if isinstance(error, QgfError) else "; run again with --debug for the traceback"
         if isinstance(error, OSError):
             what = f"{error.filename}: " if error.filename else "cannot read or write a file: "
-            text = f"{what}{error.strerror or error}; make room, or choose a place that may be used"
+            text = f"{what}{error.strerror or error}; {_remedy(error)}"
         print(f"qgf: error[{code}]: {' '.join(text.split())}{hint}", file=sys.stderr)
         raise SystemExit(code) from None
+
+
+def _remedy(error: OSError) -> str:
+    """What somebody can do about a place that cannot be used."""
+    if isinstance(error, (NotADirectoryError, IsADirectoryError, FileExistsError, NotRegular)):
+        return "something else is in its place: move that away, or choose another place"
+    return "make room, or choose a place that may be used"
 
 
 def _is_full(error: BaseException) -> bool:

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ import yaml
 
 from qgf_ros.contract import Contract
 from qgf_ros.errors import PolicyRefused, UsageError
+from qgf_ros.files import open_regular
 from qgf_ros.normalizer import Normalizer
 from qgf_ros.strict_yaml import build, checked_text, clipped, parse_yaml, shown
 
@@ -555,20 +555,17 @@ def _exchange(a: Path, b: Path) -> None:
 def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Reads a regular file whole: no FIFO can block this, no device can fill memory."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = open_regular(path, follow=False)
     except OSError as error:
         raise PolicyRefused(
             f"cannot read {said(path)}: {error.strerror}; a policy folder holds plain files, no links"
         ) from None
-    info = os.fstat(descriptor)
-    if not stat.S_ISREG(info.st_mode):
-        os.close(descriptor)
-        raise PolicyRefused(f"{said(path)} is not a regular file; a policy holds plain files only")
-    with os.fdopen(descriptor, "rb") as file:
-        if info.st_size > limit:
-            raise PolicyRefused(f"{said(path)} has {info.st_size} bytes; at most {limit} are read")
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise PolicyRefused(f"{said(path)} has {size} bytes; at most {limit} are read")
         try:
-            return file.read(info.st_size)  # of `limit` bytes, room for all of them would be made
+            return file.read(size)  # of `limit` bytes, room for all of them would be made
         except OSError as error:
             raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from qgf_ros.errors import UsageError
+from qgf_ros.files import open_regular
 
 T = TypeVar("T")
 FILL_IN = "FILL_IN"  # what a draft writes where only a person knows: nothing loads with it
@@ -71,10 +72,8 @@ def checked_text(value: str, what: str, longest: int, lines: bool = False) -> No
 
 def load_yaml(path: Path) -> Any:
     """Parses a YAML file. Raises UsageError if it is missing, no regular file, too large or not YAML."""
-    if path.exists() and not path.is_file():  # to open a pipe may wait for ever
-        raise UsageError(f"cannot read {path}: it is not a regular file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

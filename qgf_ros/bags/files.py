@@ -23,7 +23,8 @@ from qgf_ros.bags import mcap, sqlite
 from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
 from qgf_ros.bags.types import Choose, Message
 from qgf_ros.errors import DataRefused, StorageError
-from qgf_ros.strict_yaml import parse_yaml
+from qgf_ros.files import NotRegular, open_regular
+from qgf_ros.strict_yaml import clipped, parse_yaml
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 2**20
@@ -99,12 +100,15 @@ def names(path: Path) -> list[str]:
     if (path / METADATA).is_file() or not path.is_dir():
         return found
     inside: list[str] = []
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+    everything = sorted(path.iterdir())
+    for folder in (p for p in everything if p.is_dir()):
         below = _in_folder(folder)
         if below:
             contained(path, folder)
         inside += [folder.name if name == "." else f"{folder.name}/{name}" for name in below]
     loose = [f.name for f in _bag_files(path)] if inside else found
+    for link in everything if inside or loose else ():  # nobody can say that it was no recording
+        leads(link)
     return sorted(loose + inside) if inside else found
 
 
@@ -119,7 +123,8 @@ def _in_folder(folder: Path) -> list[str]:
 def _bag_files(folder: Path) -> list[Path]:
     """Files of bags in a folder, in the order of their numbers."""
     with suppress(OSError):
-        found = [p for p in folder.iterdir() if BAG_FILE.search(p.name) and p.is_file()]
+        bags = [p for p in folder.iterdir() if BAG_FILE.search(p.name)]
+        found = [p for p in bags if p.is_file() or broken(p)]
         return sorted(found, key=lambda p: (_split(p), p.name))
     return []
 
@@ -140,21 +145,46 @@ def open_bag(path: Path, name: str) -> Bag:
     """The bag `name` of the dataset `path`. Raises DataRefused where there is none."""
     where = path / name
     contained(path, where)
+    leads(where)
     if where.is_file():
-        check_lfs(where)
+        _check_bag_file(where)
         return Bag(where, (where,))
+    leads(where / METADATA)
     contained(path, where / METADATA)
     known = _metadata(where / METADATA)
-    there = [where / n for n in known if (where / n).is_file()]
+    there = [where / n for n in known if (where / n).is_file() or broken(where / n)]
     files = there or _bag_files(where)
     if not files:
         raise DataRefused(f"{where} is no bag, or an empty one: it holds no .mcap or .db3 file")
     for file in files:
+        leads(file)
         contained(path, file)
-        check_lfs(file)
+        _check_bag_file(file)
     counts = {n: c for n, c in known.items() if c is not None}
     missing = {n: counts.get(n, 1) for n in known if there and where / n not in there}
     return Bag(where, tuple(files), missing, counts)
+
+
+def _check_bag_file(file: Path) -> None:
+    """Raises DataRefused where it, or what its storage has not yet written into it, cannot be read."""
+    check_file(file)
+    for end in JOURNALS:
+        leads(Path(f"{file}{end}"))
+
+
+def broken(path: Path) -> bool:
+    """Whether it is a link that leads nowhere."""
+    return path.is_symlink() and not path.exists()
+
+
+def leads(path: Path) -> None:
+    """Raises DataRefused where a link leads nowhere: what was recorded there would be left out without
+    a word."""
+    if broken(path):
+        raise DataRefused(
+            f"{path} is a link that leads nowhere ({clipped(os.readlink(path), 200)}); bring back what it "
+            "led to, or remove the link to do without that recording"
+        )
 
 
 def contained(root: Path, path: Path) -> None:
@@ -177,20 +207,27 @@ def is_hugging_face(root: Path, path: Path) -> bool:
     return False
 
 
-def check_lfs(file: Path) -> None:
-    """Raises DataRefused where a file is only the pointer that Git LFS puts in its place."""
-    with suppress(OSError), file.open("rb") as opened:
-        if opened.read(len(LFS)) == LFS:
-            raise DataRefused(
-                f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
-            )
+def check_file(file: Path) -> None:
+    """Raises DataRefused where a file is no regular one, which nobody may open, or only the pointer
+    that Git LFS puts in its place."""
+    try:
+        with open_regular(file) as opened:
+            begin = opened.read(len(LFS))
+    except NotRegular as error:
+        raise DataRefused(f"{file}: {error.strerror}; recordings are files") from None
+    except OSError:  # who reads it says why
+        return
+    if begin == LFS:
+        raise DataRefused(
+            f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
+        )
 
 
 def _metadata(path: Path) -> dict[str, int | None]:
     """Files that metadata.yaml names -> messages in them, where it says so; {} where it is
     damaged or missing. Only names count, so that none leads elsewhere."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(MAX_METADATA + 1)
         info = parse_yaml(text, str(path)) if len(text) <= MAX_METADATA else {}
         info = info["rosbag2_bagfile_information"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from qgf_ros.bags.damage import Damage
 from qgf_ros.bags.definitions import MAX_DEFINITION, TYPE_NAME
 from qgf_ros.errors import UsageError
+from qgf_ros.files import open_regular
 
 VARIABLE = "QGF_MSGS"  # the processes that a verb starts inherit it
 MAX_FILES = 100_000  # below a folder that was given
@@ -79,7 +80,7 @@ def _below(folder: Path) -> dict[tuple[str, str], tuple[Path, ...]]:
 
 def _text(file: Path) -> str:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             raw = opened.read(4 * MAX_DEFINITION)
     except OSError as error:
         raise Damage(f"{file}: {error.strerror}") from None

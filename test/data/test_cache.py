@@ -1,13 +1,16 @@
 """Prepared once, mapped from files, keyed by content: whatever happens in between."""
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qgf_make import SECOND, START, contract, velocity_dict
 
-from qgf_ros.errors import DataRefused
+from qgf_ros.errors import DataRefused, StorageError, exit_codes
 from training.data import cache, load
 from training.data.cache import prepare
 from training.data.load import load_episodes
@@ -306,3 +309,108 @@ def test_fault_142_a_recording_that_changes_while_it_is_read_is_not_kept(reader,
     arrays, _ = prepare(data, CONTRACT)
     fresh, _ = load_episodes(data, CONTRACT)
     assert np.array_equal(arrays[1].obs, fresh[1].obs.astype(np.float32))
+
+
+def lost(reader, monkeypatch, harm, times=1):
+    """After the last recording was read, `harm` comes over the cache, so many times."""
+    honest, left = cache._assemble, [times]
+
+    def assemble(*given):
+        if left[0]:
+            left[0] -= 1
+            harm(cache.cache_folder())
+        honest(*given)
+
+    monkeypatch.setattr(cache, "_assemble", assemble)
+
+
+def cleared(folder):
+    shutil.rmtree(folder)
+
+
+def pieces_gone(folder):
+    for piece in (folder / "pieces").iterdir():
+        piece.unlink()
+
+
+def a_bit_flipped(folder):
+    piece = min((folder / "pieces").iterdir())
+    content = bytearray(piece.read_bytes())
+    content[200] ^= 1
+    piece.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [cleared, pieces_gone, a_bit_flipped])
+def test_fault_142_what_goes_away_meanwhile_is_prepared_once_more(
+    reader, data, monkeypatch, capsys, harm
+):
+    lost(reader, monkeypatch, harm)
+    arrays, _ = prepare(data, CONTRACT)
+    direct, _ = load_episodes(data, CONTRACT)
+    assert [e.digest for e in arrays] == [e.digest for e in direct]
+    assert "prepared anew" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("harm", [cleared, a_bit_flipped])
+def test_fault_142_what_does_not_stay_is_said_and_given_up(reader, data, monkeypatch, harm):
+    lost(reader, monkeypatch, harm, times=2)
+    with pytest.raises(StorageError, match="QGF_CACHE"):
+        prepare(data, CONTRACT)
+
+
+def test_fault_142_a_cache_cleared_between_two_recordings_goes_on(reader, data, monkeypatch):
+    honest, left = reader.read, ["r1"]
+
+    def read(path, name, own):
+        if name in left:
+            left.remove(name)
+            shutil.rmtree(cache.cache_folder())
+        return honest(path, name, own)
+
+    monkeypatch.setattr(reader, "read", read)
+    assert len(prepare(data, CONTRACT)[0]) == 3
+
+
+def test_fault_142_a_recording_that_went_away_is_no_loss_of_the_cache(reader, data, monkeypatch):
+    monkeypatch.setattr(reader, "recordings", lambda path: ["r0", "r9"])
+    with pytest.raises(DataRefused, match="r9"):
+        prepare(data, CONTRACT)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("what", ["lock", "piece", "index", "array", "episodes"])
+def test_fault_142_what_is_no_file_in_the_cache_is_not_opened(
+    reader, data, tmp_path, capsys, kind, what
+):
+    prepare(data, CONTRACT)
+    folder = cache.cache_folder()
+    (whole,) = (folder / "episodes").iterdir()
+    (lock,) = (folder / "locks").iterdir()
+    places = {
+        "lock": lock, "piece": min((folder / "pieces").iterdir()), "index": whole / "index.json",
+        "array": whole / "obs.npy", "episodes": whole,
+    }  # fmt: skip
+    at = places[what]
+    if what == "piece":
+        shutil.rmtree(whole)
+    shutil.rmtree(at) if at.is_dir() else at.unlink()
+    (tmp_path / "precious").write_text("kept")
+    if kind == "folder":
+        at.mkdir()
+    else:
+        os.mkfifo(at) if kind == "pipe" else at.symlink_to(tmp_path / "precious")
+    signal.alarm(20)  # or it would wait for ever
+    try:
+        assert len(prepare(data, CONTRACT)[0]) == 3
+    finally:
+        signal.alarm(0)
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert "anew" in " ".join(capsys.readouterr().err.split())
+
+
+def test_fault_142_a_file_in_the_caches_place_is_said_to_be_in_the_way(reader, data, capsys):
+    cache.cache_folder().write_text("a file")
+    with pytest.raises(SystemExit) as end, exit_codes():
+        prepare(data, CONTRACT)
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 7 and "something else is in its place" in said and "room" not in said

@@ -5,6 +5,7 @@ import pytest
 from qgf_make import contract, velocity_dict
 
 from qgf_ros.errors import DataRefused
+from training.data.alignment import AFTER
 from training.data.endings import read_endings, same_state
 from training.data.load import load_episodes
 
@@ -70,6 +71,16 @@ READ = {
     "transitions, masks alone": (transitions(masks=~at(5)), (ALL, REST)),
     "transitions, masks": (transitions(terminals=at(5, 11), masks=~at(5)), (ALL, REST)),
     "transitions, dones and timeouts": (transitions(dones=at(5, 11), timeouts=at(11)), (ALL, REST)),
+    "gymnasium's, both true": (rows(terminated=at(5), truncated=at(5, 11)), (ALL, REST_SHORT)),
+    "everything of D4RL": (
+        rows(dones=at(5, 11), terminals=at(5), timeouts=at(11), masks=~at(5)), (ALL, REST_SHORT)),
+    "terminals as ends, with both reasons": (
+        rows(terminals=at(5, 11), terminations=at(5), truncations=at(11)), (ALL, REST_SHORT)),
+    "dones and masks": (rows(dones=at(5, 11), masks=~at(5)), (ALL, REST_SHORT)),
+    "RLDS with masks of the way there": (
+        rows(is_last=at(5, 11), is_terminal=at(5), masks=~at(4)), (SHORT, REST_SHORT)),
+    "RLDS with terminations of the way there": (
+        rows(is_last=at(5, 11), is_terminal=at(5), terminations=at(4), truncations=at(10)), (SHORT, REST_SHORT)),
     "floats": (rows(terminals=at(5) * 1.0, timeouts=at(11) * 1.0), (ALL, REST_SHORT)),
     "columns": (rows(terminals=at(5)[:, None], timeouts=at(11)[:, None]), (ALL, REST_SHORT)),
 }  # fmt: skip
@@ -120,6 +131,31 @@ REFUSED = {
     "masks against terminations": (rows(masks=~at(5), terminations=at(4)), "differ in row 4"),
     "D4RL's against masks": (rows(terminals=at(5), timeouts=at(11), masks=~at(3)), "differ in row 3"),
     "two names": (rows(terminated=at(5), terminations=at(11)), "mean the same and differ in row 5"),
+    "masks against dones and timeouts": (rows(dones=at(5, 11), timeouts=at(11), masks=~at(3)), "masks and dones.*row 3"),
+    "masks that know no end": (rows(dones=at(5, 11), timeouts=at(11), masks=~at()), "masks and dones.*row 5"),
+    "dones without a terminal": (rows(dones=at(11), terminals=at(5, 11)), "terminals and dones.*row 5"),
+    "dones without a termination": (rows(dones=at(11), terminated=at(5), truncated=at(11)), "terminated and dones.*row 5"),
+    "dones without a reason": (rows(done=at(2, 5, 11), terminated=at(5), truncated=at(11)), "done and terminated.*row 2"),
+    "timeouts beside dones": (rows(dones=at(5, 11), timeouts=at(6)), "timeouts and dones.*row 6"),
+    "truncations beside dones": (rows(dones=at(5), truncations=at(11)), "truncations and dones.*row 11"),
+    "terminations beside terminals": (rows(terminations=at(4), terminals=at(5, 11)), "terminations and terminals.*row 4"),
+    "masks beside dones": (rows(dones=at(5, 11), masks=~at(2, 5)), "masks and dones.*row 2"),
+    "is_terminal against terminations": (
+        rows(is_last=at(5, 11), is_terminal=at(5), terminations=at(), truncations=at(5, 11)), "is_terminal and terminations.*row 5"),
+    "terminations against is_terminal": (
+        rows(is_last=at(5, 11), is_terminal=at(5), terminations=at(5, 11)), "terminations and is_terminal.*row 11"),
+    "is_terminal against masks": (rows(is_last=at(5, 11), is_terminal=at(5), masks=~at()), "is_terminal and masks.*row 5"),
+    "masks against is_terminal": (rows(is_last=at(5, 11), is_terminal=at(5), masks=~at(5, 11)), "masks and is_terminal.*row 11"),
+    "is_terminal before is_last": (rows(is_last=at(5, 11), is_terminal=at(3)), "is_terminal and is_last.*row 3"),
+    "truncated before is_last": (rows(is_last=at(5, 11), truncated=at(3)), "truncated and is_last.*row 3"),
+    "is_terminal alone within a file": (rows(is_terminal=at(5)), "where episodes begin; add an array `terminals`"),
+    "masks and timeouts that are no end": (rows(timeouts=at(11), masks=~at(3)), "where episodes begin"),
+    "masks inverted": (rows(terminals=at(5, 11), masks=at(5, 11)), "masks is probably inverted"),
+    "masks of one episode inverted": (rows(masks=at(11)), "masks is probably inverted"),
+    "masks of transitions inverted": (transitions(masks=at(5)), "masks is probably inverted"),
+    "terminals inverted": (rows(terminals=~at(5, 11), timeouts=at(5, 11)), "terminals is probably inverted"),
+    "is_last inverted": (rows(is_last=~at(5, 11), is_terminal=at(0)), "is_last is probably inverted"),
+    "capital letters": (rows(Terminals=at(5, 11)), "add `masks`"),
     "discounts": (rows(terminals=at(5), masks=np.full(N, 0.99)), "masks must be 0 or 1"),
     "NaN": (rows(terminals=np.full(N, np.nan)), "terminals must be 0 or 1"),
     "short": (rows(timeouts=at(3, of=N - 1)), "one number for each row"),
@@ -132,6 +168,18 @@ def test_fault_145_what_is_not_known_is_refused_with_the_fix(tmp_path, kind):
     data, text = REFUSED[kind]
     with pytest.raises(DataRefused, match=text):
         load(tmp_path, data)
+
+
+def test_fault_145_rows_after_a_terminal_state_are_counted(tmp_path):
+    np.savez(tmp_path / "set.npz", **rows(terminals=at(11), masks=~at(3, 4, 8)))
+    _, report = load_episodes(tmp_path / "set.npz", rewarded())
+    assert report.dropped[AFTER] == 7, "twelve rows, the last one only a state, and four that count"
+
+
+def test_fault_145_nothing_is_counted_where_nothing_comes_after(tmp_path):
+    np.savez(tmp_path / "set.npz", **rows(terminals=at(5, 11), masks=~at(4, 5)))
+    _, report = load_episodes(tmp_path / "set.npz", rewarded())
+    assert not report.dropped[AFTER]
 
 
 def test_fault_145_what_the_reward_is_called_does_not_matter(tmp_path):

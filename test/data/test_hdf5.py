@@ -273,3 +273,39 @@ def test_a_file_of_another_layout_says_what_it_has(tmp_path):
         file["weights"] = np.zeros(3)
     with pytest.raises(DataRefused, match="robomimic.*Minari.*ALOHA.*weights"):
         find_reader(tmp_path / "x.h5").recordings(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("fps", [
+    0, -1, 1e-300, 2e5, np.nan, np.inf, "30", True, [30, 30], h5py.Empty("f8"), b"x",
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("place", ["/", "/data"])
+def test_fault_103_a_rate_that_is_none_is_refused_and_named(tmp_path, fps, place):
+    robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file[place].attrs["fps"] = fps
+    with pytest.raises(DataRefused, match="fps is .*0.001 to 100000"):
+        READER.recordings(tmp_path / "a.hdf5")
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "1e-300", "NaN", '"20"', "[20]", "null", "true"])
+def test_fault_103_a_control_freq_that_is_none_is_refused(tmp_path, rate):
+    robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data"].attrs["env_args"] = f'{{"env_kwargs": {{"control_freq": {rate}}}}}'
+    with pytest.raises(DataRefused, match="control_freq of env_args is"):
+        READER.recordings(tmp_path / "a.hdf5")
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"env_kwargs": {}}', '{"env_kwargs": 3}'])
+def test_a_simulator_that_says_no_rate_is_none(tmp_path, said):
+    robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data"].attrs["env_args"] = said
+    assert len(READER.recordings(tmp_path / "a.hdf5")) == len(LENGTHS)
+
+
+def test_a_rate_in_an_array_of_one_is_taken(tmp_path):
+    robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file.attrs["fps"] = [50]
+    assert survey_dataset(tmp_path / "a.hdf5").rate == 50

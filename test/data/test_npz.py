@@ -17,6 +17,7 @@ pytest.importorskip("pyarrow")
 from training.data import npz
 from training.data.load import load_episodes
 from training.data.npz import NpzReader
+from training.data.tables import rate_of
 
 LENGTHS = (5, 8, 3)  # rows of each episode, the last one is only a state
 
@@ -306,3 +307,31 @@ def test_fault_112_link_out_of_the_folder_refused(tmp_path):
     (tmp_path / "set" / "a.npz").symlink_to(tmp_path / "secret.npz")
     with pytest.raises(DataRefused, match="outside"):
         load_episodes(tmp_path / "set", OWN)
+
+
+@pytest.mark.parametrize("fps", [
+    0, -20, 1e-300, 1e-4, 2e5, np.nan, np.inf, "30", True, [20, 20], [], 20 + 1j,
+], ids=str)  # fmt: skip
+def test_a_rate_that_is_none_is_refused_and_named(tmp_path, fps):
+    np.savez(
+        tmp_path / "set.npz",
+        observations=np.zeros((5, 5)),
+        actions=np.zeros((5, 2)),
+        fps=np.array(fps),
+    )
+    with pytest.raises(DataRefused, match="fps is .*0.001 to 100000"):
+        NpzReader().recordings(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("fps", [1e-3, 20, np.float16(30), [50], 1e5], ids=str)
+def test_a_sane_rate_is_taken(tmp_path, fps):
+    assert rate_of(np.array(fps)) == rate_of(fps if not isinstance(fps, list) else fps[0])
+
+
+def test_names_with_a_key_twice_are_refused(tmp_path):
+    names = '{"actions": ["a", "b"], "actions": ["b", "a"]}'
+    np.savez(
+        tmp_path / "set.npz", observations=np.zeros((5, 5)), actions=np.zeros((5, 2)), names=names
+    )
+    with pytest.raises(DataRefused, match="'actions' is there twice"):
+        NpzReader().recordings(tmp_path / "set.npz")

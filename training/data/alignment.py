@@ -31,6 +31,7 @@ from training.data.labels import Label
 from training.data.rewards import End, ending
 from training.data.streams import Recording, Stream
 
+AFTER = "row after the end of its episode, by a terminal state or an outcome"
 EXCLUDED = "episode excluded by its label"
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
 
@@ -258,6 +259,9 @@ def _episode(
         return []
     over = _over(recording, *span, label)
     end = ending(streams, contract, label, recording.cut, report.noticed, over)
+    if len(recording.over) and end.at is not None:  # a table: what comes after is nobody's
+        after = max(int((streams[a.name].stamp >= end.at).sum()) for a in contract.actions)
+        report.dropped[AFTER] += after
     grid = lay(name, streams, contract, report, span, end.at, refused)
     if grid is None:
         return []

@@ -7,7 +7,8 @@
     episodes/<key>/      the arrays of a whole dataset, and index.json
 
 Everything carries its checksum, which is looked at whenever it is used: what is damaged is said and
-prepared anew. Nothing here is precious: the folder may be deleted at any time but during training.
+prepared anew, once more also where it is cleared or damaged meanwhile. Nothing here is precious: the
+folder may be deleted at any time but during training.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from qgf_ros.bags.sources import contract_sources
 from qgf_ros.bags.types import foreign_definitions
 from qgf_ros.console import say
 from qgf_ros.contract import Contract
-from qgf_ros.errors import DataRefused
+from qgf_ros.errors import DataRefused, StorageError
+from qgf_ros.files import NotRegular, lock_file, open_regular
 from training.data.alignment import Report
 from training.data.episodes import Episode, EpisodeArrays
 from training.data.labels import Label
@@ -70,7 +72,7 @@ def prepare(
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
         UsageError: its label file is broken, or names what it does not have.
-        OSError: the cache cannot be written.
+        OSError, StorageError: the cache cannot be written, or does not keep what is.
     """
     path, folder = Path(path), folder or cache_folder()
     reader, names, labels = contents(path, contract)
@@ -79,24 +81,48 @@ def prepare(
     pieces = {name: folder / "pieces" / f"{key}.piece" for name, key in zip(names, keys)}
     whole = hashlib.sha256("".join(keys).encode()).hexdigest()
     out = folder / "episodes" / whole
-    with _alone(folder / "locks", whole):
-        if os.path.lexists(out):
-            try:
-                return _open(out)
-            except Damaged as damage:
-                _discard(out, damage)
-        (folder / "pieces").mkdir(parents=True, exist_ok=True)
-        for rest in out.parent.glob(f".{whole}.*.tmp"):  # of who was killed: nobody else is here
-            shutil.rmtree(rest, ignore_errors=True)
-        missing = [name for name, piece in pieces.items() if not _sound(piece)]
-        work = partial(_piece, reader, path, contract, labels, pieces, state)
-        for _ in each(work, missing, workers, progress) if missing else ():
-            pass
-        _assemble(path, list(pieces.values()), out)
-        try:
+    work = partial(_piece, reader, path, contract, labels, pieces, state)
+
+    def prepared() -> tuple[EpisodeArrays, Report]:
+        with _alone(folder / "locks", whole):
+            if os.path.lexists(out):
+                try:
+                    return _open(out)
+                except Damaged as damage:
+                    _discard(out, damage)
+            (folder / "pieces").mkdir(parents=True, exist_ok=True)
+            for rest in out.parent.glob(
+                f".{whole}.*.tmp"
+            ):  # of who was killed: nobody else is here
+                shutil.rmtree(rest, ignore_errors=True)
+            missing = [name for name, piece in pieces.items() if not _sound(piece)]
+            for _ in each(work, missing, workers, progress) if missing else ():
+                pass
+            _assemble(path, list(pieces.values()), out)
             return _open(out)
-        except Damaged as damage:
-            raise OSError(f"{damage}, right after it was written; look at the disk") from None
+
+    try:
+        return prepared()
+    except (Damaged, FileNotFoundError) as error:
+        say(
+            f"what was being prepared was cleared away or damaged, and is prepared anew: {_lost(error, folder)}"
+        )
+    try:
+        return prepared()
+    except (Damaged, FileNotFoundError) as error:
+        raise StorageError(
+            f"{_lost(error, folder)}, right after it was written, and again; look at the disk, and for who "
+            f"clears {folder}, or choose another place by QGF_CACHE"
+        ) from None
+
+
+def _lost(error: Damaged | FileNotFoundError, folder: Path) -> str:
+    """What of the cache went away, or was damaged. Raises the error where it is of something else."""
+    if isinstance(error, Damaged):
+        return str(error)
+    if not Path(str(error.filename or "")).is_relative_to(folder):
+        raise error
+    return f"{error.filename} is not there"
 
 
 @contextlib.contextmanager
@@ -104,10 +130,17 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     """One preparation of a dataset at a time; the next finds it done. Pieces need none: they are
     moved into their places whole, and one is as good as the other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
+    try:
+        file = lock_file(folder / name)
+    except NotRegular as error:  # never written to: who knows what it leads to
+        _discard(folder / name, Damaged(f"{folder / name}: {error.strerror}"))
+        file = lock_file(folder / name)
+    try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 def _discard(path: Path, damage: Damaged) -> None:
@@ -139,9 +172,10 @@ def _key(
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     hashed.update(foreign_definitions(s.type for s in contract_sources(contract).values()).encode())
     for file in reader.files(path, name):
-        status = file.stat()
-        changed = (status.st_mtime_ns, status.st_ctime_ns)
-        hashed.update(f"{file.name} {_content(file, status.st_size, changed)}".encode())
+        with _readable(file):
+            status = file.stat()
+            changed = (status.st_mtime_ns, status.st_ctime_ns)
+            hashed.update(f"{file.name} {_content(file, status.st_size, changed)}".encode())
     return hashed.hexdigest()
 
 
@@ -149,14 +183,26 @@ def _state(reader: Reader, path: Path, name: str, contract: Contract) -> tuple[A
     """What changes when something is written to a recording, or the types it is read by change.
     Cheap, and so looked at twice; the time of an inode's last change cannot be set by anybody."""
     types = foreign_definitions(s.type for s in contract_sources(contract).values())
-    files = [(file, file.stat()) for file in reader.files(path, name)]
+    files = []
+    for file in reader.files(path, name):
+        with _readable(file):
+            files.append((file, file.stat()))
     return types, [(f, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in files]
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Raises DataRefused where a file of the dataset is not there, or none that can be read."""
+    try:
+        yield
+    except OSError as error:
+        raise DataRefused(f"{file}: {error.strerror}") from None
 
 
 @cache
 def _content(file: Path, size: int, changed: tuple[int, int]) -> str:
     hashed = hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while block := stream.read(1 << 20):
             hashed.update(block)
     return hashed.hexdigest()
@@ -185,6 +231,7 @@ def _piece(
         arrays = {a: getattr(joined, a).astype(np.float32) for a in ARRAYS}
     content = io.BytesIO()
     np.savez(content, **arrays, index=np.array(json.dumps(index)))  # type: ignore[arg-type]
+    where[name].parent.mkdir(parents=True, exist_ok=True)  # it may be cleared at any time
     with replaced_file(where[name]) as file:
         digest = _digest(where[name].stem, content.getbuffer())
         file.write(MAGIC + digest.encode() + b"\n")
@@ -208,10 +255,8 @@ def _read_piece(piece: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _file_digest(file: Path) -> str:
     """Raises Damaged."""
-    if file.is_symlink():
-        raise Damaged(f"{file} is a link")
     try:
-        with file.open("rb") as stream:
+        with open_regular(file, follow=False) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise Damaged(f"{file}: {error.strerror}") from None
@@ -225,11 +270,10 @@ def _digest(key: str, content: Any) -> str:
 
 
 def _bytes(file: Path) -> bytes:
-    """Raises Damaged where it cannot be read, or is a link."""
+    """Raises Damaged where it cannot be read, or is no regular file."""
     try:
-        if file.is_symlink():
-            raise Damaged(f"{file} is a link")
-        return file.read_bytes()
+        with open_regular(file, follow=False) as stream:
+            return stream.read()
     except OSError as error:
         raise Damaged(f"{file}: {error.strerror}") from None
 
@@ -322,7 +366,10 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
             raise Damaged(f"{folder}/{name}.npy does not have its checksum")
     entries, report = index["episodes"], index["report"]
     steps = np.array([e["steps"] for e in entries], np.int64)
-    obs, action, reward = (np.load(folder / f"{a}.npy", mmap_mode="r") for a in ARRAYS)
+    try:
+        obs, action, reward = (np.load(folder / f"{a}.npy", mmap_mode="r") for a in ARRAYS)
+    except (OSError, ValueError) as error:  # gone since it was looked at
+        raise Damaged(f"{folder}: {error}") from None
     arrays = EpisodeArrays(
         obs,
         action,

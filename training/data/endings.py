@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-Kind = Literal["terminals", "terminal", "cut", "done", "mask", "last", "state"]
+from training.data.endings_check import Kind, check_inverted, check_together
+from training.data.endings_check import told as _told
+
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("terminals", "terminal"), "terminals"),  # two meanings, see above
     **dict.fromkeys(("terminations", "termination", "terminated"), "terminal"),
@@ -48,7 +50,7 @@ class Endings:
 
 def kind_of(name: str) -> Kind | None:
     """What an array or column of this name says of ends; "next.done" as "done". None: nothing."""
-    return KINDS.get(name.removeprefix("next."))
+    return KINDS.get(name.removeprefix("next.").lower())
 
 
 def has_rewards(names: Iterable[str]) -> bool:
@@ -78,26 +80,40 @@ def read_endings(
     Raises:
         ValueError: a column does not fit, or two contradict each other.
     """
-    said = _said(columns, rows)
-    _contradictions(said)
+    said, of = _said(columns, rows)
+    check_together(said, of)
     terminal, unsaid = _terminal(said, rewards, following)
-    bounds = [said[k] for k in ("terminals", "terminal", "cut", "done", "last") if k in said]
+    # RLDS says with is_last alone where episodes end; what else is true is so there, or a row before.
+    kinds: list[Kind] = ["last"] if "last" in said else ["terminals", "terminal", "cut", "done"]
+    bounds = [said[k] for k in kinds if k in said]
     marked = np.logical_or.reduce(bounds) if bounds else np.zeros(rows, bool)
     if joined is not None:
         marked[:-1] |= ~joined
-    elif not bounds and not one and "mask" in said:
-        if (np.diff(said["mask"].astype(int)) < 0).any():
-            raise ValueError(
-                "masks are 0 before the last row, and nothing says where episodes begin; add an array "
-                "`terminals`, true on the last row of each episode, or `next_observations`"
-            )
     episodes = _episodes(marked, rows, one)
+    check_inverted(said, of, terminal, episodes)
+    if joined is None and not one and not {"terminals", "terminal", "done", "last"} & {*said}:
+        _begins(said, of, marked)
     last = np.array([_only_a_state(said, terminal, e, following, bool(bounds)) for e in episodes])
     return Endings(tuple(episodes), last.astype(bool), terminal, unsaid)
 
 
-def _said(columns: Mapping[str, np.ndarray], rows: int) -> dict[Kind, np.ndarray]:
-    """(N,) bool by kind; of a mask, true where it is 0."""
+def _begins(said: Mapping[Kind, np.ndarray], of: Mapping[Kind, str], marked: np.ndarray) -> None:
+    """Raises ValueError where an episode ends in a terminal state, and nothing says that another one
+    begins after it."""
+    for kind in ("mask", "state"):
+        if kind in said:
+            over = said[kind]
+            if (over[:-1] & ~over[1:] & ~marked[:-1] & ~marked[1:]).any():
+                raise ValueError(
+                    f"{_told(kind, of)} before the last row, and nothing says where episodes begin; add an "
+                    "array `terminals`, true on the last row of each episode, or `next_observations`"
+                )
+
+
+def _said(
+    columns: Mapping[str, np.ndarray], rows: int
+) -> tuple[dict[Kind, np.ndarray], dict[Kind, str]]:
+    """(N,) bool by kind, of a mask true where it is 0; and what the column of each kind is called."""
     said: dict[Kind, np.ndarray] = {}
     of: dict[Kind, str] = {}
     for name, column in columns.items():
@@ -116,26 +132,7 @@ def _said(columns: Mapping[str, np.ndarray], rows: int) -> dict[Kind, np.ndarray
                 "keep the one that is right"
             )
         said[kind], of[kind] = truth, name
-    return said
-
-
-def _contradictions(said: Mapping[Kind, np.ndarray]) -> None:
-    """Raises ValueError where two that mean the same differ."""
-    pairs: list[tuple[Kind, Kind]] = [("mask", "terminal")]
-    if "cut" in said:  # then terminals are terminal states
-        pairs += [("mask", "terminals"), ("terminal", "terminals")]
-    for a, b in pairs:
-        if a in said and b in said and (said[a] != said[b]).any():
-            # With terminations, terminals may be the ends of trajectories, cut or not.
-            if (a, b) == ("terminal", "terminals") and (
-                said["terminals"] == (said["terminal"] | said["cut"])
-            ).all():
-                continue
-            names = {"mask": "masks of 0", "terminal": "terminations", "terminals": "terminals"}
-            raise ValueError(
-                f"{names[a]} and {names[b]} should mark the same rows, and differ in row "
-                f"{_first(said[a] != said[b])}; keep the one that is right"
-            )
+    return said, of
 
 
 def _terminal(

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.endings import Endings, has_rewards, kind_of, read_endings
@@ -37,6 +37,7 @@ from training.data.tables import (
     inside,
     needs_endings,
     opened,
+    rate_of,
     recording,
     survey,
     wanted,
@@ -81,7 +82,7 @@ def bounded(extra: int) -> Iterator[None]:
 class Hdf5Reader:
     """One recording per episode: "<file>#<number in the file>"."""
 
-    version = 1  # raised when the same files give something else, see `stages`
+    version = 2  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         if path.is_file():
@@ -121,7 +122,8 @@ def _names_in(path: Path) -> list[str]:
     """Files of a folder; of a Minari dataset those in its `data`."""
     for folder in (path, path / "data"):
         if folder.is_dir():
-            found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            # What is no file, or a link to nowhere, is refused by its name and not left out.
+            found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir())
             if names := [str(p.relative_to(path)) for p in found]:
                 return sorted(names, key=_natural)
     return []
@@ -154,7 +156,7 @@ class Archive:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        check_lfs(file)
+        check_file(file)
         with file.open("rb") as opened:
             if opened.read(len(MAGIC)) != MAGIC:
                 raise DataRefused(f"{file} is no HDF5 file: it does not begin like one")
@@ -371,19 +373,24 @@ def _check(name: str, array: Any) -> None:
 
 
 def _rate(source: Any) -> float:
-    """Hz, by an attribute `fps`, or by robomimic's env_args; 0: it does not say."""
+    """Hz, by an attribute `fps`, or by robomimic's env_args; 0: it does not say. Raises ValueError
+    where what it says is no rate."""
     for place in ("/", "/data"):
         group = source if place == "/" else _member(source, place)
         if group is None or not hasattr(group, "attrs"):
             continue
-        said: Any = _attribute(group, "fps")
-        if said is None and isinstance(text := _attribute(group, "env_args"), str):
+        if "fps" in group.attrs:
+            said = _attribute(group, "fps")
+            kind = group.attrs.get_id("fps")
+            return rate_of(f"{kind.dtype}{kind.shape}" if said is None else said)
+        if isinstance(text := _attribute(group, "env_args"), str):
             try:
-                said = json.loads(text)["env_kwargs"]["control_freq"]
+                arguments = json.loads(text)["env_kwargs"]
+                told = "control_freq" in arguments
             except (ValueError, KeyError, TypeError, RecursionError):
-                said = None
-        if isinstance(said, (int, float, np.integer, np.floating)) and 0 < said <= 1e5:
-            return float(said)
+                continue  # the arguments of another simulator
+            if told:
+                return rate_of(arguments["control_freq"], "control_freq of env_args")
     return 0.0
 
 
@@ -392,7 +399,7 @@ def _attribute(group: Any, name: str) -> Any:
     if name not in group.attrs:
         return None
     kind = group.attrs.get_id(name)
-    if kind.get_storage_size() > MAX_TEXT or kind.shape not in ((), (1,)):
+    if kind.get_space().get_simple_extent_npoints() != 1 or kind.get_storage_size() > MAX_TEXT:
         return None
     value = group.attrs[name]
     return value.decode(errors="replace") if isinstance(value, bytes) else value

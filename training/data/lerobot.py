@@ -3,6 +3,8 @@ file). No lerobot needed."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from training.data.lerobot_layout import (
     LIST,
     episode_index,
     groups,
-    listed_episodes,
+    listed_files,
     metadata_of,
     place,
     read_info,
@@ -32,6 +34,7 @@ from training.data.lerobot_layout import (
 )
 from training.data.streams import Recording, Survey
 from training.data.tables import (
+    CLOCKS,
     DEPARTS,
     Column,
     Rows,
@@ -44,7 +47,8 @@ from training.data.tables import (
     wanted,
 )
 
-BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+INDEX = "episode_index"
+BOOKKEEPING = (*CLOCKS, INDEX, "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state
 # Whether an episode ended or was cut, in environments' words; `next.done` alone does not tell.
 ENDERS = ("next.terminated", "next.truncated", "next.done")
@@ -54,7 +58,7 @@ MAX_NUMBERS = 2**28  # in what is read at once: 2 GiB as float64
 class LeRobotReader:
     """One recording per episode."""
 
-    version = 3  # raised when the same files give something else, see `stages`
+    version = 4  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
@@ -63,10 +67,7 @@ class LeRobotReader:
         info = read_info(path)
         if info["codebase_version"] == "v3.0":
             return [f"episode_{e:06d}" for e in episode_index(path, info)]
-        return [
-            info["data_path"].format(episode_chunk=e // info["chunks_size"], episode_index=e)
-            for e in listed_episodes(path, info)
-        ]
+        return listed_files(path, info)
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         info = read_info(path)
@@ -83,7 +84,7 @@ class LeRobotReader:
         rows, rate, rejected = _rows(path, info, name, wide)
         rejected.pop(DEPARTS, None)  # such rows stand where their clock says; none is lost
         if rate != info["fps"]:
-            _tell(path, info["fps"], rate)
+            _tell(path, info["fps"], rate, _clock(schema_of(place(path, info, name)[0])))
         return recording(Path(name).stem, path / name, contract, parts, rows, rejected)
 
     def survey(self, path: Path, name: str) -> Survey:
@@ -111,7 +112,7 @@ class LeRobotReader:
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
         index = sorted(path.glob(EPISODES)) if info["codebase_version"] == "v3.0" else []
-        if not index and (listed := path / LIST).is_file():
+        if not index and os.path.lexists(listed := path / LIST):
             index = [listed]
         return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
 
@@ -127,12 +128,12 @@ def _once(path: Path) -> list[int]:
     return []
 
 
-def _tell(path: Path, stated: float, measured: float) -> None:
+def _tell(path: Path, stated: float, measured: float, clock: str) -> None:
     if said := _once(path):
         return
     said.append(1)
     say(
-        f"{path}: meta/info.json says {stated:g} fps, and the timestamps go at {measured:.4g} Hz: "
+        f"{path}: meta/info.json says {stated:g} fps, and the {CLOCKS[clock]} go at {measured:.4g} Hz: "
         "they are believed"
     )
 
@@ -142,6 +143,11 @@ def _available(path: Path, info: dict[str, Any], name: str) -> list[str]:
     return [c for c in schema_of(place(path, info, name)[0]) if c in info["features"]]
 
 
+def _clock(columns: Collection[str]) -> str:
+    """The column that says where rows stand; "" where there is none."""
+    return next((c for c in CLOCKS if c in columns), "")
+
+
 def _rows(
     path: Path, info: dict[str, Any], name: str, columns: list[str]
 ) -> tuple[Rows, float, dict[str, int]]:
@@ -149,18 +155,22 @@ def _rows(
     file, episode, length = place(path, info, name)
     there = schema_of(file)
     enders = ENDERS if {*ENDERS[:2]} & {*there} else ()
-    extra = [c for c in ("timestamp", LAST, TERMINAL, *enders) if c in there]
-    table = _table(file, tuple(sorted({*columns, *extra})), episode)
-    if episode is not None and table.num_rows != length:
+    shared = info["codebase_version"] == "v3.0"
+    clock = _clock(there)
+    said_of = [] if shared else [INDEX]
+    extra = [c for c in (clock, *said_of, LAST, TERMINAL, *enders) if c in there]
+    table = _table(file, tuple(sorted({*columns, *extra})), episode if shared else None)
+    if not shared and INDEX in extra:
+        _same_episode(file, _values(file, table, INDEX)[:, 0], episode)
+    if length is not None and table.num_rows != length:
         raise DataRefused(
-            f"{file} has {table.num_rows} rows of episode {episode}, meta/episodes says {length}"
+            f"{file} has {table.num_rows} rows of episode {episode}, "
+            f"{'meta/episodes' if shared else LIST} says {length}"
         )
-    seconds = (
-        _values(file, table, "timestamp")[:, 0]
-        if "timestamp" in extra
-        else np.arange(table.num_rows) / info["fps"]
-    )
-    ticks, rate, rejected = on_grid(file, seconds, float(info["fps"]))
+    seconds = np.arange(table.num_rows) / info["fps"]
+    if clock:
+        seconds = _values(file, table, clock)[:, 0] / (info["fps"] if clock == "frame_index" else 1)
+    ticks, rate, rejected = on_grid(file, seconds, info["fps"], clock or "timestamp")
     kept, period = ticks >= 0, 1e9 / rate
 
     def column(of: str) -> Column:
@@ -181,6 +191,16 @@ def _rows(
     last = said(LAST) and bool(kept[-1])
     over = _over(file, table, extra, kept, last)
     return Rows(stamp, round(period), column, last, over), rate, rejected
+
+
+def _same_episode(file: Path, said: np.ndarray, episode: int) -> None:
+    """Raises DataRefused where a file of version 2.x holds rows of another episode than its place says."""
+    if (said != episode).any():
+        found = ", ".join(f"{value:g}" for value in np.unique(said)[:5])
+        raise DataRefused(
+            f"{file}: its rows have {INDEX} {found}; only {episode} is allowed there. It holds another "
+            "episode, or several: give each its own file, or write the column anew"
+        )
 
 
 def _over(
@@ -204,13 +224,13 @@ def _over(
 def _table(file: Path, columns: tuple[str, ...], episode: int | None) -> pa.Table:
     """Columns of one episode, or of a whole file. Only those parts of the file are read that can
     hold the episode."""
-    columns = columns or ("episode_index",)  # the number of rows is asked for all the same
+    columns = columns or (INDEX,)  # the number of rows is asked for all the same
     try:
         parts = []
         for group in groups(file, episode):
             part = _group(file, *state_of(file), group, columns, episode is not None)
             if episode is not None:
-                part = part.filter(pc.equal(part["episode_index"], episode))
+                part = part.filter(pc.equal(part[INDEX], episode))
             parts.append(part)
         if parts:
             return pa.concat_tables(parts)
@@ -225,7 +245,7 @@ def _group(
 ) -> pa.Table:
     with pq.ParquetFile(file, page_checksum_verification=True) as source:
         part = source.metadata.row_group(group)
-        read = {*columns, "episode_index"} if shared else set(columns)
+        read = {*columns, INDEX} if shared else set(columns)
         leaves = [part.column(i) for i in range(part.num_columns)]
         numbers = sum(
             max(leaf.num_values, leaf.total_uncompressed_size // 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file, leads
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
-from training.data.tables import inside
+from qgf_ros.strict_yaml import clipped
+from training.data.tables import inside, parse_json, rate_of
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 EPISODES = "meta/episodes/*/*.parquet"
@@ -44,11 +45,11 @@ DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowE
 def read_info(path: Path) -> dict[str, Any]:
     """The checked content of meta/info.json that is needed."""
     file = inside(path, "meta/info.json")
-    check_lfs(file)
+    check_file(file)
     try:
         if file.stat().st_size > MAX_INFO:
             raise ValueError(f"{file.stat().st_size} bytes")
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info = parse_json(file.read_text(encoding="utf-8"))
         version = info["codebase_version"]
         if version not in VERSIONS:
             raise DataRefused(
@@ -56,21 +57,18 @@ def read_info(path: Path) -> dict[str, Any]:
             )
         keys = ("codebase_version", "fps", "features", "data_path", "chunks_size", "total_episodes")
         needed = {k: info[k] for k in keys}
-        whole = all(
-            type(needed[k]) is int and needed[k] >= 0 for k in ("chunks_size", "total_episodes")
-        )
-        fps = needed["fps"]
-        sound = (
-            whole
-            and needed["chunks_size"] > 0
-            and needed["total_episodes"] <= MAX_EPISODES
-            and isinstance(fps, (int, float))
-            and 0 < fps <= 1e5
-        )
-        if not (sound and type(fps) is not bool and isinstance(needed["features"], dict)):
-            raise ValueError(
-                f"fps {fps!r}, {needed['total_episodes']!r} episodes: these make no sense"
-            )
+        needed["fps"] = rate_of(needed["fps"])
+        for key, least, most in (
+            ("chunks_size", 1, MAX_EPISODES),
+            ("total_episodes", 0, MAX_EPISODES),
+        ):
+            if type(needed[key]) is not int or not least <= needed[key] <= most:
+                raise ValueError(
+                    f"{key} is {clipped(repr(needed[key]), 80)}; a whole number from {least} to {most} "
+                    "is allowed"
+                )
+        if not isinstance(needed["features"], dict):
+            raise ValueError(f"features are {clipped(repr(needed['features']), 80)}, no mapping")
         needed["data_path"] = _data_path(path, version, needed["data_path"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataRefused(
@@ -79,40 +77,75 @@ def read_info(path: Path) -> dict[str, Any]:
     return needed
 
 
-def listed_episodes(path: Path, info: dict[str, Any]) -> list[int]:
-    """Version 2.x: the episodes that there are, by meta/episodes.jsonl: deleted ones leave gaps, and
-    a part of a dataset may begin anywhere. Without that file those from 0 on.
+def listed_files(path: Path, info: dict[str, Any]) -> list[str]:
+    """Version 2.x: the files of the episodes that there are, by meta/episodes.jsonl: deleted ones
+    leave gaps, and a part of a dataset may begin anywhere. Without that file those from 0 on.
 
     Raises DataRefused where the list is damaged.
     """
-    if not (path / LIST).exists():
-        return list(range(info["total_episodes"]))
+    return list(_places(path, *_fixed(path, info)))
+
+
+def _lengths(path: Path, info: dict[str, Any]) -> dict[int, int | None]:
+    """Version 2.x: episode -> its number of rows, None where nobody says."""
+    if not os.path.lexists(path / LIST):
+        return dict.fromkeys(range(info["total_episodes"]))
     file = inside(path, LIST)
-    listed = list(_read_list(file, *state_of(file)))
+    listed = _read_list(file, *state_of(file))
     _compare(path, info["total_episodes"], len(listed), LIST)
     return listed
 
 
+def of_episode(path: Path, info: dict[str, Any], name: str) -> tuple[int, int | None]:
+    """Version 2.x: the episode that a file's place means, and its rows where they are listed."""
+    return _places(path, *_fixed(path, info))[name]
+
+
+def _fixed(path: Path, info: dict[str, Any]) -> tuple[str, int, int, tuple[int, int] | None]:
+    """What decides where episodes are."""
+    listed = state_of(path / LIST) if os.path.lexists(path / LIST) else None
+    return info["data_path"], info["chunks_size"], info["total_episodes"], listed
+
+
+@lru_cache(maxsize=4)  # asked for every episode, of which there may be very many
+def _places(
+    path: Path, template: str, chunk: int, total: int, listed: tuple[int, int] | None
+) -> dict[str, tuple[int, int | None]]:
+    found: dict[str, tuple[int, int | None]] = {}
+    for episode, length in _lengths(path, {"total_episodes": total}).items():
+        name = template.format(episode_chunk=episode // chunk, episode_index=episode)
+        if name in found:
+            raise DataRefused(
+                f"{path}/meta/info.json: data_path puts episodes {found[name][0]} and {episode} into "
+                f"one file, {name!r}; it must hold {{episode_index}}, as in {LIKE['v2'][0]!r}"
+            )
+        found[name] = (episode, length)
+    return found
+
+
 @lru_cache(maxsize=4)
-def _read_list(file: Path, changed: int, size: int) -> tuple[int, ...]:
-    found: list[int] = []
+def _read_list(file: Path, changed: int, size: int) -> dict[int, int | None]:
+    found: dict[int, int | None] = {}
+    check_file(file)
     try:
         if size > MAX_INFO:
             raise ValueError(f"{size} bytes")
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip():
                 continue
-            episode = json.loads(line)["episode_index"]
-            if type(episode) is not int or not 0 <= episode < 10**9:
-                raise ValueError(f"line {number}: episode_index is {str(episode)[:40]}")
-            found.append(episode)
+            said = parse_json(line)
+            episode, length = said["episode_index"], said["length"] if "length" in said else 0
+            for key, value in (("episode_index", episode), ("length", length)):
+                if type(value) is not int or not 0 <= value < 10**9:
+                    raise ValueError(f"line {number}: {key} is {clipped(repr(value), 40)}")
+            if episode in found:
+                raise ValueError(f"episode {episode} is listed twice")
+            found[episode] = length if "length" in said else None
             if len(found) > MAX_EPISODES:
                 raise ValueError(f"more than {MAX_EPISODES} episodes")
-        if len(set(found)) < len(found):
-            raise ValueError("an episode is listed twice")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataRefused(f"{file} is damaged: {text_of(error)}") from None
-    return tuple(sorted(found))
+    return dict(sorted(found.items()))
 
 
 def _data_path(path: Path, version: str, given: str) -> str:
@@ -130,6 +163,8 @@ def _data_path(path: Path, version: str, given: str) -> str:
 
 def episode_index(path: Path, info: dict[str, Any]) -> dict[int, tuple[int, int, int]]:
     """Version 3.0: episode -> chunk, file and number of rows, by meta/episodes."""
+    for chunk in sorted(path.glob(EPISODES.rpartition("/")[0])):
+        leads(chunk)
     files = [inside(path, str(f.relative_to(path))) for f in sorted(path.glob(EPISODES))]
     index = _read_index(tuple((f, *state_of(f)) for f in files))
     _compare(path, info["total_episodes"], len(index), "meta/episodes")
@@ -147,7 +182,7 @@ def _compare(path: Path, said: int, listed: int, where: str) -> None:
 def _read_index(files: tuple[tuple[Path, int, int], ...]) -> dict[int, tuple[int, int, int]]:
     index: dict[int, tuple[int, int, int]] = {}
     for file, *_ in files:
-        check_lfs(file)
+        check_file(file)
         try:
             with pq.ParquetFile(file, page_checksum_verification=True) as source:
                 if source.metadata.num_rows > MAX_EPISODES:
@@ -179,10 +214,10 @@ def state_of(file: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def place(path: Path, info: dict[str, Any], name: str) -> tuple[Path, int | None, int]:
-    """A recording's file, and in version 3.0 its episode and number of rows there."""
+def place(path: Path, info: dict[str, Any], name: str) -> tuple[Path, int, int | None]:
+    """A recording's file, its episode, and the number of its rows by meta/; None: nobody says."""
     if info["codebase_version"] != "v3.0":
-        return inside(path, name), None, 0
+        return inside(path, name), *of_episode(path, info, name)
     episode = int(name.removeprefix("episode_"))
     chunk, number, length = episode_index(path, info)[episode]
     # LeRobot's converter long named the file before the one that an episode begins (#2401).
@@ -205,7 +240,7 @@ def metadata_of(file: Path) -> pq.FileMetaData:
 
 @lru_cache(maxsize=4)
 def _read_metadata(file: Path, changed: int, size: int) -> pq.FileMetaData:
-    check_lfs(file)
+    check_file(file)
     return pq.read_metadata(file)
 
 

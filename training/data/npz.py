@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from qgf_ros.bags.files import check_lfs
+from qgf_ros.bags.files import check_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
 from training.data.endings import Endings, has_rewards, kind_of, read_endings, same_state
@@ -36,6 +36,8 @@ from training.data.tables import (
     names_of,
     needs_endings,
     opened,
+    parse_json,
+    rate_of,
     recording,
     survey,
     told_apart,
@@ -56,7 +58,7 @@ DAMAGE = (
 class NpzReader:
     """One recording per episode: "<file>#<number in the file>"."""
 
-    version = 2  # raised when the same files give something else, see `stages`
+    version = 3  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return path.suffix == ".npz" if path.is_file() else bool(_names_in(path))
@@ -117,7 +119,7 @@ class Archive:
         self.file = file
         self._left = BUDGET
         self._arrays: dict[str, np.ndarray] = {}
-        check_lfs(file)
+        check_file(file)
         try:
             with zipfile.ZipFile(file) as source:
                 members = source.infolist()
@@ -198,14 +200,11 @@ class Archive:
         if "fps" not in self._headers:
             return 0.0
         shape, dtype = self._headers["fps"]
-        fps = (
-            float(self._array("fps").reshape(-1)[0])
-            if shape in ((), (1,)) and dtype.kind in "fiu"
-            else 0
-        )
-        if not 0 < fps <= 1e5:
-            raise self._refused(ValueError("fps must be one number above 0, at most 100000"))
-        return fps
+        small = shape in ((), (1,)) and dtype.itemsize <= MAX_TEXT
+        try:
+            return rate_of(self._array("fps") if small else f"{dtype}{list(shape)}")
+        except ValueError as error:
+            raise self._refused(error) from None
 
     def _named(self) -> dict[str, tuple[str, ...]]:
         if "names" not in self._headers:
@@ -215,7 +214,7 @@ class Archive:
             if dtype.kind != "U" or shape not in ((), (1,)) or dtype.itemsize > MAX_TEXT:
                 raise ValueError(f"it is {dtype}{list(shape)}")
             text = str(self._array("names").reshape(-1)[0])
-            said = json.loads(text).items()
+            said = parse_json(text).items()
             if not all(isinstance(v, (list, dict)) for _, v in said):
                 raise ValueError("a list of names is missing")
             named = {k: tuple(names_of(v)) for k, v in said}

@@ -31,7 +31,7 @@ class Rosbag2Reader:
     """A folder with metadata.yaml or with bag files is a bag, and so is a bag file; a folder of
     such folders or files is a dataset. See qgf_ros/bags/files.py."""
 
-    version = 4  # raised when the same files give something else, see `stages`
+    version = 5  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         try:

@@ -7,6 +7,7 @@ follows. Where the last row only says how the episode was left (`is_last` of LeR
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -18,9 +19,10 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from qgf_ros.bags.files import is_hugging_face
+from qgf_ros.bags.files import is_hugging_face, leads
 from qgf_ros.contract import Contract, EndSource, Source
 from qgf_ros.errors import DataRefused
+from qgf_ros.strict_yaml import clipped
 from training.data.rosbag2 import contract_sources
 from training.data.streams import Recording, Signal, Stream, Survey
 
@@ -33,6 +35,9 @@ DEPARTS = "timestamp departs from index / fps by more than half a period"
 SAME_RATE = 1e-3  # relative: timestamps in float32 have no better rate
 EVEN = 0.75  # share of the intervals that must be alike for a rate to be measured
 MAX_TICKS = 10_000_000  # of one episode; at 1 kHz nearly three hours
+# Columns that say where a row stands, and their values: the first that there is counts.
+CLOCKS = {"timestamp": "timestamps", "frame_index": "frame_index values"}
+MIN_RATE, MAX_RATE = 1e-3, 1e5  # Hz, of rows; what is stated beyond is another unit or damage
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,38 @@ def _archive(make: Callable[[Path], Any], file: Path, changed: int, size: int) -
 
 def opened(make: Callable[[Path], T], file: Path) -> T:
     """What `make` makes of a file, once for all of its episodes. Raises DataRefused."""
+    leads(file)
     try:
         state = file.stat()
     except OSError as error:
         raise DataRefused(f"{file}: {error.strerror}") from None
     return cast(T, _archive(make, file, state.st_mtime_ns, state.st_size))
+
+
+def rate_of(said: Any, what: str = "fps") -> float:
+    """Rows per second, as a dataset states them. Raises ValueError where that is no sane rate."""
+    if isinstance(said, np.ndarray) and said.shape in ((), (1,)):
+        said = said.reshape(-1)[0]
+    number = isinstance(said, (int, float, np.integer, np.floating)) and not isinstance(said, bool)
+    if not (number and MIN_RATE <= said <= MAX_RATE):
+        raise ValueError(
+            f"{what} is {clipped(repr(said), 80)}; one number of rows per second is allowed, "
+            f"{MIN_RATE:g} to {MAX_RATE:g}"
+        )
+    return float(said)
+
+
+def parse_json(text: str) -> Any:
+    """As `json.loads`. Raises ValueError also where a key is there twice: who is meant, nobody knows."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+            raise ValueError(f"the key {clipped(repr(key), 80)} is there twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def needs_endings(contract: Contract) -> bool:
@@ -285,7 +317,7 @@ def survey(
 
 
 def on_grid(
-    where: object, seconds: np.ndarray, fps: float
+    where: object, seconds: np.ndarray, fps: float, clock: str = "timestamp"
 ) -> tuple[np.ndarray, float, dict[str, int]]:
     """Tick of each row (N,) int64 by the dataset's own clock, -1 for rows that have none, ticks per
     second, and what there is to say about it.
@@ -293,7 +325,7 @@ def on_grid(
     Rows stand at index / fps, exactly: float32 seconds are off by microseconds after a minute.
     Only where the clock departs from that by more than half a period is it believed: where it goes
     at another rate, that is the rate; rounded to whole periods, so that what was lost in between is
-    a gap and not a jump.
+    a gap and not a jump. clock: what `seconds` are of, see CLOCKS.
     """
     count = np.arange(len(seconds))
     if not len(seconds):
@@ -308,7 +340,7 @@ def on_grid(
             rate = fps
         ticks = (seconds - seconds[0]) * rate
     if not (np.isfinite(ticks).all() and ticks.max() <= MAX_TICKS):
-        raise DataRefused(f"{where}: its timestamps make no sense: not finite, or days apart")
+        raise DataRefused(f"{where}: its {CLOCKS[clock]} make no sense: not finite, or days apart")
     if not (np.abs(ticks - count) <= 0.5).all():
         ticks = np.round(ticks).astype(np.int64)
         before = np.maximum.accumulate(np.concatenate([[-1], ticks[:-1]]))
@@ -319,17 +351,17 @@ def on_grid(
     if 2 * stays > len(ticks):
         raise DataRefused(
             f"{where}: {stays} of {len(ticks)} rows do not come a period of {1 / fps:.4g} s after the "
-            "row before by their timestamps; either those or fps are wrong"
+            f"row before by their {CLOCKS[clock]}; either those or fps are wrong"
         )
     if stays:
-        said["timestamp does not come after the row before"] = stays
+        said[f"{clock} does not come after the row before"] = stays
     return ticks, rate, said
 
 
 def _measured(steps: np.ndarray) -> float:
     """Hz of timestamps that mostly come evenly, s apart; 0 where they do not."""
     middle = float(np.median(steps)) if len(steps) else 0.0
-    if not 1e-5 <= middle < np.inf:  # NaN, too
+    if not 1 / MAX_RATE <= middle <= 1 / MIN_RATE:  # NaN, too
         return 0.0
     even = np.abs(steps - middle) <= 0.25 * middle
     return float(even.sum() / steps[even].sum()) if even.mean() >= EVEN else 0.0
