@@ -86,7 +86,7 @@ def test_fault_112_a_piece_of_a_split_bag_whose_link_leads_nowhere_is_refused(ba
     refused(bags, f"split_{piece}", "leads nowhere")
 
 
-def test_fault_112_a_piece_that_the_metadata_names_is_counted(bags):
+def test_fault_112_a_piece_that_the_metadata_names_and_leads_nowhere_is_refused(bags):
     (file,) = files_of(bags / "run_0")
     file.unlink()
     file.symlink_to(NOWHERE)

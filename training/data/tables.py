@@ -84,7 +84,9 @@ def rate_of(said: Any, what: str = "fps") -> float:
     """Rows per second, as a dataset states them. Raises ValueError where that is no sane rate."""
     if isinstance(said, np.ndarray) and said.shape in ((), (1,)):
         said = said.reshape(-1)[0]
-    number = isinstance(said, (int, float, np.integer, np.floating)) and not isinstance(said, bool)
+    if isinstance(said, np.generic):
+        said = said.item()
+    number = isinstance(said, (int, float, np.floating)) and not isinstance(said, bool)
     if not (number and MIN_RATE <= said <= MAX_RATE):
         raise ValueError(
             f"{what} is {clipped(repr(said), 80)}; one number of rows per second is allowed, "
