@@ -220,3 +220,13 @@ def test_fault_145_a_draft_uses_what_says_how_episodes_ended(tmp_path, ends):
     text = draft(tmp_path / "set.npz", tmp_path / "contract.yaml", 0.05).text
     assert "objective: reward" in text and "column: rewards" in text
     assert "assume_success" not in text and "nothing says how episodes" not in text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_fault_145_a_reward_that_is_not_known_is_not_0(tmp_path, bad):
+    """The episode is cut where it is missing, as where an action is."""
+    data = rows(terminals=at(11), timeouts=at())
+    data["rewards"][4] = bad
+    first, second = load(tmp_path, data)
+    assert first.reward.tolist() == [1, 2, 3, 4] and not first.terminal
+    assert second.reward.tolist() == list(range(6, N + 1)) and second.terminal

@@ -85,7 +85,8 @@ def align(
     commands = {a.name for a in contract.actions}
     found = featured(recording, contract)
     streams = {n: _usable(s, n, report, n in commands) for n, s in found.items()}
-    refused = {n: _refused(recording, n) for n in sorted(commands & set(found))}
+    exact = commands | ({"reward"} if contract.outcome.objective == "reward" else set())
+    refused = {n: _refused(recording, n) for n in sorted(exact & set(found))}
     for reason, count in recording.rejected.items():
         report.dropped[f"message rejected: {reason}"] += count
     labels, spans = labels or {}, _spans(recording, streams)

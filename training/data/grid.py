@@ -182,17 +182,20 @@ def _act(
     ticks: np.ndarray,
     refused: Mapping[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Commands of each tick (N, A), and whether all of them are known (N,)."""
+    """Commands of each tick (N, A), and whether all of them are known, and what it earned (N,)."""
     period = round(contract.time.period * 1e9)
     columns, commanded = [], np.ones(len(ticks), bool)
+    never = np.empty(0, np.int64)
     for spec in contract.actions:
         stream = streams[spec.name]
-        never = np.empty(0, np.int64)
         values, known = in_force(
             stream.stamp, stream.values, refused.get(spec.name, never), ticks, period, spec.silence
         )
         commanded &= known
         columns.append(values)
+    # A reward is said at the end of its period, and one that is not known is not 0.
+    step = (refused.get("reward", never) - ticks[0] + period // 2) // period - 1
+    commanded[step[(step >= 0) & (step < len(ticks))]] = False
     return np.concatenate(columns, axis=1), commanded
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-ALIGN = 4  # alignment, resample, rewards, labels; and what the node believes (control/usable.py)
+ALIGN = 5  # alignment, resample, rewards, labels; and what the node believes (control/usable.py)
 ENCODE = 1  # what a contract makes of a message's numbers (orientations)
 STORE = 2  # how arrays and index lie in the cache
 
