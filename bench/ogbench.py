@@ -129,6 +129,8 @@ class Bench:
     """Per weight and training seed, to choose the weight of a main sampler on."""
     other_select_episodes: int = 5
     """The same for the others."""
+    weights: tuple[float, ...] = ()
+    """Guidance weights to choose among; none: the task's."""
     transitions: int = 200_000
     fit: FitConfig = field(default_factory=lambda: PUBLISHED)
     """The trainer's later comforts are off: the figures are from before them."""
@@ -341,7 +343,7 @@ def choose(
         ]
         for name, entry in entries.items()
         if entry.weight is None and not entry.like
-        for weight in task.weights
+        for weight in bench.weights or task.weights
     }
     done = cache.play([j for jobs in tried.values() for j in jobs], "choosing weights")
     won = {k: sum(done[j.key]["successes"] for j in jobs) for k, jobs in tried.items()}
@@ -352,7 +354,7 @@ def choose(
     )
 
     def best(name: str) -> float:
-        return max(task.weights, key=lambda w: (won[name, w], -w))
+        return max(bench.weights or task.weights, key=lambda w: (won[name, w], -w))
 
     return {
         name: best(entry.like or name) if entry.weight is None else entry.weight

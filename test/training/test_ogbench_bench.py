@@ -16,7 +16,7 @@ if not BENCH.is_dir():
 def bench(out, *more):
     command = [sys.executable, BENCH / "ogbench.py", "--out", out, "--seeds", "0", "--workers", "1"]
     command += ["--transitions", "1000", "--episodes", "1", "--select-episodes", "1"]
-    command += ["--other-episodes", "0", "--fit.steps", "20", "--fit.hidden", "16", "16", *more]
+    command += ["--weights", "0.1", "--other-episodes", "0", "--fit.steps", "20", "--fit.hidden", "16", "16", *more]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=240, env=env

@@ -47,11 +47,11 @@ def run(bags, tmp_path_factory):
 
 
 def test_recording_is_repeatable_and_does_not_depend_on_the_number_of_processes(bags, tmp_path):
-    record(tmp_path / "again", "planar_arm", 60, episodes_per_bag=30, workers=2)
+    record(tmp_path / "again", "planar_arm", 20, episodes_per_bag=10, workers=2)
     contract = Contract.load(CONTRACT)
     first, _ = load_episodes(bags, contract)
     second, _ = load_episodes(tmp_path / "again", contract, workers=2)
-    assert data_hash(first) == data_hash(second)
+    assert data_hash(first[:20]) == data_hash(second) and len(second) == 20
 
 
 def test_about_half_of_the_teacher_s_episodes_fail_and_all_are_read(bags):
@@ -133,8 +133,8 @@ def test_the_exported_sampler_is_unguided_to_the_bit_at_infinite_beta(run):
 
 def test_evaluation_does_not_depend_on_the_number_of_processes(run):
     variants = [Variant("unguided", math.inf), Variant("qgf", 0.1)]
-    one = evaluate(run / "policy", "planar_arm", variants, 6, SELECT_SEEDS)
-    two = evaluate(run / "policy", "planar_arm", variants, 6, SELECT_SEEDS, workers=2)
+    one = evaluate(run / "policy", "planar_arm", variants, 4, SELECT_SEEDS)
+    two = evaluate(run / "policy", "planar_arm", variants, 4, SELECT_SEEDS, workers=2)
     assert [e.success for e in one] == [e.success for e in two]
     for a, b in zip(one, two):
         assert all(np.array_equal(p, q) for p, q in zip(a.paths, b.paths))
