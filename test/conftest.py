@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # half of numpy's import, in every process
 os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, whoever does it first
 # Prepared data of tests does not stay in the user's cache.
 _cache = tempfile.TemporaryDirectory(prefix="qgf_cache_")

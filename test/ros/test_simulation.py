@@ -7,6 +7,7 @@ another real-time factor; a simulation that died and looked like a robot that st
 import json
 import time
 
+import numpy as np
 import pytest
 import ros_harness as ros
 from qgf_make import SCALE
@@ -92,7 +93,9 @@ def test_the_simulation_says_clock_state_reward_outcome_and_episode_starts(domai
         assert all(r.msg.data == pytest.approx(-0.1) for r in hear.rewards)
         joints = [s for j in hear.joints if begin <= (s := ros.ns(j.msg.header.stamp)) < end]
         goals = [s for g in hear.goals if begin <= (s := ros.ns(g.msg.header.stamp)) < end]
-        assert len(joints) / len(goals) == pytest.approx(5, rel=0.02)
+        # By their stamps: a busy machine loses some of 500 messages a second.
+        often, seldom = (np.median(np.diff(stamps)) for stamps in (joints, goals))
+        assert seldom == pytest.approx(5 * often, rel=0.01)
         assert end - begin == pytest.approx(8.4e9, rel=0.01), "8 s, and a pause of 0.4 s"
 
 
