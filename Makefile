@@ -1,5 +1,5 @@
 # make demo    the whole path on the simulated arm, over real ROS 2
-# make test    every test once, at reduced counts; at most 15 minutes on 2 cores
+# make test    every test once, at reduced counts; about 20 minutes on 2 cores
 # make native-check   the native sampler in C++: sanitizers, random shapes, aarch64 under emulation
 # make test-long   the same tests at full counts, in the background, resumable
 # make test-runs    ten times `make test`, and three times beside two busy processes; resumable, for hours
