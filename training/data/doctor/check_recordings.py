@@ -125,15 +125,15 @@ def outcomes(data: Dataset) -> Check:
 
 
 def duplicates(data: Dataset) -> Check:
+    recordings = [r for r in data.readable if r.rows]
+    episodes = data.aligned.episodes if data.aligned is not None else []
     names: dict[str, list[str]] = {}
-    for r in data.readable:
-        if r.rows:
-            names.setdefault(r.content, []).append(r.name)
-    if data.aligned is not None:
-        for e in data.aligned.episodes:
-            names.setdefault(e.content, []).append(e.name)
+    for r in recordings:
+        names.setdefault(r.content, []).append(r.name)
+    for e in episodes:
+        names.setdefault(e.content, []).append(e.name)
     twice = [group for group in names.values() if len(group) > 1]
-    if sum(map(len, names.values())) < 2:
+    if max(len(recordings), len(episodes)) < 2:  # not one of each, which are the same data
         return unseen("duplicates", "there are no two recordings with data to compare")
     if not twice:
         return Check("duplicates", "ok", "no two recordings are the same")
