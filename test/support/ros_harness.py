@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import fork_server
+
 T = TypeVar("T")
 
 try:
@@ -291,17 +293,21 @@ class Proc:
         self.out: list[str] = []
         self.err: list[str] = []
         self._news = threading.Condition()
-        self.process = subprocess.Popen(
-            command,
-            env=environment(domain, **env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        self.process: Any
+        if fork_server.can_start(command, env):
+            self.process = fork_server.start(command, environment(domain, **env), cwd)
+        else:
+            self.process = subprocess.Popen(
+                command,
+                env=environment(domain, **env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
         pairs = ((self.process.stdout, self.out), (self.process.stderr, self.err))
         self._readers = [
             threading.Thread(target=self._read, args=pair, daemon=True) for pair in pairs
