@@ -2,8 +2,7 @@
 
 A node takes 0.7 s of a processor before its first line: the interpreter, numpy, rclpy. Hundreds of tests
 start one. `start()` is `subprocess.Popen` for `python -m qgf_ros.ros...`: same module, arguments, environment,
-folder, streams and session, but the imports are done. Nothing of ROS is running when it forks, and there is
-one thread. Installed executables and whatever is not such a module start as they do for a user.
+folder, streams and session, but the imports are done, and nothing of ROS is running yet. Installed executables and whatever is not such a module start as they do for a user.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,11 @@ def _report(statuses: dict[int, int]) -> None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Runs the module as `python -m` does."""
+    """Runs the module as `python -m` does, and ends.
+
+    The interpreter is not taken down: a tracing library below rclpy would cancel a thread of its own, which
+    the fork has not. What is to be proven of that is proven with an installed executable.
+    """
     import qgf_ros.ros.process
 
     os.environ.clear()
@@ -163,7 +167,17 @@ def _become(request: dict[str, Any]) -> None:
     sys.path[0] = os.getcwd()
     sys.argv = request["argv"]
     qgf_ros.ros.process.PARENT = os.getppid()
-    runpy.run_module(request["argv"][0], run_name="__main__", alter_sys=True)
+    del sys.modules[request["argv"][0]]  # it is run as __main__, as if nobody had imported it
+    code = 1
+    try:
+        runpy.run_module(request["argv"][0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
