@@ -35,6 +35,7 @@ from qgf_ros.contract import Contract
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files import open_regular
 from qgf_ros.normalizer import Normalizer
+from qgf_ros.strict_json import parse_json
 from qgf_ros.strict_yaml import build, checked_text, clipped, parse_yaml, shown
 
 SCHEMA = 2  # 1: the same without relative actions, which would be taken for absolute ones
@@ -636,14 +637,7 @@ def _check_header(data: bytes) -> None:
     size = int.from_bytes(data[:8], "little")
     if size > MAX_HEADER:
         raise ValueError(f"its header has {size} bytes; at most {MAX_HEADER}")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("its header names something twice")
-        return found
-
-    json.loads(data[8 : 8 + size], object_pairs_hook=once)
+    parse_json(data[8 : 8 + size])
 
 
 def _tensors(

@@ -101,19 +101,19 @@ def prepare(
             _assemble(path, list(pieces.values()), out)
             return _open(out)
 
-    try:
-        return prepared()
-    except (Damaged, FileNotFoundError) as error:
-        say(
-            f"what was being prepared was cleared away or damaged, and is prepared anew: {_lost(error, folder)}"
-        )
-    try:
-        return prepared()
-    except (Damaged, FileNotFoundError) as error:
-        raise StorageError(
-            f"{_lost(error, folder)}, right after it was written, and again; look at the disk, and for who "
-            f"clears {folder}, or choose another place by QGF_CACHE"
-        ) from None
+    for last in (False, True):
+        try:
+            return prepared()
+        except (Damaged, FileNotFoundError) as error:
+            lost = _lost(error, folder)
+        if not last:
+            say(
+                f"what was being prepared was cleared away or damaged, and is prepared anew: {lost}"
+            )
+    raise StorageError(
+        f"{lost}, right after it was written, and again; look at the disk, and for who clears {folder}, "
+        "or choose another place by QGF_CACHE"
+    )
 
 
 def _lost(error: Damaged | FileNotFoundError, folder: Path) -> str:

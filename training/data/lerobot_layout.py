@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from qgf_ros.bags.files import check_file, leads
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
+from qgf_ros.strict_json import parse_json
 from qgf_ros.strict_yaml import clipped
-from training.data.tables import inside, parse_json, rate_of
+from training.data.tables import inside, rate_of
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 EPISODES = "meta/episodes/*/*.parquet"

@@ -26,6 +26,7 @@ from numpy.lib import format as npy
 from qgf_ros.bags.files import check_file
 from qgf_ros.contract import Contract
 from qgf_ros.errors import DataRefused
+from qgf_ros.strict_json import parse_json
 from training.data.endings import Endings, has_rewards, kind_of, read_endings, same_state
 from training.data.streams import Recording, Survey
 from training.data.table_writer import TableEpisode
@@ -36,7 +37,6 @@ from training.data.tables import (
     names_of,
     needs_endings,
     opened,
-    parse_json,
     rate_of,
     recording,
     survey,

@@ -7,7 +7,6 @@ follows. Where the last row only says how the episode was left (`is_last` of LeR
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -93,19 +92,6 @@ def rate_of(said: Any, what: str = "fps") -> float:
             f"{MIN_RATE:g} to {MAX_RATE:g}"
         )
     return float(said)
-
-
-def parse_json(text: str) -> Any:
-    """As `json.loads`. Raises ValueError also where a key is there twice: who is meant, nobody knows."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            key = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
-            raise ValueError(f"the key {clipped(repr(key), 80)} is there twice")
-        return found
-
-    return json.loads(text, object_pairs_hook=once)
 
 
 def needs_endings(contract: Contract) -> bool:
