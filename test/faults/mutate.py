@@ -64,23 +64,36 @@ class Mutant:
     line: int
     what: str
     source: str
+    function: str = ""  # which has it, by its qualified name; "": code of the module or of a class
 
 
-def mutants(file: str, source: str) -> list[Mutant]:
+def mutants(file: str, original: str) -> list[Mutant]:
     """All of a file's mutants, in the order of its lines."""
-    tree = ast.parse(source)
+    tree = ast.parse(original)
     found = []
     nodes = list(_code(tree))
+    within = _functions(tree)
     for at, node in enumerate(nodes):
         for part, (what, _) in enumerate(_without(node)):
             other = copy.deepcopy(tree)
             _, change = _without(list(_code(other))[at])[part]
             change()
             text = f"{what}: {' '.join(ast.unparse(_headline(node)).split())[:90]}"
-            found.append(
-                Mutant(file, node.lineno, text, ast.unparse(ast.fix_missing_locations(other)))
-            )
+            source = ast.unparse(ast.fix_missing_locations(other))
+            found.append(Mutant(file, node.lineno, text, source, within.get(node, "")))
     return sorted(found, key=lambda m: m.line)
+
+
+def _functions(tree: ast.AST, outside: str = "") -> dict[ast.AST, str]:
+    """For each node of a function's body the outermost function that has it, by its qualified name."""
+    found = {}
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            name = outside + node.name
+            found |= {part: name for statement in node.body for part in ast.walk(statement)}
+        else:
+            found |= _functions(node, f"{outside}{node.name}." if isinstance(node, ast.ClassDef) else outside)
+    return found
 
 
 def _code(tree: ast.AST) -> Iterator[ast.AST]:
@@ -97,6 +110,8 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
 def _without(node: ast.AST) -> list[tuple[str, object]]:
     """What can be taken out of a node: how it is called, and what does it."""
     if isinstance(node, (ast.If, ast.IfExp)):
+        if ast.unparse(node.test) == "__name__ == '__main__'":  # which process this is
+            return []
         return [("never", lambda: setattr(node, "test", ast.Constant(False)))]
     if isinstance(node, ast.BoolOp):
         return [
