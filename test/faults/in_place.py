@@ -2,13 +2,13 @@
 live function has other code.
 
 A run of the tests as they are says how long each takes and which functions it enters. A mutant is
-tried with those that enter its function, the shortest first, up to the first that fails. What fails
-here fails because of the mutant. What passes may yet be noticed by a process that a test starts, as
-that one reads the file: this is for the copy of the package in `mutate.py`.
+tried with those that enter its function, the shortest first, up to the first that fails. The file has
+the mutant meanwhile, for processes that a test starts.
 """
 
 from __future__ import annotations
 
+import enum
 import gc
 import json
 import os
@@ -24,20 +24,33 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 30.0  # s for a test beyond ten times what it takes; a mutant on which it hangs is noticed
-SURVIVES, NOTICED, NOT_HERE = 0, 1, 2  # the fates of a mutant
+PATIENCE = (
+    30.0  # s for a test beyond ten times what it takes; a mutant on which it hangs is noticed
+)
+
+
+class Fate(enum.IntEnum):
+    """Of a mutant. NOT_HERE: it is none of one function, or no test enters that."""
+
+    SURVIVES = 0
+    NOTICED = 1
+    NOT_HERE = 2
 
 
 class InPlace:
     """A pytest plugin that runs the collected tests once for each of `todo`.
 
-    `told(mutant, fate)` hears each fate as it is known: NOT_HERE where the mutant is none of one
-    function, or no test enters that. `failed` is what a test without any mutant said, "" if none did.
+    `root` has the files that the tests import. `told(mutant, fate)` hears each fate as it is known.
+    `wide`: files of which processes that the tests start have functions too; all the tests count.
+    `failed` is what a test without any mutant said, "" if none did.
     """
 
-    def __init__(self, root: Path, todo: list[Any], told: Callable[[Any, int], None]) -> None:
-        self.root, self.todo, self.told, self.failed = root, todo, told, ""
+    def __init__(
+        self, root: Path, todo: list[Any], told: Callable[[Any, Fate], None], wide: set[str]
+    ) -> None:
+        self.root, self.todo, self.told, self.wide, self.failed = root, todo, told, wide, ""
         self._reports: list[pytest.TestReport] = []
+        self._patience: dict[str, float] = {}  # s, by test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._reports.append(report)
@@ -46,23 +59,31 @@ class InPlace:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         files = sorted({m.file for m in self.todo})
         original = {file: _Original(self.root / file) for file in files}
+        if missing := [file for file, o in original.items() if not o.loaded]:
+            self.failed = f"the tests do not import {', '.join(missing)}"
+            return True
         reach = _Reach({o.loaded: file for file, o in original.items() if o.loaded})
         said = _forked(lambda tell: tell(self._as_it_is(session.items, reach)))
         if said is None or said["failed"]:
             self.failed = said["failed"] if said else "the tests end their process"
             return True
         seconds, entered = said["seconds"], {i: set(map(tuple, e)) for i, e in said["entered"]}
+        live = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+        live = [f for f in live if f.__code__.co_filename in reach.files]
+        gc.freeze()  # else a child's first collection copies all of the memory
+        items = sorted(session.items, key=lambda i: seconds[i.nodeid])
         for mutant in self.todo:
-            about = [
-                item for item in session.items if (mutant.file, mutant.function) in entered[item.nodeid]
-            ]
-            about.sort(key=lambda item: seconds[item.nodeid])
+            here = (mutant.file, mutant.function)
+            about = [i for i in items if here in entered[i.nodeid]]
+            if mutant.file in self.wide:
+                about += [i for i in items if i not in about]
             codes = original[mutant.file].codes(mutant.source)
             if not mutant.function or not about or codes is None:
-                self.told(mutant, NOT_HERE)
+                self.told(mutant, Fate.NOT_HERE)
                 continue
-            fate = _forked(lambda tell: tell(self._mutated(mutant, codes, about, seconds)))  # noqa: B023
-            self.told(mutant, NOTICED if fate is None else fate)
+            self._patience = {i.nodeid: PATIENCE + 10 * seconds[i.nodeid] for i in about}
+            fate = _forked(lambda tell: tell(self._mutated(mutant, codes, about, live)))  # noqa: B023
+            self.told(mutant, Fate.NOTICED if fate is None else Fate(fate))
         return True
 
     def _as_it_is(self, items: list[pytest.Item], reach: _Reach) -> dict[str, Any]:
@@ -83,15 +104,19 @@ class InPlace:
 
     def _mutated(
         self, mutant: Any, codes: dict[CodeType, CodeType], about: list[pytest.Item],
-        seconds: dict[str, float],
-    ) -> int:  # fmt: skip
-        if not put(codes):
-            return NOT_HERE
+        live: list[FunctionType],
+    ) -> Fate:  # fmt: skip
+        file = self.root / mutant.file
+        for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+            compiled.unlink()
+        file.write_text(mutant.source)
+        if not put(codes, live) and mutant.file not in self.wide:
+            return Fate.NOT_HERE
         for item, after in zip(about, [*about[1:], None]):
-            signal.alarm(round(PATIENCE + 10 * seconds[item.nodeid]))
+            signal.alarm(round(self._patience[item.nodeid]))
             if self._run(item, after):
-                return NOTICED
-        return SURVIVES
+                return Fate.NOTICED
+        return Fate.SURVIVES
 
     def _run(self, item: pytest.Item, after: pytest.Item | None) -> str:
         self._reports.clear()
@@ -118,7 +143,8 @@ class _Original:
     def __init__(self, file: Path) -> None:
         modules = (getattr(m, "__file__", None) for m in list(sys.modules.values()))
         self.loaded = next((m for m in modules if m and os.path.realpath(m) == str(file)), "")
-        self._codes = list(_all_codes(_compiled(file.read_text(), self.loaded)))
+        self._file, self._text = file, file.read_text()
+        self._codes = list(_all_codes(_compiled(self._text, self.loaded)))
 
     def codes(self, source: str) -> dict[CodeType, CodeType] | None:
         """The mutant's code for each that it has another of; None where they do not match."""
@@ -126,6 +152,9 @@ class _Original:
         if [c.co_qualname for c in others] != [c.co_qualname for c in self._codes]:
             return None
         return dict(zip(self._codes, others))
+
+    def restore(self) -> None:
+        self._file.write_text(self._text)
 
 
 def _compiled(source: str, name: str) -> CodeType:
@@ -139,15 +168,15 @@ def _all_codes(code: CodeType) -> Iterator[CodeType]:
             yield from _all_codes(part)
 
 
-def put(codes: dict[CodeType, CodeType]) -> bool:
+def put(codes: dict[CodeType, CodeType], live: list[FunctionType]) -> bool:
     """Gives every live function its other code, and says whether that could be done."""
-    live = [f for f in gc.get_objects() if isinstance(f, FunctionType) and f.__code__ in codes]
+    changed = [f for f in live if f.__code__ in codes]
     try:
-        for function in live:
+        for function in changed:
             function.__code__ = codes[function.__code__]
     except ValueError:  # it closes over other variables
         return False
-    return bool(live)
+    return bool(changed)
 
 
 def _begins_module(item: pytest.Item) -> bool:

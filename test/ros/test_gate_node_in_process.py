@@ -202,7 +202,9 @@ def test_fault_113_positions_are_as_old_as_their_source_says(gate, stamp, begins
 
 def test_fault_113_a_stamp_of_nought_is_none_and_counts_as_received_now(gate):
     node = gate(position_dict())
-    node.hear("joint_states", JointState(name=["a", "b"], position=[0.2, -0.2], velocity=[0.0, 0.0]))
+    node.hear(
+        "joint_states", JointState(name=["a", "b"], position=[0.2, -0.2], velocity=[0.0, 0.0])
+    )
     assert np.allclose(node.offer(0.2, -0.2, wait=1), [0.2, -0.2], atol=0.1)
 
 
