@@ -48,7 +48,10 @@ FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | 
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
     "qgf_ros/ros/surroundings.py": ("test/ros/test_surroundings.py",),
-    "qgf_ros/ros/outside_gate.py": ("test/ros/test_outside_gate.py",),
+    "qgf_ros/ros/outside_gate.py": (
+        "test/ros/test_outside_gate.py",
+        "test/ros/test_outside_gate_size.py",
+    ),
     "qgf_ros/ros/gate_node.py": ("test/ros/test_gate_node_in_process.py",),
 }
 # Tests of these start processes that read the file: what they enter is not seen from here.
