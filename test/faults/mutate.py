@@ -43,7 +43,7 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py", "test/qgf_ros/test_vetting.py"),
+    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py",),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
@@ -55,7 +55,7 @@ FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | 
     "qgf_ros/ros/gate_node.py": ("test/ros/test_gate_node_in_process.py",),
 }
 # Tests of these start processes that read the file: what they enter is not seen from here.
-PROCESSES = {"qgf_ros/policy.py", "qgf_ros/ros/trial_guard.py"}
+PROCESSES = {"qgf_ros/ros/trial_guard.py"}
 WHOLE = (
     "qgf_ros/trial/sequential.py",
 )  # decides about no motion: all its tests count, not a row's
