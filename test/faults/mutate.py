@@ -1,30 +1,32 @@
 """Mutation: whether the tests of the P0 rows notice when one safety branch is missing.
 
     python test/faults/mutate.py                                  # the files of FILES
-    python test/faults/mutate.py qgf_ros/control/gate.py --lines 100-160 --jobs 2
+    python test/faults/mutate.py qgf_ros/control/gate.py --lines 100-160
 
 One branch after the other is taken out of a copy of the package: a condition is never true, one of
 its parts is left out, a raise does nothing, a bound does not bound, every number counts as finite.
-The tests run against the copy, up to the first that fails. Prints every mutant with its fate, and
-each file's share; exit code 8 where less than 95 % of all are noticed. The working tree is not
-written to. Files of `qgf_ros/ros` need a built workspace (`make build`, `source env.sh`).
+The tests run against the copy, up to the first that fails: in place (see in_place.py), or with a copy
+for each mutant that is none of one function. Prints every mutant with its fate, and each file's share;
+exit code 8 where less than 95 % of all are noticed. The working tree is not written to. Files of `qgf_ros/ros` need a built workspace (`make build`, `source env.sh`).
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import copy
 import dataclasses
 import io
+import json
 import multiprocessing
 import os
+import platform
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,14 @@ from qgf_ros.errors import UsageError, exit_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
+from branches import Mutant, mutants  # noqa: E402
 from in_place import Fate, InPlace  # noqa: E402
 
 CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", "slew", "bounds",
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py",),
+    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py", "test/qgf_ros/test_vetting.py"),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
@@ -76,119 +79,6 @@ EQUIVALENT = {
 }  # fmt: skip
 TIMEOUT = 300  # s; a mutant on which the tests hang is noticed
 NOT_MUTANT = 99  # the tests ran on something else than the copy
-BOUNDS = {"clip", "minimum", "maximum", "min", "max"}
-FINITE = {"isfinite": True, "isnan": False, "isinf": False}
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutant:
-    """One file without one of its safety branches."""
-
-    file: str
-    line: int
-    what: str
-    source: str
-    function: str = ""  # which has it, by its qualified name; "": code of the module or of a class
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.file, self.function, self.what
-
-
-def mutants(file: str, original: str) -> list[Mutant]:
-    """All of a file's mutants, in the order of its lines."""
-    tree = ast.parse(original)
-    found = []
-    nodes = list(_code(tree))
-    within = _functions(tree)
-    for at, node in enumerate(nodes):
-        for part, (what, _) in enumerate(_without(node)):
-            other = copy.deepcopy(tree)
-            _, change = _without(list(_code(other))[at])[part]
-            change()
-            text = f"{what}: {' '.join(ast.unparse(_headline(node)).split())[:90]}"
-            source = ast.unparse(ast.fix_missing_locations(other))
-            found.append(Mutant(file, node.lineno, text, source, within.get(node, "")))
-    return sorted(found, key=lambda m: m.line)
-
-
-def _functions(tree: ast.AST, outside: str = "") -> dict[ast.AST, str]:
-    """For each node of a function's body the outermost function that has it, by its qualified name."""
-    found = {}
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            name = outside + node.name
-            found |= {part: name for statement in node.body for part in ast.walk(statement)}
-        else:
-            found |= _functions(
-                node, f"{outside}{node.name}." if isinstance(node, ast.ClassDef) else outside
-            )
-    return found
-
-
-def _code(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every statement and expression that runs: no annotations."""
-    for name, value in ast.iter_fields(tree):
-        if name in ("annotation", "returns"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield child
-                yield from _code(child)
-
-
-def _without(node: ast.AST) -> list[tuple[str, object]]:
-    """What can be taken out of a node: how it is called, and what does it."""
-    if isinstance(node, (ast.If, ast.IfExp)):
-        if ast.unparse(node.test) == "__name__ == '__main__'":  # which process this is
-            return []
-        return [("never", lambda: setattr(node, "test", ast.Constant(False)))]
-    if isinstance(node, ast.BoolOp):
-        return [
-            (f"without part {i + 1}", lambda i=i: node.values.pop(i))
-            for i in range(len(node.values))
-        ]
-    if (
-        isinstance(node, ast.BinOp)
-        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
-        and _decides(node)
-    ):
-        parts = (("without part 1", node.right), ("without part 2", node.left))
-        return [(what, lambda kept=kept: _become(node, kept)) for what, kept in parts]
-    if (
-        isinstance(node, ast.AugAssign)
-        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
-        and _decides(node.value)
-    ):
-        return [("left out", lambda: _become(node, ast.Pass()))]
-    if isinstance(node, ast.Raise):
-        return [("not raised", lambda: _become(node, ast.Pass()))]
-    if isinstance(node, ast.Call):
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name in BOUNDS and len(node.args) > 1:
-            return [("unbounded", lambda: _become(node, node.args[0]))]
-        if name in FINITE:
-            shape = ast.unparse(node.args[0])
-            always = ast.parse(
-                f"__import__('numpy').full_like({shape}, {FINITE[name]}, dtype=bool)"
-            )
-            return [("all finite", lambda: _become(node, always.body[0].value))]
-    return []
-
-
-def _decides(node: ast.AST) -> bool:
-    """Whether an operand of | or & is a comparison: then it is logic, number by number."""
-    return any(isinstance(n, ast.Compare) for n in ast.walk(node))
-
-
-def _become(node: ast.AST, other: ast.AST) -> None:
-    place = {name: getattr(node, name) for name in ("lineno", "col_offset")}
-    node.__class__, node.__dict__ = other.__class__, dict(other.__dict__) | place
-
-
-def _headline(node: ast.AST) -> ast.AST:
-    """The part of a statement that says which one it is."""
-    return node.test if isinstance(node, (ast.If, ast.IfExp)) else node
 
 
 class Guard:
@@ -344,6 +234,28 @@ def _in_place(runner: Runner, todo: list[Mutant]) -> Iterator[tuple[int, Fate]]:
         raise UsageError(f"{names} as it is: -k {runner.expression!r} gives {said[-800:]}")
 
 
+def save(
+    to: Path, files: Iterable[str], todo: list[Mutant], alive: list[bool], same: list[Mutant]
+) -> None:
+    """Writes each file's result beside those of other files, with how it was come by."""
+    results = json.loads(to.read_text()) if to.exists() else {}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    for file in files:
+        own = [(m, a) for m, a in zip(todo, alive) if m.file == file]
+        results[file] = {
+            "killed": sum(not a for _, a in own),
+            "total": len(own),
+            "survived": [f"{m.line} {m.what}" for m, a in own if a],
+            "equivalent": [f"{m.line} {m.what}" for m in same if m.file == file],
+            "command": shlex.join(["python", "test/faults/mutate.py", *sys.argv[1:]]),
+            "commit": commit,
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        }
+    to.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -355,6 +267,7 @@ def main() -> int:
     )
     parser.add_argument("--lines", default="", help="FIRST-LAST, of the only file")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--save", type=Path, help="JSON to which each file's result is written")
     given = parser.parse_args()
     todo = [m for file in given.files for m in mutants(file, (ROOT / file).read_text())]
     same = [m for m in todo if m.key in EQUIVALENT]
@@ -385,6 +298,8 @@ def main() -> int:
         own = [a for m, a in zip(todo, alive) if m.file == file]
         rows.append((file, f"{len(own) - sum(own)} of {len(own)}"))
     table("by file", ("file", "killed"), rows)
+    if given.save:
+        save(given.save, given.files, todo, alive, same)
     share = 1 - sum(alive) / max(1, len(todo))
     say(
         f"{len(todo) - sum(alive)} of {len(todo)} killed: {share:.1%}, at least {ENOUGH:.0%} are needed"
