@@ -46,7 +46,11 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py", "test/qgf_ros/test_vetting.py"),
+    "qgf_ros/policy.py": (
+        "test/qgf_ros/test_policy_numbers.py",
+        "test/qgf_ros/test_policy_folder.py",
+        "test/qgf_ros/test_vetting.py",
+    ),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
