@@ -74,7 +74,9 @@ class Arbiter:
         self.names = contract.action_names
         self._positions = ~contract.velocity_like
         self._period = round(contract.time.period * 1e9)
-        self._timeout = max(round(timeout * 1e9), 1) if timeout > 0 else TIMEOUT_PERIODS * self._period
+        self._timeout = (
+            max(round(timeout * 1e9), 1) if timeout > 0 else TIMEOUT_PERIODS * self._period
+        )
         self._simulated = simulated
         self._rank = {owner: rank for rank, owner in enumerate(owners)}
         self._streams = {owner: _Stream() for owner in owners}
@@ -85,14 +87,14 @@ class Arbiter:
         self._interrupted: Problem | None = None  # what went wrong here
         self._until = NEVER  # steady time [ns] before which nothing passes for it
         self._stopped_by: Problem | None = None  # an emergency stop, until a new epoch begins
-        self._pressed = False  # it has not been released yet
+        self._pressed: Problem | None = None  # the same, until it is released
         self._carry = 0  # ns that have passed and were not used by what was sent, at most a period
 
     @property
     def state(self) -> State:
         """RUN while candidates go to the robot, HOLD until they do again, READY before the first
         and after an end in good order, FAULT while an emergency stop is pressed."""
-        if self._pressed:
+        if self.stopped:
             return State.FAULT
         if self.reason is not None:
             return State.HOLD
@@ -193,8 +195,7 @@ class Arbiter:
     def emergency_stop(self, problem: Problem, now: Moment) -> Output | None:
         """A hold, and nothing passes until it is released and an owner has begun a new epoch: the
         node does so when it is enabled again. Returns what goes out at once, if anything."""
-        self._pressed = True
-        self._stopped_by = self.reason = problem
+        self._pressed = self._stopped_by = self.reason = problem
         for stream in self._streams.values():
             stream.void = stream.epoch
         return self._brake_at_once(now)
@@ -202,11 +203,11 @@ class Arbiter:
     @property
     def stopped(self) -> bool:
         """An emergency stop is pressed."""
-        return self._pressed
+        return self._pressed is not None
 
     def release(self) -> None:
         """Nobody presses an emergency stop any more."""
-        self._pressed = False
+        self._pressed = None
 
     def pause(self, now: Moment) -> float:
         """s until `watch` should be called again, at most a period."""
@@ -249,9 +250,10 @@ class Arbiter:
 
     def _check_stops(self, owner: str, c: Candidate, now: Moment) -> None:
         """Whether anything may pass at all."""
-        if self._pressed and self._stopped_by is not None:
+        pressed = self._pressed
+        if pressed is not None:
             self._streams[owner].void = c.epoch  # what begins while it is pressed is over, too
-            raise Refused(f"{self._stopped_by.code}: {self._stopped_by.detail} (from {owner})")
+            raise Refused(f"{pressed.code}: {pressed.detail} (from {owner})")
         wrong = self._interrupted
         if wrong is not None and now.steady < self._until:
             raise Refused(f"{wrong.code}: {wrong.detail} (from {owner})")

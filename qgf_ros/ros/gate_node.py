@@ -187,17 +187,17 @@ class GateNode(LeanNode):
         """All that waits on the emergency stops' topics, and whether one of them stops us now."""
         for estop in self._estops:
             estop.drain()
-        lost = [e.lost for e in self._estops if e.blocks and e.lost is not None]
-        if not any(e.heard for e in self._estops) and self._estops[0].required:
-            missing = self._estops[0].problem()
-            lost += [missing] if missing is not None else []
         if any(e.is_pressed for e in self._estops):
             return  # said when it was heard
-        if lost and not self._arbiter.stopped:
+        lost = [e.lost for e in self._estops if e.required and e.lost is not None]
+        if not any(e.heard for e in self._estops):  # of several owners' one is enough
+            missing = self._estops[0].problem()
+            lost += [missing] if missing is not None else []
+        if lost:
             self._stop(lost[0])
-        elif not lost:
-            with self._lock:
-                self._arbiter.release()
+            return
+        with self._lock:
+            self._arbiter.release()
 
     def _on_timer(self) -> None:
         self._hear_estops()

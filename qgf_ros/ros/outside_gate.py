@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
@@ -41,6 +41,14 @@ def check_size(owner: str, names: tuple[str, ...]) -> None:
         )
 
 
+class _Word(NamedTuple):
+    """The gate's last status."""
+
+    at: float  # steady time
+    state: int
+    problem: Problem
+
+
 class OutsideGate:
     """From configure to cleanup, where the parameter `gate` is `outside`."""
 
@@ -50,8 +58,7 @@ class OutsideGate:
         self._own = node.get_fully_qualified_name()
         check_size(self._own, core.policy.contract.action_names)
         self._gate = node.resolve_topic_name(f"{GATE}/passed").removesuffix("/passed")
-        self._seen: float | None = None  # steady time of its last status
-        self._said: tuple[int, Problem] | None = None  # state and reason in its last status
+        self._said: _Word | None = None
         self._ticks = 0  # what it had sent by then; less than before: another life of it
         self._passed_epoch = -1  # of our last candidate that passed
         self._began = (-1, 0.0)  # our last epoch, and the steady time of its first candidate
@@ -80,15 +87,14 @@ class OutsideGate:
 
     def problem(self) -> Problem | None:
         """Why the robot may not move: there is no gate, or none that lets us."""
-        now, seen = time.monotonic(), self._seen
-        if seen is None or now - seen > SIGN_OF_LIFE:
+        now, said = time.monotonic(), self._said
+        if said is None or now - said.at > SIGN_OF_LIFE:
             return Problem(
                 "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
             )
-        said = self._said
         if self._unpassed > UNPASSED and now - self._unpassed_since > UNPASSED_FOR:
-            if said is not None and said[1].code in STOPS:  # and we have not heard it ourselves
-                self._core.estop(said[1])
+            if said.problem.code in STOPS:  # and we have not heard it ourselves
+                self._core.estop(said.problem)
             return Problem(
                 "GATE_REFUSES", f"{self._gate} passes none of our commands; its status says why"
             )
@@ -98,8 +104,9 @@ class OutsideGate:
     def stopped(self) -> Problem | None:
         """The emergency stop that the gate hears now, if any."""
         said = self._said
-        stops = said is not None and said[0] == State.FAULT and said[1].code in STOPS
-        return said[1] if said is not None and stops else None
+        if said is None or said.state != State.FAULT or said.problem.code not in STOPS:
+            return None
+        return said.problem
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -107,8 +114,8 @@ class OutsideGate:
             self._node.destroy_subscription(subscription)
 
     def _on_status(self, msg: Any) -> None:
-        self._seen = time.monotonic()
-        self._said = msg.state, Problem(msg.reason, f"{self._gate}: {msg.detail}"[:MAX_TEXT])
+        problem = Problem(msg.reason, f"{self._gate}: {msg.detail}"[:MAX_TEXT])
+        self._said = _Word(time.monotonic(), msg.state, problem)
         if (stopped := self.stopped) is not None:
             self._core.estop(stopped)
         if msg.tick < self._ticks:

@@ -85,8 +85,8 @@ def judge(blocks: Sequence[Block], betas: Sequence[float]) -> dict[float, Stop]:
         beyond = refuted(differences(blocks, better, worse), np.zeros(1), error)[:, 0]
         found += [(shared[i], better, worse) for i in np.flatnonzero(beyond)[:1]]
     stops: dict[float, Stop] = {}
+    # Nobody takes another out in the block that ends its own part: it won the one, and lost the other.
     for number, better, worse in sorted(found, key=lambda f: f[0]):
-        in_it = better not in stops or stops[better].block == number
-        if in_it and worse not in stops:
+        if better not in stops and worse not in stops:
             stops[worse] = Stop(number, better)
     return stops

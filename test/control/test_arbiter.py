@@ -21,7 +21,7 @@ from qgf_ros.control.supervisor import State
 # Candidates that stop.
 
 
-def test_nothing_is_sent_before_the_first_candidate():
+def test_fault_113_nothing_is_sent_before_the_first_candidate():
     scene = Scene()
     for _ in range(100):
         scene.wait(T)
@@ -63,7 +63,7 @@ def test_fault_074_what_is_refused_is_no_sign_of_life():
     assert scene.watch() == 0.0
 
 
-def test_a_short_gap_is_gone_on_from_within_limits():
+def test_fault_074_a_short_gap_is_gone_on_from_within_limits():
     scene = Scene(velocity_dict(rate=10.0))  # 0.5 per period
     for value in (0.5, 1.0, 1.5):
         assert scene.say(NODE, 2.0) == pytest.approx(value)
@@ -75,7 +75,7 @@ def test_a_short_gap_is_gone_on_from_within_limits():
     assert scene.arbiter.state is State.RUN
 
 
-def test_the_watchdog_is_called_in_time():
+def test_fault_074_the_watchdog_is_called_in_time():
     scene = Scene()
     assert scene.arbiter.pause(scene.now) == 0.05
     scene.say(NODE, 1.0)
@@ -219,7 +219,7 @@ def test_fault_079_what_has_no_say_changes_nothing(changes, code):
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_what_the_owner_in_command_says_wrongly_is_a_hold_at_once(changes, code):
+def test_fault_127_what_the_owner_in_command_says_wrongly_is_a_hold_at_once(changes, code):
     scene = Scene()
     scene.say(NODE, 1.0)
     scene.wait(T)
@@ -229,7 +229,7 @@ def test_what_the_owner_in_command_says_wrongly_is_a_hold_at_once(changes, code)
     assert scene.say(NODE, 1.0) == 1.0, "and a good one is gone on from"
 
 
-def test_nonsense_while_nothing_moves_moves_nothing():
+def test_fault_127_nonsense_while_nothing_moves_moves_nothing():
     scene = Scene()
     assert scene.say(NODE, math.nan) is None
     assert scene.until_silent() == []
@@ -277,7 +277,7 @@ def test_fault_021_a_grid_that_goes_back_and_forth_gains_no_time():
 
 
 @pytest.mark.parametrize("speed", [0.3, 5.0])
-def test_under_a_simulated_clock_the_hold_brakes_by_that_clock(speed):
+def test_fault_074_under_a_simulated_clock_the_hold_brakes_by_that_clock(speed):
     scene = Scene(velocity_dict(rate=1.0), simulated=True)
     for _ in range(60):
         scene.wait(round(T / speed), speed)
@@ -292,7 +292,7 @@ def test_under_a_simulated_clock_the_hold_brakes_by_that_clock(speed):
     assert took == pytest.approx(1.0 + 2 * 0.05, abs=0.12), "1 s at its rate, after the timeout"
 
 
-def test_the_jitter_of_transport_is_not_taken_for_the_robots():
+def test_fault_021_the_jitter_of_transport_is_not_taken_for_the_robots():
     """Limits see the owner's grid of ticks: a constant ramp arrives unchanged."""
     rng = np.random.default_rng(1)
     scene = Scene(velocity_dict(rate=2.0))  # 0.1 per period
@@ -307,7 +307,7 @@ def test_the_jitter_of_transport_is_not_taken_for_the_robots():
 # An explicit hold.
 
 
-def test_an_explicit_hold_acts_at_once_and_ends_in_good_order():
+def test_fault_116_an_explicit_hold_acts_at_once_and_ends_in_good_order():
     scene = Scene(velocity_dict(rate=10.0))
     for _ in range(4):
         scene.say(NODE, 2.0)
@@ -322,7 +322,7 @@ def test_an_explicit_hold_acts_at_once_and_ends_in_good_order():
     assert scene.arbiter.state is State.READY and scene.arbiter.reason is None
 
 
-def test_the_hold_goes_on_where_the_owner_asked_for_it_and_died():
+def test_fault_074_the_hold_goes_on_where_the_owner_asked_for_it_and_died():
     scene = Scene(velocity_dict(rate=10.0))
     for _ in range(4):
         scene.say(NODE, 2.0)
@@ -334,7 +334,7 @@ def test_the_hold_goes_on_where_the_owner_asked_for_it_and_died():
     assert scene.arbiter.state is State.READY
 
 
-def test_an_explicit_hold_of_a_silent_robot_sends_nothing():
+def test_fault_113_an_explicit_hold_of_a_silent_robot_sends_nothing():
     scene = Scene(position_dict())  # and needs no measured position either
     assert scene.hold(NODE) is None
     assert scene.arbiter.state is State.READY
@@ -412,7 +412,7 @@ def test_fault_117_a_node_that_slept_through_the_takeover_does_not_go_on():
     assert scene.say(NODE, 1.0, epoch=8) == 1.0
 
 
-def test_a_first_owner_comes_back_at_any_time():
+def test_fault_117_a_first_owner_comes_back_at_any_time():
     """A joystick need not count epochs."""
     scene = Scene()
     scene.say(HUMAN, 0.5)
@@ -424,7 +424,7 @@ def test_a_first_owner_comes_back_at_any_time():
     assert scene.say(HUMAN, 0.25) == 0.25
 
 
-def test_a_hold_of_a_first_owner_stops_the_others():
+def test_fault_079_a_hold_of_a_first_owner_stops_the_others():
     scene = Scene()
     scene.say(NODE, 1.0)
     scene.wait(T)
@@ -432,7 +432,7 @@ def test_a_hold_of_a_first_owner_stops_the_others():
     assert scene.refused(NODE) == "OWNER"
 
 
-def test_a_hold_of_a_lower_owner_stops_nobody():
+def test_fault_079_a_hold_of_a_lower_owner_stops_nobody():
     scene = Scene()
     scene.say(HUMAN, 0.5)
     with pytest.raises(Refused, match="OWNER"):
@@ -489,7 +489,7 @@ def test_fault_080_a_restart_behind_a_human_is_known_as_one_and_waits_for_enable
 # Positions.
 
 
-def test_positions_begin_where_they_are_measured():
+def test_fault_113_positions_begin_where_they_are_measured():
     scene = Scene(position_dict(rate=2.0), measured=[0.3, 0.3])  # 0.1 per period
     assert scene.say(NODE, 1.0) == pytest.approx(0.4)
     scene.until_silent()
@@ -497,7 +497,7 @@ def test_positions_begin_where_they_are_measured():
     assert scene.say(NODE, 1.0, epoch=2) == pytest.approx(-0.4), "it was moved by hand"
 
 
-def test_positions_that_nobody_measures_are_not_guessed():
+def test_fault_113_positions_that_nobody_measures_are_not_guessed():
     scene = Scene(position_dict(), measured=[0.3, math.nan])
     assert scene.refused(NODE) == "STATE_MISSING"
     assert scene.arbiter.gate.silent and scene.arbiter.owner is None
@@ -505,7 +505,7 @@ def test_positions_that_nobody_measures_are_not_guessed():
     assert scene.say(NODE, 0.3) == 0.3
 
 
-def test_a_takeover_goes_on_from_what_was_sent_not_from_what_is_measured():
+def test_fault_117_a_takeover_goes_on_from_what_was_sent_not_from_what_is_measured():
     scene = Scene(position_dict(rate=2.0), measured=[0.0, 0.0])
     for _ in range(5):
         sent = scene.say(NODE, 1.0)

@@ -487,3 +487,45 @@ def test_fault_132_stamps_ahead_of_the_clock_make_nothing_younger(box, ahead):
     assert box.ages(START + limit)["joints"] == pytest.approx(0.15)
     late = box.assemble(START + limit + 1)
     assert late.code == "STATE_STALE:joint_states"
+
+
+# Parts of a source, each in a message of its own.
+
+
+def in_parts():
+    value = velocity_dict()
+    joints = dict(value["observations"][0], fields=["position"], names=["a", "b"], merge="joints")
+    value["observations"] = [joints]
+    return Assembler(contract(value))
+
+
+def some(first, second):
+    values = np.array([first, second])
+    return values, np.isfinite(values)
+
+
+def test_fault_003_the_joints_that_no_message_has_held_are_named():
+    box = in_parts()
+    box.push_some("joints", START, START, *some(0.1, np.nan))
+    waits = box.assemble(START)
+    assert waits.code == "STATE_MISSING:joint_states" and waits.detail.endswith("waiting for b")
+    box.push_some("joints", START + MS, START + MS, *some(np.nan, 0.2))
+    got = box.assemble(START + MS)
+    assert got.vector.tolist() == [0.1, 0.2] and got.age == pytest.approx(0.001)
+
+
+def test_fault_016_a_part_without_a_stamp_counts_as_received_now():
+    box = in_parts()
+    box.push_some("joints", 0, START, *some(0.1, np.nan))
+    box.push_some("joints", 0, START + MS, *some(np.nan, 0.2))
+    got = box.assemble(START + MS)
+    assert got.vector.tolist() == [0.1, 0.2] and got.age == pytest.approx(0.001)
+
+
+def test_fault_132_a_part_from_the_future_stands_in_for_nothing():
+    box = in_parts()
+    box.push_some("joints", START, START, *some(0.1, 0.2))
+    box.push_some("joints", START + SECOND, START, *some(9.0, np.nan))
+    assert box.assemble(START).code.startswith("STATE_FUTURE")
+    box.push_some("joints", START + MS, START + MS, *some(0.3, 0.4))
+    assert box.assemble(START + MS).vector.tolist() == [0.3, 0.4]

@@ -493,3 +493,25 @@ def test_fault_067_each_action_has_its_row():
     rows = [contract(position_dict()).actions[0], contract(velocity_dict()).actions[0], twist, grip]
     assert [mode_of(a) for a in rows] == list(MODES)
     assert all(MODES[mode_of(a)].hold == ON_HOLD[a.representation] for a in rows)
+
+
+def test_fault_067_numbers_without_a_limit_of_acceleration_stand_once_they_are_not_commanded():
+    """They keep no rate, so that a hold of them ends at once."""
+    two, free = np.ones(2), np.full(2, np.inf)
+    limiter = Limiter(-two, two, two, free, free, np.zeros(2, bool))
+    last = at_rest(np.zeros(2))
+    last = limiter.follow(last, np.array([0.5, 0.5]), 0.1)
+    assert last.value.tolist() == [0.1, 0.1] and last.rate.tolist() == [0.0, 0.0]
+    assert not limiter.moves(last)
+    mixed = Limiter(-two, two, two, np.array([np.inf, 100.0]), free, np.zeros(2, bool))
+    last = mixed.follow(at_rest(np.zeros(2)), np.array([0.5, 0.5]), 0.1)
+    assert last.rate[0] == 0.0 and last.rate[1] > 0
+
+
+@pytest.mark.parametrize("start", [0.999, 1.5])
+def test_fault_067_rounding_leads_nothing_out_of_the_range_or_further_out(start):
+    """Whatever a step makes of it: inside it stays inside, outside it goes back."""
+    one, far = np.ones(1), np.full(1, 100.0)
+    limiter = Limiter(-one, one, far, far, np.full(1, np.inf), np.zeros(1, bool))
+    last = at_rest(np.full(1, start))._replace(rate=np.full(1, 3.0))
+    assert limiter.hold(last, 0.01).value[0] <= max(1.0, start)

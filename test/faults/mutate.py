@@ -1,149 +1,88 @@
 """Mutation: whether the tests of the P0 rows notice when one safety branch is missing.
 
     python test/faults/mutate.py                                  # the files of FILES
-    python test/faults/mutate.py qgf_ros/control/gate.py --lines 100-160 --jobs 2
+    python test/faults/mutate.py qgf_ros/control/gate.py --lines 100-160
 
 One branch after the other is taken out of a copy of the package: a condition is never true, one of
 its parts is left out, a raise does nothing, a bound does not bound, every number counts as finite.
-The tests run against the copy, up to the first that fails. Prints every mutant with its fate, and
-each file's share; exit code 8 where less than 95 % of all are noticed. The working tree is not
-written to. Files of `qgf_ros/ros` need a built workspace (`make build`, `source env.sh`).
+The tests run against the copy, up to the first that fails: in place (see in_place.py), or with a copy
+for each mutant that is none of one function. Prints every mutant with its fate, and each file's share;
+exit code 8 where less than 95 % of all are noticed. The working tree is not written to. Files of `qgf_ros/ros` need a built workspace (`make build`, `source env.sh`).
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import copy
 import dataclasses
 import io
+import json
 import multiprocessing
 import os
+import platform
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import hypothesis  # noqa: F401  loaded once, before the processes fork
+import hypothesis
 import numpy  # noqa: F401
 import pytest
 
-from qgf_ros.console import say, table, track
+from qgf_ros.console import say, table
 from qgf_ros.errors import UsageError, exit_codes
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+from branches import Mutant, mutants  # noqa: E402
+from in_place import Fate, InPlace  # noqa: E402
+
 CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", "slew", "bounds",
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": ("test/qgf_ros/test_policy_folder.py", "test/qgf_ros/test_vetting.py"),
+    "qgf_ros/policy.py": (
+        "test/qgf_ros/test_policy_numbers.py",
+        "test/qgf_ros/test_policy_folder.py",
+        "test/qgf_ros/test_vetting.py",
+    ),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
     "qgf_ros/ros/surroundings.py": ("test/ros/test_surroundings.py",),
-    "qgf_ros/ros/outside_gate.py": ("test/ros/test_outside_gate.py",),
+    "qgf_ros/ros/outside_gate.py": (
+        "test/ros/test_outside_gate.py",
+        "test/ros/test_outside_gate_size.py",
+    ),
+    "qgf_ros/ros/gate_node.py": ("test/ros/test_gate_node_in_process.py",),
 }
+# Tests of these start processes that read the file: what they enter is not seen from here.
+PROCESSES = {"qgf_ros/ros/trial_guard.py"}
 WHOLE = (
     "qgf_ros/trial/sequential.py",
 )  # decides about no motion: all its tests count, not a row's
 ENOUGH = 0.95
+# (file, function, what): why no test can notice it. They are counted apart.
+EQUIVALENT = {
+    (
+        "qgf_ros/control/arbiter.py", "Arbiter._check_stops",
+        "without part 1: wrong is not None and now.steady < self._until",
+    ): "without an error the moment lies in the past; asked for its type",
+    (
+        "qgf_ros/control/arbiter.py", "Arbiter._note_silence",
+        "without part 1: self.reason is not None and self.reason.code == 'EXPLICIT_HOLD'",
+    ): "whatever ends in silence has given its reason before; asked for its type",
+    ("qgf_ros/control/limiter.py", "Limiter.follow", "never: not chained.any()"): (
+        "a shortcut: without any chained number the last line gives the same, after 25 operations more"
+    ),
+}  # fmt: skip
 TIMEOUT = 300  # s; a mutant on which the tests hang is noticed
 NOT_MUTANT = 99  # the tests ran on something else than the copy
-BOUNDS = {"clip", "minimum", "maximum", "min", "max"}
-FINITE = {"isfinite": True, "isnan": False, "isinf": False}
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutant:
-    """One file without one of its safety branches."""
-
-    file: str
-    line: int
-    what: str
-    source: str
-
-
-def mutants(file: str, source: str) -> list[Mutant]:
-    """All of a file's mutants, in the order of its lines."""
-    tree = ast.parse(source)
-    found = []
-    nodes = list(_code(tree))
-    for at, node in enumerate(nodes):
-        for part, (what, _) in enumerate(_without(node)):
-            other = copy.deepcopy(tree)
-            _, change = _without(list(_code(other))[at])[part]
-            change()
-            text = f"{what}: {' '.join(ast.unparse(_headline(node)).split())[:90]}"
-            found.append(
-                Mutant(file, node.lineno, text, ast.unparse(ast.fix_missing_locations(other)))
-            )
-    return sorted(found, key=lambda m: m.line)
-
-
-def _code(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every statement and expression that runs: no annotations."""
-    for name, value in ast.iter_fields(tree):
-        if name in ("annotation", "returns"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield child
-                yield from _code(child)
-
-
-def _without(node: ast.AST) -> list[tuple[str, object]]:
-    """What can be taken out of a node: how it is called, and what does it."""
-    if isinstance(node, (ast.If, ast.IfExp)):
-        return [("never", lambda: setattr(node, "test", ast.Constant(False)))]
-    if isinstance(node, ast.BoolOp):
-        return [
-            (f"without part {i + 1}", lambda i=i: node.values.pop(i))
-            for i in range(len(node.values))
-        ]
-    if (
-        isinstance(node, ast.BinOp)
-        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
-        and _decides(node)
-    ):
-        parts = (("without part 1", node.right), ("without part 2", node.left))
-        return [(what, lambda kept=kept: _become(node, kept)) for what, kept in parts]
-    if (
-        isinstance(node, ast.AugAssign)
-        and isinstance(node.op, (ast.BitOr, ast.BitAnd))
-        and _decides(node.value)
-    ):
-        return [("left out", lambda: _become(node, ast.Pass()))]
-    if isinstance(node, ast.Raise):
-        return [("not raised", lambda: _become(node, ast.Pass()))]
-    if isinstance(node, ast.Call):
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name in BOUNDS and len(node.args) > 1:
-            return [("unbounded", lambda: _become(node, node.args[0]))]
-        if name in FINITE:
-            shape = ast.unparse(node.args[0])
-            always = ast.parse(
-                f"__import__('numpy').full_like({shape}, {FINITE[name]}, dtype=bool)"
-            )
-            return [("all finite", lambda: _become(node, always.body[0].value))]
-    return []
-
-
-def _decides(node: ast.AST) -> bool:
-    """Whether an operand of | or & is a comparison: then it is logic, number by number."""
-    return any(isinstance(n, ast.Compare) for n in ast.walk(node))
-
-
-def _become(node: ast.AST, other: ast.AST) -> None:
-    place = {name: getattr(node, name) for name in ("lineno", "col_offset")}
-    node.__class__, node.__dict__ = other.__class__, dict(other.__dict__) | place
-
-
-def _headline(node: ast.AST) -> ast.AST:
-    """The part of a statement that says which one it is."""
-    return node.test if isinstance(node, (ast.If, ast.IfExp)) else node
 
 
 class Guard:
@@ -168,6 +107,27 @@ class Runner:
 
     def __call__(self, mutant: Mutant) -> tuple[int, str]:
         """pytest's exit code and what it printed. For a process of its own, which it changes."""
+        own = self._copy()
+        (own / mutant.file).write_text(mutant.source)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.alarm(TIMEOUT)
+        said = self._pytest(mutant.file, ["-x"], Guard(own / mutant.file))
+        shutil.rmtree(own, ignore_errors=True)
+        return said
+
+    def in_place(self, todo: list[Mutant], send: Any) -> None:
+        """Tells the fates of mutants whose tests are the same, one after the other, and then what was
+        wrong. For a process of its own."""
+        own = self._copy()
+        files = {m.file for m in todo}
+        wide = {f for f in files if f in PROCESSES or self.tests}
+        plugin = InPlace(own, todo, lambda m, fate: send((todo.index(m), fate)), wide)
+        code, printed = self._pytest(todo[0].file, ["--tb=native"], plugin)
+        shutil.rmtree(own, ignore_errors=True)
+        send((None, plugin.failed or (printed if code not in (0, 1) else "")))
+
+    def _copy(self) -> Path:
+        """From here on this process, and what it starts, has a package of its own."""
         own = Path(tempfile.mkdtemp(dir=self.folder)).resolve()
         for name in ("qgf_ros", "config"):
             shutil.copytree(ROOT / name, own / name)
@@ -176,27 +136,39 @@ class Runner:
             if not (own / "qgf_ros" / part.name).exists():  # messages and their type support
                 (own / "qgf_ros" / part.name).symlink_to(part)
         shutil.copy(ROOT / "package.xml", own)
-        (own / mutant.file).write_text(mutant.source)
         os.chdir(own)
         for name in [n for n in sys.modules if n.split(".")[0] == "qgf_ros"]:
             del sys.modules[name]
         sys.modules.setdefault("torch", None)  # takes seconds, and the robot's side runs without
         sys.path.insert(0, str(own))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(own), os.environ.get("PYTHONPATH", "")])
+        # A file that changes within a second and keeps its size would be taken for its old self.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        # A failure need not be made small, nor kept.
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile("mutants", phases=phases, database=None)
+        hypothesis.settings.load_profile("mutants")
+        return own
+
+    def _pytest(self, file: str, options: list[str], plugin: object) -> tuple[int, str]:
         # What is about the file comes first: -x ends at the first failure.
-        about = Path(mutant.file).stem[:5]
-        tests = self.tests or tuple(ROOT / t for t in FILES[mutant.file])
-        files = [f for t in tests for f in ([t] if t.is_file() else t.glob("test_*.py"))]
+        about = Path(file).stem[:5]
+        files = [
+            f for t in self.tests_of(file) for f in ([t] if t.is_file() else t.glob("test_*.py"))
+        ]
         files = sorted(map(str, files), key=lambda f: (about not in f, f))
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.alarm(TIMEOUT)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            which = "" if mutant.file in WHOLE else self.expression
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", which]
-            code = pytest.main([*options, *files], plugins=[Guard(own / mutant.file)])
-        shutil.rmtree(own, ignore_errors=True)
+            which = self.expression_of(file)
+            given = ["-q", "-p", "no:cacheprovider", "--assert=plain", "-k", which, *options]
+            code = pytest.main([*given, *files], plugins=[plugin])
         return int(code), printed.getvalue()
+
+    def tests_of(self, file: str) -> tuple[Path, ...]:
+        return self.tests or tuple(ROOT / t for t in FILES[file])
+
+    def expression_of(self, file: str) -> str:
+        return "" if file in WHOLE else self.expression
 
 
 def _compiled() -> Path | None:
@@ -208,25 +180,84 @@ def _compiled() -> Path | None:
     return None
 
 
-def run(todo: list[Mutant], tests: tuple[Path, ...], expression: str, jobs: int = 1) -> list[bool]:
-    """For each mutant whether it survives. Raises UsageError where the tests fail without any."""
+def run(
+    todo: list[Mutant],
+    tests: tuple[Path, ...],
+    expression: str,
+    jobs: int = 1,
+    told: Callable[[Mutant, bool], None] = lambda mutant, alive: None,
+) -> list[bool]:
+    """For each mutant whether it survives; `told` hears it as soon as it is known. Raises UsageError
+    where the tests fail without any."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    whole = [Mutant(f, 0, "", (ROOT / f).read_text()) for f in sorted({m.file for m in todo})]
-    alive = []
+    alive: dict[int, bool] = {}
+
+    def known(at: int, survives: bool) -> None:
+        alive[at] = survives
+        told(todo[at], survives)
+
     with tempfile.TemporaryDirectory(prefix="qgf_mutants_") as folder:
         runner = Runner(Path(folder), tests, expression)
+        groups: dict[Any, list[int]] = {}
+        for at, mutant in enumerate(todo):
+            key = runner.tests_of(mutant.file), runner.expression_of(mutant.file)
+            groups.setdefault(key, []).append(at)
+        left = []
+        for group in groups.values():
+            for which, fate in _in_place(runner, [todo[at] for at in group]):
+                if fate is Fate.NOT_HERE:
+                    left.append(group[which])
+                else:
+                    known(group[which], fate is Fate.SURVIVES)
         with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-            fates = pool.imap(runner, [*whole, *todo])
-            for mutant, (code, text) in zip(whole, fates):
-                if code != 0:
-                    raise UsageError(
-                        f"{mutant.file} as it is: -k {expression!r} gives {text[-800:]}"
-                    )
-            for mutant, (code, text) in zip(todo, track(fates, len(todo), "mutants")):
+            fates = pool.imap(runner, [todo[at] for at in left])
+            for at, (code, text) in zip(left, fates):
                 if code not in (0, 1, 2):  # passed, failed, could not be imported or took too long
-                    raise UsageError(f"{mutant.file}:{mutant.line} gives {text[-800:]}")
-                alive.append(code == 0)
-    return alive
+                    raise UsageError(f"{todo[at].file}:{todo[at].line} gives {text[-800:]}")
+                known(at, code == 0)
+    return [alive[at] for at in range(len(todo))]
+
+
+def _in_place(runner: Runner, todo: list[Mutant]) -> Iterator[tuple[int, Fate]]:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=runner.in_place, args=(todo, there.send))
+    process.start()
+    there.close()
+    try:
+        while True:
+            which, said = here.recv()
+            if which is None:
+                break
+            yield which, said
+    except EOFError:
+        said = "the process has ended"
+    process.join()
+    if said:
+        names = ", ".join(sorted({m.file for m in todo}))
+        raise UsageError(f"{names} as it is: -k {runner.expression!r} gives {said[-800:]}")
+
+
+def save(
+    to: Path, files: Iterable[str], todo: list[Mutant], alive: list[bool], same: list[Mutant]
+) -> None:
+    """Writes each file's result beside those of other files, with how it was come by."""
+    results = json.loads(to.read_text()) if to.exists() else {}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    for file in files:
+        own = [(m, a) for m, a in zip(todo, alive) if m.file == file]
+        results[file] = {
+            "killed": sum(not a for _, a in own),
+            "total": len(own),
+            "survived": [f"{m.line} {m.what}" for m, a in own if a],
+            "equivalent": [f"{m.line} {m.what}" for m in same if m.file == file],
+            "command": shlex.join(["python", "test/faults/mutate.py", *sys.argv[1:]]),
+            "commit": commit,
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        }
+    to.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
 
 
 def main() -> int:
@@ -240,16 +271,27 @@ def main() -> int:
     )
     parser.add_argument("--lines", default="", help="FIRST-LAST, of the only file")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--save", type=Path, help="JSON to which each file's result is written")
     given = parser.parse_args()
     todo = [m for file in given.files for m in mutants(file, (ROOT / file).read_text())]
+    same = [m for m in todo if m.key in EQUIVALENT]
+    todo = [m for m in todo if m.key not in EQUIVALENT]
     if given.lines:
         first, last = map(int, given.lines.split("-"))
         todo = [m for m in todo if first <= m.line <= last]
     unknown = [f for f in given.files if f not in FILES and not given.tests]
     if unknown:
         raise UsageError(f"which tests are about {', '.join(unknown)}? Give --tests")
-    alive = run(todo, tuple(t.resolve() for t in given.tests), given.k, given.jobs)
     fates = ("killed", "SURVIVED")
+    alive = run(
+        todo,
+        tuple(t.resolve() for t in given.tests),
+        given.k,
+        given.jobs,
+        lambda m, a: print(f"{m.file}:{m.line} {fates[a]} {m.what}", flush=True),
+    )
+    for m in same:
+        say(f"{m.file}:{m.line} equivalent, {m.what}: {EQUIVALENT[m.key]}")
     table(
         "mutants",
         ("where", "fate", "what"),
@@ -260,6 +302,8 @@ def main() -> int:
         own = [a for m, a in zip(todo, alive) if m.file == file]
         rows.append((file, f"{len(own) - sum(own)} of {len(own)}"))
     table("by file", ("file", "killed"), rows)
+    if given.save:
+        save(given.save, given.files, todo, alive, same)
     share = 1 - sum(alive) / max(1, len(todo))
     say(
         f"{len(todo) - sum(alive)} of {len(todo)} killed: {share:.1%}, at least {ENOUGH:.0%} are needed"

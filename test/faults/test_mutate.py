@@ -93,3 +93,11 @@ def test_tests_that_do_not_import_the_mutant_prove_nothing(tmp_path):
     wrong.write_text("def test_fault(): pass\n")
     with pytest.raises(UsageError, match="do not import .*gate.py"):
         mutate.run([found("never", "c.deadline < now")], (wrong,), "fault")
+
+
+def test_what_is_called_equivalent_is_a_mutant():
+    """Else the entry would excuse nothing, or another branch than was looked at."""
+    files = {file for file, _, _ in mutate.EQUIVALENT}
+    keys = [m.key for f in files for m in mutate.mutants(f, (mutate.ROOT / f).read_text())]
+    assert all(keys.count(key) == 1 for key in mutate.EQUIVALENT)
+    assert files <= set(mutate.FILES)

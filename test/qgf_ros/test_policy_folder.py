@@ -65,7 +65,7 @@ def edit_tensors(folder, name, change):
     resign(folder)
 
 
-def test_round_trip(tmp_path):
+def test_fault_088_round_trip(tmp_path):
     own = contract(position_dict())
     d = description(own, description="a test", provenance={"seed": 3})
     given = tensors(own, d)
@@ -82,19 +82,19 @@ def test_round_trip(tmp_path):
         assert all(np.array_equal(part[k], given[name][k]) for k in part)
 
 
-def test_id_is_a_function_of_the_content(tmp_path):
+def test_fault_125_id_is_a_function_of_the_content(tmp_path):
     assert write_tiny(tmp_path / "a") == write_tiny(tmp_path / "b")
     assert write_tiny(tmp_path / "c", seed=1) != write_tiny(tmp_path / "a", seed=0)
 
 
-def test_writing_again_replaces_and_leaves_nothing_behind(tmp_path):
+def test_fault_088_writing_again_replaces_and_leaves_nothing_behind(tmp_path):
     write_tiny(tmp_path / "p")
     sha = write_tiny(tmp_path / "p", seed=1)
     assert load_policy(tmp_path / "p").sha256 == sha
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
-def test_a_folder_that_is_no_policy_is_not_replaced(tmp_path):
+def test_fault_088_a_folder_that_is_no_policy_is_not_replaced(tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="not a policy"):
@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_policy_is_not_replaced(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
-def test_a_policy_folder_with_strangers_is_not_deleted(tmp_path):
+def test_fault_088_a_policy_folder_with_strangers_is_not_deleted(tmp_path):
     """Somebody keeps notes beside the policy: they must not go with it."""
     write_tiny(tmp_path / "p")
     (tmp_path / "p" / "notes.md").write_text("beta 0.05 worked best")
@@ -335,12 +335,12 @@ def test_fault_040_newer_schema_with_newer_keys_says_that_it_is_newer(folder):
     {"denoise_steps": 4, "noise_at": 1.0, "clean_at": 0.0}, {"denoise_steps": 4, "noise_at": 0.0, "clean_at": 0.0},
     {"denoise_steps": 4, "noise_at": 0.0, "clean_at": -1.0}, {"denoise_steps": 0}, {"denoise_steps": 1001}, {},
 ])  # fmt: skip
-def test_flow_with_another_convention_refused(folder, flow):
+def test_fault_123_flow_with_another_convention_refused(folder, flow):
     edit(folder, "flow", value=flow)
     refused(folder, "flow")
 
 
-def test_description_with_a_reversed_flow_cannot_even_be_made():
+def test_fault_123_description_with_a_reversed_flow_cannot_even_be_made():
     with pytest.raises(ValueError, match="noise at 0"):
         Flow(10, noise_at=1.0, clean_at=0.0)
 
@@ -618,7 +618,7 @@ def test_fault_046_absurd_size_refused_before_anything_is_allocated(
     (("sanity", "q_low"), float("nan")), (("returns", "aggregation"), "max"), (("name",), None), (("contract",), {}),
     (("contract", "contract"), 2), (("normalizer",), []), (("velocity",), None), (("returns",), {}), (("flow", "denoise_steps"), True),
 ])  # fmt: skip
-def test_description_that_makes_no_sense_refused(folder, path, value):
+def test_fault_123_description_that_makes_no_sense_refused(folder, path, value):
     edit(folder, *path, value=value)
     refused(folder)
 
@@ -631,19 +631,19 @@ def test_description_that_makes_no_sense_refused(folder, path, value):
     (("contract", "actions", 0, "limits", "a", "rate"), 1e300),
     (("contract", "actions", 0, "topic"), "a" * 250),
 ])  # fmt: skip
-def test_numbers_without_a_meaning_refused(folder, path, value):
+def test_fault_123_numbers_without_a_meaning_refused(folder, path, value):
     """q_low above q_high and the like: every sample would silently run without its critic."""
     edit(folder, *path, value=value)
     refused(folder)
 
 
-def test_unknown_key_refused(folder):
+def test_fault_125_unknown_key_refused(folder):
     edit(folder, "beta", "maximum", value=1.0)
     refused(folder, "maximum")
 
 
 @pytest.mark.parametrize("text", [b"", b"- 1", b"\xff\xfe\x00", b"schema: [", b"schema: 1"])
-def test_description_that_is_no_description_refused(folder, text):
+def test_fault_125_description_that_is_no_description_refused(folder, text):
     (folder / "policy.yaml").write_bytes(text)
     resign(folder)
     refused(folder, "policy.yaml")
@@ -653,7 +653,7 @@ def test_description_that_is_no_description_refused(folder, text):
     b"[" * 3000,
     b"schema: " + b"9" * 400,
 ])  # fmt: skip
-def test_description_that_breaks_the_parser_refused(folder, text):
+def test_fault_125_description_that_breaks_the_parser_refused(folder, text):
     (folder / "policy.yaml").write_bytes(text)
     resign(folder)
     refused(folder, "policy.yaml")
@@ -666,7 +666,7 @@ def test_fault_046_description_larger_than_any_configuration_refused(folder):
     refused(folder, "policy.yaml")
 
 
-def test_beta_of_an_uninformative_critic_is_infinite(tmp_path):
+def test_fault_123_beta_of_an_uninformative_critic_is_infinite(tmp_path):
     write_tiny(tmp_path / "p", beta=Beta(float("inf"), 1.0))
     assert load_policy(tmp_path / "p").description.beta.default == float("inf")
 
@@ -746,7 +746,7 @@ def test_fault_045_sampler_with_weights_in_another_file_refused(tmp_path, monkey
         OnnxSampler(load_policy(tmp_path / "p"), "cpu")
 
 
-def test_actions_relative_to_another_joint_are_refused(tmp_path):
+def test_fault_041_actions_relative_to_another_joint_are_refused(tmp_path):
     own = contract(position_dict())
     plain = description(own).normalizer
     measured = tuple(map(float, own.measured_positions))

@@ -82,7 +82,7 @@ def test_fault_074_a_gate_without_a_sign_of_life_forbids_motion(monkeypatch):
     assert side.code is None
 
 
-def test_what_goes_out_is_what_our_own_gate_has_left_of_it(monkeypatch):
+def test_fault_067_what_goes_out_is_what_our_own_gate_has_left_of_it(monkeypatch):
     side = Side(monkeypatch)
     sent = side.run(values=(0.25, -0.25))
     assert sent.values.tolist() == [0.25, -0.25] and sent.names == NAMES
@@ -129,6 +129,10 @@ def test_fault_130_a_stop_of_the_gate_that_is_over_explains_what_does_not_pass(m
     other.run(13)
     other.status(State.HOLD, "RANGE", tick=9)
     assert other.code == "GATE_REFUSES" and other.core.stops == []
+
+
+def test_fault_130_a_gate_that_has_said_nothing_is_not_stopped(monkeypatch):
+    assert Side(monkeypatch).gate.stopped is None
 
 
 def test_fault_130_other_reasons_of_the_gate_are_no_stop(monkeypatch):

@@ -55,6 +55,16 @@ def test_fault_083_a_command_that_is_remapped_into_the_state_is_refused(remaps):
         RobotCommands(FakeNode(remaps=remaps), contract())
 
 
+def test_fault_083_of_several_commands_the_one_that_leads_back_is_named():
+    own = contract(twist_dict())
+    one, other = (f"/{a.topic}" for a in own.actions)
+    state = f"/{own.observations[0].topic}"
+    with pytest.raises(UsageError) as refused:
+        RobotCommands(FakeNode(remaps={one: state}), own)
+    assert f"remapping, {state} is observed" in str(refused.value)
+    assert other not in str(refused.value)
+
+
 def test_fault_083_two_commands_that_are_remapped_onto_one_topic_are_refused():
     own = contract(twist_dict())
     one, other = (f"/{a.topic}" for a in own.actions)

@@ -186,6 +186,36 @@ def test_fault_114_pressed_stays_pressed_over_an_activation(monkeypatch):
     assert around.stops == [None]
 
 
+def test_fault_114_pressed_and_then_gone_is_still_a_press(monkeypatch):
+    around = Around(monkeypatch, required=True)
+    around.node.counts["/qgf/estop"] = 1
+    around.say_estop(True)
+    around.pass_time(0.2)
+    around.node.counts["/qgf/estop"] = 0
+    around.pass_time(0.2)
+    around.all.deactivate()
+    around.stops.clear()
+    around.all.activate(around.own)
+    assert around.stops == [None]
+
+
+@pytest.mark.parametrize("gate", [None, SimpleNamespace(problem=lambda: None, stopped=None)])
+def test_fault_079_peers_that_do_not_hear_are_looked_for_again_and_again(monkeypatch, gate):
+    asked = []
+
+    def unheard(node, endpoints):
+        asked.append([e.topic for e in endpoints])
+        return [Problem("TYPE", "of another type")]
+
+    monkeypatch.setattr(surroundings, "unheard", unheard)
+    around = Around(monkeypatch, gate=gate)
+    assert "TYPE" in around.codes and len(asked) == 1
+    around.pass_time(surroundings.LOOK_PERIOD * 3)
+    assert 3 <= len(asked) <= 4
+    topics = {a.topic for a in around.own.actions}
+    assert (topics <= set(asked[-1])) == (gate is None), "else they are the gate's"
+
+
 def test_fault_115_a_required_emergency_stop_that_is_gone_is_a_fault_and_said_once(monkeypatch):
     around = Around(monkeypatch, required=True)
     assert around.all.problem().code == "ESTOP_MISSING"
@@ -193,6 +223,7 @@ def test_fault_115_a_required_emergency_stop_that_is_gone_is_a_fault_and_said_on
     around.say_estop(False)
     around.pass_time(0.3)
     assert around.all.problem() is None and not around.stops
+    assert around.all.reset_refusal() == ""
     around.node.counts["/qgf/estop"] = 0
     around.pass_time(0.3)
     assert [p.code for p in around.stops] == ["ESTOP_LOST"]

@@ -120,7 +120,9 @@ _stalls = _Stalls()
 
 def watch_stalls():
     """Begin anew; `slack()` speaks of the time since then."""
+    global _stalls
     if not _stalls.is_alive():
+        _stalls = _Stalls()  # one that was made before a fork cannot be started after it
         _stalls.start()
     _stalls.own = _stalls.theirs = 0.0
 

@@ -80,6 +80,22 @@ def test_who_has_left_is_compared_no_more():
     assert judge(went_on, BETAS)[0.05].worse_than == 0.11
 
 
+@pytest.mark.parametrize("absent", [0.1, 0.2])
+def test_a_stop_is_counted_in_the_trials_blocks_not_in_shared_ones(absent):
+    win = {0.1: True, 0.2: False}
+    alone = {beta: won for beta, won in win.items() if beta != absent}
+    at = judge([win] * 20, (0.1, 0.2))[0.2].block
+    assert judge([alone] * 5 + [win] * 20, (0.1, 0.2))[0.2].block == at + 5
+
+
+def test_the_first_stop_counts():
+    """Another one is better beyond doubt some blocks later."""
+    course = [{0.1: True, 0.2: k >= 5, 0.3: False} for k in range(40)]
+    stops = judge(course, (0.2, 0.1, 0.3))
+    assert stops[0.3].worse_than == 0.1
+    assert stops[0.3].block == judge(course, (0.1, 0.3, 0.4))[0.3].block
+
+
 def test_who_has_left_takes_nobody_out():
     """Blocks that hold a beta after it left (a trial that was resumed with it by hand) do not let it
     beat another one: what it did after its stop is not shared chance."""
