@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore
@@ -24,6 +23,7 @@ from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
+from qgf_ros.trial.result import wilson
 from training.data.load import Progress
 from training.guards import Box, Guards
 
@@ -71,8 +71,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = binomtest(self.count, self.total).proportion_ci(0.95, "wilson")
-        return float(low), float(high)
+        return wilson(self.count, self.total)
 
     def __str__(self) -> str:
         low, high = self.interval
