@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from training.analysis.base import Interval, resamples
@@ -25,12 +24,21 @@ def calibration(q: np.ndarray, to_go: np.ndarray, episode: np.ndarray) -> dict[s
     comes. bias is mean Q less mean return. Where either never varies, slope and correlations are NaN.
     """
     line = _regression(q, to_go, episode)
-    ranks = _regression(rankdata(q), rankdata(to_go), episode)
+    ranks = _regression(_ranks(q), _ranks(to_go), episode)
     return {
         **{name: asdict(line[name]) for name in ("slope", "intercept", "bias", "pearson")},
         "spearman": asdict(ranks["pearson"]),
         "bins": _bins(q, to_go),
     }
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """(N,) -> (N,), 1 for the smallest; those that are the same share the mean of theirs. All are NaN
+    where one number is."""
+    if np.isnan(x).any():
+        return np.full(len(x), np.nan)
+    _, which, count = np.unique(x, return_inverse=True, return_counts=True)
+    return (count.cumsum() - (count - 1) / 2)[which]
 
 
 def preference(

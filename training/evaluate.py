@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore
@@ -24,8 +23,11 @@ from qgf_ros.sampler.base import Sampler, make_sampler
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
+from qgf_ros.trial.result import wilson
 from training.data.load import Progress
-from training.guards import Box, Guards
+
+if TYPE_CHECKING:
+    from training.guards import Guards
 
 START = 1_000 * NANOSECONDS  # clocks at 0 hide errors
 
@@ -71,8 +73,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = binomtest(self.count, self.total).proportion_ci(0.95, "wilson")
-        return float(low), float(high)
+        return wilson(self.count, self.total)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -236,6 +237,8 @@ def _sampler(policy: Policy, reference: Reference | None) -> Sampler:
     if reference.support:
         if support is None:
             raise UsageError(f"{policy.folder} stores no support; train it again")
+        from training.guards import Box, Guards  # and torch, which no worker needs otherwise
+
         guards = replace(guards or Guards(), support=Box(support.low, support.high))
     size = reference.grad_size * policy.description.returns.scale
     return ReferenceSampler(policy, reference.estimator, guards, reference.grad_steps, size)

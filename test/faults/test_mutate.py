@@ -1,6 +1,7 @@
 """The mutation tool itself: a missing branch that a test pins is noticed, another is not; the
 working tree stays as it is, and tests of another copy are not believed."""
 
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -34,10 +35,14 @@ def test_fault_nonfinite():
 """
 
 
+@functools.cache
+def of_the_gate():
+    return mutate.mutants(GATE, (mutate.ROOT / GATE).read_text())
+
+
 def found(*words):
     """The only mutant of the gate that is described by all the words."""
-    all_of_them = mutate.mutants(GATE, (mutate.ROOT / GATE).read_text())
-    (one,) = [m for m in all_of_them if all(w in m.what for w in words)]
+    (one,) = [m for m in of_the_gate() if all(w in m.what for w in words)]
     return one
 
 

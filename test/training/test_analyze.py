@@ -298,13 +298,13 @@ def qgf(*arguments):
 def test_the_verb_writes_figures_and_picture(made, tmp_path):
     out = tmp_path / "out"
     code, printed, err = qgf(
-        "analyze", made / "policy", "--data", made / "bags", "--out", out, "--states", 24, "--json"
+        "analyze", made / "policy", "--data", made / "bags", "--out", out, "--states", 12, "--json"
     )  # fmt: skip
     assert code == 0, err
     document = json.loads((out / "analysis.json").read_text(), parse_constant=pytest.fail)
     assert json.loads(printed) == document
     assert (out / "analysis.png").read_bytes().startswith(b"\x89PNG")
-    assert document["data"]["group"] == "select" and document["data"]["states"] == 24
+    assert document["data"]["group"] == "select" and document["data"]["states"] == 12
     assert set(document["sensitivity"]["estimators"]) == set(document["reach"]["guided"])
     assert all(len(points) == 7 for points in document["reach"]["guided"].values())
     q = [p["q"]["mean"] for p in document["reach"]["best_of_n"]]
@@ -312,7 +312,7 @@ def test_the_verb_writes_figures_and_picture(made, tmp_path):
     assert document["stability"]["stable_beta"] > 0
     for words in ("Noise sensitivity", "Stability", "paper's order", "off the data"):
         assert words in err
-    again = analyze(made / "policy", made / "bags", tmp_path / "again", count=24)
+    again = analyze(made / "policy", made / "bags", tmp_path / "again", count=12)
     assert again == document
 
 

@@ -31,7 +31,7 @@ from training.models import Critic, Value, VelocityField
 DECAY = 0.9  # gamma^H
 STATES = torch.eye(3)
 PLUS, MINUS = torch.ones(2), -torch.ones(2)
-COMMON = dict(discount=math.sqrt(DECAY), horizon=2, target_rate=0.1, learning_rate=3e-3)
+COMMON = dict(discount=math.sqrt(DECAY), horizon=2, target_rate=0.2, learning_rate=1e-2)
 
 
 def world(returns: bool) -> ChunkBatch:
@@ -55,7 +55,7 @@ def world(returns: bool) -> ChunkBatch:
     )
 
 
-def learnt(kind: str, expectile=0.9, bounded=False, aggregation="min", steps=900):
+def learnt(kind: str, expectile=0.9, bounded=False, aggregation="min", steps=300):
     """-> Q(s, a) of the world's six pairs by the target critic, and V of its states or None."""
     torch.manual_seed(0)
     output = "sigmoid" if bounded else "linear"
@@ -121,7 +121,7 @@ def test_a_bounded_critic_recovers_the_chance_of_success(chance):
     critic = Critic(1, 2, (16,), 5, "sigmoid")
     config = CriticConfig(**COMMON)
     learner = monte_carlo.Learner(VelocityField(1, 2, (8,)), critic, config)
-    for _ in range(400):
+    for _ in range(200):
         learner.update(batch, torch.randn(rows, 2), torch.rand(rows))
     q = learner.target_critic(batch.obs[:1], batch.action[:1])
     assert ((0 < q) & (q < 1)).all()

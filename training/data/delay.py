@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import fftconvolve
+from scipy.fft import irfft, next_fast_len, rfft
 
 from training.data.streams import Stream
 
@@ -130,7 +130,10 @@ def _correlations(
     )
 
     def lagged(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return fftconvolve(x[::-1], y)[len(x) - 1 - reach : len(x) + reach]
+        # As scipy.signal.fftconvolve, whose import takes longer than all of this.
+        size = next_fast_len(len(x) + len(y) - 1, True)
+        each = irfft(rfft(x[::-1], size) * rfft(y, size), size)
+        return each[len(x) - 1 - reach : len(x) + reach]
 
     count = np.round(lagged(a_known, b_known))
     enough = count >= max(8.0, count.max() / 2)

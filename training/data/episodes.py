@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
-from scipy.signal import lfilter
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Episode:
 
     def returns(self, discount: float) -> np.ndarray:
         """Discounted return to go (T,), from the recorded rewards alone."""
-        backwards = self.reward[::-1].astype(np.float64)
-        return np.asarray(lfilter([1.0], [1.0, -discount], backwards)[::-1])
+        # Not by scipy.signal, whose import takes seconds in every process that reads episodes.
+        backwards = self.reward[::-1].astype(np.float64).tolist()
+        to_go = accumulate(backwards, lambda later, reward: reward + discount * later)
+        return np.array(list(to_go))[::-1].copy()
 
     @property
     def digest(self) -> str:

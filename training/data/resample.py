@@ -4,7 +4,6 @@ the others look at the message after the tick as well."""
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from qgf_ros.contract import ObservationSource
 from qgf_ros.messages import message_type
@@ -79,6 +78,8 @@ def _slerp(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
 
     scipy's Slerp is the same between keys of one list, and asks for these to be ever later.
     """
+    from scipy.spatial.transform import Rotation  # half of what reading data imports
+
     # By the largest first: scipy takes a quaternion for zero where its squares vanish.
     first, last = (
         Rotation.from_quat(q / np.abs(q).max(axis=1, keepdims=True)) for q in (begin, end)
