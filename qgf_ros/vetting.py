@@ -31,6 +31,7 @@ WALL = 60.0  # s, of the child, on a machine that does other things too
 CPU = 30  # s; a shipped policy takes about one
 MEMORY = 3 * 2**30  # bytes of address space, beside six times the files; ONNX Runtime maps one
 FACTOR = 6
+MOST_CANDIDATES = 64  # that a sample may have, see the node's parameter num_candidates
 MAX_ANSWER = 16 * 2**20
 LOOK = 0.05  # s, how soon a wish to stop is noticed
 # The child finds modules where this process does, whatever the working directory.
@@ -250,7 +251,7 @@ def look(folder: Path, files: dict[str, bytes], use: Use | None) -> dict[str, An
 
 
 def _try(policy: Any, use: Use) -> str:
-    """Draws one sample of as many candidates as will be asked for, on the CPU."""
+    """Draws samples of as many candidates as will be asked for, and as ever may be, on the CPU."""
     import numpy as np
 
     from qgf_ros.sampler.base import on_onnx, unchecked_sampler
@@ -259,6 +260,8 @@ def _try(policy: Any, use: Use) -> str:
         return ""  # of the weights alone, which have been looked at
     backend = "onnx" if on_onnx(use.backend, use.device, use.precision) else use.backend
     sampler = unchecked_sampler(policy, backend, "cpu", 1, use.precision)
-    noise = np.zeros((use.candidates, policy.flat_dim), np.float32)
-    sampler(np.zeros(policy.obs_dim, np.float32), noise, 1.0)
+    # The number of candidates may be changed later, and what a graph takes may grow by its power.
+    for candidates in {use.candidates, MOST_CANDIDATES}:
+        noise = np.zeros((candidates, policy.flat_dim), np.float32)
+        sampler(np.zeros(policy.obs_dim, np.float32), noise, 1.0)
     return sampler.backend

@@ -18,6 +18,8 @@ MAX_MESSAGE = 64 * 2**20  # bytes of one decompressed message
 MAX_RATIO = 1000  # of decompressed to compressed bytes, where it is more than MIN_RATIO_BYTES
 MIN_RATIO_BYTES = 2**20
 MAX_CHANNELS = 4096  # of one file; a robot has hundreds
+MAX_NAME = 1000  # characters of a topic, a type, an encoding; ROS has 255 at most
+MAX_DEFINITIONS = 64 * 2**20  # characters of all definitions of one file
 MAX_REASONS = 64  # more different ones are added up: noise gives every message a reason of its own
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -51,7 +53,7 @@ class Losses(Counter[str]):
 
 def one_line(reason: str) -> str:
     """A reason as it is counted: printable, and not longer than a person reads."""
-    clean = "".join(c if c.isprintable() else " " for c in reason)
+    clean = "".join(c if c.isprintable() else " " for c in reason[:2000])
     return " ".join(clean.split())[:200]
 
 
@@ -61,6 +63,14 @@ def check_channels(count: int) -> None:
         raise TooMuch(
             f"more than {MAX_CHANNELS} topics, which no robot has; record the topics you need into a "
             "new bag (`ros2 bag convert`)"
+        )
+
+
+def check_definitions(characters: int) -> None:
+    """Raises TooMuch where the definitions of a file are too much to be kept."""
+    if characters > MAX_DEFINITIONS:
+        raise TooMuch(
+            f"more than {MAX_DEFINITIONS} characters of message definitions, which no robot has"
         )
 
 

@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qgf_ros.bags.damage import (
+    MAX_NAME,
     MAX_RECORD,
     Damage,
     Losses,
     TooMuch,
     budget,
     check_channels,
+    check_definitions,
     check_size,
     inflate,
 )
+from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -78,6 +81,7 @@ class _File:
         self._file, self._size, self._name = file, size, name
         self._choose, self._losses = choose, losses
         self._schemas: dict[int, tuple[str, Definition]] = {}
+        self._defined = 0  # characters of their definitions
         self._channels: dict[int, Take | None] = {}  # by id; None: not wanted
         self._read = 0  # messages, wanted or not
         self._indexed = 0  # messages that the indices behind the chunks name
@@ -212,21 +216,27 @@ class _File:
                     return self._lose("file damaged: a record longer than its chunk")
                 if opcode in (SCHEMA, CHANNEL):
                     try:
-                        self._declare(opcode, bytes(raw[at:end]))
+                        self._declare(opcode, raw[at:end])
                     except (struct.error, _EndsEarly):
                         self._lose("file damaged: a schema or channel that ends early")
             at = end
 
-    def _declare(self, opcode: int, raw: bytes) -> None:
+    def _declare(self, opcode: int, raw: bytes | memoryview) -> None:
         if opcode == SCHEMA:
             (number,) = struct.unpack_from("<H", raw)
-            (name, encoding, text) = _strings(raw, 2, 3)
+            name, encoding, text = _strings(raw, 2, (MAX_NAME, MAX_NAME, MAX_DEFINITION))
+            before = self._schemas.get(number, ("", Definition()))[1]
+            self._defined += len(text) - len(before.text)
+            check_definitions(self._defined)
             self._schemas[number] = (name, Definition(encoding, text))
             return
         number, schema = struct.unpack_from("<HH", raw)
-        topic, encoding = _strings(raw, 4, 2)
+        topic, encoding = _strings(raw, 4, (MAX_NAME, MAX_NAME))
         if number not in self._channels:  # the summary says them a second time
             check_channels(len(self._channels) + 1)
+            if max(len(topic), len(encoding), len(self._schemas.get(schema, ("",))[0])) > MAX_NAME:
+                self._losses.add(f"{self._name}: a topic, type or encoding with too long a name")
+                return  # its messages are those of a channel that is lost
             name, definition = self._schemas.get(schema, ("", Definition()))
             self._channels[number] = self._choose(Channel(topic, name, encoding, definition))
 
@@ -280,13 +290,16 @@ class _File:
         return self._file.read(count)
 
 
-def _strings(raw: bytes, at: int, count: int) -> list[str]:
-    """`count` strings, each behind its length. Raises _EndsEarly or struct.error."""
+def _strings(raw: bytes | memoryview, at: int, most: tuple[int, ...]) -> list[str]:
+    """As many strings as `most` has numbers, each behind its length. Of one that is longer than its
+    number, as much is kept as shows it. Raises _EndsEarly or struct.error."""
     found = []
-    for _ in range(count):
+    for limit in most:
         (length,) = struct.unpack_from("<I", raw, at)
         at += 4 + length
         if at > len(raw):
             raise _EndsEarly
-        found.append(raw[at - length : at].decode(errors="replace"))
+        begin = at - length
+        text = bytes(raw[begin : min(at, begin + 4 * (limit + 1))]).decode(errors="replace")
+        found.append(text[: limit + 1])
     return found

@@ -10,11 +10,20 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qgf_ros.bags.damage import MAX_CHANNELS, MAX_RECORD, Damage, Losses, check_channels
+from qgf_ros.bags.damage import (
+    MAX_CHANNELS,
+    MAX_NAME,
+    MAX_RECORD,
+    Damage,
+    Losses,
+    check_channels,
+    check_definitions,
+)
 from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 from qgf_ros.errors import StorageError
@@ -47,9 +56,9 @@ def read_sqlite(
                 database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD)
             # Nothing is written; with this sqlite reads a file that is shorter than it should be.
             database.execute("PRAGMA writable_schema = ON")
-            channels = _channels(database, name)
+            channels = _channels(database, name, losses)
             takes = {n: take for n, c in channels.items() if (take := choose(c)) is not None}
-            rows = _Rows(database, name, takes, losses)
+            rows = _Rows(database, name, set(channels), takes, losses)
             yield from rows.messages()
             if not rows.damaged and _is_short(path):
                 losses.add(f"file cut short: {name}: its end is missing, no message is")
@@ -67,10 +76,12 @@ class _Rows:
         self,
         database: sqlite3.Connection,
         name: str,
+        known: set[int],
         takes: dict[int, Take],
         losses: Losses,
     ) -> None:
         self._database, self._name, self._takes, self._losses = database, name, takes, losses
+        self._known = known
         numbers = ", ".join(map(str, takes)) or "NULL"
         # Other topics' rows are seen, but their data is not even loaded. An index may be damaged.
         self._query = (
@@ -93,6 +104,8 @@ class _Rows:
                     take = self._takes.get(topic)
                     if take is None or (isinstance(data, bytes) and isinstance(receipt, int)):
                         self.accounted += 1
+                        if topic not in self._known:
+                            self._losses.add(f"{self._name}: message of a topic that is lost")
                         if take is not None:
                             yield take, receipt, data
                     else:
@@ -146,37 +159,71 @@ class _Rows:
         self.damaged = True
 
 
-def _channels(database: sqlite3.Connection, name: str) -> dict[int, Channel]:
+def _channels(database: sqlite3.Connection, name: str, losses: Losses) -> dict[int, Channel]:
     """Topics by their number. Raises Damage where the tables are not those of a bag."""
     for table in ("topics", "messages"):
-        # A view or a virtual table has no root page: code of the file's, not data.
-        query = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?"
-        found = _rows(database, query, table)
-        columns = _rows(database, f"PRAGMA table_xinfo({table})")
-        if not found or not found[0][0] or any(column[6] for column in columns):
+        if not _is_plain(database, table):
             raise Damage(f"{name} is no bag: it has no plain table {table!r}")
-    there = {row[1] for row in _rows(database, "PRAGMA table_info(message_definitions)")}
+    if any(str(column[1]).lower() == "rowid" for column in _columns(database, "messages")):
+        raise Damage(
+            f"{name} is no bag: its messages have a column 'rowid', which hides their number"
+        )
+    there = {column[1] for column in _columns(database, "message_definitions")}
     definitions = {}
     if {"topic_type", "encoding", "encoded_message_definition"} <= there:
+        if not _is_plain(database, "message_definitions"):
+            raise Damage(f"{name} is no bag: 'message_definitions' is no plain table")
         digest = "type_description_hash" if "type_description_hash" in there else "''"
-        query = (
-            "SELECT topic_type, encoding, "
-            f"substr(encoded_message_definition, 1, {MAX_DEFINITION + 1}), {digest} "
-            "FROM message_definitions"
-        )
-        definitions = {row[0]: Definition(*map(str, row[1:])) for row in _rows(database, query)}
-    rows = _rows(database, "SELECT id, name, type, serialization_format FROM topics ORDER BY id")
-    check_channels(len(rows))
-    return {
-        int(number): Channel(
-            str(topic), str(kind), str(encoding), definitions.get(kind, Definition())
-        )
-        for number, topic, kind, encoding in rows
-    }
+        texts = ", ".join(
+            f"substr({column}, 1, {most + 1})"
+            for column, most in (
+                ("topic_type", MAX_NAME), ("encoding", MAX_NAME),
+                ("encoded_message_definition", MAX_DEFINITION), (digest, MAX_NAME),
+            )
+        )  # fmt: skip
+        characters = 0
+        for row in _rows(database, f"SELECT {texts} FROM message_definitions"):
+            definitions[row[0]] = Definition(*map(str, row[1:]))
+            check_definitions(characters := characters + len(definitions[row[0]].text))
+    names = ", ".join(
+        f"substr({c}, 1, {MAX_NAME + 1})" for c in ("name", "type", "serialization_format")
+    )
+    channels: dict[int, Channel] = {}
+    for count, (number, *row) in enumerate(
+        _rows(database, f"SELECT id, {names} FROM topics ORDER BY id"), 1
+    ):
+        check_channels(count)
+        topic, kind, encoding = map(str, row)
+        if (
+            not isinstance(number, int)
+            or number in channels
+            or max(map(len, map(str, row))) > MAX_NAME
+        ):
+            # Its messages are those of a topic that is lost, and counted one by one.
+            losses.add(
+                f"{name}: a topic whose number is none or another's, or whose name is too long: {topic}"
+            )
+            continue
+        channels[number] = Channel(topic, kind, encoding, definitions.get(row[1], Definition()))
+    return channels
 
 
-def _rows(database: sqlite3.Connection, query: str, *values: Any) -> list[Any]:
-    return database.execute(query, values).fetchmany(MAX_CHANNELS + 1)
+def _is_plain(database: sqlite3.Connection, table: str) -> bool:
+    """Whether a table is data. A view, a virtual table (which have no root page) or a column that is
+    computed is code of the file's, which may run for ever."""
+    query = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?"
+    found = list(_rows(database, query, table))
+    computed = any(column[6] for column in _columns(database, table))
+    return bool(found) and bool(found[0][0]) and not computed
+
+
+def _columns(database: sqlite3.Connection, table: str) -> list[Any]:
+    return list(_rows(database, f"PRAGMA table_xinfo({table})"))
+
+
+def _rows(database: sqlite3.Connection, query: str, *values: Any) -> Iterator[Any]:
+    """At most one more than there may be topics."""
+    return islice(database.execute(query, values), MAX_CHANNELS + 1)
 
 
 def whole_pages(path: Path) -> int:

@@ -16,13 +16,19 @@ from qgf_ros.errors import PolicyRefused
 from qgf_ros.strict_yaml import shown
 
 # What the exporter makes of `explicit.GuidedSampler`. None of them repeats, and the size of what
-# each answers is bounded by what it is given, but for Expand and Reshape, whose shapes are, see `sizes`.
+# each answers is that of what it is given, or is said by numbers: those of `SHAPED`, see `shapes`.
 OPERATORS = frozenset(
     "Add And ArgMin Cast Clip Concat Div Equal Expand Gather Gelu Gemm Greater GreaterOrEqual Identity "
     "LayerNormalization Less LessOrEqual MatMul Max Min Mul Neg Not Or Reciprocal ReduceL2 ReduceMax "
     "ReduceMean ReduceMin ReduceSum Reshape Shape Sigmoid Slice Split Sqrt Squeeze Sub Tanh Transpose "
     "Unsqueeze Where".split()
 )
+# Those whose inputs behind the first say where to cut, along which axis, or how large: with numbers
+# that the sampler computes, an observation could ask for all memory, in the middle of a motion.
+SHAPED = frozenset(
+    "Expand ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Slice Split Squeeze Unsqueeze".split()
+)
+ARRANGING = frozenset("Cast Concat Gather Identity Slice Squeeze Unsqueeze".split())
 OPSETS = range(17, 24)
 IR_VERSIONS = range(7, 13)
 MAX_NODES = 100_000  # 1000 steps of about 100
@@ -141,27 +147,53 @@ class _Walk:
             self.refuse(f"operator set {version}; allowed: {OPSETS[0]} to {OPSETS[-1]}")
 
     def graph(self, data: memoryview) -> None:
+        nodes: list[tuple[str, list[str], list[str]]] = []
+        weights: list[str] = []
+        given: list[str] = []
         for number, _, content in self.fields(data):
             if number == 1:
                 self._nodes += 1
                 if self._nodes > MAX_NODES:
                     self.refuse(f"more than {MAX_NODES} nodes")
-                self.node(self.message(content))
+                nodes.append(self.node(self.message(content)))
             elif number == 5:
-                self.tensor(self.message(content))
-            elif number in (2, 10, 11, 12, 13):  # name, documentation, inputs, outputs, values
+                weights.append(self.tensor(self.message(content)))
+            elif number == 11:
+                given += [self.text(c) for n, _, c in self.fields(self.message(content)) if n == 1]
+            elif number in (2, 10, 12, 13):  # name, documentation, outputs, values
                 self.message(content)
             else:  # 14 quantization, 15 sparse, 16 metadata
                 self.refuse(
                     f"it has field {number} of a graph (sparse or quantized weights, metadata)"
                 )
 
-    def node(self, data: memoryview) -> None:
-        kind, links, attributes = "", [0, 0], 0
+        self.shapes(nodes, weights, given)
+
+    def shapes(
+        self, nodes: list[tuple[str, list[str], list[str]]], weights: list[str], given: list[str]
+    ) -> None:
+        """Sizes, axes and places depend on no number that the sampler is given or computes: what was
+        seen to fit into memory once does so for every observation."""
+        fixed = set(weights) - set(given)
+        made = {*weights, *given}
+        for kind, inputs, outputs in nodes:
+            behind = [name for name in inputs[1:] if name]
+            if kind in SHAPED and not fixed.issuperset(behind):
+                self.refuse(f"a {kind} whose shape, axes or places depend on what it is given")
+            for name in filter(None, outputs):
+                if name in made:  # of two, ONNX Runtime may take the other
+                    self.refuse(f"{shown(name)} is made twice")
+                made.add(name)
+            if kind == "Shape" or (kind in ARRANGING and fixed.issuperset(filter(None, inputs))):
+                fixed.update(outputs)
+
+    def node(self, data: memoryview) -> tuple[str, list[str], list[str]]:
+        """Operator, and names of what it takes and makes."""
+        kind, attributes = "", 0
+        links: tuple[list[str], list[str]] = ([], [])
         for number, _, content in self.fields(data):
             if number in (1, 2):
-                self.text(content)
-                links[number - 1] += 1
+                links[number - 1].append(self.text(content))
             elif number == 3:
                 self.text(content)
             elif number == 4:
@@ -179,10 +211,11 @@ class _Walk:
         if kind not in OPERATORS:
             self.refuse(f"the operator {shown(kind)} is none of a sampler's")
         most = MAX_WIDE_LINKS if kind in ("Concat", "Split") else MAX_LINKS
-        if max(links) > most or attributes > MAX_ATTRIBUTES:
+        if max(map(len, links)) > most or attributes > MAX_ATTRIBUTES:
             self.refuse(
-                f"a {kind} with {links[0]} inputs, {links[1]} outputs, {attributes} attributes"
+                f"a {kind} with {len(links[0])} inputs, {len(links[1])} outputs, {attributes} attributes"
             )
+        return kind, *links
 
     def attribute(self, data: memoryview) -> None:
         """Numbers and short texts; no tensors, no graphs."""
@@ -202,9 +235,10 @@ class _Walk:
             else:  # 5 tensor, 6 graph, 9.. lists of them, 21 a function's own
                 self.refuse("an attribute that is a graph, a tensor or a list of them")
 
-    def tensor(self, data: memoryview) -> None:
-        """A weight: its numbers are in the file, as many as its shape says."""
+    def tensor(self, data: memoryview) -> str:
+        """The name of a weight: its numbers are in the file, as many as its shape says."""
         shape: list[int] = []
+        name = ""
         kind, raw = 0, None
         for number, _, content in self.fields(data):
             if number == 1:
@@ -214,7 +248,7 @@ class _Walk:
             elif number == 2:
                 kind = self.number(content)
             elif number == 8:
-                self.text(content)
+                name = self.text(content)
             elif number == 9:
                 if raw is not None:
                     self.refuse("a weight that is there twice")
@@ -236,6 +270,7 @@ class _Walk:
             self.refuse(f"a weight of {math.prod(shape)} elements with {size} bytes")
         if kind in (6, 7) and raw is not None:
             self.sizes(raw, ELEMENTS[kind])
+        return name
 
     def packed(self, data: memoryview) -> list[int]:
         if len(data) > 80:

@@ -242,3 +242,105 @@ def test_fault_138_a_hundred_thousand_declarations_of_few_topics_are_read(tmp_pa
     for _ in files.read_messages(bag, lambda c: seen.append(c.topic), losses := Losses()):
         pass
     assert seen == ["/t0", "/t1", "/t2"] and not losses
+
+
+# 137: what is kept of a definition or a name, and 102: tables that are none
+
+
+def not_compressible(size):
+    return np.random.default_rng(0).bytes(size // 1000).hex().encode() + b"a" * size
+
+
+@pytest.mark.parametrize("what", ["topic", "type", "encoding"])
+def test_fault_137_a_name_of_megabytes_is_neither_kept_nor_quoted(tmp_path, what):
+    name = not_compressible(2**22).decode()
+    value = {"topic": "/odd", "type": FLOAT, "encoding": "cdr"} | {what: name}
+    odd = channel(2, value["topic"], value["type"], "", value["encoding"])
+    got = survey(tmp_path, chunk(GOOD), chunk(odd + message(2, START, bytes(12))))
+    assert list(got.signals) == ["/good"] and max(map(len, got.others), default=0) < 100
+    assert {"x.mcap: message of a channel that is lost": 1}.items() <= got.rejected.items()
+    assert any("too long a name" in reason for reason in got.rejected)
+    with pytest.raises(DataRefused) as caught:
+        READER.read(tmp_path / "x.mcap", ".", own("no", "odd_msgs/Odd"))
+    assert len(str(caught.value)) < 1000
+
+
+def test_fault_137_all_definitions_of_a_file_have_one_budget(tmp_path, monkeypatch):
+    """Each may be small enough to be read, and all of them more than memory."""
+    monkeypatch.setattr(damage, "MAX_DEFINITIONS", 10_000)
+    texts = [channel(k, f"/t{k}", f"odd_msgs/msg/Odd{k}", "float64 x\n" + "#" * 3000) for k in range(2, 9)]
+    got = survey(tmp_path, chunk(GOOD), *map(chunk, texts), chunk(GOOD))
+    assert len(got.signals["/good"].stream) == 1
+    assert any("message definitions" in reason for reason in got.rejected)
+    (tmp_path / "x.mcap").unlink()
+    with closing(bag_tables(tmp_path)) as database, database:
+        database.execute("CREATE TABLE message_definitions (topic_type, encoding, encoded_message_definition)")
+        rows = [(f"odd_msgs/msg/Odd{k}", "ros2msg", "#" * 3000) for k in range(9)]
+        database.executemany("INSERT INTO message_definitions VALUES (?, ?, ?)", rows)
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert not got.signals and any("message definitions" in reason for reason in got.rejected)
+
+
+def bag_tables(tmp_path, topics="id INTEGER PRIMARY KEY", messages="id INTEGER PRIMARY KEY"):
+    database = sqlite3.connect(tmp_path / "x.db3")
+    database.execute(f"CREATE TABLE topics ({topics}, name, type, serialization_format)")
+    database.execute(f"CREATE TABLE messages ({messages}, topic_id, timestamp, data)")
+    return database
+
+
+def fill(database, numbers=(1, 2, 3), topic=1):
+    raw = b"\0\1\0\0" + bytes(8)
+    rows = [(number, topic, START + k, raw) for k, number in enumerate(numbers)]
+    database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows)
+
+
+@pytest.mark.parametrize("number", [None, "abc", "1) OR (1", 9e999, 1.5, b"\0\xff", 1])
+def test_fault_102_a_topic_of_no_number_is_counted_and_the_others_are_read(tmp_path, number):
+    with closing(bag_tables(tmp_path, "id")) as database, database:
+        database.execute("INSERT INTO topics VALUES (1, '/good', ?, 'cdr')", (FLOAT,))
+        database.execute("INSERT INTO topics VALUES (?, '/odd', ?, 'cdr')", (number, FLOAT))
+        fill(database)
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert [len(s.stream) for s in got.signals.values()] == [3] and sum(got.rejected.values()) == 1
+
+
+@pytest.mark.parametrize("topic", [None, "x", 77, b"\1", 1.5])
+def test_fault_102_a_row_of_a_topic_that_is_not_there_is_counted(tmp_path, topic):
+    with closing(bag_tables(tmp_path)) as database, database:
+        database.execute("INSERT INTO topics VALUES (1, '/good', ?, 'cdr')", (FLOAT,))
+        fill(database)
+        fill(database, (4, 5), topic)
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert len(got.signals["/good"].stream) == 3
+    assert got.rejected == {"x.db3: message of a topic that is lost": 2}
+
+
+@pytest.mark.parametrize("numbers", [("a", "b"), (None, None), (b"a", b"b"), (0.5, 1.5), (7, 7)])
+def test_fault_102_a_column_that_hides_the_rows_numbers_loses_none_without_a_word(tmp_path, numbers):
+    with closing(bag_tables(tmp_path, messages="rowid")) as database, database:
+        database.execute("INSERT INTO topics VALUES (1, '/good', ?, 'cdr')", (FLOAT,))
+        fill(database, numbers)
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert not got.signals and any("'rowid'" in reason for reason in got.rejected)
+
+
+def test_fault_102_definitions_that_are_a_view_without_end_are_not_asked(tmp_path):
+    with closing(bag_tables(tmp_path)) as database, database:
+        database.execute(
+            "CREATE VIEW message_definitions AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 "
+            "FROM c) SELECT x topic_type, x encoding, x encoded_message_definition FROM c WHERE x < 0"
+        )
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert any("no plain table" in reason for reason in got.rejected)
+
+
+def test_fault_137_sqlite_names_of_megabytes_are_neither_kept_nor_quoted(tmp_path):
+    with closing(bag_tables(tmp_path)) as database, database:
+        database.execute("INSERT INTO topics VALUES (1, '/good', ?, 'cdr')", (FLOAT,))
+        database.execute("INSERT INTO topics VALUES (2, ?, ?, 'cdr')", ("n" * 2**22, FLOAT))
+        database.execute("INSERT INTO topics VALUES (3, '/odd', ?, 'cdr')", ("n" * 2**22,))
+        fill(database)
+        fill(database, (4, 5), 2)
+    got = READER.survey(tmp_path / "x.db3", ".")
+    assert list(got.signals) == ["/good"] and not got.others
+    assert sum(got.rejected.values()) == 4 and max(map(len, got.rejected)) <= 200

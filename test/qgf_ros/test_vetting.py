@@ -270,3 +270,79 @@ def test_fault_125_whatever_is_done_to_a_folder_ends_in_a_refusal(folder, tmp_pa
         for file in folder.iterdir():
             shutil.copy(file, copy / file.name)
     assert taken < 60
+
+
+def grown(how):
+    """The shipped sampler with a part that answers the same, and asks for memory by what it is given."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string((POLICIES / "planar_arm" / "sampler.onnx").read_bytes())
+    node, inner = helper.make_node, model.graph
+
+    def constant(name, values, kind=np.int64):
+        inner.initializer.append(numpy_helper.from_array(np.array(values, kind), name))
+
+    constant("h_zero", [0.0], np.float32)
+    constant("h_many", [2.0**36], np.float32)
+    constant("h_one", [1])
+    constant("h_axis", [0])
+    whole = [
+        node("ReduceMax", ["obs"], ["h_max"], keepdims=0),
+        node("Max", ["h_max", "h_zero"], ["h_least"]),
+        node("Mul", ["h_least", "h_many"], ["h_wide"]),
+        node("Cast", ["h_wide"], ["h_size"], to=TensorProto.INT64),
+    ]
+    if how == "expand":
+        whole += [node("Add", ["h_size", "h_one"], ["h_shape"]), node("Expand", ["h_zero", "h_shape"], ["h_big"])]
+    elif how == "slice":
+        constant("h_row", [0.0] * 4096, np.float32)
+        whole += [node("Slice", ["h_row", "h_axis", "h_size"], ["h_0"])]
+        whole += [node("Concat", [f"h_{k}"] * 60, [f"h_{k + 1}"], axis=0) for k in range(4)]
+        whole += [node("Identity", ["h_4"], ["h_big"])]
+    elif how == "arranged":  # in more steps, so that no name is one of an input
+        whole += [
+            node("Concat", ["h_size", "h_one"], ["h_both"], axis=0),
+            node("Cast", ["h_both"], ["h_32"], to=TensorProto.INT32),
+            node("Cast", ["h_32"], ["h_shape"], to=TensorProto.INT64),
+            node("Expand", ["h_zero", "h_shape"], ["h_big"]),
+        ]
+    else:  # by the number of candidates
+        whole = [
+            node("Shape", ["noise"], ["h_b"], start=0, end=1),
+            node("Concat", ["h_b"] * 7, ["h_shape"], axis=0),
+            node("Expand", ["h_zero", "h_shape"], ["h_big"]),
+        ]
+    whole += [
+        node("ReduceSum", ["h_big"], ["h_sum"], keepdims=0),
+        node("Add", ["h_action", "h_sum"], ["action"]),
+    ]
+    for old in inner.node:
+        for part in (old.input, old.output):
+            part[:] = ["h_action" if n == "action" else n for n in part]
+    inner.node.extend(whole)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("how", ["expand", "slice", "arranged"])
+def test_fault_120_a_graph_whose_memory_an_observation_decides_is_not_opened(how):
+    with pytest.raises(PolicyRefused, match="depend on what it is given"):
+        check_graph(grown(how), "sampler.onnx")
+
+
+def test_fault_120_a_graph_that_only_many_candidates_make_large_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = Path(shutil.copytree(POLICIES / "planar_arm", tmp_path / "grown"))
+    (folder / "sampler.onnx").write_bytes(grown("candidates"))
+    resign(folder)
+    with pytest.raises(PolicyRefused):
+        vetted_policy(folder, use=vetting.Use("onnx", "cpu"))
+    sound = vetted_policy(POLICIES / "planar_arm", use=vetting.Use("onnx", "cpu"))
+    assert sound.graph_checked
+
+
+def test_fault_120_a_name_that_is_made_twice_is_not_opened():
+    from onnx import helper
+
+    with pytest.raises(PolicyRefused, match="made twice"):
+        check_graph(graph(*[helper.make_node("Neg", ["x"], ["y"])] * 2), "sampler.onnx")
