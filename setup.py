@@ -10,32 +10,14 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from setuptools import Command, Distribution, setup
+from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
 
 WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
-PACKAGES = [
-    "qgf_ros",
-    "qgf_ros.bags",
-    "qgf_ros.control",
-    "qgf_ros.replay",
-    "qgf_ros.report",
-    "qgf_ros.ros",
-    "qgf_ros.sampler",
-    "qgf_ros.sim",
-    *(f"qgf_ros.sim.{world}" for world in WORLDS),
-    "qgf_ros.trial",
-    "qgf_ros.watch",
-    "training",
-    "training.analysis",
-    "training.critics",
-    "training.data",
-    "training.data.doctor",
-    "training.estimators",
-]
+PACKAGES = find_packages(str(HERE), include=("qgf_ros", "qgf_ros.*", "training", "training.*"))
 
 
 def ros_prefixes() -> list[str]:
@@ -89,7 +71,9 @@ class BuildWithCMake(build_py):
                 stage = self._cmake(HERE / "src", build, [])
                 root = HERE if self.editable_mode else Path(self.build_lib)
                 for library in stage.glob("*.so"):
-                    self.copy_file(str(library), str(root / "qgf_ros" / "sampler" / library.name))
+                    self.copy_file(
+                        str(library), str(root / "qgf_ros/guidance/backends" / library.name)
+                    )
                     return
                 why = "this compiler does not do"
         except (OSError, subprocess.CalledProcessError) as error:
@@ -208,7 +192,7 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
-    | {"qgf_ros.report": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
+    | {"training.judge.pages": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -220,9 +204,9 @@ setup(
             "trial = qgf_ros.trial.verb:Trial",
             "watch = qgf_ros.watch.verb:Watch",
             "data convert = training.verbs:DataConvert",
-            "data init = training.data.inspect_verbs:DataInit",
-            "data inspect = training.data.inspect_verbs:DataInspect",
-            "data label = training.data.label_verbs:DataLabel",
+            "data init = training.doctor.verbs:DataInit",
+            "data inspect = training.doctor.verbs:DataInspect",
+            "data label = training.pipeline.label_verbs:DataLabel",
             "train = training.verbs:Train",
             "export = training.verbs:Export",
             "evaluate = training.verbs:Evaluate",

@@ -34,14 +34,14 @@ import tyro
 import yaml
 
 from qgf_ros.console import emit, say, table
-from qgf_ros.contract import Contract
 from qgf_ros.errors import CriterionNotMet, exit_codes
-from qgf_ros.policy import load_policy
-from qgf_ros.share import find_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.episode import EpisodeResult
 from qgf_ros.sim.world import Outcome
-from training.config import REPORT_SEEDS
-from training.evaluate import Variant, summarize
+from qgf_ros.spaces.contract import Contract
+from training.judge.evaluate import Variant, summarize
+from training.learn.config import REPORT_SEEDS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))

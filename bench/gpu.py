@@ -37,8 +37,8 @@ from torch.autograd import DeviceType
 
 from qgf_ros.console import emit, say, table
 from qgf_ros.errors import CriterionNotMet, DeviceUnavailable, exit_codes
-from qgf_ros.policy import Policy
-from qgf_ros.sampler.torch_cuda import GUIDED, TorchSampler
+from qgf_ros.guidance.backends.torch import GUIDED, TorchSampler
+from qgf_ros.policy.folder import Policy
 
 BURST = 50  # calls
 TOLERANCE = 1e-5  # of normalised action, times (1 + w)
@@ -122,7 +122,7 @@ def _ours(case: Case, sampler: Any) -> Run:
 
 def eager(case: Case, device: str) -> Run:
     """`training.sampling` with autograd."""
-    from training.parity import networks
+    from training.export.parity import networks
     from training.sampling import sample
 
     policy = policy_of(case.sizes)
@@ -139,7 +139,7 @@ def eager(case: Case, device: str) -> Run:
 
 
 def onnx(case: Case, device: str, cuda_graph: bool) -> Any:
-    from qgf_ros.sampler.ort import OnnxSampler
+    from qgf_ros.guidance.backends.onnx import OnnxSampler
 
     policy = replace(policy_of(case.sizes), onnx=_exported(case.sizes))
     sampler = OnnxSampler(policy, device, cuda_graph=cuda_graph)
@@ -150,8 +150,8 @@ def onnx(case: Case, device: str, cuda_graph: bool) -> Any:
 
 @lru_cache(maxsize=1)
 def _exported(sizes: Sizes) -> bytes:
-    from training.explicit import GuidedSampler, export_onnx
-    from training.parity import networks
+    from training.export.explicit import GuidedSampler, export_onnx
+    from training.export.parity import networks
 
     policy = policy_of(sizes)
     times = torch.from_numpy(policy.velocity["time_embedding"])

@@ -44,9 +44,9 @@ from qgf_ros.console import emit, say, table
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.control.inference import Request, run_sampler
 from qgf_ros.errors import CriterionNotMet, exit_codes
-from qgf_ros.policy import Policy, load_policy, write_policy
-from qgf_ros.sampler.base import make_sampler
-from qgf_ros.share import find_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import Policy, load_policy, write_policy
 
 sys.path.insert(0, str(ROOT / "test" / "support"))
 

@@ -26,9 +26,9 @@ from qgf_ros.control import inference
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import Request, run_sampler
+from qgf_ros.guidance.protocols import Sample, Sampler
 from qgf_ros.ros import node
 from qgf_ros.ros.process import run
-from qgf_ros.sampler.base import Sample, Sampler
 
 
 def is_on(now: int, burst: float) -> bool:

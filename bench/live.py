@@ -24,8 +24,8 @@ import numpy as np
 
 from qgf_ros.console import console, emit, table
 from qgf_ros.errors import QgfError, exit_codes
-from qgf_ros.policy import load_policy
-from training.data.rosbag2 import BagWriter, Rosbag2Reader
+from qgf_ros.policy.folder import load_policy
+from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))
@@ -139,9 +139,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 def _play(node, contract, recording, stop: threading.Event) -> None:
     """Publishes the observations over and over, at the bag's own times, stamped when they are sent."""
-    from qgf_ros.messages import message_type
     from qgf_ros.ros import qos
     from qgf_ros.ros.conversions import header, make, ros_type
+    from qgf_ros.spaces.messages import message_type
 
     sources = {o.name: o for o in contract.observations}
     publishers = {
@@ -167,7 +167,7 @@ def _play(node, contract, recording, stop: threading.Event) -> None:
 
 
 def _decoder(action):
-    from qgf_ros.messages import message_type
+    from qgf_ros.spaces.messages import message_type
 
     return lambda msg: message_type(action.type).decode(msg, action.fields, action.names)
 

@@ -33,8 +33,8 @@ import tyro
 from loop_robot import JOINTS, ROOT, Robot, Usage, start
 
 from qgf_ros.console import emit, say, table, track
-from qgf_ros.contract import Contract
 from qgf_ros.errors import CriterionNotMet, exit_codes
+from qgf_ros.spaces.contract import Contract
 
 sys.path.insert(0, str(ROOT / "test" / "support"))
 
@@ -96,7 +96,7 @@ class Loop:
 
 def tiny(folder: Path, rate: int) -> Path:
     """A 2x32 policy with random weights, two joints driven by velocity, exported."""
-    from training import export
+    from training.export import write as export
 
     contract = velocity_dict(period=1 / rate, rate=1e4)  # no limit of change is met
     policy = folder / f"tiny_{rate}"

@@ -33,13 +33,13 @@ import tyro  # noqa: E402
 
 from qgf_ros.console import say, table, track  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
-from qgf_ros.policy import Policy, load_policy  # noqa: E402
+from qgf_ros.policy.folder import Policy, load_policy  # noqa: E402
 from qgf_ros.processes import process_pool  # noqa: E402
 from qgf_ros.sim.world import Outcome, make_world  # noqa: E402
-from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
 from training.demo import set_default_beta  # noqa: E402
-from training.evaluate import Rate, Reference, Variant, run_block  # noqa: E402
 from training.guards import Guards  # noqa: E402
+from training.judge.evaluate import Rate, Reference, Variant, run_block  # noqa: E402
+from training.learn.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig  # noqa: E402
 
 BLOCK = 10  # episodes per job
 
@@ -222,9 +222,9 @@ def policy_folder(bench: Bench, seed: int) -> Path:
 
 def _train(job: tuple[Bench, Path, int]) -> Path:
     """Trains and exports the policy of one seed, unless it is there."""
-    from training.data.ogbench import play_contract, play_episodes
-    from training.export import export
-    from training.fit import fit_episodes
+    from training.export.write import export
+    from training.learn.fit import fit_episodes
+    from training.pipeline.readers.ogbench import play_contract, play_episodes
 
     bench, data, seed = job
     task = TASKS[bench.task]
@@ -253,8 +253,8 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
 
 
 def _analyze(bench: Bench, data: Path, folder: Path) -> None:
-    from training.analysis.run import chosen, examine
-    from training.data.ogbench import play_contract, play_episodes
+    from training.judge.analysis.run import chosen, examine
+    from training.pipeline.readers.ogbench import play_contract, play_episodes
 
     policy, world = load_policy(folder), TASKS[bench.task].world
     contract = play_contract(world)

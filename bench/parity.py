@@ -2,7 +2,7 @@
 
     python bench/parity.py POLICY
 
-The cases of `qgf export` (training/parity.py), each answered by: the written-out reverse pass in
+The cases of `qgf export` (training/export/parity.py), each answered by: the written-out reverse pass in
 float64 (is the algebra that of autograd?), the reference in float32 (what float32 costs at all), the
 reverse pass in float32, its ONNX graph without and with ONNX Runtime's fusions, and the native
 sampler. Errors in units of the tolerance, 1e-5 (1 + w), for each weight; then for ONNX's worst sample
@@ -23,12 +23,12 @@ import torch
 
 from qgf_ros.console import say, table
 from qgf_ros.errors import exit_codes
-from qgf_ros.policy import Policy, load_policy
-from qgf_ros.sampler.block import Question, inputs
-from qgf_ros.sampler.explicit import INPUTS, GuidedSampler
-from qgf_ros.sampler.native import NativeSampler
-from qgf_ros.sampler.ort import OnnxSampler
-from training import parity
+from qgf_ros.guidance.backends.explicit import INPUTS, GuidedSampler
+from qgf_ros.guidance.backends.native import NativeSampler
+from qgf_ros.guidance.backends.onnx import OnnxSampler
+from qgf_ros.guidance.block import Question, inputs
+from qgf_ros.policy.folder import Policy, load_policy
+from training.export import parity
 
 STAGES = (
     "reverse pass, float64",

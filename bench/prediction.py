@@ -33,13 +33,13 @@ from prediction_offline import known  # noqa: E402
 from prediction_pairs import TASKS, Pair, make  # noqa: E402
 
 from qgf_ros.console import plain, say  # noqa: E402
-from qgf_ros.contract import Contract  # noqa: E402
 from qgf_ros.errors import exit_codes  # noqa: E402
-from qgf_ros.policy import load_policy  # noqa: E402
+from qgf_ros.policy.folder import load_policy  # noqa: E402
 from qgf_ros.sim.episode import EpisodeResult  # noqa: E402
 from qgf_ros.sim.world import Outcome  # noqa: E402
-from training.config import REPORT_SEEDS  # noqa: E402
-from training.evaluate import Variant, run_block  # noqa: E402
+from qgf_ros.spaces.contract import Contract  # noqa: E402
+from training.judge.evaluate import Variant, run_block  # noqa: E402
+from training.learn.config import REPORT_SEEDS  # noqa: E402
 
 APART = 10_000  # between the first episodes of two training seeds
 FLOOR_SHARE = 4  # the floor is played in the first of so many parts of the episodes

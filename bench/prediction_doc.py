@@ -24,8 +24,8 @@ import tyro
 
 from qgf_ros.console import say
 from qgf_ros.errors import UsageError, exit_codes
-from training.analysis.base import Interval, interval
-from training.evaluate import Rate
+from training.judge.analysis.base import Interval, interval
+from training.judge.evaluate import Rate
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "prediction.md"

@@ -12,15 +12,15 @@ from prediction_pairs import Made, Pair
 from torch import Tensor
 
 from qgf_ros.console import plain
-from training.analysis.base import Model
-from training.analysis.reach import reach
-from training.analysis.run import chosen, model_of
-from training.analysis.sensitivity import sensitivity
-from training.analysis.stability import stability
-from training.data.episodes import EpisodeArrays
-from training.metrics import judge
-from training.models import Critic
-from training.seen import Seen
+from training.judge.analysis.base import Model
+from training.judge.analysis.reach import reach
+from training.judge.analysis.run import chosen, model_of
+from training.judge.analysis.sensitivity import sensitivity
+from training.judge.analysis.stability import stability
+from training.judge.metrics import judge
+from training.judge.seen import Seen
+from training.learn.models import Critic
+from training.pipeline.episodes import EpisodeArrays
 
 STATES = 256
 TURNED = 64  # of them, at which the gradient's sensitivity to noise is taken

@@ -17,26 +17,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qgf_ros.contract import Contract
-from qgf_ros.policy import Network, Policy, load_policy, write_policy
+from qgf_ros.policy.folder import Network, Policy, load_policy, write_policy
 from qgf_ros.sim.world import make_world, world_folder
-from training import checkpoint
-from training.batches import made, some
-from training.calibration import guidance_scale
-from training.config import FitConfig
-from training.critics.base import Learner
-from training.data.cache import prepare
-from training.data.chunks import ChunkTable
-from training.data.episodes import Episode, EpisodeArrays, data_hash, return_scale
-from training.data.ogbench import play_contract, play_episodes
-from training.data.record import record
-from training.data.split import split
+from qgf_ros.spaces.contract import Contract
 from training.demo import FIT
-from training.fit import SELECTED, fit, make_learner
-from training.loop import train
-from training.metrics import Nets
-from training.models import Critic, VelocityField
-from training.parity import networks
+from training.export.parity import networks
+from training.judge.calibration import guidance_scale
+from training.judge.metrics import Nets
+from training.learn import checkpoint
+from training.learn.batches import made, some
+from training.learn.config import FitConfig
+from training.learn.critics.base import Learner
+from training.learn.fit import SELECTED, fit, make_learner
+from training.learn.loop import train
+from training.learn.models import Critic, VelocityField
+from training.pipeline.chunks import ChunkTable
+from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, return_scale
+from training.pipeline.readers.ogbench import play_contract, play_episodes
+from training.pipeline.record import record
+from training.pipeline.split import split
+from training.pipeline.store import prepare
 
 DEMONSTRATIONS = 800  # per training seed of the arm, in bags of their own
 CUBE = "cube-single-256x256x256-30000"  # as bench/ogbench.py names what it trains

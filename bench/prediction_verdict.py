@@ -26,11 +26,11 @@ from prediction_pairs import TASKS, Data, Pair  # noqa: E402
 
 from qgf_ros.console import plain, say  # noqa: E402
 from qgf_ros.errors import exit_codes  # noqa: E402
-from qgf_ros.policy import Policy, load_policy  # noqa: E402
-from training.analysis.run import Held, chosen, model_of  # noqa: E402
-from training.data.episodes import Episode  # noqa: E402
-from training.report.fitness import fitness  # noqa: E402
-from training.report.subject import OWN, POOL, RECORDED, Group, Subject  # noqa: E402
+from qgf_ros.policy.folder import Policy, load_policy  # noqa: E402
+from training.judge.analysis.run import Held, chosen, model_of  # noqa: E402
+from training.judge.report.fitness import fitness  # noqa: E402
+from training.judge.report.subject import OWN, POOL, RECORDED, Group, Subject  # noqa: E402
+from training.pipeline.episodes import Episode  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from qgf_ros.console import table
 from qgf_ros.errors import exit_codes
-from qgf_ros.policy import load_policy
-from qgf_ros.share import find_policy
-from training.config import REPORT_SEEDS
-from training.evaluate import Variant
-from training.evaluate_ros import evaluate_ros
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.folder import load_policy
+from training.judge.evaluate import Variant
+from training.judge.evaluate_ros import evaluate_ros
+from training.learn.config import REPORT_SEEDS
 
 FACTORS = (0.3, 1.0, 3.0)
 FIRST_SEED = REPORT_SEEDS + 10_000

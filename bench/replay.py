@@ -36,11 +36,11 @@ import numpy as np
 import tyro
 
 from qgf_ros.console import emit, say, table, track
-from qgf_ros.contract import Contract
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
-from qgf_ros.policy import Flow, Network, write_policy
+from qgf_ros.policy.folder import Flow, Network, write_policy
 from qgf_ros.processes import process_pool
-from training.data.rosbag2 import BagWriter, contract_sources
+from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.contract import Contract
-from qgf_ros.normalizer import Normalizer
-from qgf_ros.policy import Flow, Network, Policy, network_shapes
+from qgf_ros.policy.folder import Flow, Network, Policy, network_shapes
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.normalizer import Normalizer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))
@@ -126,7 +126,7 @@ def eager(case: Case) -> Prepared | None:
     """`training.sampling` with autograd; it gives the final Q and the norms in any case."""
     import torch
 
-    from training.export import networks
+    from training.export.write import networks
     from training.sampling import best_of_n, sample
 
     if case.mode == "node":
@@ -145,10 +145,10 @@ def eager(case: Case) -> Prepared | None:
 
 
 def explicit(case: Case) -> Prepared | None:
-    """The parts of `training.explicit` in plain PyTorch: no autograd, and no unguided row."""
+    """The parts of `training.export.explicit` in plain PyTorch: no autograd, and no unguided row."""
     import torch
 
-    from training.explicit import GuidedSampler
+    from training.export.explicit import GuidedSampler
 
     if case.mode not in ("guided", "unguided"):
         return None
@@ -175,7 +175,7 @@ def explicit(case: Case) -> Prepared | None:
 def explicit_module(kind: Any, sizes: Sizes) -> Any:
     import torch
 
-    from training.export import networks
+    from training.export.write import networks
 
     policy = policy_of(sizes)
     times = torch.from_numpy(policy.velocity["time_embedding"])
@@ -190,8 +190,8 @@ def onnx(case: Case) -> Prepared | None:
 
 @lru_cache(maxsize=1)
 def _onnx_sampler(sizes: Sizes) -> Any:
-    from qgf_ros.sampler.ort import OnnxSampler
-    from training.explicit import GuidedSampler, export_onnx
+    from qgf_ros.guidance.backends.onnx import OnnxSampler
+    from training.export.explicit import GuidedSampler, export_onnx
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "sampler.onnx"
@@ -216,7 +216,7 @@ def _best_of(ask: Callable[[], Any]) -> np.ndarray:
 def default_guards(sizes: Sizes) -> Any:
     import yaml
 
-    from qgf_ros.sampler.guards import guards_of
+    from qgf_ros.guidance.guards import guards_of
 
     text = (ROOT / "config" / "default.yaml").read_text()
     values = {"guidance.only": ""} | yaml.safe_load(text)["/**"]["ros__parameters"]
@@ -225,7 +225,7 @@ def default_guards(sizes: Sizes) -> Any:
 
 def native(case: Case, precision: str) -> Prepared | None:
     """The native sampler through its binding, asked for no more than the case needs."""
-    from qgf_ros.sampler.native import NativeSampler
+    from qgf_ros.guidance.backends.native import NativeSampler
 
     sampler = NativeSampler(policy_of(case.sizes), precision)
     if case.mode == "node":

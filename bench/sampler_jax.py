@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qgf_ros.policy import Policy
-from training.models import LAYER_NORM_EPS
+from qgf_ros.policy.folder import Policy
+from training.learn.models import LAYER_NORM_EPS
 
 Layers = list[dict[str, jax.Array]]
 

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from qgf_ros.console import say, table
 from qgf_ros.errors import CriterionNotMet, exit_codes
-from training.critics import ChunkBatch
-from training.critics.iql import IQLConfig, Learner
-from training.models import LAYER_NORM_EPS, Critic, Value, VelocityField, time_embedding
+from training.learn.critics import ChunkBatch
+from training.learn.critics.iql import IQLConfig, Learner
+from training.learn.models import LAYER_NORM_EPS, Critic, Value, VelocityField, time_embedding
 
 try:
     import jax

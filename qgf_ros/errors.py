@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qgf_ros.files import NotRegular
+from qgf_ros.files.regular import NotRegular
 from qgf_ros.missing import remedy
 
 

@@ -1,6 +1,6 @@
 /* The native CPU sampler: Q-Guided Flow (arXiv 2606.11087) for MLP policies, batch 1 and small N.
  *
- * A C ABI of a few functions; `qgf_ros/sampler/native.py` is its binding. Shapes: O observation,
+ * A C ABI of a few functions; `qgf_ros/guidance/backends/native.py` is its binding. Shapes: O observation,
  * D = H * A, E critic members, T denoising steps, N candidates, W width of a hidden layer. All
  * numbers are normalised float32, row-major. A hidden layer is linear, layer norm, GELU (tanh
  * form).

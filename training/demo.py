@@ -16,12 +16,10 @@ from typing import Any
 
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import CriterionNotMet, UsageError
-from qgf_ros.policy import load_policy, write_policy
-from qgf_ros.report.arm_paths import draw
+from qgf_ros.policy.folder import load_policy, write_policy
 from qgf_ros.sim.world import world_folder
-from training.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig
-from training.data.record import record
-from training.evaluate import (
+from training.export.write import export, summary
+from training.judge.evaluate import (
     COLUMNS,
     LEGEND,
     Evaluation,
@@ -29,9 +27,11 @@ from training.evaluate import (
     evaluate,
     plain,
 )
-from training.evaluate_ros import check_ros, evaluate_ros
-from training.export import export, summary
-from training.fit import fit
+from training.judge.evaluate_ros import check_ros, evaluate_ros
+from training.judge.pages.arm_paths import draw
+from training.learn.config import REPORT_SEEDS, SELECT_SEEDS, FitConfig
+from training.learn.fit import fit
+from training.pipeline.record import record
 
 WORLD = "planar_arm"
 FIT = FitConfig(hidden=(128, 128), steps=4000)  # small: the policy that ships weighs 0.7 MB

@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qgf_ros.policy import Policy
-from qgf_ros.sampler import base as robot
-from qgf_ros.strict_yaml import build
+from qgf_ros.files.strict_yaml import build
+from qgf_ros.guidance import protocols as robot
+from qgf_ros.policy.folder import Policy
 
 BLOCK = 512  # rows at a time where every anchor is compared with every other
 

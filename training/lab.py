@@ -1,6 +1,6 @@
 """The lab: one page in which a newcomer turns the knobs of guidance on flows known in closed form.
 
-The page computes everything itself (`qgf_ros/report/lab/`), for any critic and any start. What is
+The page computes everything itself (`training/judge/pages/lab/`), for any critic and any start. What is
 computed here goes into the page beside that, by the code that users run: `testbed`, `sampling`,
 `guards`, `estimators`. It covers the two critics with a name at T = 10, each beta of the slider
 and each start that can be picked, so that whoever stands there sees both numbers.
@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qgf_ros.atomic import replaced_file
-from qgf_ros.report.lab_page import render_lab
+from qgf_ros.files.atomic import replaced_file
 from training import estimators, testbed
 from training.estimators.base import Step
 from training.estimators.qgf_chain import end
 from training.guards import Guards
+from training.judge.pages.lab_page import render_lab
 from training.sampling import sample
 from training.testbed import BumpCritic
 

@@ -1,7 +1,7 @@
 """The reference sampler as a backend of the control core: every estimator and guard in closed loop.
 
-For evaluation in simulation and for the benchmark; a robot runs one of `qgf_ros.sampler`, which know
-estimator `qgf` and the guards of `qgf_ros.sampler.base`, and agree with this one there.
+For evaluation in simulation and for the benchmark; a robot runs one of `qgf_ros.guidance`, which know
+estimator `qgf` and the guards of `qgf_ros.guidance.protocols`, and agree with this one there.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from qgf_ros.errors import UsageError
-from qgf_ros.policy import Policy
-from qgf_ros.sampler import base
-from qgf_ros.sampler.base import Sample, warm_up
+from qgf_ros.guidance import protocols as base
+from qgf_ros.guidance.protocols import Sample, warm_up
+from qgf_ros.policy.folder import Policy
 from training import sampling
-from training.grad_step import SIZE, grad_step
+from training.export.parity import networks
 from training.guards import Guards
-from training.parity import networks
+from training.learn.grad_step import SIZE, grad_step
 
 
 class ReferenceSampler:
-    """`training.sampling` of a loaded policy, as a `qgf_ros.sampler.base.Sampler`."""
+    """`training.sampling` of a loaded policy, as a `qgf_ros.guidance.protocols.Sampler`."""
 
     backend = "reference"
     device = "cpu"

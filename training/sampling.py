@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training import estimators
 from training.guards import Guards, Place
-from training.models import aggregate, check_aggregation, time_table
+from training.learn.models import aggregate, check_aggregation, time_table
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # (obs, a_t, time) -> (B, D)
 CriticFn = Callable[[Tensor, Tensor], Tensor]  # (obs, action) -> (E, B)

@@ -16,8 +16,8 @@ import tyro
 from qgf_ros.cli import Options, ReadsData
 from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
-from training.config import FitConfig
-from training.data.formats import Data, DataOfPolicy
+from training.learn.config import FitConfig
+from training.pipeline.readers.formats import Data, DataOfPolicy
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Record(Options):
     """Processes."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.data.record import record
+        from training.pipeline.record import record
 
         outcomes = record(
             self.out,
@@ -69,10 +69,10 @@ class Train(ReadsData):
     fit: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> Mapping[str, Any]:
-        from qgf_ros.policy import load_policy
-        from training.distributed import joined
-        from training.export import export, guidance, summary
-        from training.fit import fit
+        from qgf_ros.policy.folder import load_policy
+        from training.export.write import export, guidance, summary
+        from training.learn.distributed import joined
+        from training.learn.fit import fit
 
         with joined() as world:
             fitted = fit(
@@ -113,7 +113,7 @@ class Export(Options):
     """Policy folder."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.export import export, summary
+        from training.export.write import export, summary
 
         parity = export(self.policy)
         say(f"{self.policy}: {summary(parity)}, {parity.ties_left_out} ties left out")
@@ -144,8 +144,8 @@ class Evaluate(Options):
     """Processes, without --ros."""
 
     def run(self) -> Mapping[str, Any]:
-        from qgf_ros.share import find_policy
-        from training.compare import compare
+        from qgf_ros.files.share import find_policy
+        from training.judge.compare import compare
 
         return compare(
             find_policy(self.policy),
@@ -178,8 +178,8 @@ class Analyze(ReadsData):
     """Processes that read data."""
 
     def run(self) -> Mapping[str, Any]:
-        from qgf_ros.share import find_policy
-        from training.analysis.run import analyze
+        from qgf_ros.files.share import find_policy
+        from training.judge.analysis.run import analyze
 
         return analyze(
             find_policy(self.policy),
@@ -209,8 +209,8 @@ class Report(ReadsData):
     """Processes that read data."""
 
     def run(self) -> Mapping[str, Any]:
-        from qgf_ros.share import find_policy
-        from training.report.run import report
+        from qgf_ros.files.share import find_policy
+        from training.judge.report.run import report
 
         return report(
             find_policy(self.policy), self.data, self.out, self.contract, self.seed, self.workers
@@ -256,8 +256,8 @@ class DataConvert(ReadsData):
     """Processes."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.data.alignment import Report
-        from training.data.convert import convert
+        from training.pipeline.align import Report
+        from training.pipeline.writers.convert import convert
 
         number = None if self.recording == "all" else self.recording
         counts = convert(self.data, self.contract, self.out, number, self.to, self.workers, track)

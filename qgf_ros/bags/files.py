@@ -23,8 +23,8 @@ from qgf_ros.bags import mcap, sqlite
 from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
 from qgf_ros.bags.types import Choose, Message
 from qgf_ros.errors import DataRefused, StorageError
-from qgf_ros.files import NotRegular, open_regular
-from qgf_ros.strict_yaml import clipped, parse_yaml
+from qgf_ros.files.regular import NotRegular, open_regular
+from qgf_ros.files.strict_yaml import clipped, parse_yaml
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 2**20

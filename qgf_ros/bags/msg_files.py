@@ -14,7 +14,7 @@ from pathlib import Path
 from qgf_ros.bags.damage import Damage
 from qgf_ros.bags.definitions import MAX_DEFINITION, TYPE_NAME
 from qgf_ros.errors import UsageError
-from qgf_ros.files import open_regular
+from qgf_ros.files.regular import open_regular
 
 VARIABLE = "QGF_MSGS"  # the processes that a verb starts inherit it
 MAX_FILES = 100_000  # below a folder that was given

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.bags.types import Channel
-from qgf_ros.contract import ActionSpec, Contract, ObservationSource, Source
 from qgf_ros.control.merge import Merger
 from qgf_ros.errors import DataRefused
-from qgf_ros.messages import Joints, MessageType, Others, SchemaError, message_type
+from qgf_ros.spaces.contract import ActionSpec, Contract, ObservationSource, Source
+from qgf_ros.spaces.messages import Joints, MessageType, Others, SchemaError, message_type
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:

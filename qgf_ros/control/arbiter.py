@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.contract import Contract
+from qgf_ros.control.checks.usable import FUTURE_TOLERANCE
 from qgf_ros.control.gate import Candidate, Gate, Output, Refused
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
-from qgf_ros.control.usable import FUTURE_TOLERANCE
+from qgf_ros.spaces.contract import Contract
 
 TIMEOUT_PERIODS = 2  # the default of command_timeout
 JUMP = 1.0  # s by which the clocks may drift apart between two commands: beyond it one was set

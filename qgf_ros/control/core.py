@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
-from qgf_ros.control.bounds import Bounds
+from qgf_ros.control.checks.bounds import Bounds
 from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
 from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
@@ -26,8 +26,8 @@ from qgf_ros.control.schedule import MAX_REUSE, Schedule
 from qgf_ros.control.slew import BetaSlew
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.errors import UsageError
-from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import UNGUARDED, Guards, Sampler
+from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sampler
+from qgf_ros.policy.folder import Policy
 
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 STANDS_STILL = Problem("CLOCK_STOPPED", "the control clock stands still; is /clock published?")

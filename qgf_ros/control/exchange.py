@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qgf_ros.contract import Contract
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy import Policy, check_fits
+from qgf_ros.policy.folder import Policy, check_fits
+from qgf_ros.spaces.contract import Contract
 
 
 def check_exchange(policy: Policy, current: Contract) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qgf_ros.sampler.base import UNGUARDED, Guards, Sample, Sampler
+from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sample, Sampler
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.contract import Contract, ObservationSource
+from qgf_ros.control.checks.usable import ahead
 from qgf_ros.control.merge import Merger
-from qgf_ros.control.usable import ahead
-from qgf_ros.messages import Joints, Others, message_type
+from qgf_ros.spaces.contract import Contract, ObservationSource
+from qgf_ros.spaces.messages import Joints, Others, message_type
 
 
 class MeasuredPositions:

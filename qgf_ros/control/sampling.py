@@ -13,8 +13,8 @@ from qgf_ros.control.latency import Latency
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.schedule import MAX_REUSE
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import Sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.policy.folder import Policy
 
 HUNG = 1.0  # s without an answer of the sampler: it will not come
 FAILURES, FAILURES_WITHIN = 3, 10.0  # of the sampler, s: then it is a FAULT

@@ -1,5 +1,5 @@
 """Where an episode of many attempts is cut, message by message, by the rules of training
-(`training.data.attempts`): an outcome ends an attempt, and so does what `outcome.attempts` says; the
+(`training.pipeline.attempts`): an outcome ends an attempt, and so does what `outcome.attempts` says; the
 next one begins once what ended it no longer holds."""
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from qgf_ros.contract import Contract
-from qgf_ros.control.usable import ahead, usable
+from qgf_ros.control.checks.usable import ahead, usable
 from qgf_ros.replay.ending import Held
 from qgf_ros.replay.events import Said
+from qgf_ros.spaces.contract import Contract
 
 What = Literal["", "ended", "other", "again", "found"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.policy import Policy, parse_aggregation
+from qgf_ros.policy.folder import Policy, parse_aggregation
 
 LAYER_NORM_EPS = 1e-6
 SQRT_2_PI = np.float32(np.sqrt(2 / np.pi))
 
 
 class NumpyCritic:
-    """The policy's target critic, many rows at a time. `training.models.MLP` is its reference."""
+    """The policy's target critic, many rows at a time. `training.learn.models.MLP` is its reference."""
 
     def __init__(self, policy: Policy) -> None:
         d, tensors = policy.description, policy.critic

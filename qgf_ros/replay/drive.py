@@ -12,9 +12,9 @@ from qgf_ros.control.chunk import Sampled, choose
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import Policy
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.settings import Settings
-from qgf_ros.sampler.base import Sampler
 
 
 class Row(NamedTuple):

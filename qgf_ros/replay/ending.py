@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.condition import Condition
-from qgf_ros.contract import Contract
 from qgf_ros.replay.events import Said
+from qgf_ros.spaces.condition import Condition
+from qgf_ros.spaces.contract import Contract
 
 
 class Ending:
-    """What ends an episode in training (`training.data.rewards.ending`): the first message on
+    """What ends an episode in training (`training.pipeline.readers.rewards.ending`): the first message on
     success, a true one on failure, or a field test that has held for as long as it says."""
 
     def __init__(self, contract: Contract) -> None:

@@ -14,10 +14,10 @@ from qgf_ros.bags import files
 from qgf_ros.bags.damage import Damage, Losses
 from qgf_ros.bags.sources import Decoder, Partial, about_others, bare, check_type, contract_sources
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
-from qgf_ros.contract import ActionSpec, Contract
 from qgf_ros.errors import DataRefused
-from qgf_ros.messages import Others
 from qgf_ros.replay.node_messages import CLOCK, reader
+from qgf_ros.spaces.contract import ActionSpec, Contract
+from qgf_ros.spaces.messages import Others
 
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.bags.commands import HOLD_PERIODS, in_force, of_this_clock
-from qgf_ros.contract import Contract
-from qgf_ros.control.usable import finite
+from qgf_ros.control.checks.usable import finite
 from qgf_ros.replay.attempts import Attempts, Turn
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
+from qgf_ros.spaces.contract import Contract
 
 SEGMENT = 20.0  # s: longer stretches are cut, so that memory stays flat and intervals can be had
 SILENCE = 10.0  # s without any message: time is not ticked through, but jumps

@@ -19,11 +19,11 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State, Supervisor
-from qgf_ros.policy import Policy
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, STATUS, TICK, ShownChunk, Tick
 from qgf_ros.replay.settings import Settings
-from qgf_ros.sampler.base import Sampler
 
 LATE = 1_000_000_000  # ns by which what a tick saw may come behind the tick, in the recorder
 KEPT = 5_000_000_000  # ns for which messages are remembered beyond that

@@ -16,7 +16,8 @@ import numpy as np
 from qgf_ros.bags import files
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.errors import DataRefused, UsageError
-from qgf_ros.policy import Policy, load_policy
+from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.processes import process_pool
 from qgf_ros.replay.drive import Drive
 from qgf_ros.replay.events import BagEvents
@@ -25,7 +26,6 @@ from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
 from qgf_ros.replay.settings import Settings
 from qgf_ros.replay.tally import COMPARED, FIGURES, Interval, Resampled, Tally, interval
-from qgf_ros.sampler.base import Sampler, make_sampler
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 

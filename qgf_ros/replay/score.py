@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.contract import Contract
-from qgf_ros.policy import Policy
+from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.drive import Row, Track
 from qgf_ros.replay.player import Segment
+from qgf_ros.spaces.contract import Contract
 
 Sums = dict[str, np.ndarray]  # figure -> (2, ...): what is added up, and over how many
 

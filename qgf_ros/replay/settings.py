@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from qgf_ros.errors import UsageError
-from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import UNGUARDED, Guards
-from qgf_ros.sampler.guards import guards_of
-from qgf_ros.share import share_folder
-from qgf_ros.strict_yaml import load_yaml
+from qgf_ros.files.share import share_folder
+from qgf_ros.files.strict_yaml import load_yaml
+from qgf_ros.guidance.guards import guards_of
+from qgf_ros.guidance.protocols import UNGUARDED, Guards
+from qgf_ros.policy.folder import Policy
 
 NODES = ("/**", "/*", "qgf", "/qgf")  # sections of a parameter file that are the node's
 UNSET = {"guidance.only": "", "beta": math.nan, "policy": "", "policies": ""}  # not in the defaults

@@ -41,14 +41,14 @@ class Replay(ReadsData):
     """Processes; each takes a bag at a time."""
 
     def run(self) -> Mapping[str, Any]:
-        from qgf_ros.policy import load_policy
+        from qgf_ros.files.share import find_policy
+        from qgf_ros.policy.folder import load_policy
         from qgf_ros.replay.recorded import DIFFERENCES
         from qgf_ros.replay.run import Plan, document, replay
         from qgf_ros.replay.settings import load_settings
         from qgf_ros.replay.show import show
         from qgf_ros.replay.tally import Interval
         from qgf_ros.replay.thresholds import judged, load_thresholds
-        from qgf_ros.share import find_policy
 
         self._check()
         began = time.monotonic()

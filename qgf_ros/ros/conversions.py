@@ -11,15 +11,15 @@ from ament_index_python.resources import get_resource, has_resource
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from qgf_ros.contract import ActionSpec
 from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Candidate
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
-from qgf_ros.messages import JointTrajectory, message_type
-from qgf_ros.policy import Policy
-from qgf_ros.sampler.base import Sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.policy.folder import Policy
+from qgf_ros.spaces.contract import ActionSpec
+from qgf_ros.spaces.messages import JointTrajectory, message_type
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick
@@ -49,7 +49,7 @@ def ros_type(name: str) -> Any:
 
 
 def make(type_name: str, **fields: Any) -> Any:
-    """Factory for `qgf_ros.messages`. rclpy wants lists or array.array where numpy has other dtypes."""
+    """Factory for `qgf_ros.spaces.messages`. rclpy wants lists or array.array where numpy has other dtypes."""
     return ros_type(type_name)(
         **{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
     )

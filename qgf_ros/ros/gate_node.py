@@ -23,12 +23,13 @@ from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from qgf_ros.contract import Contract, ObservationSource
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.vetting import vetted_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.estop import EmergencyStop
@@ -37,8 +38,7 @@ from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
 from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
-from qgf_ros.share import find_policy
-from qgf_ros.vetting import vetted_policy
+from qgf_ros.spaces.contract import Contract, ObservationSource
 
 STATUS_PERIOD = 0.1  # s, steady time
 MAX_TEXT = 500  # characters of what went wrong, in words

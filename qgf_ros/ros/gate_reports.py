@@ -12,7 +12,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.notices import Notices
@@ -23,6 +22,7 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Command, Status, command_message, status_message
 from qgf_ros.ros.diagnostics import diagnostic_message, level_of
 from qgf_ros.ros.log import ThrottledLog
+from qgf_ros.spaces.contract import Contract
 
 DIAGNOSTICS_EVERY = 10  # statuses
 LATE_PERIODS = 1.9  # between two commands: from there on it counts, at two it is never silent

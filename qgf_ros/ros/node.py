@@ -23,7 +23,6 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from qgf_ros.contract import ObservationSource
 from qgf_ros.control.chunk import Chunk
 from qgf_ros.control.core import ESTOP, ControlCore, TickResult
 from qgf_ros.control.gate import Candidate, Output
@@ -32,8 +31,11 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.control.sampling import time_sampler
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
-from qgf_ros.messages import Joints, Others, SchemaError, message_type
-from qgf_ros.policy import Policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.guidance.guards import guards_of
+from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.vetting import Use, vetted_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.control_loop import ControlLoop
 from qgf_ros.ros.conversions import (
@@ -56,10 +58,8 @@ from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands, bring_to_rest
 from qgf_ros.ros.surroundings import Surroundings
 from qgf_ros.ros.views import Views
-from qgf_ros.sampler.base import Sampler, make_sampler
-from qgf_ros.sampler.guards import guards_of
-from qgf_ros.share import find_policy
-from qgf_ros.vetting import Use, vetted_policy
+from qgf_ros.spaces.contract import ObservationSource
+from qgf_ros.spaces.messages import Joints, Others, SchemaError, message_type
 
 STATUS_PERIOD = 0.1  # s, steady time
 

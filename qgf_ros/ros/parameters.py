@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from qgf_ros.errors import UsageError
-from qgf_ros.sampler.base import BACKENDS, DEVICES, PRECISIONS
+from qgf_ros.guidance.protocols import BACKENDS, DEVICES, PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.sampling import Build, time_budget, time_sampler
 from qgf_ros.errors import PolicyRefused, QgfError
-from qgf_ros.policy import Policy, said
+from qgf_ros.files.strict_yaml import clipped, shown
+from qgf_ros.guidance.guards import guards_of
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.policy.folder import Policy, said
 from qgf_ros.ros.conversions import LoadPolicy, policy_message
 from qgf_ros.ros.parameters import Parameters
-from qgf_ros.sampler.base import Sampler
-from qgf_ros.sampler.guards import guards_of
-from qgf_ros.strict_yaml import clipped, shown
 
 CLOSING = 1.0  # s for a load that is under way to notice that the node ends
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no separator, no "..", nothing hidden

@@ -19,9 +19,9 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qgf_ros.errors import UsageError, exit_codes
+from qgf_ros.policy.vetting import Interrupted
 from qgf_ros.processes import signal_at_parents_death
 from qgf_ros.ros.lean import EnduringExecutor
-from qgf_ros.vetting import Interrupted
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
 STOPPING = threading.Event()  # SIGINT or SIGTERM has come: whatever takes long looks at it

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.gate import Gate, Output
 from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import action_message, ros_type
+from qgf_ros.spaces.contract import Contract
 
 LAST_WORDS = 4.0  # s for the final ramp: `ros2 launch` loses patience after 5
 DELIVERY = Duration(seconds=0.2)  # patience for a last message to arrive

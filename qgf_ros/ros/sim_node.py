@@ -21,9 +21,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from qgf_ros.contract import ActionSpec, Contract, Source
 from qgf_ros.errors import UsageError
-from qgf_ros.messages import Others, SchemaError, message_type
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode
@@ -31,6 +29,8 @@ from qgf_ros.ros.parameters import overrides
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
+from qgf_ros.spaces.contract import ActionSpec, Contract, Source
+from qgf_ros.spaces.messages import Others, SchemaError, message_type
 
 SETTLE = (
     0.4  # s of simulated time between episodes; from 0.5 s on the node takes it for a stuck sensor

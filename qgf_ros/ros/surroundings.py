@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
@@ -15,6 +14,7 @@ from qgf_ros.ros.conversions import Status
 from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.peers import Endpoint, ForeignCommands, Twin, unheard
+from qgf_ros.spaces.contract import Contract
 
 PATIENCE = 1.0  # s without an error in a callback, or without a sign of a twin, until all is well
 LOOK_PERIOD = 0.5  # s between two looks at the graph

@@ -20,17 +20,17 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused, QgfError, UsageError
-from qgf_ros.messages import SchemaError, message_type
-from qgf_ros.policy import load_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import PolicyInfo, Status
 from qgf_ros.ros.lean import EnduringExecutor, LeanNode
 from qgf_ros.ros.trial_bag import BagRecorder, Ear
 from qgf_ros.ros.trial_guard import Guard
-from qgf_ros.share import find_policy
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.messages import SchemaError, message_type
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Outcome
 from qgf_ros.trial.verdict import Judge

@@ -18,10 +18,10 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qgf_ros.bags.writer import RawBag, store_of
-from qgf_ros.contract import Contract
 from qgf_ros.errors import UsageError
-from qgf_ros.messages import TYPES
 from qgf_ros.ros.conversions import ros_type
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.messages import TYPES
 
 QUEUE = 1000  # messages: of 1 kHz a second
 TELLS_WHEN = hasattr(rclpy.subscription, "MessageInfo")  # Humble's rclpy does not

@@ -10,10 +10,10 @@ from std_msgs.msg import ColorRGBA
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import Marker, MarkerArray
 
-from qgf_ros.contract import ActionSpec, Contract
 from qgf_ros.control.chunk import Chunk
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header
+from qgf_ros.spaces.contract import ActionSpec, Contract
 
 # What a wheeled base can be told. With other numbers a twist is a tool's, in axes that stand still.
 OF_A_BASE = {"linear.x", "linear.y", "angular.z"}

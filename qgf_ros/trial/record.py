@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from qgf_ros.atomic import replaced_file
 from qgf_ros.errors import StorageError, UsageError
-from qgf_ros.strict_yaml import build, load_yaml
+from qgf_ros.files.atomic import replaced_file
+from qgf_ros.files.strict_yaml import build, load_yaml
 from qgf_ros.trial.sequential import Block, Stop, judge
 
 VERSION = 1

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from qgf_ros.atomic import sync
 from qgf_ros.errors import StorageError, UsageError
-from qgf_ros.strict_yaml import load_yaml
+from qgf_ros.files.atomic import sync
+from qgf_ros.files.strict_yaml import load_yaml
 from qgf_ros.trial.record import FILE, Record, replace_file
 
 LABELS = "labels.yaml"  # unless the contract names another file

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from qgf_ros.contract import Contract, EndSource
+from qgf_ros.spaces.contract import Contract, EndSource
 
 
 class Judge:

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.checks.usable import FUTURE_TOLERANCE
 from qgf_ros.control.notices import Notices
-from qgf_ros.control.usable import FUTURE_TOLERANCE
 from qgf_ros.sim.world import world_folder
+from qgf_ros.spaces.contract import Contract
 
 MS = 1_000_000
 JOINTS, GOAL = np.array([0.1, 0.2, 0.3, 0.4]), np.array([5.0])

@@ -7,11 +7,11 @@ import pytest
 from qgf_make import START, Rig, contract, policy_in_memory, write_tiny
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
-from qgf_ros.control.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bounds
+from qgf_ros.control.checks.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bounds
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy import Support, load_policy
+from qgf_ros.policy.folder import Support, load_policy
 
 JOINTS = ("joints.position.a", "joints.position.b", "joints.velocity.a", "joints.velocity.b")
 BOX = Support((-2.0, -2.0, -3.0, -3.0, 5.0), (2.0, 2.0, 3.0, 3.0, 5.0))  # the goal never varied
@@ -98,7 +98,7 @@ def test_fault_014_the_box_is_of_normalised_numbers():
 
 @pytest.mark.parametrize("name", ["planar_arm", "ur5e_cube"])
 def test_fault_015_degrees_for_radians_are_caught_with_and_without_a_box(name):
-    from qgf_ros.share import find_policy
+    from qgf_ros.files.share import find_policy
 
     shipped = load_policy(find_policy(name))
     n = shipped.normalizer

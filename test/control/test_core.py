@@ -27,7 +27,7 @@ from qgf_ros.control.chunk import Chunk, draw_noise
 from qgf_ros.control.core import MAX_REUSE
 from qgf_ros.control.inference import ThreadInference
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import Sanity
+from qgf_ros.policy.folder import Sanity
 
 T = SECOND // 20
 
@@ -683,7 +683,7 @@ def test_fault_059_at_the_bound_is_still_sane(edge):
 
 
 def test_fault_059_without_bounds_a_nan_q_still_gives_the_unguided_action():
-    """A policy of an uninformative critic has infinite bounds (training/fit.py)."""
+    """A policy of an uninformative critic has infinite bounds (training/learn/fit.py)."""
     own = contract()
     policy = policy_in_memory(own, sanity=Sanity(-math.inf, math.inf, math.inf))
 

@@ -14,12 +14,12 @@ from qgf_make import (
     velocity_dict,
 )
 
-from qgf_ros.contract import ON_HOLD
 from qgf_ros.control.gate import MODES, STANDS_AFTER, STOP_STREAM, Candidate, Gate, mode_of
 from qgf_ros.control.limiter import Limiter, at_rest
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import load_policy
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
+from qgf_ros.policy.folder import load_policy
+from qgf_ros.spaces.contract import ON_HOLD
 
 T = SECOND // 20
 E = 0.05  # s

@@ -5,7 +5,7 @@ import pytest
 from qgf_make import Rig, contract, policy_in_memory, sample_of
 
 from qgf_ros.control.chunk import choose
-from qgf_ros.sampler.base import Guards
+from qgf_ros.guidance.protocols import Guards
 
 POLICY = policy_in_memory(contract())
 OBS = np.zeros(POLICY.obs_dim, np.float32)

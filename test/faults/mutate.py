@@ -46,10 +46,10 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy.py": (
+    "qgf_ros/policy/folder.py": (
         "test/qgf_ros/test_policy_numbers.py",
-        "test/qgf_ros/test_policy_folder.py",
-        "test/qgf_ros/test_vetting.py",
+        "test/policy/test_policy_folder.py",
+        "test/policy/test_vetting.py",
     ),
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),

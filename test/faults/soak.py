@@ -35,7 +35,7 @@ from ros_gaps import SAYS_SO_WITHIN, Heard, gaps, listen, silent, unexplained
 
 from qgf_ros.console import emit, say, table
 from qgf_ros.errors import CriterionNotMet, exit_codes
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
 
 T = ros.PERIOD
 RATE = 10.0  # rad/s2, so low that ramps take several periods and are judged

@@ -18,7 +18,7 @@ spec.loader.exec_module(mutate)
 GATE = "qgf_ros/control/gate.py"
 TESTS = """
 import numpy as np
-from qgf_ros.contract import Contract
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.control.gate import Candidate, Gate
 from qgf_ros.sim.world import world_folder
 

@@ -29,9 +29,9 @@ if __name__ == "__main__":  # the repository's own code, installed or not
 from golden_file import Golden, NotGolden
 
 from training import estimators
-from training.critics import ChunkBatch
-from training.critics.iql import Learner
-from training.explicit import INPUTS, GuidedSampler, export_onnx
+from training.export.explicit import INPUTS, GuidedSampler, export_onnx
+from training.learn.critics import ChunkBatch
+from training.learn.critics.iql import Learner
 from training.sampling import CriticFn, best_of_n, sample
 
 TOLERANCE = 1e-4

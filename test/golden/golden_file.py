@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.critics.iql import IQLConfig
-from training.models import LAYER_NORM_EPS, Architecture
+from training.learn.critics.iql import IQLConfig
+from training.learn.models import LAYER_NORM_EPS, Architecture
 
 
 class NotGolden(ValueError):

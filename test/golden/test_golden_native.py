@@ -9,8 +9,8 @@ import pytest
 import torch
 from qgf_nets import policy_of
 
-from qgf_ros.sampler.native import NativeSampler, isas
-from training.models import time_table
+from qgf_ros.guidance.backends.native import NativeSampler, isas
+from training.learn.models import time_table
 from training.sampling import sample
 
 HERE = Path(__file__).resolve().parent

@@ -2,7 +2,7 @@
 
 Answers of `training.sampling` in float64 on networks of the sizes that robots have, on the shipped
 policies with every guard, and, where they are, the golden vectors with the actions that the QGF
-authors' code returned. Rows that float32 cannot decide (see `training.parity`) are left out.
+authors' code returned. Rows that float32 cannot decide (see `training.export.parity`) are left out.
 """
 
 import math
@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this code, insta
 
 from golden_file import Golden
 
-from qgf_ros.policy import load_policy, parse_aggregation
+from qgf_ros.policy.folder import load_policy, parse_aggregation
+from training.export.parity import NUDGES, UNDECIDED, TieWatch, networks
 from training.guards import Box, Guards
-from training.models import Critic, VelocityField, time_table
-from training.parity import NUDGES, UNDECIDED, TieWatch, networks
+from training.learn.models import Critic, VelocityField, time_table
 from training.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from qgf_ros.contract import Contract
+from qgf_ros.spaces.contract import Contract
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 # Lines that say something about a robot which nobody here has seen.
@@ -54,7 +54,7 @@ def test_lerobots_names_are_not_those_of_the_urdf():
 def test_lerobots_columns_are_read_by_their_own_names_and_units(tmp_path):
     """A v2.1 dataset as LeRobot writes it for this arm, its names in another order than ours."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    from training.data.lerobot import LeRobotReader
+    from training.pipeline.readers.lerobot import LeRobotReader
 
     own = Contract.load(next(p for p in EXAMPLES if p.stem == "so101_lerobot"))
     names = list(reversed(own.actions[0].names))

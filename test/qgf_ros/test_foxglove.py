@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qgf_ros.policy import load_policy
-from qgf_ros.share import find_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.folder import load_policy
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = json.loads((ROOT / "config" / "foxglove" / "qgf.json").read_text())

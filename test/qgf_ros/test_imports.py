@@ -23,27 +23,22 @@ TRAINING = {
 HOMES = {
     "rclpy": ("qgf_ros/ros/",),
     "ament_index_python": ("qgf_ros/ros/",),
-    "onnxruntime": ("qgf_ros/sampler/ort.py",),
+    "onnxruntime": ("qgf_ros/guidance/backends/onnx.py",),
     "torch": (
-        "qgf_ros/sampler/torch_cuda.py",
-        "qgf_ros/sampler/explicit.py",
-        "qgf_ros/sampler/explicit_nets.py",
+        "qgf_ros/guidance/backends/torch.py",
+        "qgf_ros/guidance/backends/explicit.py",
+        "qgf_ros/guidance/backends/explicit_nets.py",
     ),
     "mujoco": (
         "qgf_ros/sim/planar_arm/world.py",
         "qgf_ros/sim/pointmaze/world.py",
         "qgf_ros/sim/ur5e_cube/world.py",
-        "qgf_ros/report/arm_render.py",
     ),
     "ogbench": ("qgf_ros/sim/pointmaze/world.py", "qgf_ros/sim/ur5e_cube/world.py"),
     "rosbags": ("qgf_ros/bags/types.py", "qgf_ros/bags/definitions.py", "qgf_ros/bags/writer.py"),
     "lz4": ("qgf_ros/bags/damage.py",),
     "backports": ("qgf_ros/bags/damage.py",),
     "compression": ("qgf_ros/bags/damage.py",),
-    "matplotlib": ("qgf_ros/report/",),
-    "PIL": ("qgf_ros/report/",),
-    "plotly": ("qgf_ros/report/",),
-    "jinja2": ("qgf_ros/report/",),
     "rich": (
         "qgf_ros/console.py",
         "qgf_ros/trial/screen.py",
@@ -111,7 +106,10 @@ def at_home(package, file):
 
 def test_there_is_something_to_read():
     assert len(FILES) > 20 and "qgf_ros/ros/node.py" in FILES
-    assert {p for p, _ in imports(FILES["qgf_ros/sampler/ort.py"])} >= {"numpy", "onnxruntime"}
+    assert {p for p, _ in imports(FILES["qgf_ros/guidance/backends/onnx.py"])} >= {
+        "numpy",
+        "onnxruntime",
+    }
     assert {
         p
         for p, _ in imports(
@@ -166,9 +164,9 @@ def test_the_messages_of_our_own_are_imported_in_one_file():
 
 def test_the_control_core_does_not_know_of_ros():
     for file, tree in FILES.items():
-        if file.startswith(("qgf_ros/control/", "qgf_ros/sampler/")) or file in (
-            "qgf_ros/contract.py",
-            "qgf_ros/policy.py",
+        if file.startswith(("qgf_ros/control/", "qgf_ros/guidance/")) or file in (
+            "qgf_ros/spaces/contract.py",
+            "qgf_ros/policy/folder.py",
         ):
             ours = {
                 n.module

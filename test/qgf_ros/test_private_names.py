@@ -20,8 +20,8 @@ RELIED_ON = {
         ("_executor_event", "_take_subscription", "_take_client", "_take_service"), EXECUTOR
     ),
     "_linear_pointwise": (
-        "training/kernels.py",
-        "test/training/test_models_kernels.py::test_without_the_product_which_is_not_public_networks_are_the_same",
+        "training/learn/kernels.py",
+        "test/learn/test_models_kernels.py::test_without_the_product_which_is_not_public_networks_are_the_same",
     ),
 }
 PUBLIC = {"_exit", "_replace", "_asdict", "_fields"}  # documented, whatever they look like

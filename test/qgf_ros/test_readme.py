@@ -44,7 +44,7 @@ def test_links_lead_somewhere(link):
 
 def test_the_benchmark_table_is_what_was_measured():
     """Pooled over the training seeds, with the interval that `Rate` gives."""
-    from training.evaluate import Rate
+    from training.judge.evaluate import Rate
 
     results = json.loads((ROOT / "bench/results/ogbench-cube-single.json").read_text())
     for cells in rows("A task that nobody here designed"):

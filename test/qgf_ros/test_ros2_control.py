@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qgf_ros.contract import Contract
+from qgf_ros.spaces.contract import Contract
 
 FOLDER = Path(__file__).parents[2] / "examples" / "ros2_control"
 PAIRS = {

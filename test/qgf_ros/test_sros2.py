@@ -6,8 +6,8 @@ That the lists are those of running nodes: test/ros/test_sros2_graph.py.
 from pathlib import Path
 from xml.etree import ElementTree
 
-from qgf_ros.policy import load_policy
-from qgf_ros.share import find_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.policy.folder import load_policy
 
 FILE = Path(__file__).parents[2] / "config" / "sros2" / "qgf.policy.xml"
 ROOT = ElementTree.parse(FILE).getroot()

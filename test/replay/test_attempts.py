@@ -8,11 +8,11 @@ import pytest
 from qgf_make import SCALE, START
 from qgf_replay import CONTRACT, PERIOD
 
-from qgf_ros.contract import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.player import Player
-from training.data.alignment import Report, align
-from training.data.streams import Recording, Stream
+from qgf_ros.spaces.contract import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
+from training.pipeline.align import Report, align
+from training.pipeline.streams import Recording, Stream
 
 PLAIN = EndSource("success", "std_msgs/Bool", ("data",))
 FORCE = EndSource("force", "std_msgs/Float64", ("data",), test="data > 3", max_age=0.2)

@@ -8,12 +8,12 @@ import pytest
 from qgf_make import SECOND
 from qgf_replay import CONTRACT, PERIOD, START
 
-from qgf_ros.contract import EndSource, OutcomeSpec
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.player import Player
-from training.data.rewards import ending
-from training.data.streams import Stream
+from qgf_ros.spaces.contract import EndSource, OutcomeSpec
+from training.pipeline.readers.rewards import ending
+from training.pipeline.streams import Stream
 
 FORCE = {"topic": "wrench", "type": "geometry_msgs/Wrench", "fields": ["force.z"]}
 

@@ -12,12 +12,12 @@ pytest.importorskip("onnxruntime")
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import load_policy
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, TICK, ShownChunk, Tick
 from qgf_ros.replay.recorded import Recorded
 from qgf_ros.replay.settings import Settings
-from qgf_ros.sampler.base import make_sampler
 
 TOPICS = {o.name: o.topic for o in CONTRACT.observations}
 

@@ -22,8 +22,8 @@ from qgf_ros.errors import (
     PolicyRefused,
     UsageError,
 )
-from qgf_ros.messages import SchemaError
-from qgf_ros.policy import load_policy
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.node_messages import read_tick
@@ -31,8 +31,8 @@ from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.settings import Settings, load_settings
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
-from qgf_ros.sampler.base import make_sampler
-from training.data.rosbag2 import BagWriter, contract_sources
+from qgf_ros.spaces.messages import SchemaError
+from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
 
 def figures(plan, *paths, workers=1):

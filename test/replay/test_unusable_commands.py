@@ -13,8 +13,8 @@ from rosbags.highlevel import AnyReader
 from qgf_ros.bags.writer import RawBag
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Commands
-from training.data.alignment import Report, align
-from training.data.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.align import Report, align
+from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
 
 TICKS, BAD = 40, (10, 11, 25)
 OWN = contract(twist_dict())

@@ -6,7 +6,7 @@ import pytest
 import ros_harness as ros
 from qgf_make import resign
 
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
 
 STALL = 0.1  # s; with the 10 ms between two states, nearly what makes a state stale
 

@@ -14,13 +14,14 @@ import ros_harness as ros
 import yaml
 from qgf_make import SCALE
 
-from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
-from training import export, parity
-from training.config import FitConfig
-from training.data.load import load_episodes
-from training.data.record import record
-from training.fit import fit_episodes
+from qgf_ros.spaces.contract import Contract
+from training.export import parity
+from training.export import write as export
+from training.learn.config import FitConfig
+from training.learn.fit import fit_episodes
+from training.pipeline.readers.load import load_episodes
+from training.pipeline.record import record
 
 TINY = FitConfig(hidden=(32, 32), steps=150, denoise_steps=2, workers=1)
 FIVE = {"bounded": True, "members": 5, "aggregation": "mean-1std"}

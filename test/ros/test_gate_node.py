@@ -249,7 +249,7 @@ def test_fault_083_a_remap_that_leads_commands_into_the_state_is_refused(domain)
 
 def test_the_nodes_parameter_file_serves_the_gate_too(domain):
     """The launch file gives both the same one."""
-    from qgf_ros.share import share_folder
+    from qgf_ros.files.share import share_folder
 
     file = share_folder() / "config" / "default.yaml"
     arguments = ros.ros_args(files=(file,), policy="planar_arm")

@@ -340,7 +340,7 @@ def test_fault_033_names_and_sources_that_cannot_be(gate):
 
 
 def test_fault_041_the_limits_are_of_the_contract_or_of_the_policy(gate):
-    from qgf_ros.contract import Contract
+    from qgf_ros.spaces.contract import Contract
 
     node = gate()
     assert node._contract.action_names == tuple(NAMES)

@@ -10,13 +10,13 @@ import ros_harness as ros
 
 LOOK = """
 import json, importlib.metadata, os
-import qgf_ros, qgf_ros.msg, qgf_ros.ros.node, qgf_ros.share
+import qgf_ros, qgf_ros.msg, qgf_ros.ros.node, qgf_ros.files.share
 from ament_index_python.packages import get_package_share_directory as share
 real = lambda m: os.path.realpath(m.__file__)
 print(json.dumps({
     "package": real(qgf_ros), "messages": real(qgf_ros.msg), "node": real(qgf_ros.ros.node),
     "version": qgf_ros.__version__, "metadata": importlib.metadata.version("qgf_ros"),
-    "xml": open(share("qgf_ros") + "/package.xml").read(), "policies": qgf_ros.share.shipped(),
+    "xml": open(share("qgf_ros") + "/package.xml").read(), "policies": qgf_ros.files.share.shipped(),
 }))
 """
 

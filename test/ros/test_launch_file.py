@@ -32,10 +32,10 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
+from qgf_ros.files.share import share_folder
+from qgf_ros.guidance.guards import guards_of
+from qgf_ros.guidance.protocols import UNGUARDED
 from qgf_ros.ros.parameters import BY_NAME, PARAMETERS, checked
-from qgf_ros.sampler.base import UNGUARDED
-from qgf_ros.sampler.guards import guards_of
-from qgf_ros.share import share_folder
 
 CONFIG = share_folder() / "config"
 LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"

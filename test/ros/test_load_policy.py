@@ -16,7 +16,7 @@ import ros_harness as ros
 import safetensors.numpy
 from qgf_make import SCALE, negate, resign
 
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
 
 T = ros.PERIOD
 SWAPS = min(100, 5 * SCALE)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from message_shapes import SHAPES, values_of
 from qgf_make import SCALE
 
-from qgf_ros.contract import ActionSpec, Limit
 from qgf_ros.errors import UsageError
-from qgf_ros.messages import TYPES, message_type
+from qgf_ros.spaces.contract import ActionSpec, Limit
+from qgf_ros.spaces.messages import TYPES, message_type
 
 
 @pytest.fixture(scope="module")

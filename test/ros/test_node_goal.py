@@ -8,7 +8,7 @@ from geometry_msgs.msg import PointStamped
 from qgf_make import ARM_FILE, contract, write_tiny
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from qgf_ros.strict_yaml import load_yaml
+from qgf_ros.files.strict_yaml import load_yaml
 
 LATCHED = QoSProfile(
     depth=1,

@@ -17,7 +17,7 @@ import ros_harness as ros
 from qgf_make import edit, negate, resign
 from safetensors.numpy import load_file, save_file
 
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
 
 POLICY = share_folder() / "config" / "policies" / "planar_arm"
 

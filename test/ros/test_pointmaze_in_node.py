@@ -10,8 +10,8 @@ import math
 import pytest
 import ros_harness as ros
 
-from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
+from qgf_ros.spaces.contract import Contract
 
 pytest.importorskip("ogbench")
 CONTRACT = world_folder("pointmaze") / "contract.yaml"
@@ -41,11 +41,12 @@ class Listener(ros.Wire):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    from training import export, parity
-    from training.config import FitConfig
-    from training.data.load import load_episodes
-    from training.data.record import record
-    from training.fit import fit_episodes
+    from training.export import parity
+    from training.export import write as export
+    from training.learn.config import FitConfig
+    from training.learn.fit import fit_episodes
+    from training.pipeline.readers.load import load_episodes
+    from training.pipeline.record import record
 
     folder = tmp_path_factory.mktemp("base")
     counts = record(folder / "bags", "pointmaze", 6)

@@ -11,14 +11,14 @@ from qgf_recorder import write_bag
 from trajectory_msgs.msg import JointTrajectory
 
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import load_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.node_messages import TICK
 from qgf_ros.replay.recorded import Recorded
 from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.settings import Settings
-from qgf_ros.sampler.base import make_sampler
-from qgf_ros.share import find_policy
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
 ARM = find_policy("planar_arm")

@@ -11,12 +11,12 @@ import sys
 import ros_harness as ros
 from std_msgs.msg import String
 
-from qgf_ros.contract import Contract
 from qgf_ros.sim.world import world_folder
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.trial.record import load
-from training.data.alignment import Report, align
-from training.data.labels import load_labels
-from training.data.load import find_reader
+from training.pipeline.align import Report, align
+from training.pipeline.labels import load_labels
+from training.pipeline.readers.load import find_reader
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
 FLOOR = 0.014  # of the shipped policy

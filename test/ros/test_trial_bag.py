@@ -15,9 +15,9 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
 from std_msgs.msg import Bool
 
-from qgf_ros.contract import Contract
 from qgf_ros.ros.trial_bag import TELLS_WHEN, BagRecorder, Ear
 from qgf_ros.sim.world import world_folder
+from qgf_ros.spaces.contract import Contract
 
 
 class Node:

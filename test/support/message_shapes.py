@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from qgf_ros.messages import message_type
+from qgf_ros.spaces.messages import message_type
 
 INTEGERS = "Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64".split()
 # (fields, names) per type.

@@ -14,9 +14,9 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from qgf_ros.contract import Contract
-from qgf_ros.control.usable import quaternions
-from training.data.rosbag2 import BagWriter, contract_sources
+from qgf_ros.control.checks.usable import quaternions
+from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
 T = SECOND // 20
 ARM = Contract.load(ARM_FILE)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qgf_ros.contract import Contract
+from qgf_ros.spaces.contract import Contract
 
 
 def filled_in(text, representation="absolute", frame="base_link"):
@@ -18,16 +18,16 @@ def filled_in(text, representation="absolute", frame="base_link"):
 
 def inspected(data, contract_path):
     """Verdicts of `qgf data inspect` by a contract, by name."""
-    from training.data.doctor.checks import checks
-    from training.data.doctor.dataset import survey_dataset
+    from training.doctor.checks import checks
+    from training.doctor.dataset import survey_dataset
 
     return {c.name: c for c in checks(survey_dataset(Path(data), Contract.load(contract_path)))}
 
 
 def trained(data, contract_path, out):
     """50 steps, of small networks: whether there is something to learn from."""
-    from training.config import FitConfig
-    from training.fit import fit
+    from training.learn.config import FitConfig
+    from training.learn.fit import fit
 
     small = FitConfig(steps=50, batch=16, hidden=(8,), checkpoint_every=50, workers=1)
     fitted = fit(Path(data), Path(contract_path), Path(out), small)

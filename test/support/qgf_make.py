@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Request, Result, run_sampler
-from qgf_ros.normalizer import Normalizer
-from qgf_ros.policy import (
+from qgf_ros.guidance.protocols import Sample
+from qgf_ros.policy.folder import (
     Beta,
     Flow,
     Network,
@@ -31,8 +30,9 @@ from qgf_ros.policy import (
     network_shapes,
     write_policy,
 )
-from qgf_ros.sampler.base import Sample
 from qgf_ros.sim.world import world_folder
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.normalizer import Normalizer
 
 SCALE = max(1, int(os.environ.get("QGF_TEST_SCALE", "1")))
 SECOND = 1_000_000_000

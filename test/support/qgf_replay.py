@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from qgf_make import SECOND, START
 
-from qgf_ros.contract import Contract
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy import load_policy
-from qgf_ros.sampler.base import make_sampler
-from qgf_ros.share import find_policy
+from qgf_ros.files.share import find_policy
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
-from training.data.rosbag2 import BagWriter, contract_sources
+from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
 ARM = find_policy("planar_arm")
 CONTRACT = Contract.load(world_folder("planar_arm") / "contract.yaml")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import qgf_make
 
-from qgf_ros.policy import Beta, Flow, load_policy, write_policy
-from training.data.episodes import Episode
-from training.report.subject import Subject
+from qgf_ros.policy.folder import Beta, Flow, load_policy, write_policy
+from training.judge.report.subject import Subject
+from training.pipeline.episodes import Episode
 
 EVIL = "</script><img src=x onerror=alert(1)>"  # a name of somebody else's
 STEPS = 6  # T

@@ -13,7 +13,7 @@ from torch import Tensor
 from training import estimators, testbed
 from training.estimators import Step
 from training.guards import Box, Guards, capped, within_support
-from training.models import Critic, VelocityField, aggregate, time_table
+from training.learn.models import Critic, VelocityField, aggregate, time_table
 from training.sampling import sample
 
 

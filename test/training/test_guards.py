@@ -27,7 +27,7 @@ from training.guards import (
     near_data,
     within_support,
 )
-from training.models import Critic, VelocityField
+from training.learn.models import Critic, VelocityField
 from training.sampling import sample
 from training.testbed import WIDE, BumpCritic
 

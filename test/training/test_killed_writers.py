@@ -19,13 +19,13 @@ from qgf_bags import write
 from qgf_make import contract, description, tensors
 
 from qgf_ros import cli
-from qgf_ros.policy import load_policy, write_policy
+from qgf_ros.policy.folder import load_policy, write_policy
 from qgf_ros.trial import record as trial_record
 
 pytest.importorskip("torch")
 pytest.importorskip("rosbags")
 
-from training.data.cache import prepare
+from training.pipeline.store import prepare
 
 STEPS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "ctypes.dlsym")
 

@@ -6,9 +6,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from qgf_ros.contract import Contract
 from qgf_ros.sim.world import make_world, world_folder
-from training.data.ogbench import RADIUS, commands, play_contract, play_episodes, signals
+from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.ogbench import (
+    RADIUS,
+    commands,
+    play_contract,
+    play_episodes,
+    signals,
+)
 
 WORLDS = ("ur5e_cube", "ur5e_cube_double")
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from qgf_ros.errors import UsageError
-from qgf_ros.policy import load_policy
-from qgf_ros.sampler import base
-from qgf_ros.sampler.base import Sample, Sampler
-from qgf_ros.sampler.ort import OnnxSampler
-from qgf_ros.share import share_folder
+from qgf_ros.files.share import share_folder
+from qgf_ros.guidance import protocols as base
+from qgf_ros.guidance.backends.onnx import OnnxSampler
+from qgf_ros.guidance.protocols import Sample, Sampler
+from qgf_ros.policy.folder import load_policy
 from training import estimators
+from training.export.parity import TieWatch, networks
 from training.guards import Box, Guards, Neighbours
-from training.parity import TieWatch, networks
 from training.reference_sampler import ReferenceSampler
 from training.sampling import best_of_n, sample
 

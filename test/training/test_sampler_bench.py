@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from qgf_ros.errors import CriterionNotMet
-from qgf_ros.sampler.native import LIBRARY
+from qgf_ros.guidance.backends.native import LIBRARY
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

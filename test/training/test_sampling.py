@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from training import estimators, testbed
-from training.grad_step import grad_step
 from training.guards import Box, Guards
-from training.models import Critic, VelocityField, time_table
+from training.learn.grad_step import grad_step
+from training.learn.models import Critic, VelocityField, time_table
 from training.sampling import best_of_n, sample
 
 

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 
 from qgf_ros.cli import main
-from qgf_ros.contract import Contract
 from qgf_ros.control.chunk import draw_noise
-from qgf_ros.policy import load_policy, write_policy
-from qgf_ros.sampler.base import make_sampler
-from qgf_ros.sampler.native import NativeSampler
-from qgf_ros.sampler.ort import OnnxSampler
+from qgf_ros.guidance.backends.native import NativeSampler
+from qgf_ros.guidance.backends.onnx import OnnxSampler
+from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.policy.folder import load_policy, write_policy
 from qgf_ros.sim.world import world_folder
-from training import parity as parity_module
-from training.config import SELECT_SEEDS, FitConfig
-from training.data.episodes import data_hash
-from training.data.load import load_episodes
-from training.data.record import record
-from training.evaluate import Rate, Variant, evaluate
-from training.export import export
-from training.fit import fit
-from training.parity import networks, parity
+from qgf_ros.spaces.contract import Contract
+from training.export import parity as parity_module
+from training.export.parity import networks, parity
+from training.export.write import export
+from training.judge.evaluate import Rate, Variant, evaluate
+from training.learn.config import SELECT_SEEDS, FitConfig
+from training.learn.fit import fit
+from training.pipeline.episodes import data_hash
+from training.pipeline.readers.load import load_episodes
+from training.pipeline.record import record
 
 SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
 CONTRACT = world_folder("planar_arm") / "contract.yaml"
@@ -186,7 +186,7 @@ def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run,
     if case == "missing bag":
         data = tmp_path / "nothing"
     if case == "missing topic":
-        from training.data.rosbag2 import BagWriter, contract_sources
+        from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
         sources = contract_sources(Contract.load(CONTRACT))
         del sources["goal"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from qgf_ros.contract import Contract
+from qgf_ros.files.strict_yaml import load_yaml
 from qgf_ros.sim.world import world_folder
-from qgf_ros.strict_yaml import load_yaml
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.trial.verdict import Judge
 
 

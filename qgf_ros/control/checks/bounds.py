@@ -1,0 +1,78 @@
+"""How far a state is outside of what was recorded, and whether that is too far.
+
+The policy carries a box: for each observed number the range of what was recorded, but for one in
+10,000 at either end. The score of a state is its largest distance outside of the box, in widths of
+that number's range: 0 inside, 1 where a joint is as far beyond its range as that is wide. A wrong
+unit (degrees for radians) scores many. A width counts as three standard deviations at least: what
+hardly varied in the data may vary a little more on the robot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qgf_ros.control.reasons import Problem
+from qgf_ros.policy.folder import Policy
+
+WARN_AT = 0.1  # widths
+# The range of each normalised number where a policy brings no box: with a bound of one width a
+# state is refused from 15 standard deviations on.
+WITHOUT_BOX = 5.0
+VARIED = 1e-6  # normalised width: less is no range that could measure a distance
+LEAST_WIDTH = 3.0  # standard deviations; what varied evenly between two ends has 3.5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a state deserves. At most one of `warning` and `problem` is there."""
+
+    score: float  # widths, of the numbers that varied in the data
+    warning: Problem | None = None
+    problem: Problem | None = None
+
+
+class Bounds:
+    """The box of one policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        box, self._normalizer = policy.description.states, policy.normalizer
+        self._known = "recorded" if box else "expected"
+        self._names = policy.contract.observation_names
+        size = len(self._names)
+        self._low = np.array(box.low) if box else np.full(size, -WITHOUT_BOX)
+        self._high = np.array(box.high) if box else np.full(size, WITHOUT_BOX)
+        width = self._high - self._low
+        # What never varied cannot be far: how far is far? It is worth a warning, in standard
+        # deviations of its siblings, or in its own unit where it has none.
+        self._varied = width > VARIED
+        self._unit = np.where(self._varied, np.maximum(width, LEAST_WIDTH), 1.0)
+
+    def judge(self, vector: np.ndarray, bound: float) -> Judgement:
+        """Args:
+        vector: (O,) finite, robot units.
+        bound: the score beyond which a state is refused [widths]; infinite: never.
+        """
+        n = self._normalizer
+        z = (vector - n.obs_mean) / n.obs_std  # float64: 1e38 must not overflow to no score
+        outside = np.maximum(np.maximum(self._low - z, z - self._high), 0.0) / self._unit
+        worst = int(np.where(self._varied, outside, 0.0).argmax())
+        score = float(outside[worst]) if self._varied[worst] else 0.0
+        if score > bound:
+            return Judgement(score, problem=self._said("STATE_OOD", worst, vector, outside))
+        worst = int(outside.argmax())
+        if outside[worst] > WARN_AT:
+            return Judgement(score, warning=self._said("OOD", worst, vector, outside))
+        return Judgement(score)
+
+    def _said(self, code: str, at: int, vector: np.ndarray, outside: np.ndarray) -> Problem:
+        n, name = self._normalizer, self._names[at]
+        low, high = (n.obs_mean[at] + n.obs_std[at] * edge[at] for edge in (self._low, self._high))
+        known = (
+            f"{self._known} were {low:.4g} to {high:.4g}"
+            if self._varied[at]
+            else f"{self._known} was {low:.4g} alone"
+        )
+        far = f", {outside[at]:.3g} widths outside" if self._varied[at] else ""
+        return Problem(f"{code}:{name}", f"{name} is {vector[at]:.4g}, {known}{far}")

@@ -1,0 +1,1 @@
+"""A policy is a folder of data."""

@@ -1,0 +1,1 @@
+"""What a robot senses and does, and how it is written down."""

@@ -1,0 +1,1 @@
+"""From trained networks to a policy folder, held to the reference."""

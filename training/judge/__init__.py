@@ -1,0 +1,1 @@
+"""What a policy and a critic are worth, as figures and pages."""

@@ -1,0 +1,124 @@
+"""Batches of chunks as tensors, cut out of the episodes when they are asked for; with goals drawn
+afresh where the objective asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from qgf_ros.policy.folder import Support
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.normalizer import Normalizer
+from training.learn.config import FitConfig
+from training.learn.critics import ChunkBatch, monte_carlo
+from training.pipeline.chunks import Chunks, ChunkTable
+from training.pipeline.goals import Hindsight, Shares
+
+STATE_TAIL = 1e-4  # of the observations at either end, which do not widen the box of known states
+
+
+class Batches(Protocol):
+    """Recorded chunks, numbered 0..len-1."""
+
+    def __len__(self) -> int: ...
+
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        """The chunks `rows` (B,) in robot units, and as policy and critic see them; whatever is
+        drawn for them is drawn from `rng`. to_go: also the return of the whole rest."""
+
+
+def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
+    """Normalised float32 tensors; rewards in units of the return scale."""
+    return ChunkBatch(
+        obs=torch.from_numpy(normalizer.normalize_obs(parts.obs)),
+        action=torch.from_numpy(
+            normalizer.normalize_action(parts.action, parts.obs).reshape(len(parts), -1)
+        ),
+        reward=torch.from_numpy((parts.reward / scale).astype(np.float32)),
+        mask=torch.from_numpy(parts.mask.astype(np.float32)),
+        next_obs=torch.from_numpy(normalizer.normalize_obs(parts.next_obs)),
+        valid=torch.from_numpy(parts.valid.astype(np.float32)),
+    )
+
+
+class Recorded:
+    """Chunks as they were recorded."""
+
+    def __init__(
+        self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
+    ) -> None:
+        self._table, self._normalizer, self._scale = table, normalizer, scale
+        self._whole = config.critic == "monte_carlo"
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        parts = self._table.cut(rows, to_go or self._whole)
+        return parts, tensors(_seen(parts, self._whole), self._normalizer, self._scale)
+
+
+class Relabelled:
+    """Chunks with goals drawn afresh for each batch, for the critic and for the flow."""
+
+    def __init__(
+        self, goals: Hindsight, normalizer: Normalizer, scale: float, config: FitConfig
+    ) -> None:
+        self._goals, self._normalizer, self._scale = goals, normalizer, scale
+        self._whole = config.critic == "monte_carlo"
+        self._of_critic = Shares(
+            config.critic_future_goals, config.critic_random_goals, config.discount
+        )
+        self._of_flow = Shares(config.flow_future_goals, 0.0, discount=1.0)
+
+    def __len__(self) -> int:
+        return len(self._goals)
+
+    def cut(
+        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
+    ) -> tuple[Chunks, ChunkBatch]:
+        parts = self._goals.for_critic(rows, self._of_critic, rng, to_go or self._whole)
+        batch = tensors(_seen(parts, self._whole), self._normalizer, self._scale)
+        seen = self._goals.for_flow(rows, self._of_flow, rng)
+        told = torch.from_numpy(self._normalizer.normalize_obs(seen))
+        return parts, replace(batch, flow_obs=told)
+
+
+def made(
+    table: ChunkTable, contract: Contract, normalizer: Normalizer, scale: float, config: FitConfig
+) -> Batches:
+    """Batches as the contract's objective asks for them."""
+    if contract.outcome.goal is None:
+        return Recorded(table, normalizer, scale, config)
+    return Relabelled(Hindsight(table, contract), normalizer, scale, config)
+
+
+def _seen(parts: Chunks, whole: bool) -> Chunks:
+    """With the return that the kind of critic learns from."""
+    return monte_carlo.whole_returns(parts) if whole else parts
+
+
+def some(batches: Batches, count: int, seed: int) -> ChunkBatch:
+    """At most `count` of the chunks, in random order."""
+    rng = np.random.default_rng([20267, seed])
+    rows = rng.choice(len(batches), min(count, len(batches)), replace=False)
+    return batches.cut(rows, rng, to_go=False)[1]
+
+
+def state_box(seen: ChunkBatch) -> Support:
+    """The range of each observed number (O,), normalised, but for one in 10,000 at either end.
+
+    At least the outermost is left out: one bad row must not blind the node to all others. Where
+    policy and critic were told different goals, both count.
+    """
+    parts = [p.double().numpy() for p in (seen.obs, seen.next_obs, seen.flow_obs) if p is not None]
+    low = np.min([np.quantile(p, STATE_TAIL, axis=0, method="higher") for p in parts], axis=0)
+    high = np.max([np.quantile(p, 1 - STATE_TAIL, axis=0, method="lower") for p in parts], axis=0)
+    return Support(tuple(np.minimum(low, high).tolist()), tuple(high.tolist()))

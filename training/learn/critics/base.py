@@ -1,0 +1,251 @@
+"""What all critics share: settings, the regression of Q, and one step of all networks.
+
+A kind of critic says what Q learns to predict (`Learner.target`), and how V is learnt where it has
+one (`Learner.value_loss`).
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from training.learn.critics import ChunkBatch
+from training.learn.flow import flow_loss
+from training.learn.models import Critic, Value, VelocityField, aggregate, check_aggregation
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """Hyper-parameters of one training step."""
+
+    discount: float  # gamma per control period, in (0, 1]
+    horizon: int  # H, control periods per chunk
+    target_rate: float = 0.005  # share by which the target critic moves per step, in (0, 1]
+    learning_rate: float = 3e-4  # Adam's, for all nets
+    aggregation: str = "min"  # of the target critic's members, where V learns from them
+    clip: float = math.inf  # largest norm of each net's gradient; longer ones are shortened
+    average: float = 0.0  # decay of the moving average of the flow's weights, in [0, 1); 0: none
+
+    def __post_init__(self):
+        check_aggregation(self.aggregation)
+        for name, ok, allowed in (
+            ("discount", 0 < self.discount <= 1, "in (0, 1]"),
+            ("horizon", self.horizon >= 1, "at least 1"),
+            ("target_rate", 0 < self.target_rate <= 1, "in (0, 1]"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("clip", self.clip > 0, "above 0"),
+            ("average", 0 <= self.average < 1, "in [0, 1)"),
+        ):
+            if not ok:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+
+
+def regression(critic: Critic, batch: ChunkBatch, target: Tensor) -> tuple[Tensor, Metrics]:
+    """mean over members and batch of valid * (Q_i - y)^2, target: (B,) y, a constant.
+
+    Of a sigmoid critic, y in [0, 1]: valid * (-y log Q_i - (1 - y) log(1 - Q_i)), the binary
+    cross-entropy. Its minimum too is the mean of y (it is a proper score), and its gradient does
+    not vanish where the sigmoid is flat and wrong.
+    """
+    if critic.output == "sigmoid":
+        logits = critic.logits(batch.obs, batch.action)
+        each = F.binary_cross_entropy_with_logits(
+            logits, target.expand_as(logits), reduction="none"
+        )
+        q = logits.detach().sigmoid()
+    else:
+        q = critic(batch.obs, batch.action)
+        each = (q - target).square()
+    loss = (each * batch.valid).mean()
+    return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
+
+
+def expectile_loss(
+    value: Value, target_critic: Critic, batch: ChunkBatch, expectile: float, aggregation: str
+) -> tuple[Tensor, Metrics]:
+    """mean of valid * |expectile - 1(d < 0)| d^2, d = aggregated target Q - V at the data."""
+    with torch.no_grad():
+        q = aggregate(target_critic(batch.obs, batch.action), aggregation)
+    v = value(batch.obs)
+    d = q - v
+    slope = torch.where(d < 0, 1 - expectile, expectile)
+    loss = (batch.valid * slope * d.square()).mean()
+    metrics = {"value_loss": loss.detach(), "v": v.detach().mean()}
+    return loss, metrics | {"advantage": d.detach().mean()}
+
+
+def bootstrapped(value: Value, batch: ChunkBatch, config: CriticConfig) -> Tensor:
+    """y = r + gamma^H mask V(s'): (B,), the chunk's return and what V expects after it."""
+    with torch.no_grad():
+        next_v = value(batch.next_obs)
+        return batch.reward + config.discount**config.horizon * batch.mask * next_v
+
+
+class Learner(ABC):
+    """Trains flow and critic together; nets, target critic, averaged flow and Adam's state live here."""
+
+    def __init__(
+        self,
+        velocity: VelocityField,
+        critic: Critic,
+        value: Value | None,
+        config: CriticConfig,
+        target_critic: Critic | None = None,
+    ):
+        """target_critic: a copy of the critic where none is given. The nets change in place."""
+        self.velocity, self.critic, self.value, self.config = velocity, critic, value, config
+        self.target_critic = target_critic or copy.deepcopy(critic)
+        self.target_critic.requires_grad_(False)
+        self.averaged = copy.deepcopy(velocity).requires_grad_(False) if config.average else None
+        self._steps = 0
+        # One optimiser: no parameter is in two nets, and Adam treats each number by itself.
+        self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
+        self._shared: nn.Module | None = None  # of several processes
+        # Kept: to walk through the nets for them costs a share of every update.
+        self._parameters: list[list[Tensor]] = [[*net.parameters()] for net in self._trained]
+        self._all = [p for net in self._parameters for p in net]
+        self._targets: list[Tensor] = [*self.target_critic.parameters()]
+        self.optimizer = torch.optim.Adam(
+            self._trained.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            fused=True,
+        )
+
+    @abstractmethod
+    def target(self, batch: ChunkBatch) -> Tensor:
+        """(B,), what Q learns to predict for the chunks of the batch, without gradient."""
+
+    def value_loss(self, batch: ChunkBatch) -> tuple[Tensor | float, Metrics]:
+        """Of V, where there is one."""
+        return 0.0, {}
+
+    @property
+    def flow(self) -> VelocityField:
+        """What samples: the average of the flow's weights where there is one."""
+        return self.averaged or self.velocity
+
+    def losses(
+        self, batch: ChunkBatch, noise: Tensor, time: Tensor
+    ) -> Iterator[tuple[Tensor | float, Metrics]]:
+        """The loss of each net, and scalars to look at. They share no parameter.
+
+        noise: (B, D) ~ N(0, I); time: (B,) in [0, 1]: where on the flow it is trained.
+        """
+        yield self.value_loss(batch)
+        yield regression(self.critic, batch, self.target(batch))
+        yield flow_loss(self.velocity, batch.seen_by_flow, batch.action, noise, time)
+
+    def update(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> Metrics:
+        """One step of all nets, each from the nets as they were before it -> the metrics of `losses`,
+        and `gradient_norm`. Where that is not finite, nothing was changed."""
+        for parameter in self._all:
+            parameter.grad = None
+        metrics: Metrics = {}
+        parts = self.losses if self._shared is None else self._shared
+        for loss, of_net in parts(batch, noise, time):
+            if isinstance(loss, Tensor):
+                loss.backward()  # at once: what it needs is still in the cache
+            metrics |= of_net
+        norm = self._clip()
+        if norm.isfinite():
+            self._move_target()  # towards the critic from before the step
+            self.optimizer.step()
+            self._steps += 1
+            self._move_average()
+        return metrics | {"gradient_norm": norm}
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Of the updates from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def distribute(self) -> None:
+        """From now on gradients are averaged over the processes of torch.distributed. The nets
+        become those of the first."""
+        self._shared = DistributedDataParallel(_Sum(self))
+
+    def _clip(self) -> Tensor:
+        """Shortens each net's gradient to `clip`; -> the norm of all before that."""
+        gradients = [[p.grad for p in net if p.grad is not None] for net in self._parameters]
+        norms = torch.stack([get_total_norm(of_net) for of_net in gradients])
+        for net, norm in zip(self._parameters, norms.tolist()):
+            if norm > self.config.clip:
+                clip_grads_with_norm_(net, self.config.clip, torch.tensor(norm))
+        return norms.norm()
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        _approach(self._targets, self._parameters[1], self.config.target_rate)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.averaged is not None:
+            # A short run must not remember what it began with.
+            decay = min(self.config.average, self._steps / (self._steps + 10))
+            _approach(self.averaged.parameters(), self._parameters[0], 1 - decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next update depends on; `load_state` takes it back."""
+        tensors = {"steps": torch.tensor(self._steps)}
+        for name, net in self._nets().items():
+            tensors |= {f"{name}.{key}": value for key, value in net.state_dict().items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{key}": value for key, value in moments.items()}
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises KeyError or RuntimeError where these are not the tensors of such a learner."""
+        for name, net in self._nets().items():
+            net.load_state_dict({key: tensors[f"{name}.{key}"] for key in net.state_dict()})
+        count = len(list(self._trained.parameters()))
+        moments = {
+            i: {key: tensors[f"adam.{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for i in range(count)
+            if f"adam.{i}.step" in tensors
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._steps = int(tensors["steps"])
+
+    def _nets(self) -> dict[str, nn.Module]:
+        named = {
+            "velocity": self.velocity,
+            "critic": self.critic,
+            "target_critic": self.target_critic,
+            "value": self.value,
+            "averaged": self.averaged,
+        }
+        return {name: net for name, net in named.items() if net is not None}
+
+
+def _approach(moved: Iterable[Tensor], ends: Iterable[Tensor], share: float) -> None:
+    """In place, that share of the way."""
+    for tensor, end in zip(moved, ends, strict=True):
+        tensor.lerp_(end, share)
+
+
+class _Sum(nn.Module):
+    """The losses as one, in a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, learner: Learner):
+        super().__init__()
+        self.nets = learner._trained
+        self._losses = learner.losses
+
+    def forward(
+        self, batch: ChunkBatch, noise: Tensor, time: Tensor
+    ) -> list[tuple[Tensor | float, Metrics]]:
+        parts = list(self._losses(batch, noise, time))
+        metrics = {name: value for _, of_net in parts for name, value in of_net.items()}
+        return [(sum(loss for loss, _ in parts), metrics)]

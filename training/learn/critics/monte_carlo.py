@@ -1,0 +1,58 @@
+"""Monte Carlo: Q learns the recorded episode's discounted return to go, and nothing else.
+
+    Q:  mean of (Q_i(s, a) - G)^2,  G = sum over the rest of the episode of gamma^k r_{t+k}
+
+No value network, no bootstrapping, nothing that can run away: for little data (Sutton and Barto,
+2018, chapter 5). Like `sarsa` it is the value of the data's behaviour, with more variance. What a
+cut episode would still have earned is not known; its chunks train the flow only.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from qgf_ros.errors import DataRefused
+from training.learn.critics import ChunkBatch, base
+from training.learn.critics.base import CriticConfig
+from training.learn.models import Critic, VelocityField
+from training.pipeline.chunks import Chunks, ChunkTable
+
+
+def whole_returns(parts: Chunks) -> Chunks:
+    """The same chunks, with the return of the rest of the episode in place of the chunk's own.
+
+    Nothing is left to bootstrap; where the return is not known the row is not valid.
+    """
+    known = np.isfinite(parts.to_go)
+    return replace(
+        parts,
+        reward=np.where(known, parts.to_go, 0.0),
+        mask=np.zeros_like(parts.mask),
+        valid=parts.valid * known,
+    )
+
+
+def check(table: ChunkTable) -> None:
+    """Raises DataRefused where no return is known."""
+    if not table.episodes.terminal.any():
+        raise DataRefused(
+            "critic monte_carlo needs episodes that ended in success or failure, and all of these "
+            "were cut; record outcomes, or use critic iql or sarsa"
+        )
+
+
+class Learner(base.Learner):
+    """Trains flow and critic, from batches of `whole_returns`."""
+
+    def __init__(
+        self,
+        velocity: VelocityField,
+        critic: Critic,
+        config: CriticConfig,
+        target_critic: Critic | None = None,
+    ):
+        super().__init__(velocity, critic, None, config, target_critic)
+
+    def target(self, batch: ChunkBatch) -> Tensor:
+        return batch.reward

@@ -1,0 +1,38 @@
+"""SARSA on action chunks: the value of the behaviour that recorded the data.
+
+    Q:  mean of (Q_i(s, a) - y)^2,  y = r + gamma^H mask V(s')
+    V:  mean of (1/2) d^2,  d = min_i Q_target_i(s, a) - V(s)
+
+Implicit Q-learning with expectile 1/2: V is then the mean of Q over the recorded actions, which
+makes y the expected SARSA target (van Seijen et al., ADPRL 2009), and guidance a single step of
+policy improvement over the data, which is often enough (Brandfonbrener et al., arXiv 2106.08909)
+and never believes a value that nobody in the data got.
+"""
+
+from torch import Tensor
+
+from training.learn.critics import ChunkBatch, base
+from training.learn.critics.base import CriticConfig, Metrics, bootstrapped, expectile_loss
+from training.learn.models import Critic, Value, VelocityField
+
+
+class Learner(base.Learner):
+    """Trains flow, critic and value together."""
+
+    value: Value
+
+    def __init__(
+        self,
+        velocity: VelocityField,
+        critic: Critic,
+        value: Value,
+        config: CriticConfig,
+        target_critic: Critic | None = None,
+    ):
+        super().__init__(velocity, critic, value, config, target_critic)
+
+    def target(self, batch: ChunkBatch) -> Tensor:
+        return bootstrapped(self.value, batch, self.config)
+
+    def value_loss(self, batch: ChunkBatch) -> tuple[Tensor | float, Metrics]:
+        return expectile_loss(self.value, self.target_critic, batch, 0.5, self.config.aggregation)

@@ -1,0 +1,317 @@
+"""Files of numpy arrays (npz): one file, or a folder of them. A row is one tick.
+
+The layouts are OGBench's and D4RL's: every array has a row per tick, and where episodes end, and
+how, `terminals`, `masks`, `timeouts` and the like say together (see `endings`). Where there is an
+array `next_observations`, rows are transitions: every action counts, and the last state is the last
+of those. With nothing of the kind a file is one episode whose actions all count.
+
+Beyond that a file may hold
+- `names`: JSON text {array: [a name per number]}. Without names a contract picks numbers by their
+  place, and says so: `column: observations[0:7]`.
+- `fps`: rows per second. Without it rows stand a control period of the contract apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from qgf_ros.bags.files import check_file
+from qgf_ros.errors import DataRefused
+from qgf_ros.files.strict_json import parse_json
+from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.endings import (
+    Endings,
+    has_rewards,
+    kind_of,
+    read_endings,
+    same_state,
+)
+from training.pipeline.readers.tables import (
+    Column,
+    Rows,
+    inside,
+    names_of,
+    needs_endings,
+    opened,
+    rate_of,
+    recording,
+    survey,
+    told_apart,
+    wanted,
+)
+from training.pipeline.streams import Recording, Survey
+from training.pipeline.writers.table import TableEpisode
+
+BOOKKEEPING = ("names", "fps")
+BUDGET = 2**31  # bytes of all that is read of one file
+MAX_TEXT = 2**24  # bytes of names
+MAX_ARRAYS = 4096
+STORED = ("terminals", "masks", *BOOKKEEPING)  # beside the columns of `write_npz`
+DAMAGE = (
+    OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError,
+    zlib.error,
+)  # fmt: skip
+
+
+class NpzReader:
+    """One recording per episode: "<file>#<number in the file>"."""
+
+    version = 3  # raised when the same files give something else, see `stages`
+
+    def recognises(self, path: Path) -> bool:
+        return path.suffix == ".npz" if path.is_file() else bool(_names_in(path))
+
+    def recordings(self, path: Path) -> list[str]:
+        return [
+            f"{name}#{k}"
+            for name in ([path.name] if path.is_file() else _names_in(path))
+            for k in range(len(opened(Archive, _file(path, name)).episodes))
+        ]
+
+    def read(self, path: Path, name: str, contract: Contract) -> Recording:
+        file, archive, number = _find(path, name)
+        if archive.endings.unsaid and needs_endings(contract):
+            raise DataRefused(f"{file}: {archive.endings.unsaid}")
+        parts = wanted(file, contract, [*archive.columns, *archive.enders])
+        period = round(1e9 / archive.fps) if archive.fps else round(contract.time.period * 1e9)
+        rows = archive.rows(number, period)
+        return recording(_short(name), file, contract, parts, rows, {})
+
+    def survey(self, path: Path, name: str) -> Survey:
+        """Where the file does not say its rate, rows are stamped a second apart and rate is 0."""
+        _, archive, number = _find(path, name)
+        rows = archive.rows(number, round(1e9 / (archive.fps or 1.0)))
+        found = {c: rows.column(c) for c in (*archive.columns, *archive.enders)}
+        return survey(_short(name), found, rows.stamp, archive.others, {}, archive.fps)
+
+    def files(self, path: Path, name: str) -> list[Path]:
+        return [_file(path, name.rpartition("#")[0])]
+
+
+def _names_in(path: Path) -> list[str]:
+    return sorted(p.name for p in path.glob("*.npz")) if path.is_dir() else []
+
+
+def _file(path: Path, name: str) -> Path:
+    return path if path.is_file() else inside(path, name)
+
+
+def _find(path: Path, name: str) -> tuple[Path, Archive, int]:
+    base, _, number = name.rpartition("#")
+    file = _file(path, base)
+    archive = opened(Archive, file)
+    return file, archive, int(number)
+
+
+def _short(name: str) -> str:
+    return name.replace(".npz#", "#")
+
+
+class Archive:
+    """One npz file. Arrays are read when they are asked for; nothing is believed before it fits.
+
+    columns: names of the arrays with a row of numbers per tick. episodes: rows of each.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._left = BUDGET
+        self._arrays: dict[str, np.ndarray] = {}
+        check_file(file)
+        try:
+            with zipfile.ZipFile(file) as source:
+                members = source.infolist()
+                if _said(source) not in (None, len(members)):
+                    raise ValueError("its directory lost arrays")
+                if len(members) > MAX_ARRAYS or len(set(source.namelist())) < len(members):
+                    raise ValueError("it has too many arrays, or two of one name")
+                if any(not i.filename.endswith(".npy") for i in members):
+                    raise ValueError("it holds something else than arrays")
+                self._headers = {
+                    i.filename.removesuffix(".npy"): _header(source, i) for i in members
+                }
+        except DAMAGE as error:
+            raise self._refused(error) from None
+        self._rows = self._length()
+        self.enders = [name for name in self._headers if kind_of(name)]
+        for name in self.enders:
+            shape, dtype = self._headers[name]
+            if shape not in ((self._rows,), (self._rows, 1)) or dtype.kind not in "fiub":
+                raise self._refused(ValueError(f"{name} must have one number for each row"))
+        self.columns: list[str] = []
+        self.others: dict[str, str] = {}
+        for name, (shape, dtype) in self._headers.items():
+            if name in BOOKKEEPING or name in self.enders:
+                continue
+            if dtype.kind in "fiub" and len(shape) in (1, 2) and shape[0] == self._rows:
+                self.columns.append(name)
+            else:
+                self.others[name] = f"{dtype}{list(shape)}"
+        self.fps = self._rate()
+        self.names = self._named()
+        self.endings = self._endings()
+        self.episodes = self.endings.episodes
+
+    def rows(self, number: int, period: int) -> Rows:
+        """Those of an episode, `period` ns apart."""
+        episode = self.episodes[number]
+        count = episode.stop - episode.start
+        following = "next_observations" in self.columns
+        last = bool(self.endings.last[number])
+        terminal = self.endings.terminal
+        over = None if terminal is None else terminal[episode]
+        stamp = np.arange(count + following, dtype=np.int64) * period
+
+        def column(name: str) -> Column:
+            values = self._array(name)[episode]
+            if following:
+                after = self._array("next_observations") if name == "observations" else values
+                end = episode.stop if name == "observations" else len(values)
+                values = np.concatenate([values, after[end - 1 : end]])
+            return Column(
+                values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ())
+            )
+
+        return Rows(stamp, period, column, last or following, over)
+
+    def _length(self) -> int:
+        for name in ("terminals", "observations"):
+            if name in self._headers and self._headers[name][0]:
+                return self._headers[name][0][0]
+        return max((shape[0] for shape, _ in self._headers.values() if shape), default=0)
+
+    def _endings(self) -> Endings:
+        following = "next_observations" in self.columns
+        joined = None
+        if following and "observations" in self.columns:
+            joined = same_state(self._array("next_observations"), self._array("observations"))
+        columns = {name: self._array(name) for name in self.enders}
+        rewards = has_rewards(self.columns)
+        try:
+            return read_endings(
+                columns, self._rows, rewards=rewards, following=following, joined=joined
+            )
+        except ValueError as error:
+            raise self._refused(error) from None
+
+    def _rate(self) -> float:
+        if "fps" not in self._headers:
+            return 0.0
+        shape, dtype = self._headers["fps"]
+        small = shape in ((), (1,)) and dtype.itemsize <= MAX_TEXT
+        try:
+            return rate_of(self._array("fps") if small else f"{dtype}{list(shape)}")
+        except ValueError as error:
+            raise self._refused(error) from None
+
+    def _named(self) -> dict[str, tuple[str, ...]]:
+        if "names" not in self._headers:
+            return {}
+        try:
+            shape, dtype = self._headers["names"]
+            if dtype.kind != "U" or shape not in ((), (1,)) or dtype.itemsize > MAX_TEXT:
+                raise ValueError(f"it is {dtype}{list(shape)}")
+            text = str(self._array("names").reshape(-1)[0])
+            said = parse_json(text).items()
+            if not all(isinstance(v, (list, dict)) for _, v in said):
+                raise ValueError("a list of names is missing")
+            named = {k: tuple(names_of(v)) for k, v in said}
+            for name in self.columns:
+                width = int(np.prod(self._headers[name][0][1:]))
+                if name in named:
+                    named[name] = told_apart(named[name], width)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DataRefused(
+                f"{self.file}: `names` must be JSON text, {{array: [a name per number]}}: {error}"
+            ) from None
+        return named
+
+    def _array(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            shape, dtype = self._headers[name]
+            self._left -= _bytes(shape, dtype)
+            if self._left < 0:
+                raise DataRefused(f"{self.file}: more than {BUDGET} bytes would have to be read")
+            try:
+                with np.load(self.file, allow_pickle=False) as source:
+                    self._arrays[name] = source[name]
+            except DAMAGE as error:
+                raise self._refused(error) from None
+        return self._arrays[name]
+
+    def _refused(self, error: Exception) -> DataRefused:
+        text = " ".join(str(error).split())[:300]
+        return DataRefused(f"{self.file} cannot be read ({type(error).__name__}: {text})")
+
+
+def write_npz(
+    file: Path, episodes: list[TableEpisode], names: dict[str, tuple[str, ...]], fps: float
+) -> None:
+    """All of `episodes` as one file, which this reader reads back. names: by column."""
+    ends = np.cumsum([len(e) for e in episodes], dtype=int) - 1
+    terminals, masks = np.zeros((2, sum(map(len, episodes))), bool)
+    terminals[ends] = True
+    masks[:] = True
+    for end, episode in zip(ends, episodes):
+        masks[end - 1 : end + 1] = not episode.terminal
+    arrays = {
+        column: np.concatenate([e.columns[column] for e in episodes])
+        for column in (episodes[0].columns if episodes else ())
+    }
+    arrays |= {"terminals": terminals, "masks": masks}
+    arrays |= {"fps": np.array(float(fps)), "names": np.array(json.dumps(names))}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, array in arrays.items():
+            with target.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+
+def stored(file: Path) -> list[TableEpisode]:
+    """What `write_npz` wrote."""
+    with np.load(file) as source:
+        ends = np.flatnonzero(source["terminals"]) + 1
+        masks = source["masks"]
+        columns = {n: source[n] for n in source.files if n not in STORED}
+    return [
+        TableEpisode({n: v[b:e] for n, v in columns.items()}, not masks[e - 1])
+        for b, e in zip([0, *ends[:-1]], ends)
+    ]
+
+
+def _header(source: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, which must be as large as the zip says."""
+    with source.open(member) as file:
+        version = npy.read_magic(file)
+        read: Any = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        if version not in read:
+            raise ValueError(f"{member.filename} has format {version}")
+        shape, _, dtype = read[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects, which are not read")
+        if min(shape, default=0) < 0 or file.tell() + _bytes(shape, dtype) != member.file_size:
+            raise ValueError(f"{member.filename} says {dtype}{list(shape)} and has another size")
+    return shape, dtype
+
+
+def _said(source: zipfile.ZipFile) -> int | None:
+    """How many members the end of a zip says there are; None where it does not say so plainly."""
+    file: Any = source.fp
+    file.seek(-22, os.SEEK_END)
+    end = file.read(22)
+    count = int.from_bytes(end[10:12], "little")
+    return count if end.startswith(b"PK\5\6") and count != 0xFFFF else None
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    return size

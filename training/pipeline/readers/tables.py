@@ -1,0 +1,367 @@
+"""What tables have in common, whatever file they come from: a row is one tick.
+
+A row's observations and actions are of its time; its reward and success are of the period that
+follows. Where the last row only says how the episode was left (`is_last` of LeRobot tables,
+`terminals` of npz files), its action means nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from qgf_ros.bags.files import is_hugging_face, leads
+from qgf_ros.errors import DataRefused
+from qgf_ros.files.strict_yaml import clipped
+from qgf_ros.spaces.contract import Contract, EndSource, Source
+from training.pipeline.readers.rosbag2 import contract_sources
+from training.pipeline.streams import Recording, Signal, Stream, Survey
+
+T = TypeVar("T")
+RENAME = (  # a message's fields have fixed names; guessing who is who would mix x, y, z, w with w, x, y, z
+    "; name them in meta/info.json (an npz: in its `names`) as the message's fields are named"
+)
+PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
+DEPARTS = "timestamp departs from index / fps by more than half a period"
+SAME_RATE = 1e-3  # relative: timestamps in float32 have no better rate
+EVEN = 0.75  # share of the intervals that must be alike for a rate to be measured
+MAX_TICKS = 10_000_000  # of one episode; at 1 kHz nearly three hours
+# Columns that say where a row stands, and their values: the first that there is counts.
+CLOCKS = {"timestamp": "timestamps", "frame_index": "frame_index values"}
+MIN_RATE, MAX_RATE = 1e-3, 1e5  # Hz, of rows; what is stated beyond is another unit or damage
+
+
+@dataclass(frozen=True)
+class Column:
+    """Some numbers per row, (N, d) float64; NaN where a row has none. `names` is () where the
+    dataset gives none, else d long."""
+
+    values: np.ndarray
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One episode of a table.
+
+    stamp: (N,) int64 ns, increasing. last: the last row only holds the state that the episode was
+    left in. over: (N,) bool, rows whose transition leads into a terminal state (fewer, where the
+    last row only holds a state); None: nobody said, see `endings`.
+    """
+
+    stamp: np.ndarray
+    period: int  # ns
+    column: Callable[[str], Column]  # raises DataRefused
+    last: bool = False
+    over: np.ndarray | None = None
+
+
+@lru_cache(maxsize=1)  # episodes are read in the order of their files
+def _archive(make: Callable[[Path], Any], file: Path, changed: int, size: int) -> Any:
+    return make(file)
+
+
+def opened(make: Callable[[Path], T], file: Path) -> T:
+    """What `make` makes of a file, once for all of its episodes. Raises DataRefused."""
+    leads(file)
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise DataRefused(f"{file}: {error.strerror}") from None
+    return cast(T, _archive(make, file, state.st_mtime_ns, state.st_size))
+
+
+def rate_of(said: Any, what: str = "fps") -> float:
+    """Rows per second, as a dataset states them. Raises ValueError where that is no sane rate."""
+    if isinstance(said, np.ndarray) and said.shape in ((), (1,)):
+        said = said.reshape(-1)[0]
+    if isinstance(said, np.generic):
+        said = said.item()
+    number = isinstance(said, (int, float, np.floating)) and not isinstance(said, bool)
+    if not (number and MIN_RATE <= said <= MAX_RATE):
+        raise ValueError(
+            f"{what} is {clipped(repr(said), 80)}; one number of rows per second is allowed, "
+            f"{MIN_RATE:g} to {MAX_RATE:g}"
+        )
+    return float(said)
+
+
+def needs_endings(contract: Contract) -> bool:
+    """Whether a terminal state that is not known as one would be a lie: what a reward is worth
+    depends on it, where nothing else says how episodes ended."""
+    outcome = contract.outcome
+    others = outcome.success or outcome.failure or outcome.labels or outcome.assume_success
+    return outcome.objective == "reward" and not others
+
+
+def column_name(contract: Contract, name: str) -> str:
+    """The column of a source: what the contract says, or else what the writers call it."""
+    column = contract_sources(contract)[name].column
+    if column:
+        return column
+    if name in ("reward", "success", "failure"):
+        return f"next.{name}"
+    if name in (a.name for a in contract.actions):
+        return "action" if len(contract.actions) == 1 else f"action.{name}"
+    return f"observation.{name}"
+
+
+def names_of(given: Any) -> list[str]:
+    """A flat list of names out of what public datasets have: a list, a list of lists, lists under
+    keys ({"motors": [...]}), or each name with its place ({"x": 0, "y": 1})."""
+    if isinstance(given, dict):
+        places = list(given.values())
+        if places and all(type(i) is int for i in places):
+            return [str(n) for n in sorted(given, key=given.__getitem__)]
+        parts = {str(k): names_of(v) for k, v in given.items()}
+        flat = [n for names in parts.values() for n in names]
+        if len(set(flat)) < len(flat) and all(len(set(v)) == len(v) for v in parts.values()):
+            return [f"{k}.{n}" for k, names in parts.items() for n in names]
+        return flat
+    if isinstance(given, list):
+        return [n for item in given for n in names_of(item)]
+    return [] if given is None else [str(given)]
+
+
+def told_apart(names: Sequence[str], width: int) -> tuple[str, ...]:
+    """A name for each of `width` numbers; () where there are none, or one for all of them. A name
+    that is there twice gets numbers, so that no number is lost: gripper_0, gripper_1.
+
+    Raises:
+        ValueError: there are too few names, or too many.
+    """
+    if not names or (len(names) == 1 < width):
+        return ()
+    if len(names) != width:
+        raise ValueError(f"{width} numbers and {len(names)} names")
+    counts = Counter(names)
+    found: list[str] = []
+    for i, name in enumerate(names):
+        if counts[name] > 1:
+            stem, k = f"{name}_", names[:i].count(name)
+            while f"{stem}{k}" in counts:
+                stem += "_"
+            name = f"{stem}{k}"
+        found.append(name)
+    return tuple(found)
+
+
+def part_of(column: str, available: Collection[str]) -> tuple[str, slice]:
+    """The array that a contract's `column` means, and which of its numbers: "state", "state[0:7]"."""
+    found = PART.fullmatch(column)
+    if column in available or not found:
+        return column, slice(None)
+    return found[1], slice(int(found[2]), int(found[3]))
+
+
+def wanted(
+    where: object, contract: Contract, available: Collection[str]
+) -> dict[str, tuple[str, slice]]:
+    """Source -> column and which of its numbers, for every source that is read from a table.
+
+    Raises:
+        DataRefused: there is no column for what the contract cannot do without.
+    """
+    parts = {}
+    for name, source in contract_sources(contract).items():
+        column = column_name(contract, name)
+        if name == "episode_start":  # tables know where their episodes begin
+            continue
+        tested = isinstance(source, EndSource) and source.test  # of what column, only they know
+        if not source.column and (column not in available or tested):
+            if name in contract.outcome.sources and not _needed(contract, name):
+                continue
+            raise DataRefused(
+                f"{where}: the contract gives no column for {name!r}; columns: {', '.join(available)}"
+            )
+        parts[name] = part_of(column, available)
+        if parts[name][0] not in available:
+            raise DataRefused(
+                f"{where} has no column {column!r}, which the contract needs for {name!r}; "
+                f"columns: {', '.join(available)}"
+            )
+    return parts
+
+
+def _needed(contract: Contract, name: str) -> bool:
+    outcome = contract.outcome
+    if name == "reward":
+        return outcome.objective == "reward"
+    otherwise = outcome.assume_success or outcome.labels
+    return name == "success" and outcome.objective == "time_to_success" and not otherwise
+
+
+def recording(
+    name: str,
+    where: object,
+    contract: Contract,
+    parts: dict[str, tuple[str, slice]],
+    rows: Rows,
+    rejected: dict[str, int],
+) -> Recording:
+    """The streams that a contract wants of an episode. `parts` is of `wanted`."""
+    streams = {}
+    sources = contract_sources(contract)
+    actions = {a.name for a in contract.actions}
+    moved = len(rows.stamp) - (rows.last and len(rows.stamp) > 0)  # rows with a period after them
+    terminal = np.array([], np.int64) if rows.over is None else np.flatnonzero(rows.over[:moved])
+    for key, (column, part) in parts.items():
+        place = f"{where}: column {column!r}"
+        if len(rows.stamp):
+            values = _numbers(place, rows.column(column), part, sources[key])
+        else:  # nothing says how wide it would be
+            values = np.empty((0, len(sources[key].labels)))
+        at = rows.stamp
+        source = sources[key]
+        tested = isinstance(source, EndSource) and source.test  # a state, as any other
+        if isinstance(source, EndSource) and not tested:  # told once, where it becomes true
+            # What only the last state says is said of the period that led into it.
+            told = np.minimum(np.flatnonzero(np.nan_to_num(values[:, 0])), moved - 1)
+            first = told[:1]
+            if contract.outcome.attempts is not None:  # and whenever it is true again
+                true = np.isin(np.arange(moved), told)
+                at, values = at[:moved] + rows.period, true[:, None].astype(np.float64)
+            elif key == "success" and not len(first) and len(terminal):
+                at, values = at[terminal[:1]] + rows.period, np.zeros((1, 1))
+            elif moved:
+                at, values = at[first] + rows.period, np.ones((len(first), 1))
+            else:
+                at, values = at[:0], values[:0]
+        elif key in contract.outcome.sources and not tested:
+            at, values = at[:moved] + rows.period, values[:moved]
+        elif key in actions:
+            at, values = at[:moved], values[:moved]
+        streams[key] = Stream(at, at, values)
+    known = rows.over is not None and moved > 0
+    return Recording(
+        name,
+        streams,
+        rejected,
+        one_episode=True,
+        cut=known and not len(terminal),
+        over=rows.stamp[terminal] + rows.period,
+    )
+
+
+def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndarray:
+    """The (N, d) numbers of a source, picked by the dataset's own names where it has any."""
+    width = column.values.shape[1]
+    if part != slice(None) and not part.start < part.stop <= width:
+        raise DataRefused(f"{place} has no [{part.start}:{part.stop}]: it has {width} numbers")
+    values, names = column.values[:, part], column.names[part]
+    single = source.names and len(source.fields) < 2
+    short = source.names if single else source.labels
+    counted = bool(names) and all(n.isdecimal() for n in names)  # a place is no name of a joint
+    if not names or (counted and not {*short, *source.labels} & set(names)):
+        if values.shape[1] != len(short):
+            raise DataRefused(
+                f"{place} has {values.shape[1]} numbers, the contract names {len(short)}: "
+                + ", ".join(short)
+            )
+        return values
+    # "elbow" or "position.elbow": with one field both say the same
+    picked = [b if b in names else a for a, b in zip(short, source.labels)]
+    missing = [n for n in picked if n not in names]
+    if missing:
+        raise DataRefused(
+            f"{place} has no {', '.join(missing)}; it has {', '.join(names)}"
+            + ("" if source.names else RENAME)
+        )
+    return values[:, [names.index(n) for n in picked]]
+
+
+def survey(
+    name: str,
+    columns: dict[str, Column],
+    stamp: np.ndarray,
+    others: dict[str, str],
+    rejected: dict[str, int],
+    rate: float,
+    unreadable: dict[str, str] | None = None,
+    stated: float = 0.0,
+) -> Survey:
+    """What is in an episode, without a contract. rate, stated: as a Survey has them."""
+    signals = {
+        column: Signal(
+            column,
+            "",
+            c.names or tuple(map(str, range(c.values.shape[1]))),
+            Stream(stamp, stamp, c.values),
+        )
+        for column, c in columns.items()
+    }
+    return Survey(
+        name, signals, others, rejected, rate,
+        one_episode=True, unreadable=unreadable or {}, stated=stated,
+    )  # fmt: skip
+
+
+def on_grid(
+    where: object, seconds: np.ndarray, fps: float, clock: str = "timestamp"
+) -> tuple[np.ndarray, float, dict[str, int]]:
+    """Tick of each row (N,) int64 by the dataset's own clock, -1 for rows that have none, ticks per
+    second, and what there is to say about it.
+
+    Rows stand at index / fps, exactly: float32 seconds are off by microseconds after a minute.
+    Only where the clock departs from that by more than half a period is it believed: where it goes
+    at another rate, that is the rate; rounded to whole periods, so that what was lost in between is
+    a gap and not a jump. clock: what `seconds` are of, see CLOCKS.
+    """
+    count = np.arange(len(seconds))
+    if not len(seconds):
+        return count, fps, {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        departs = ~(np.abs((seconds - seconds[0]) * fps - count) <= 0.5)
+        if not departs.any():
+            return count, fps, {}
+        said = {DEPARTS: int(departs.sum())}
+        rate = _measured(np.diff(seconds)) or fps
+        if abs(rate / fps - 1) <= SAME_RATE:
+            rate = fps
+        ticks = (seconds - seconds[0]) * rate
+    if not (np.isfinite(ticks).all() and ticks.max() <= MAX_TICKS):
+        raise DataRefused(f"{where}: its {CLOCKS[clock]} make no sense: not finite, or days apart")
+    if not (np.abs(ticks - count) <= 0.5).all():
+        ticks = np.round(ticks).astype(np.int64)
+        before = np.maximum.accumulate(np.concatenate([[-1], ticks[:-1]]))
+        ticks = np.where(ticks > before, ticks, -1)
+    else:
+        ticks = count
+    stays = int((ticks < 0).sum())
+    if 2 * stays > len(ticks):
+        raise DataRefused(
+            f"{where}: {stays} of {len(ticks)} rows do not come a period of {1 / fps:.4g} s after the "
+            f"row before by their {CLOCKS[clock]}; either those or fps are wrong"
+        )
+    if stays:
+        said[f"{clock} does not come after the row before"] = stays
+    return ticks, rate, said
+
+
+def _measured(steps: np.ndarray) -> float:
+    """Hz of timestamps that mostly come evenly, s apart; 0 where they do not."""
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    if not 1 / MAX_RATE <= middle <= 1 / MIN_RATE:  # NaN, too
+        return 0.0
+    even = np.abs(steps - middle) <= 0.25 * middle
+    return float(even.sum() / steps[even].sum()) if even.mean() >= EVEN else 0.0
+
+
+def inside(path: Path, name: str) -> Path:
+    """The file `name` of a dataset. Raises DataRefused where that leads outside of it."""
+    root = os.path.realpath(path)
+    leaves = "\0" in name or not os.path.realpath(path / name).startswith(root + os.sep)
+    if leaves and ("\0" in name or not is_hugging_face(path, path / name)):
+        raise DataRefused(
+            f"{path}: {name!r} is outside of the dataset, or a link that leads there; "
+            "copy the dataset with its links resolved (cp -rL)"
+        )
+    return path / name

@@ -1,0 +1,219 @@
+"""LeRobot datasets of version 2.1 and 3.0, written without lerobot. Numbers only, no video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.pipeline.readers.lerobot import LAST, TERMINAL
+from training.pipeline.writers.table import TableEpisode
+
+Version = Literal["v2.1", "v3.0"]
+CHUNK = 1000  # files per folder
+FILE_BYTES = 100 * 2**20  # about, of a data file of version 3.0
+DATA_PATH = {
+    "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+}
+
+
+class LeRobotWriter:
+    """Writes episodes one after the other. The folder is a dataset from `close` on, not before.
+
+    names: of the numbers of each column; columns without have one number. fps: rows per second.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: Version,
+        fps: float,
+        names: dict[str, tuple[str, ...]],
+        robot: str,
+        task: str,
+    ) -> None:
+        self._folder, self._version, self._fps = folder, version, fps
+        self._names, self._robot, self._task = names, robot, task
+        self._features: dict[str, Any] = {}
+        self._episodes: list[dict[str, Any]] = []
+        self._stats: list[dict[str, dict[str, np.ndarray]]] = []
+        self._frames = 0
+        self._file = -1  # of version 3.0: its number, what is in it, and who writes it
+        self._bytes = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, episode: TableEpisode) -> None:
+        """One more episode; all must have the same columns."""
+        number, count = len(self._episodes), len(episode)
+        index = np.arange(count)
+        columns = episode.columns | {
+            LAST: index == count - 1,
+            TERMINAL: (index == count - 1) & episode.terminal,
+            "timestamp": (index / self._fps).astype(np.float32),
+            "frame_index": index,
+            "episode_index": np.full(count, number),
+            "index": self._frames + index,
+            "task_index": np.zeros(count, np.int64),
+        }
+        self._features = {name: self._feature(name, values) for name, values in columns.items()}
+        table = pa.table({name: _arrow(values) for name, values in columns.items()})
+        row: dict[str, Any] = {"episode_index": number, "tasks": [self._task], "length": count}
+        if self._version == "v2.1":
+            place = {"episode_chunk": number // CHUNK, "episode_index": number}
+            name = DATA_PATH["v2.1"].format(**place)
+            pq.write_table(table, self._new_file(name), write_page_checksum=True)
+        else:
+            self._append(table)
+            row["data/chunk_index"], row["data/file_index"] = divmod(self._file, CHUNK)
+            row["dataset_from_index"] = self._frames
+            row["dataset_to_index"] = self._frames + count
+        self._stats.append({name: _stats(values) for name, values in columns.items()})
+        self._episodes.append(row)
+        self._frames += count
+
+    def close(self) -> None:
+        """Writes meta/, info.json last."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._version == "v2.1":
+            _lines(self._new_file("meta/episodes.jsonl"), self._episodes)
+            stats = [
+                {"episode_index": i, "stats": {n: _plain(s) for n, s in stats.items()}}
+                for i, stats in enumerate(self._stats)
+            ]
+            _lines(self._new_file("meta/episodes_stats.jsonl"), stats)
+            _lines(self._new_file("meta/tasks.jsonl"), [{"task_index": 0, "task": self._task}])
+        else:
+            self._close_v30()
+        text = json.dumps(self._info(), indent=4)
+        part = self._new_file("meta/info.json.part")
+        part.write_text(text)
+        part.replace(part.with_suffix(""))
+
+    def _append(self, table: pa.Table) -> None:
+        """One row group per episode, into the file at hand or a new one."""
+        if self._writer is None or self._bytes + table.nbytes > FILE_BYTES:
+            if self._writer is not None:
+                self._writer.close()
+            self._file, self._bytes = self._file + 1, 0
+            chunk, number = divmod(self._file, CHUNK)
+            name = DATA_PATH["v3.0"].format(chunk_index=chunk, file_index=number)
+            self._writer = pq.ParquetWriter(
+                self._new_file(name), table.schema, write_page_checksum=True
+            )
+        self._writer.write_table(table)
+        self._bytes += table.nbytes
+
+    def _close_v30(self) -> None:
+        rows = [
+            row
+            | {f"stats/{n}/{k}": v for n, s in stats.items() for k, v in _plain(s).items()}
+            | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+            for row, stats in zip(self._episodes, self._stats)
+        ]
+        file = self._new_file("meta/episodes/chunk-000/file-000.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), file, write_page_checksum=True)
+        pq.write_table(_tasks(self._task), self._new_file("meta/tasks.parquet"))
+        total = {n: _plain(_merged([s[n] for s in self._stats])) for n in self._features}
+        self._new_file("meta/stats.json").write_text(json.dumps(total, indent=4))
+
+    def _info(self) -> dict[str, Any]:
+        count = len(self._episodes)
+        of_version = (
+            {"total_videos": 0, "total_chunks": -(-count // CHUNK)}
+            if self._version == "v2.1"
+            else {"data_files_size_in_mb": FILE_BYTES >> 20, "video_files_size_in_mb": 500}
+        )
+        return {
+            "codebase_version": self._version,
+            "robot_type": self._robot,
+            "total_episodes": count,
+            "total_frames": self._frames,
+            "total_tasks": 1,
+            **of_version,
+            "chunks_size": CHUNK,
+            "fps": self._fps,
+            "splits": {"train": f"0:{count}"},
+            "data_path": DATA_PATH[self._version],
+            "video_path": None,
+            "features": self._features,
+        }
+
+    def _feature(self, name: str, values: np.ndarray) -> dict[str, Any]:
+        named = self._names.get(name)
+        return {
+            "dtype": str(values.dtype),
+            "shape": [values.shape[1] if values.ndim == 2 else 1],
+            "names": list(named) if named else None,
+        }
+
+    def _new_file(self, name: str) -> Path:
+        file = self._folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    """A single number per row is a scalar in LeRobot, not a list of one."""
+    if values.ndim == 1 or values.shape[1] == 1:
+        return pa.array(values.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _stats(values: np.ndarray) -> dict[str, np.ndarray]:
+    """min, max, mean and std of each number, (d,), and count, (1,)."""
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    found = {k: getattr(rows, k)(axis=0) for k in ("min", "max", "mean", "std")}
+    return found | {"count": np.array([len(rows)])}
+
+
+def _merged(stats: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Of all episodes together. The variance is that within them and that between their means."""
+    count = np.array([s["count"] for s in stats])
+    mean = np.array([s["mean"] for s in stats])
+    square = np.array([s["std"] ** 2 + s["mean"] ** 2 for s in stats])
+    share = count / count.sum()
+    total = (share * mean).sum(axis=0)
+    return {
+        "min": np.min([s["min"] for s in stats], axis=0),
+        "max": np.max([s["max"] for s in stats], axis=0),
+        "mean": total,
+        "std": np.sqrt(np.maximum((share * square).sum(axis=0) - total**2, 0)),
+        "count": count.sum(axis=0),
+    }
+
+
+def _plain(stats: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    return {k: v.tolist() for k, v in stats.items()}
+
+
+def _lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _tasks(task: str) -> pa.Table:
+    """As pandas writes {"task_index": [0]} with the task as the index "task"; LeRobot reads it so."""
+    table = pa.table({"task_index": np.array([0]), "task": [task]})
+
+    def column(name: str, kind: str, numpy_type: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "field_name": name,
+            "pandas_type": kind,
+            "numpy_type": numpy_type,
+            "metadata": None,
+        }
+
+    described = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [column("task_index", "int64", "int64"), column("task", "unicode", "object")],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    return table.replace_schema_metadata({"pandas": json.dumps(described)})
