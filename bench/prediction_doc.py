@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,14 @@ def gain(row: Row, choice: str = DEFAULT) -> Interval:
         return Interval(0.0, 0.0, 0.0)
     guided = successes(one)
     difference = guided - successes(row["played"][0])[: len(guided)]
-    return interval(difference.astype(float), np.arange(len(difference)))
+    return _resampled(difference.astype(float).tobytes())
+
+
+@cache
+def _resampled(difference: bytes) -> Interval:
+    """Of float64, one per episode: each row is asked for in many tables."""
+    values = np.frombuffer(difference)
+    return interval(values, np.arange(len(values)))
 
 
 def harmful(row: Row, choice: str = DEFAULT) -> bool:

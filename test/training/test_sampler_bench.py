@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qgf_make import SCALE
 
 from qgf_ros.errors import CriterionNotMet
 from qgf_ros.guidance.backends.native import LIBRARY
@@ -51,6 +52,10 @@ def test_every_backend_gives_its_rows_and_the_same_actions(tmp_path, bench):
     out = tmp_path / "rows.json"
     command = [sys.executable, BENCH / "sampler.py", "--json", "--out", out, "--minutes", "0.01"]
     command += ["--nets", "2x8", "--steps", "2"]
+    known = bench("sampler_backends").BACKENDS
+    # Each is a process with imports of its own: in `make test` one of each kind, but for JAX.
+    asked = [n for n in known if SCALE > 1 or not n.startswith("jax") and "f16" not in n]
+    command += ["--backends", *asked]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=480, env=os.environ
     )
@@ -59,7 +64,7 @@ def test_every_backend_gives_its_rows_and_the_same_actions(tmp_path, bench):
     assert rows == json.loads(out.read_text())["rows"]
     found = {(r["backend"], r["mode"], r["candidates"]) for r in rows}
     assert len(found) == len(rows)
-    everyone = [name for name in bench("sampler_backends").BACKENDS if can_run(name)]
+    everyone = [name for name in asked if can_run(name)]
     assert {"eager", "explicit", "onnx"} < set(everyone)
     plain = {(b, m, n) for b in everyone for m in ("guided", "unguided") for n in (1, 4, 16)}
     judges = [b for b in everyone if b not in ("floor", "floor_f16", "explicit")]
