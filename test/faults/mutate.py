@@ -77,6 +77,14 @@ EQUIVALENT = {
         "qgf_ros/control/arbiter.py", "Arbiter._note_silence",
         "without part 1: self.reason is not None and self.reason.code == 'EXPLICIT_HOLD'",
     ): "whatever ends in silence has given its reason before; asked for its type",
+    (
+        "qgf_ros/ros/trial_guard.py", "Guard.__init__",
+        "without part 1: self._process.stdin is not None and self._process.stdout is not None",
+    ): "both are pipes, as was asked for; asked for their type",
+    (
+        "qgf_ros/ros/trial_guard.py", "Guard.__init__",
+        "without part 2: self._process.stdin is not None and self._process.stdout is not None",
+    ): "as part 1",
     ("qgf_ros/control/limiter.py", "Limiter.follow", "never: not chained.any()"): (
         "a shortcut: without any chained number the last line gives the same, after 25 operations more"
     ),
