@@ -297,7 +297,10 @@ def grown(how):
         node("Cast", ["h_wide"], ["h_size"], to=TensorProto.INT64),
     ]
     if how == "expand":
-        whole += [node("Add", ["h_size", "h_one"], ["h_shape"]), node("Expand", ["h_zero", "h_shape"], ["h_big"])]
+        whole += [
+            node("Add", ["h_size", "h_one"], ["h_shape"]),
+            node("Expand", ["h_zero", "h_shape"], ["h_big"]),
+        ]
     elif how == "slice":
         constant("h_row", [0.0] * 4096, np.float32)
         whole += [node("Slice", ["h_row", "h_axis", "h_size"], ["h_0"])]
