@@ -47,7 +47,7 @@ CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", 
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
     "qgf_ros/policy/folder.py": (
-        "test/qgf_ros/test_policy_numbers.py",
+        "test/policy/test_policy_numbers.py",
         "test/policy/test_policy_folder.py",
         "test/policy/test_vetting.py",
     ),
