@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from qgf_ros.errors import UsageError
 from qgf_ros.files.atomic import replaced_file
+from qgf_ros.files.regular import lock_file, open_regular
+from qgf_ros.files.strict_yaml import clipped, shown
 
 FILE, LOCK = "checkpoint.safetensors", ".lock"
+WRITTEN = ("metrics.csv", "split.json", "report.json")  # beside it, by a run
+FOLDERS = ("policy", "tensorboard")
 VERSION = 1
 
 
@@ -25,7 +30,8 @@ VERSION = 1
 def only_trainer(run: Path) -> Iterator[None]:
     """Keeps others out of a run folder, however this process ends. Raises UsageError if one is in."""
     run.mkdir(parents=True, exist_ok=True)
-    with (run / LOCK).open("w") as file:
+    _check_plain(run)
+    with os.fdopen(lock_file(run / LOCK), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -35,6 +41,21 @@ def only_trainer(run: Path) -> Iterator[None]:
         for left in run.glob(f".{FILE}.*.tmp"):  # of a trainer that was killed as it wrote
             left.unlink()
         yield
+
+
+def _check_plain(run: Path) -> None:
+    """Raises UsageError where something that a run writes is no file or folder of its own: through a
+    link what is elsewhere would be overwritten, and on a pipe a run would wait for ever."""
+    for name, whole in (
+        *((n, Path.is_file) for n in (FILE, LOCK, *WRITTEN)),
+        *((n, Path.is_dir) for n in FOLDERS),
+    ):
+        path = run / name
+        if os.path.lexists(path) and (path.is_symlink() or not whole(path)):
+            raise UsageError(
+                f"{path} is a link, a pipe or something else that no run has written; remove it, or choose "
+                "another --out"
+            )
 
 
 def save(run: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -49,16 +70,38 @@ def load(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts that `save` was given. Raises UsageError where they cannot be read."""
     path = run / FILE
     try:
+        open_regular(path).close()  # the library would wait for a pipe
         with safetensors.safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["checkpoint"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if not isinstance(facts, dict):
+            raise ValueError("its header does not say what run it is of")
         if facts["version"] != VERSION:
             raise ValueError(f"version {facts['version']}, this qgf_ros writes {VERSION}")
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); remove it to begin anew"
-        ) from None
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise unreadable(run, f"{type(error).__name__}: {clipped(error)}") from None
     return tensors, facts
+
+
+def unreadable(run: Path, why: str) -> UsageError:
+    return UsageError(f"{run / FILE} cannot be read ({why}); remove it to begin anew")
+
+
+def check_tensors(run: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raises UsageError unless `found` are tensors of the names, shapes and types of `own`, of which
+    those of the networks are finite."""
+    for name in sorted({*found, *own}):
+        a, b = found.get(name), own.get(name)
+        if a is None or b is None:
+            raise unreadable(
+                run, f"tensor {shown(name)} is {'missing' if a is None else 'none of it'}"
+            )
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise unreadable(
+                run, f"tensor {name} is {tuple(a.shape)} {a.dtype}, not {tuple(b.shape)} {b.dtype}"
+            )
+        if a.is_floating_point() and not name.startswith("adam.") and not a.isfinite().all():
+            raise unreadable(run, f"tensor {name} is not finite")
 
 
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from collections.abc import Mapping
@@ -26,11 +27,12 @@ class Logs:
         path = self._out / "metrics.csv"
         rows: list[dict[str, str]] = []
         if self._after and path.exists():
-            with path.open(newline="") as file:
+            with path.open(newline="", errors="replace") as file, contextlib.suppress(csv.Error):
                 rows = [r for r in csv.DictReader(file) if _whole(r, self._after)]
         if rows:  # a run begun by an older version has no such column, and gets none
             self._timed = "seconds" in rows[0]
-            self._before = float(rows[-1].get("seconds") or 0)
+            with contextlib.suppress(ValueError):  # damaged: the time begins anew
+                self._before = float(rows[-1].get("seconds") or 0)
         self._file = path.open("w", newline="")
         self._csv: csv.DictWriter[str] | None = None
         for row in rows:
@@ -47,6 +49,10 @@ class Logs:
         self._board.close()
 
     def _row(self, row: Mapping[str, Any]) -> None:
+        if self._csv is not None and {*self._csv.fieldnames} != {*row}:
+            self._file.seek(0)  # what was there was no log of such a run
+            self._file.truncate()
+            self._csv = None
         if self._csv is None:
             self._csv = csv.DictWriter(self._file, list(row))
             self._csv.writeheader()
@@ -68,5 +74,11 @@ class Logs:
 
 def _whole(row: Mapping[str, str | None], after: int) -> bool:
     """Whether a row is not one that was cut off as the process was killed, nor a later one."""
-    step = row["step"] or ""
-    return None not in row.values() and step.isdigit() and int(step) <= after
+    step = row.get("step") or ""
+    return (
+        None not in row
+        and None not in row.values()
+        and step.isdecimal()
+        and len(step) < 20
+        and int(step) <= after
+    )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qgf_ros.console import say, track
 from qgf_ros.errors import CriterionNotMet
+from qgf_ros.files.strict_yaml import shown
 from training.judge.calibration import td_error
 from training.learn import checkpoint
 from training.learn.batches import Batches
@@ -30,6 +31,7 @@ from training.learn.logs import Logs
 LOG_EVERY = 100  # updates
 CHOICES = 20  # times in the second half of a run that the critic is looked at
 MOST_SKIPPED = 10  # updates without a finite gradient, one after the other
+CHOSEN = ("target_critic.", "value.")  # of a learner's tensors, those of the best critic
 # Of the settings, those that change nothing about a run but its pace.
 FREE = ("workers", "checkpoint_every")
 
@@ -69,7 +71,7 @@ def train(
     identity = checkpoint.plain(identity)
     best, done = Best(), 0
     if (out / checkpoint.FILE).exists():
-        best, done = _resume(out, learner, identity)
+        best, done = _resume(out, learner, identity, config.steps)
     if world.size > 1:
         learner.distribute()
     skipped = 0
@@ -135,9 +137,8 @@ def _looked_at(step: int, config: FitConfig) -> bool:
 def _keep_better(best: Best, learner: Learner, select: ChunkBatch, step: int) -> None:
     error = td_error(learner, select)
     if error < best.error:  # False for NaN: nothing is known of these chunks' values
-        chosen = ("target_critic.", "value.")
         best.step, best.error = step, error
-        best.tensors = {k: t.clone() for k, t in learner.state().items() if k.startswith(chosen)}
+        best.tensors = {k: t.clone() for k, t in learner.state().items() if k.startswith(CHOSEN)}
 
 
 def _bear(skipped: int, step: int, rows: np.ndarray, batches: Batches) -> None:
@@ -158,15 +159,43 @@ def _save(out: Path, learner: Learner, best: Best, step: int, identity: Mapping[
     checkpoint.save(out, tensors, facts)
 
 
-def _resume(out: Path, learner: Learner, identity: Mapping[str, Any]) -> tuple[Best, int]:
+def _resume(
+    out: Path, learner: Learner, identity: Mapping[str, Any], steps: int
+) -> tuple[Best, int]:
+    """What was saved, once all of it fits: what is not of this run would be trained on unnoticed."""
     tensors, facts = checkpoint.load(out)
-    checkpoint.check_same(out / checkpoint.FILE, facts["run"], identity)
+    run, step = facts.get("run"), facts.get("step")
+    best_step, error = facts.get("best_step"), facts.get("best_error")
+    if not isinstance(run, dict):
+        raise checkpoint.unreadable(out, "it does not say what run it is of")
+    checkpoint.check_same(out / checkpoint.FILE, run, identity)
+    if type(step) is not int or not 1 <= step <= steps:
+        raise checkpoint.unreadable(out, f"update {shown(step)} of {steps}")
+    if type(best_step) is not int or not 0 <= best_step <= step or type(error) is not float:
+        raise checkpoint.unreadable(out, f"best update {shown(best_step)} of error {shown(error)}")
 
     def part(name: str) -> dict[str, Tensor]:
         return {
             k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")
         }
 
+    own, best = learner.state(), Best(best_step, error, part("best"))
+    checkpoint.check_tensors(out, part("learner"), own | _moments(learner, part("learner")))
+    chosen = {k: t for k, t in own.items() if k.startswith(CHOSEN)} if best_step else {}
+    checkpoint.check_tensors(out, best.tensors, chosen)
+    if math.isnan(error) or error < 0:
+        raise checkpoint.unreadable(out, f"best error {error}")
     learner.load_state(part("learner"))
-    say(f"going on after update {facts['step']}")
-    return Best(facts["best_step"], facts["best_error"], part("best")), facts["step"]
+    say(f"going on after update {step}")
+    return best, step
+
+
+def _moments(learner: Learner, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the forms that Adam has for those parameters that it has updated."""
+    weights = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    return {
+        f"adam.{i}.{key}": torch.tensor(0.0) if key == "step" else p
+        for i, p in enumerate(weights)
+        if f"adam.{i}.step" in found
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
