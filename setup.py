@@ -16,7 +16,6 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 VERSION = re.search(r"<version>(.+)</version>", (HERE / "package.xml").read_text()).group(1)
 
-WORLDS = ["planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double"]
 PACKAGES = find_packages(str(HERE), include=("qgf_ros", "qgf_ros.*", "training", "training.*"))
 
 
@@ -191,7 +190,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=PACKAGES,
-    package_data={f"qgf_ros.sim.{world}": ["*.xml", "*.yaml"] for world in WORLDS}
+    package_data={p: ["*.xml", "*.yaml"] for p in PACKAGES if p.startswith("qgf_ros.sim.")}
     | {"training.judge.pages": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

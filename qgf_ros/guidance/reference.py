@@ -89,8 +89,7 @@ def _gradient(policy: Policy, obs: np.ndarray, action: np.ndarray) -> tuple[np.n
     """(N, D), d aggregated Q / d action; (N,) whether another member's Q is as small."""
     raw, tape = _run(policy.critic, np.concatenate([obs, action], 1))
     kind, k = parse_aggregation(policy.description.returns.aggregation)
-    bounded = policy.description.critic.output == "sigmoid"
-    q = _sigmoid(raw) if bounded else raw  # (E, N, 1)
+    q = _members(policy, raw)
     members, tied = len(q), np.zeros(len(obs), bool)
     if kind == "min":
         share = (np.arange(members)[:, None, None] == raw.argmin(0)) * 1.0
@@ -102,7 +101,7 @@ def _gradient(policy: Policy, obs: np.ndarray, action: np.ndarray) -> tuple[np.n
         centred = (q - q.mean(0)) / np.where(std > 0, std, 1)
         share = (1 - k * centred) / members
         tied = (k > 0) & (std[:, 0] <= TIE * np.maximum(1e-3, abs(q.mean(0)[:, 0])))
-    g = share * (q * (1 - q) if bounded else 1.0)
+    g = share * (q * (1 - q) if policy.description.critic.output == "sigmoid" else 1.0)
     g = g @ tape[-1][0].swapaxes(1, 2)
     for weight, unit, inverse, slope, normed in reversed(tape[:-1]):
         g = g * slope
@@ -112,6 +111,19 @@ def _gradient(policy: Policy, obs: np.ndarray, action: np.ndarray) -> tuple[np.n
             )
         g = g @ weight.swapaxes(1, 2)
     return g.sum(0)[:, obs.shape[1] :], tied
+
+
+def values(policy: Policy, obs: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Aggregated Q of actions (N, D) in one state (O,), and the members' standard deviation; (N,) each."""
+    seen = np.broadcast_to(obs, (len(action), len(obs)))
+    q = _members(policy, _run(policy.critic, np.concatenate([seen, action], 1))[0])[..., 0]
+    kind, k = parse_aggregation(policy.description.returns.aggregation)
+    return q.min(0) if kind == "min" else q.mean(0) - k * q.std(0), q.std(0)
+
+
+def _members(policy: Policy, raw: np.ndarray) -> np.ndarray:
+    """The members' Q, of what their last layers say; (E, N, 1) each."""
+    return _sigmoid(raw) if policy.description.critic.output == "sigmoid" else raw
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -132,7 +144,8 @@ def probes(policy: Policy) -> list[np.ndarray]:
 
 
 def check_answers(policy: Policy, sampler: base.Sampler, half: bool = False) -> None:
-    """Compares a sampler with the reference, unguided and with the default beta.
+    """Compares a sampler with the reference: unguided, with the default beta, and with the floor, which is
+    the hardest that anybody can ask for; and what it says of Q, by which candidates are chosen.
 
     half: its weights are float16.
 
@@ -143,32 +156,55 @@ def check_answers(policy: Policy, sampler: base.Sampler, half: bool = False) -> 
         {k: t.astype(np.float64) for k, t in p.items()} for p in (policy.velocity, policy.critic)
     ]
     policy = replace(policy, velocity=wide[0], critic=wide[1])  # once, not at every step
-    default = 1.0 / policy.description.beta.default
+    beta = policy.description.beta
     tolerance = HALF_TOLERANCE if half else TOLERANCE
+    # At the floor rounded weights are amplified to other actions; what float16 does was measured at export.
+    weights = [1 / beta.default] if half else sorted({1 / beta.default, 1 / beta.min})
     with np.errstate(all="ignore"):  # what overflows is compared as what it has become
         for obs in probes(policy):
             noise = rng.standard_normal((ROWS, policy.flat_dim)).astype(np.float32)
             plain = draw(policy, obs, noise, 0.0)
-            ours = sampler(obs, noise, default)
-            _compare(policy, sampler, ours.action_unguided, plain.action, tolerance)
-            if default == 0:
-                continue
-            wanted = draw(policy, obs, noise, default)
-            nudged = draw(policy, obs, noise * (1 + NUDGE), default)
-            blown = abs(wanted.action - nudged.action).max(1) > tolerance
-            keep, allowed = ~(wanted.tied | blown), tolerance * (1 + default)
-            _compare(policy, sampler, ours.action[keep], wanted.action[keep], allowed)
+            for weight in weights:
+                ours = sampler(obs, noise, weight)
+                _compare(policy, sampler, ours.action_unguided, plain.action, tolerance)
+                _compare_values(policy, sampler, obs, ours, tolerance)
+                if weight == 0:
+                    continue
+                wanted = draw(policy, obs, noise, weight)
+                nudged = draw(policy, obs, noise * (1 + NUDGE), weight)
+                blown = abs(wanted.action - nudged.action).max(1) > tolerance
+                keep, allowed = ~(wanted.tied | blown), tolerance * (1 + weight)
+                _compare(policy, sampler, ours.action[keep], wanted.action[keep], allowed)
+
+
+def _compare_values(
+    policy: Policy, sampler: base.Sampler, obs: np.ndarray, ours: base.Sample, tolerance: float
+) -> None:
+    """Q of the actions that it gave itself: how it came to them does not matter."""
+    for action, said, what in (
+        (ours.action, (ours.q, ours.q_std), "Q"),
+        (ours.action_unguided, (ours.q_unguided,), "unguided Q"),
+    ):
+        wanted = values(policy, obs, np.asarray(action, np.float64))
+        for got, right in zip(said, wanted):
+            largest = np.maximum(1.0, abs(wanted[0]))
+            _compare(policy, sampler, got / largest, right / largest, tolerance, what)
 
 
 def _compare(
-    policy: Policy, sampler: base.Sampler, ours: np.ndarray, wanted: np.ndarray, tolerance: float
+    policy: Policy,
+    sampler: base.Sampler,
+    ours: np.ndarray,
+    wanted: np.ndarray,
+    tolerance: float,
+    what: str = "a normalised action",
 ) -> None:
     if ours.shape == wanted.shape and not ours.size:
         return
     apart = float(abs(ours - wanted).max()) if ours.shape == wanted.shape else math.inf
     if not apart <= min(tolerance, 0.5):
         raise PolicyRefused(
-            f"{policy.folder}: the {sampler.backend} sampler does not answer as the policy's weights do: a "
-            f"normalised action differs by {apart:.3g}, allowed {min(tolerance, 0.5):.2g}; make it again with "
+            f"{policy.folder}: the {sampler.backend} sampler does not answer as the policy's weights do: "
+            f"{what} differs by {apart:.3g}, allowed {min(tolerance, 0.5):.2g}; make it again with "
             f"`qgf export`, or build the package again"
         )

@@ -39,7 +39,7 @@ START = 1_000 * NANOSECONDS  # simulated clocks at 0 mean "not set" to ROS
 
 # name, default, description
 PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("world", "planar_arm", f"Simulated world: {', '.join(WORLDS)}."),
+    ("world", "planar_arm", f"Simulated world: {', '.join(WORLDS.own)}."),
     ("real_time_factor", 1.0, "Simulated seconds per second, 0.05 to 100."),
     ("seed", 0, "Seed of the first episode; each one after it takes the next."),
     ("episodes", 0, "End after so many episodes; 0: go on."),

@@ -7,16 +7,26 @@ says which of its signals travel on which topic.
 from __future__ import annotations
 
 import enum
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from qgf_ros.errors import UsageError
+from qgf_ros.plugins import Kinds
 
-WORLDS = ("planar_arm", "pointmaze", "ur5e_cube", "ur5e_cube_goals", "ur5e_cube_double")
+# A world is a module with `make()`, and contract.yaml beside it.
+WORLDS = Kinds(
+    "world",
+    "qgf.worlds",
+    {
+        "planar_arm": "qgf_ros.sim.planar_arm.world",
+        "pointmaze": "qgf_ros.sim.pointmaze.world",
+        "ur5e_cube": "qgf_ros.sim.ur5e_cube.world",
+        "ur5e_cube_goals": "qgf_ros.sim.ur5e_cube_goals.world",
+        "ur5e_cube_double": "qgf_ros.sim.ur5e_cube_double.world",
+    },
+)
 
 
 class Outcome(enum.Enum):
@@ -71,13 +81,12 @@ class Demonstrator(Protocol):
 
 
 def world_folder(name: str) -> Path:
-    """Folder of a world (MJCF, contract). Raises UsageError for an unknown name."""
-    if name not in WORLDS:
-        raise UsageError(f"world {name!r} is not known; worlds: {', '.join(WORLDS)}")
-    return Path(__file__).parent / name
+    """Folder of a world (contract.yaml, MJCF). Raises UsageError for an unknown name."""
+    if name in WORLDS.own:  # without its simulator, which need not be installed
+        return Path(__file__).parent / name
+    return Path(WORLDS.load(name).__file__).parent
 
 
 def make_world(name: str) -> World:
     """Builds a world by name. Raises UsageError for an unknown one."""
-    world_folder(name)
-    return importlib.import_module(f"qgf_ros.sim.{name}.world").make()
+    return WORLDS.load(name).make()  # type: ignore[no-any-return]

@@ -1,8 +1,10 @@
 """What a hostile policy folder can do to the process that loads it: nothing but be refused."""
 
+import math
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,20 +223,45 @@ def test_fault_124_a_sampler_that_is_not_the_policys_is_refused():
     sampler = ort.OnnxSampler(policy, "cpu")
     check_answers(policy, sampler)
 
-    class Negated:
-        backend = "onnx"
-
-        def __init__(self, field):
-            self.field = field
-
-        def __call__(self, obs, noise, weight):
-            sample = sampler(obs, noise, weight)
-            object.__setattr__(sample, self.field, -getattr(sample, self.field))
-            return sample
-
-    for field in ("action", "action_unguided"):
+    for field in ("action", "action_unguided", "q", "q_unguided"):
         with pytest.raises(PolicyRefused, match="does not answer as the policy's weights do"):
-            check_answers(policy, Negated(field))
+            check_answers(policy, Changed(sampler, **{field: lambda value: -value}))
+    with pytest.raises(
+        PolicyRefused, match="Q differs"
+    ):  # of members that all agree: never doubted
+        check_answers(policy, Changed(sampler, q_std=lambda value: value * 0))
+
+
+class Changed:
+    """A sampler, with another answer in some fields; where `only` says so of its weight."""
+
+    backend = "onnx"
+
+    def __init__(self, sampler, only=lambda weight: True, **fields):
+        self.sampler, self.only, self.fields = sampler, only, fields
+
+    def __call__(self, obs, noise, weight):
+        sample = self.sampler(obs, noise, weight)
+        if not self.only(weight):
+            return sample
+        return replace(sample, **{k: f(getattr(sample, k)) for k, f in self.fields.items()})
+
+
+@pytest.mark.parametrize("default", [None, math.inf])
+def test_fault_124_guidance_that_is_wrong_at_another_beta_than_the_default_is_refused(default):
+    """Beta is set live, and may be unguided at first."""
+    ort = pytest.importorskip("qgf_ros.guidance.backends.onnx")
+    policy = load_policy(POLICIES / "planar_arm")
+    sampler = ort.OnnxSampler(policy, "cpu")
+    if default is not None:
+        beta = replace(policy.description.beta, default=default)
+        policy = replace(policy, description=replace(policy.description, beta=beta))
+    usual = 1 / policy.description.beta.default
+    check_answers(policy, sampler)
+    with pytest.raises(PolicyRefused, match="does not answer as"):
+        check_answers(
+            policy, Changed(sampler, lambda w: w > 1.01 * usual, action=lambda value: -value)
+        )
 
 
 def test_fault_125_whatever_is_done_to_a_folder_ends_in_a_refusal(folder, tmp_path):

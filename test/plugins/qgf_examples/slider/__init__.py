@@ -1,0 +1,1 @@
+"""A slider on a rail, driven by its velocity to a mark."""
