@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qgf_ros.policy.folder import Network, Policy, load_policy, write_policy
+from qgf_ros.policy.description import Network
+from qgf_ros.policy.folder import Policy, load_policy, write_policy
 from qgf_ros.sim.world import make_world, world_folder
 from qgf_ros.spaces.contract import Contract
 from training.demo import FIT

@@ -37,7 +37,8 @@ import tyro
 
 from qgf_ros.console import emit, say, table, track
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
-from qgf_ros.policy.folder import Flow, Network, write_policy
+from qgf_ros.policy.description import Flow, Network
+from qgf_ros.policy.folder import write_policy
 from qgf_ros.processes import process_pool
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.rosbag2 import BagWriter, contract_sources

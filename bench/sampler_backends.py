@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.policy.folder import Flow, Network, Policy, network_shapes
+from qgf_ros.policy.description import Flow, Network
+from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.tensors import network_shapes
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 

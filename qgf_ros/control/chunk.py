@@ -8,7 +8,8 @@ import numpy as np
 
 from qgf_ros.control.assembler import Problem
 from qgf_ros.guidance.protocols import REPORTED, Sample
-from qgf_ros.policy.folder import Policy, Sanity
+from qgf_ros.policy.description import Sanity
+from qgf_ros.policy.folder import Policy
 
 SATURATED = 1 - 1e-6  # a normalised number beyond this sits at its edge
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from qgf_ros.errors import PolicyRefused
 from qgf_ros.guidance import protocols as base
-from qgf_ros.policy.folder import Policy, parse_aggregation
+from qgf_ros.policy.description import parse_aggregation
+from qgf_ros.policy.folder import Policy
 
 EPS = 1e-6  # of the layer norms
 GELU_A = 2 * math.sqrt(2 / math.pi)  # tanh form, see `explicit_nets`

@@ -72,7 +72,8 @@ def vetted_policy(
         PolicyRefused: as `load_policy`; also where the child died, or took too long or too much.
         Interrupted: `stopping` said so.
     """
-    from qgf_ros.policy.folder import policy_of, verified_files
+    from qgf_ros.policy.folder import policy_of
+    from qgf_ros.policy.manifest import verified_files
 
     folder = Path(folder)
     files = verified_files(folder)
@@ -89,7 +90,7 @@ def _ask(
     wall: float,
 ) -> dict[str, Any]:
     """The child's answer: what policy.yaml says, and which sampler was opened."""
-    from qgf_ros.policy.folder import said
+    from qgf_ros.policy.manifest import said
 
     request = {
         "folder": os.fsencode(folder).hex(),
@@ -227,7 +228,7 @@ def _answer(folder: Path, files: dict[str, bytes], use: dict[str, Any] | None) -
         return {"kind": type(error).__name__, "error": str(error)}
     except Exception as error:  # whatever a library raises for a file that is none of ours
         from qgf_ros.files.strict_yaml import clipped
-        from qgf_ros.policy.folder import said
+        from qgf_ros.policy.manifest import said
 
         text = f"{said(folder)}: {type(error).__name__}: {clipped(error)}; train or export it again"
         return {"kind": "PolicyRefused", "error": text}
@@ -240,7 +241,9 @@ def look(folder: Path, files: dict[str, bytes], use: Use | None) -> dict[str, An
         content: what policy.yaml says; opened: the backend that was tried, "" for none.
     """
     from qgf_ros.files.strict_yaml import parse_yaml
-    from qgf_ros.policy.folder import DESCRIPTION, policy_of, said
+    from qgf_ros.policy.description import DESCRIPTION
+    from qgf_ros.policy.folder import policy_of
+    from qgf_ros.policy.manifest import said
 
     try:
         content = parse_yaml(files[DESCRIPTION], DESCRIPTION)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.policy.folder import Policy, parse_aggregation
+from qgf_ros.policy.description import parse_aggregation
+from qgf_ros.policy.folder import Policy
 
 LAYER_NORM_EPS = 1e-6
 SQRT_2_PI = np.float32(np.sqrt(2 / np.pi))

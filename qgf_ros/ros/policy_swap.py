@@ -28,7 +28,8 @@ from qgf_ros.errors import PolicyRefused, QgfError
 from qgf_ros.files.strict_yaml import clipped, shown
 from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import Sampler
-from qgf_ros.policy.folder import Policy, said
+from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.manifest import said
 from qgf_ros.ros.conversions import LoadPolicy, policy_message
 from qgf_ros.ros.parameters import Parameters
 

@@ -11,7 +11,8 @@ from qgf_ros.control.checks.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bou
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy.folder import Support, load_policy
+from qgf_ros.policy.description import Support
+from qgf_ros.policy.folder import load_policy
 
 JOINTS = ("joints.position.a", "joints.position.b", "joints.velocity.a", "joints.velocity.b")
 BOX = Support((-2.0, -2.0, -3.0, -3.0, 5.0), (2.0, 2.0, 3.0, 3.0, 5.0))  # the goal never varied

@@ -27,7 +27,7 @@ from qgf_ros.control.chunk import Chunk, draw_noise
 from qgf_ros.control.core import MAX_REUSE
 from qgf_ros.control.inference import ThreadInference
 from qgf_ros.control.supervisor import State
-from qgf_ros.policy.folder import Sanity
+from qgf_ros.policy.description import Sanity
 
 T = SECOND // 20
 

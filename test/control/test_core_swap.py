@@ -23,7 +23,7 @@ from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.inference import Request, ThreadInference
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
-from qgf_ros.policy.folder import Beta, Support
+from qgf_ros.policy.description import Beta, Support
 
 T = SECOND // 20
 

@@ -12,7 +12,8 @@ from qgf_ros.errors import PolicyRefused
 from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.backends.onnx import OnnxSampler
 from qgf_ros.guidance.protocols import make_sampler
-from qgf_ros.policy.folder import Beta, Network, Returns, load_policy, write_policy
+from qgf_ros.policy.description import Beta, Network, Returns
+from qgf_ros.policy.folder import load_policy, write_policy
 from training.export import parity as parity_module
 from training.export.parity import networks, parity
 from training.export.write import export

@@ -13,7 +13,8 @@ from qgf_ros.errors import CriterionNotMet, DataRefused
 from qgf_ros.guidance.backends import native
 from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.protocols import HALF_TOLERANCE, UNGUARDED
-from qgf_ros.policy.folder import Support, load_policy, write_policy
+from qgf_ros.policy.description import Support
+from qgf_ros.policy.folder import load_policy, write_policy
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

@@ -42,15 +42,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from branches import Mutant, mutants  # noqa: E402
 from in_place import Fate, InPlace  # noqa: E402
 
-CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", "slew", "bounds",
+CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", "slew", "checks/bounds",
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
+POLICY = ("description", "folder", "manifest", "plausible", "tensors")
+POLICY_TESTS = (
+    "test/policy/test_policy_numbers.py",
+    "test/policy/test_policy_folder.py",
+    "test/policy/test_vetting.py",
+)
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {
-    "qgf_ros/policy/folder.py": (
-        "test/policy/test_policy_numbers.py",
-        "test/policy/test_policy_folder.py",
-        "test/policy/test_vetting.py",
-    ),
+    **{f"qgf_ros/policy/{name}.py": POLICY_TESTS for name in POLICY},
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),

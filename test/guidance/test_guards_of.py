@@ -9,7 +9,7 @@ from qgf_make import contract, policy_in_memory
 from qgf_ros.errors import UsageError
 from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import UNGUARDED, Guards
-from qgf_ros.policy.folder import Support
+from qgf_ros.policy.description import Support
 
 BOX = Support((-0.5,) * 10, (0.5,) * 10)
 OFF = {

@@ -17,7 +17,8 @@ from qgf_ros.files.share import share_folder
 from qgf_ros.guidance import protocols as base
 from qgf_ros.guidance.backends import native
 from qgf_ros.guidance.protocols import HALF_TOLERANCE, make_sampler
-from qgf_ros.policy.folder import Export, load_policy
+from qgf_ros.policy.description import Export
+from qgf_ros.policy.folder import load_policy
 
 ARM = share_folder() / "config" / "policies" / "planar_arm"
 

@@ -8,7 +8,7 @@ from qgf_make import contract, description, policy_in_memory, tensors
 
 from qgf_ros.errors import DeviceUnavailable
 from qgf_ros.guidance.protocols import Guards, make_sampler
-from qgf_ros.policy.folder import Network, Returns, Support
+from qgf_ros.policy.description import Network, Returns, Support
 
 pytest.importorskip("torch", reason="torch is not installed")
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qgf_ros.cli import main
 from qgf_ros.errors import DataRefused
-from qgf_ros.policy.folder import Beta, load_policy
+from qgf_ros.policy.description import Beta
+from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
 from training.judge.analysis.base import Model, States, interval, share
 from training.judge.analysis.reach import distance, nearest, nested, reach

@@ -8,7 +8,7 @@ import pytest
 import torch
 from qgf_nets import policy_of
 
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 from training.judge.analysis.run import Held
 from training.judge.critic_metrics import preference
 from training.judge.pages.policy_page import render_report

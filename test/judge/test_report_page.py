@@ -15,7 +15,7 @@ from qgf_make import SCALE
 from qgf_report import EVIL, subject
 
 from qgf_ros.console import plain
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 from training.judge.pages.policy_page import render_report
 from training.judge.report.packing import pack, short
 from training.judge.report.run import examine

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this code, insta
 
 from golden_file import Golden
 
-from qgf_ros.policy.folder import load_policy, parse_aggregation
+from qgf_ros.policy.description import parse_aggregation
+from qgf_ros.policy.folder import load_policy
 from training.export.parity import NUDGES, UNDECIDED, TieWatch, networks
 from training.guards import Box, Guards
 from training.learn.models import Critic, VelocityField, time_table

@@ -32,7 +32,8 @@ from qgf_make import (
 
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files import strict_yaml
-from qgf_ros.policy.folder import Beta, Flow, Network, load_policy, write_policy
+from qgf_ros.policy.description import Beta, Flow, Network
+from qgf_ros.policy.folder import load_policy, write_policy
 
 FILES = ("policy.yaml", "velocity.safetensors", "critic.safetensors", "SHA256SUMS")
 

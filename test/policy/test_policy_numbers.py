@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from qgf_make import contract, description
 
-from qgf_ros.policy import folder as policy
-from qgf_ros.policy.folder import Beta, Export, Flow, Network, Returns, Sanity, Support, check_plain
+from qgf_ros.policy import description as policy
+from qgf_ros.policy.description import Beta, Export, Flow, Network, Returns, Sanity, Support
+from qgf_ros.policy.plausible import check_plain
 
 NETWORK = {"file": "a.safetensors", "hidden": (8,), "members": 1}
 RETURNS = {"objective": "time_to_success", "discount": 0.99, "scale": 1.0}

@@ -13,7 +13,8 @@ import pytest
 import ros_harness as ros
 
 from qgf_ros.files.share import share_folder
-from qgf_ros.policy.folder import Support, load_policy, write_policy
+from qgf_ros.policy.description import Support
+from qgf_ros.policy.folder import load_policy, write_policy
 
 MAX_AGE = {"joint_states": 0.15, "goal": 0.5, "obstacle": 0.5}
 T = ros.PERIOD

@@ -13,7 +13,7 @@ from qgf_make import ARM_FILE, contract, twist_dict, velocity_dict
 from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.errors import UsageError
 from qgf_ros.files.share import find_policy
-from qgf_ros.policy.folder import DESCRIPTION
+from qgf_ros.policy.description import DESCRIPTION
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.labels import read_labels

@@ -19,17 +19,9 @@ import yaml
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Request, Result, run_sampler
 from qgf_ros.guidance.protocols import Sample
-from qgf_ros.policy.folder import (
-    Beta,
-    Flow,
-    Network,
-    Policy,
-    PolicyDescription,
-    Returns,
-    Sanity,
-    network_shapes,
-    write_policy,
-)
+from qgf_ros.policy.description import Beta, Flow, Network, PolicyDescription, Returns, Sanity
+from qgf_ros.policy.folder import Policy, write_policy
+from qgf_ros.policy.tensors import network_shapes
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer

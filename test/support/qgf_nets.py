@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from qgf_make import contract, description, policy_in_memory, velocity_dict
 
-from qgf_ros.policy.folder import Beta, Flow, Network, Returns, Support, network_shapes
+from qgf_ros.policy.description import Beta, Flow, Network, Returns, Support
+from qgf_ros.policy.tensors import network_shapes
 
 
 def policy_of(

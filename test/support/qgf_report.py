@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import qgf_make
 
-from qgf_ros.policy.folder import Beta, Flow, load_policy, write_policy
+from qgf_ros.policy.description import Beta, Flow
+from qgf_ros.policy.folder import load_policy, write_policy
 from training.judge.report.subject import Subject
 from training.pipeline.episodes import Episode
 

@@ -15,7 +15,9 @@ from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.backends.onnx import OnnxSampler
 from qgf_ros.guidance.backends.onnx_graph import check_graph
 from qgf_ros.guidance.protocols import Sampler
-from qgf_ros.policy.folder import SAMPLER, Beta, Export, Policy, load_policy, write_policy
+from qgf_ros.policy.description import Beta, Export
+from qgf_ros.policy.folder import Policy, load_policy, write_policy
+from qgf_ros.policy.manifest import SAMPLER
 from training.export.explicit import GuidedSampler, export_onnx
 from training.export.half import half_error
 from training.export.parity import TOLERANCE, networks, parity

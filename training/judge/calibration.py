@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from qgf_ros.policy.folder import Beta, Sanity
+from qgf_ros.policy.description import Beta, Sanity
 from training.judge.analysis.base import Model
 from training.judge.analysis.stability import curvatures
 from training.learn.config import FitConfig

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from qgf_ros.policy.folder import Support
+from qgf_ros.policy.description import Support
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.config import FitConfig

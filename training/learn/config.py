@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qgf_ros.errors import PolicyRefused, UsageError
-from qgf_ros.policy.folder import PolicyDescription, parse_aggregation
+from qgf_ros.policy.description import PolicyDescription, parse_aggregation
 
 # Episodes of a purpose share no seed with those of another, nor with demonstrations.
 SELECT_SEEDS = 500_000_000

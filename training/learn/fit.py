@@ -22,7 +22,7 @@ import torch
 
 from qgf_ros.console import say, track
 from qgf_ros.errors import DataRefused, UsageError
-from qgf_ros.policy.folder import (
+from qgf_ros.policy.description import (
     SCHEMA,
     Beta,
     Flow,
@@ -30,8 +30,8 @@ from qgf_ros.policy.folder import (
     PolicyDescription,
     Returns,
     Support,
-    write_policy,
 )
+from qgf_ros.policy.folder import write_policy
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 from training.guards import Box

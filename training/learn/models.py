@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgf_ros.guidance.backends.explicit_nets import LAYER_NORM_EPS
-from qgf_ros.policy.folder import parse_aggregation
+from qgf_ros.policy.description import parse_aggregation
 from training.learn import kernels
 
 TIME_FEATURES = 16

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qgf_ros.policy.folder import parse_aggregation
+from qgf_ros.policy.description import parse_aggregation
 
 LAYER_NORM_EPS = 1e-6
 # GELU, tanh form: x sigmoid(z), z = x (GELU_A + GELU_B x^2), because (1 + tanh(z/2)) / 2 is

@@ -15,7 +15,8 @@ import qgf_ros
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
 from qgf_ros.guidance.guards import guard_inputs
 from qgf_ros.guidance.protocols import FIELDS, UNGUARDED, Guards, Sample, warm_up
-from qgf_ros.policy.folder import Network, Policy, parse_aggregation
+from qgf_ros.policy.description import Network, parse_aggregation
+from qgf_ros.policy.folder import Policy
 
 # Beside this file; but a working directory that holds the source tree hides the install folder,
 # which has it, and the package's path leads there.

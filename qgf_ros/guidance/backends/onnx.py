@@ -19,7 +19,8 @@ from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.guidance.backends.onnx_graph import check_graph
 from qgf_ros.guidance.block import Question, inputs, outputs
 from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sample, warm_up
-from qgf_ros.policy.folder import SAMPLER, Policy
+from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.manifest import SAMPLER
 
 CUDA = "CUDAExecutionProvider"
 # TF32, which is on by default, rounds to 10 bits: a hundred times the tolerance.

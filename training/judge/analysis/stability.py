@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 from training.judge.analysis.base import BLOCK, Interval, Model, States, share
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)  # of states

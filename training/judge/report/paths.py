@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 from training.judge.analysis.base import Model
 from training.judge.report.landscape import Plane, slopes, to_data
 from training.judge.report.packing import pack, short

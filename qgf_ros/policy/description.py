@@ -1,0 +1,198 @@
+"""What policy.yaml says, as frozen dataclasses that check themselves.
+
+Whether the numbers can mean what they are said to is `plausible`'s question.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qgf_ros.files.strict_yaml import checked_text, shown
+
+DESCRIPTION = "policy.yaml"
+SCHEMA = 2  # 1: the same without relative actions, which would be taken for absolute ones
+MAX_LAYERS = 64
+MAX_NAME = 100  # characters
+LEAST_BETA = 1e-9  # at its floor guidance is a thousand million times the critic's gradient
+
+
+@dataclass(frozen=True)
+class Network:
+    """Architecture of one component: an ensemble of MLPs. The field names are `training.learn.models`'."""
+
+    file: str
+    hidden: tuple[int, ...]
+    members: int = 1
+    kind: Literal["mlp"] = "mlp"
+    output: Literal["linear", "sigmoid"] = "linear"  # sigmoid: a critic of returns in (0, 1)
+
+    def __post_init__(self) -> None:
+        layers = len(self.hidden)
+        if not 1 <= layers <= MAX_LAYERS or min(self.hidden) < 1 or not 1 <= self.members <= 10:
+            raise ValueError(
+                f"hidden has {layers} widths from {shown(min(self.hidden, default=0))}, members "
+                f"{shown(self.members)}: need 1 to {MAX_LAYERS} widths >= 1 and 1 to 10 members"
+            )
+        if "/" in self.file or not self.file.endswith(".safetensors"):
+            raise ValueError(
+                f"file is {shown(self.file)}; it must be a .safetensors file of this folder"
+            )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Conventions of the flow. A policy with others is refused: its guidance would point backwards."""
+
+    denoise_steps: int
+    noise_at: float = 0.0
+    clean_at: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.noise_at, self.clean_at) != (0.0, 1.0):
+            raise ValueError("flow time must run from noise at 0 to the clean action at 1")
+        if not 1 <= self.denoise_steps <= 1000:
+            raise ValueError(f"denoise_steps is {shown(self.denoise_steps)}; allowed: 1 to 1000")
+
+
+def parse_aggregation(how: str) -> tuple[str, float]:
+    """How an ensemble's Q become one: "min" -> ("min", 0), "mean" -> ("mean", 0), and
+    "mean-<k>std" -> ("mean", k), k >= 0 standard deviations (of the E members) below the mean.
+
+    Raises ValueError on anything else.
+    """
+    if how in ("min", "mean"):
+        return how, 0.0
+    lower = re.fullmatch(r"mean-(\d{1,3}(?:\.\d{1,6})?)std", how)
+    if lower is None:
+        raise ValueError(
+            f"unknown aggregation {shown(how)}; known: min, mean, mean-<k>std with a number k >= 0, "
+            "such as mean-1std or mean-0.5std"
+        )
+    return "mean", float(lower[1])
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What Q measures: discounted sum of reward / scale. `informative` is False where the data
+    holds no difference in outcome for a critic to learn, and then guidance is off by default."""
+
+    objective: str
+    discount: float
+    scale: float
+    aggregation: str = "min"  # of the critic's members, see `parse_aggregation`
+    informative: bool = True
+
+    def __post_init__(self) -> None:
+        parse_aggregation(self.aggregation)
+        if not (0 < self.discount <= 1 and 0 < self.scale < math.inf):
+            raise ValueError(
+                f"discount {self.discount}, scale {self.scale}: need (0, 1] and a positive number"
+            )
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Temperature of the guidance, weight = 1 / beta. `min` is the floor that the node holds."""
+
+    default: float
+    min: float
+    suggested: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        others = (self.default, *self.suggested)
+        if not (LEAST_BETA <= self.min < math.inf and all(self.min <= b for b in others)):
+            raise ValueError(
+                f"beta min {self.min}, default {self.default}, {len(self.suggested)} suggested: "
+                f"need a finite min of at least {LEAST_BETA:g}, and the others not below it"
+            )
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """Bounds seen in training, with room: beyond them Q or its gradient is not to be believed."""
+
+    q_low: float
+    q_high: float
+    gradient_norm: float
+
+    def __post_init__(self) -> None:
+        if not (self.q_low < self.q_high and self.gradient_norm > 0):
+            raise ValueError(
+                f"Q from {self.q_low} to {self.q_high}, gradient {self.gradient_norm}: no range"
+            )
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where recorded numbers lie: a range for each, normalised."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (*self.low, *self.high)))
+        ordered = all(a <= b for a, b in zip(self.low, self.high))
+        if len(self.low) != len(self.high) or not finite or not ordered:
+            raise ValueError(
+                f"{len(self.low)} numbers low and {len(self.high)} high; a range needs both, finite, low <= high"
+            )
+
+
+@dataclass(frozen=True)
+class Export:
+    """How the samplers of this policy differ from the reference, see `training.export.write`. None: not
+    measured, the native sampler was not there."""
+
+    largest_error: (
+        float  # sampler.onnx: of normalised action / (1e-5 * (1 + w)); 1 is the tolerance
+    )
+    samples: int
+    ties_left_out: int
+    onnxruntime: str
+    native_error: float | None = None  # the native sampler, as largest_error
+    half_error: float | None = (
+        None  # float16 weights: of normalised action, see `training.export.half`
+    )
+
+    def __post_init__(self) -> None:
+        errors = (self.largest_error, self.native_error, self.half_error)
+        sound = all(e is None or 0 <= e < math.inf for e in errors)
+        if not sound or self.samples < 1 or self.ties_left_out < 0:
+            raise ValueError(
+                f"export: errors {errors}, {shown(self.samples)} samples, {shown(self.ties_left_out)} left "
+                "out: need finite errors from 0 on, of at least one sample"
+            )
+
+
+@dataclass(frozen=True)
+class PolicyDescription:
+    """The content of policy.yaml."""
+
+    schema: int
+    name: str
+    contract: dict[str, Any]
+    flow: Flow
+    velocity: Network
+    critic: Network
+    normalizer: dict[str, tuple[float, ...]]
+    returns: Returns
+    beta: Beta
+    sanity: Sanity
+    description: str = ""
+    support: Support | None = None  # of chunks, D numbers
+    states: Support | None = None  # of observations, O numbers
+    export: Export | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked_text(self.name, "name", MAX_NAME)
+        if not self.name.strip():
+            raise ValueError("name is empty; give one")
+        if self.velocity.output != "linear" or self.velocity.members != 1:
+            raise ValueError(
+                f"velocity has output {self.velocity.output} and {self.velocity.members} members; "
+                "a flow is one network with a linear output"
+            )

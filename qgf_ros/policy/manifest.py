@@ -1,0 +1,171 @@
+"""The files of a policy folder: each is read once, and what is used is what was hashed.
+
+SHA256SUMS names every file with its hash; its own hash is the policy's id. A folder is written beside
+its place and moved into it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from qgf_ros.errors import PolicyRefused, UsageError
+from qgf_ros.files.regular import open_regular
+from qgf_ros.files.strict_yaml import clipped, shown
+from qgf_ros.policy.description import DESCRIPTION
+
+MANIFEST = "SHA256SUMS"
+SAMPLER = "sampler.onnx"
+MAX_FILE_BYTES = 2**30
+MAX_MANIFEST_BYTES = 2**16
+MAX_FILES = 32  # looked at; a policy has five
+NETWORKS = 2  # files of weights: the velocity's, the critic's
+WEIGHTS = re.compile(r"[A-Za-z0-9_]\w*\.safetensors", re.ASCII)
+
+
+def said(folder: Path) -> str:
+    """A path for messages: a file's name may hold bytes that cannot be printed or sent."""
+    text = str(folder)
+    return text if text.isprintable() and len(text) < 4096 else shown(text, 200)
+
+
+def verified_files(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file, each read once and with the hash that the manifest says.
+
+    Raises PolicyRefused.
+    """
+    here = said(folder)
+    try:
+        present = {p.name for p in itertools.islice(folder.iterdir(), MAX_FILES + 1)}
+    except (OSError, ValueError) as error:
+        why = (
+            ""
+            if isinstance(error, NotADirectoryError)
+            else f" ({clipped(getattr(error, 'strerror', error))})"
+        )
+        raise PolicyRefused(
+            f"{here} is not a folder{why}; give the folder that holds {DESCRIPTION}"
+        ) from None
+    if len(present) > MAX_FILES:
+        raise PolicyRefused(
+            f"{here} holds more than {MAX_FILES} files; a policy has its own folder"
+        )
+    files = {MANIFEST: _read_regular(folder / MANIFEST, MAX_MANIFEST_BYTES)}
+    try:
+        text = files[MANIFEST].decode("ascii")
+        *lines, rest = text.split("\n")
+        if rest or "\r" in text:  # one policy, one id
+            raise ValueError
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        if list(listed) != sorted(listed) or len(listed) < len(lines):  # in one order, each once
+            raise ValueError
+    except ValueError:
+        raise PolicyRefused(
+            f"{here}/{MANIFEST} is damaged: not lines of 'sha256  name', sorted by name"
+        ) from None
+    present.discard(MANIFEST)
+    if set(listed) != present or DESCRIPTION not in listed:
+        differ = sorted(set(listed) ^ present) or [DESCRIPTION]
+        raise PolicyRefused(
+            f"{here}: {MANIFEST} and the folder disagree about "
+            f"{', '.join(n if n.isprintable() else shown(n) for n in differ[:5])}; restore the folder"
+        )
+    weights = [n for n in listed if WEIGHTS.fullmatch(n)]
+    strangers = [n for n in listed if n not in (DESCRIPTION, SAMPLER, *weights)]
+    if strangers or len(weights) > NETWORKS:  # not read: it may be as large as a policy may be
+        raise PolicyRefused(
+            f"{here} holds {', '.join(map(shown, strangers[:5] or weights[:5]))}; a policy holds {DESCRIPTION}, "
+            f"the weights of its two networks (NAME.safetensors) and {SAMPLER}, and nothing else"
+        )
+    left = MAX_FILE_BYTES
+    for name, digest in listed.items():
+        files[name] = _read_regular(folder / name, left)
+        left -= len(files[name])
+        actual = hashlib.sha256(files[name]).hexdigest()
+        if actual != digest:
+            raise PolicyRefused(
+                f"{said(folder / name)} was changed: {MANIFEST} says {shown(digest, 12)}, the file "
+                f"has {actual[:12]}...; copy the policy again from where it was made"
+            )
+    return files
+
+
+def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Reads a regular file whole: no FIFO can block this, no device can fill memory."""
+    try:
+        file = open_regular(path, follow=False)
+    except OSError as error:
+        raise PolicyRefused(
+            f"cannot read {said(path)}: {error.strerror}; a policy folder holds plain files, no links"
+        ) from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise PolicyRefused(f"{said(path)} has {size} bytes; at most {limit} are read")
+        try:
+            return file.read(size)  # of `limit` bytes, room for all of them would be made
+        except OSError as error:
+            raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
+
+
+def write_files(folder: Path, contents: dict[str, bytes]) -> str:
+    """Writes a folder of these files and their manifest in one step (a reader sees the old one or the
+    new one), and returns its id. `contents` gets the manifest.
+
+    Raises UsageError where something else than a policy is there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    manifest = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())
+    )
+    contents[MANIFEST] = manifest.encode()
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, data in contents.items():
+            with (staging / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        staging.chmod(0o755)
+        if folder.exists():
+            _check_replaceable(folder)
+            _exchange(staging, folder)  # what is deleted below is then the old one
+        else:
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return hashlib.sha256(contents[MANIFEST]).hexdigest()
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only a policy folder is replaced, and nothing that somebody keeps in it is lost."""
+    present = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
+    ours = {DESCRIPTION, MANIFEST, SAMPLER}
+    strangers = sorted(n for n in present - ours if not n.endswith(".safetensors"))
+    if strangers or (present and DESCRIPTION not in present):
+        raise UsageError(
+            f"{folder} is not a policy folder alone ({', '.join(strangers[:5]) or 'no ' + DESCRIPTION}); "
+            "choose another one, or move those files away"
+        )
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Swaps two folders in one step (Linux renameat2, RENAME_EXCHANGE): whoever looks, and whenever
+    the power fails, there is a whole policy. Elsewhere, or on file systems without it, in two."""
+    at_cwd, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0:
+            return
+    except (AttributeError, OSError):
+        pass
+    aside = a.with_name(a.name + ".old")
+    b.rename(aside)
+    a.rename(b)
+    aside.rename(a)
