@@ -14,7 +14,9 @@ from qgf_ros.bags.types import Channel
 from qgf_ros.control.merge import Merger
 from qgf_ros.errors import DataRefused
 from qgf_ros.spaces.contract import ActionSpec, Contract, ObservationSource, Source
-from qgf_ros.spaces.messages import Joints, MessageType, Others, SchemaError, message_type
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.base import MessageType, SchemaError
+from qgf_ros.spaces.messages.joints import Joints, Others
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:

@@ -10,7 +10,8 @@ import numpy as np
 from qgf_ros.control.checks.usable import ahead
 from qgf_ros.control.merge import Merger
 from qgf_ros.spaces.contract import Contract, ObservationSource
-from qgf_ros.spaces.messages import Joints, Others, message_type
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.joints import Joints, Others
 
 
 class MeasuredPositions:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.control.supervisor import State
-from qgf_ros.spaces.messages import MAX_VALUES, SchemaError
+from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
 
 TICKED = (State.WAITING, State.READY, State.RUN, State.HOLD, State.FAULT)
 

@@ -19,7 +19,8 @@ from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.spaces.contract import ActionSpec
-from qgf_ros.spaces.messages import JointTrajectory, message_type
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.joints import JointTrajectory
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick

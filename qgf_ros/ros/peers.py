@@ -26,7 +26,9 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
 from qgf_ros.spaces.contract import ActionSpec
-from qgf_ros.spaces.messages import Joints, SchemaError, message_type
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.base import SchemaError
+from qgf_ros.spaces.messages.joints import Joints
 
 INFINITE = Duration(nanoseconds=2**63 - 1)  # as DDS has it
 ON_THEIR_WAY = 2.0  # s: what was sent longer ago and has not come back was lost

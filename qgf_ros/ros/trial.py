@@ -30,7 +30,8 @@ from qgf_ros.ros.lean import EnduringExecutor, LeanNode
 from qgf_ros.ros.trial_bag import BagRecorder, Ear
 from qgf_ros.ros.trial_guard import Guard
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.messages import SchemaError, message_type
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Outcome
 from qgf_ros.trial.verdict import Judge

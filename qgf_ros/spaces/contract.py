@@ -24,7 +24,9 @@ import numpy as np
 
 from qgf_ros.files.strict_yaml import build, load_yaml
 from qgf_ros.spaces.condition import Condition
-from qgf_ros.spaces.messages import TYPES, Foreign, Joints, message_type
+from qgf_ros.spaces.messages import TYPES, message_type
+from qgf_ros.spaces.messages.foreign import Foreign
+from qgf_ros.spaces.messages.joints import Joints
 from qgf_ros.spaces.rotation import ENCODINGS
 
 VERSION = 1

@@ -31,7 +31,7 @@ from qgf_ros.replay.run import Plan, document, replay
 from qgf_ros.replay.settings import Settings, load_settings
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
-from qgf_ros.spaces.messages import SchemaError
+from qgf_ros.spaces.messages.base import SchemaError
 from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from message_shapes import SHAPES, values_of
 from qgf_make import SCALE
 
-from qgf_ros.spaces.messages import MAX_VALUES, TYPES, SchemaError, message_type
+from qgf_ros.spaces.messages import TYPES, message_type
+from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
 
 JOINTS = message_type("sensor_msgs/JointState")
 ARRAY = message_type("std_msgs/Float64MultiArray")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from qgf_ros.spaces.contract import ActionSpec, Limit, ObservationSource
-from qgf_ros.spaces.messages import TYPES, Foreign, SchemaError, message_type
+from qgf_ros.spaces.messages import TYPES, message_type
+from qgf_ros.spaces.messages.base import SchemaError
+from qgf_ros.spaces.messages.foreign import Foreign
 from qgf_ros.spaces.rotation import ENCODINGS
 
 ODOMETRY = message_type("nav_msgs/Odometry")

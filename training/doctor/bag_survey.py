@@ -20,7 +20,7 @@ from qgf_ros.bags.damage import Damage, Losses, one_line
 from qgf_ros.bags.files import Bag, read_messages, receipt_order
 from qgf_ros.bags.sources import bare
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
-from qgf_ros.spaces.messages import MAX_VALUES, SchemaError
+from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
 from training.pipeline.streams import Signal, Stream, Survey
 
 MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.files.strict_yaml import FILL_IN
-from qgf_ros.spaces.messages import TYPES, Array, Moment
+from qgf_ros.spaces.messages import TYPES
+from qgf_ros.spaces.messages.array import Array
+from qgf_ros.spaces.messages.moment import Moment
 from training.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.doctor.check_values import constants
 from training.doctor.dataset import Dataset, rate

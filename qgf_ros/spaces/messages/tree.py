@@ -1,25 +1,12 @@
-"""What messages are made of: trees of parts, read and built by attribute paths ("pose.position.x")."""
+"""Messages that are trees of numbers, read and built by attribute paths ("pose.position.x")."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-# make("std_msgs/Float64", data=1.0) builds a message of the caller's world.
-Make = Callable[..., Any]
-
-# What a number of a message is in Python.
-NUMBERS: dict[str, type] = {"bool": bool, "float32": float, "float64": float}
-NUMBERS |= {f"{sign}int{bits}": int for sign in ("", "u") for bits in (8, 16, 32, 64)}
-
-
-class SchemaError(ValueError):
-    """A message does not have the shape that the contract says."""
-
+from qgf_ros.spaces.messages.base import NUMBERS, Make, MessageType, Names, number
 
 # Parts of messages: another message, a number, or what is written as zeros or empty and never
 # read (covariances, names of frames). Headers are the caller's.
@@ -99,15 +86,35 @@ def built(
     return make(type_name, **extra, **parts)
 
 
-def number(msg: Any, path: str) -> float:
-    try:
-        value = reduce(_step, path.split("."), msg)
-    except (AttributeError, IndexError, TypeError):
-        raise SchemaError(f"the message has no field {path!r}") from None
-    if not isinstance(value, Real):  # a text "7" is no number either
-        raise SchemaError(f"{path} holds no number but {type(value).__name__}")
-    return float(value)
+class Tree(MessageType):
+    """Numbers at attribute paths, as PARTS says."""
 
+    @property
+    def fields(self) -> Names:
+        return tuple(paths(self.name))
 
-def _step(part: Any, name: str) -> Any:
-    return part[int(name)] if name.isdigit() else getattr(part, name)
+    def check(self, fields: Names, names: Names) -> None:
+        if not fields or names or not set(fields) <= set(self.fields):
+            raise ValueError(
+                f"{self.name} needs fields out of {', '.join(self.fields)}, and no names; "
+                f"it was given fields {list(fields)}, names {list(names)}"
+            )
+
+    def is_orientation(self, field: str) -> bool:
+        return part_at(self.name, field) == QUATERNION
+
+    def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
+        return np.array([number(msg, path) for f in fields for path in self.labels(f)])
+
+    def encode(
+        self,
+        make: Make,
+        fields: Names,
+        names: Names,
+        values: np.ndarray,
+        header: Any = None,
+        period: float = 0.0,
+    ) -> Any:
+        paths = [label for f in fields for label in self.labels(f)]
+        stamp = {"header": header} if self.stamped else {}
+        return built(make, self.name, "", dict(zip(paths, values)), stamp)

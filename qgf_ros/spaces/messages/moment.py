@@ -1,0 +1,31 @@
+"""Messages that say when, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qgf_ros.spaces.messages.base import Make, MessageType, Names
+
+
+class Moment(MessageType):
+    """A header alone: something happened now."""
+
+    def check(self, fields: Names, names: Names) -> None:
+        if fields or names:
+            raise ValueError(f"{self.name} marks a moment: it has no fields and no names")
+
+    def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
+        return np.empty(0)
+
+    def encode(
+        self,
+        make: Make,
+        fields: Names,
+        names: Names,
+        values: np.ndarray,
+        header: Any = None,
+        period: float = 0.0,
+    ) -> Any:
+        return header
