@@ -24,7 +24,7 @@ import tyro
 
 from qgf_ros.console import say
 from qgf_ros.errors import UsageError, exit_codes
-from training.judge.analysis.base import Interval, interval
+from qgf_ros.statistics import TAILS, Interval, interval
 from training.judge.evaluate import Rate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -311,7 +311,7 @@ def _correlation(rows: list[Row], group: str, name: str) -> str:
     picks = rng.integers(len(there), size=(RESAMPLES, len(there)))
     counts = np.zeros((RESAMPLES, len(there)))  # how often each row was drawn
     np.add.at(counts, (np.arange(RESAMPLES)[:, None], picks), 1)
-    low, high = np.nanquantile(_ranked(x, y, task, counts), (0.025, 0.975))
+    low, high = np.nanquantile(_ranked(x, y, task, counts), TAILS)
     whole = _ranked(x, y, task, np.ones((1, len(there))))[0]
     return f"{whole:.2f} ({low:.2f} to {high:.2f})"
 

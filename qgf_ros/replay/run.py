@@ -25,7 +25,8 @@ from qgf_ros.replay.player import Player, Segment
 from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
 from qgf_ros.replay.settings import Settings
-from qgf_ros.replay.tally import COMPARED, FIGURES, Interval, Resampled, Tally, interval
+from qgf_ros.replay.tally import COMPARED, FIGURES, Resampled, Tally
+from qgf_ros.statistics import between
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 
@@ -194,7 +195,7 @@ def _result(policy: Policy, tally: Tally, rows: Resampled, steps: int) -> dict[s
         "ticks": tally.ticks,
         "samples": tally.samples,
         "segments": len(tally.segments),
-        "figures": {name: asdict(interval(f(rows, steps))) for name, f in FIGURES.items()},
+        "figures": {name: asdict(between(f(rows, steps))) for name, f in FIGURES.items()},
         "joints": _joints(policy, rows),
         "gain_by_distance": _by_distance(rows),
         "seconds_not_driven": {why: n * period for why, n in tally.states.most_common()},
@@ -243,13 +244,6 @@ def _compared(first: Resampled, second: Resampled, steps: int) -> dict[str, Any]
     """The first policy less the second, segment by segment of the same bags."""
     out = {}
     for name in COMPARED:
-        difference = interval(FIGURES[name](first, steps) - FIGURES[name](second, steps))
-        out[name] = asdict(difference) | {"first_is": _verdict(difference)}
+        difference = between(FIGURES[name](first, steps) - FIGURES[name](second, steps))
+        out[name] = asdict(difference) | {"first_is": difference.side("lower", "higher")}
     return out
-
-
-def _verdict(difference: Interval) -> str:
-    """Only where the interval leaves 0 out."""
-    if difference.high < 0:
-        return "lower"
-    return "higher" if difference.low > 0 else "undecided"

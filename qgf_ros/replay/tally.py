@@ -10,25 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
 from qgf_ros.replay.drive import Track
 from qgf_ros.replay.score import Sums
+from qgf_ros.statistics import SEGMENTS, draws, ratio
 
-RESAMPLES = 1000
 MOST_SEGMENTS = 512  # more are added up in pairs, so that memory stays flat
 LATENCY_EDGES = np.geomspace(1e-6, 10.0, 1401)  # s, each 1.2 % above the last
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and its 95 % interval. NaN: nothing to tell it from, or a single segment."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass
@@ -98,9 +88,7 @@ class Resampled:
 
     def __init__(self, segments: list[Sums]) -> None:
         self._segments = segments or [{}]
-        count = len(self._segments)
-        once = np.ones((1, count))
-        self._draws = np.concatenate([once, _resamples(count)]) if count > 1 else once
+        self._draws = draws(len(self._segments), SEGMENTS)
 
     def __contains__(self, name: str) -> bool:
         return any(name in s for s in self._segments)
@@ -115,13 +103,13 @@ class Resampled:
     def mean(self, name: str) -> np.ndarray:
         """(1 + R,) over all of a figure's numbers."""
         total = self.sums(name).reshape(len(self._draws), 2, -1).sum(axis=2)
-        return _ratio(total[:, 0], total[:, 1])
+        return ratio(total[:, 0], total[:, 1])
 
     def rms(self, name: str, steps: int | None = None) -> np.ndarray:
         """(1 + R,) root of the mean; steps: of the first so many of (H, A) alone."""
         total = self.sums(name, lambda x: x[:, :steps] if steps and x.ndim == 3 else x)
         total = total.reshape(len(self._draws), 2, -1).sum(axis=2)
-        return np.sqrt(_ratio(total[:, 0], total[:, 1]))
+        return np.sqrt(ratio(total[:, 0], total[:, 1]))
 
 
 Figures = Mapping[str, Callable[[Resampled, int], np.ndarray]]
@@ -152,7 +140,7 @@ FIGURES: Figures = {
     **_means("distance", "distance_unguided", "farther"),
     **_means("disagreement", "guidance_ratio", "clipped", "guarded", "limited", "seam_jump"),
     "jerk": lambda r, steps: r.rms("jerk"),
-    "jerk_ratio": lambda r, steps: _ratio(r.rms("jerk"), r.rms("recorded_jerk")),
+    "jerk_ratio": lambda r, steps: ratio(r.rms("jerk"), r.rms("recorded_jerk")),
     **_means("held"),
 }
 # What means the same of any policy: Q and distances are on the scale of one policy's own returns
@@ -161,21 +149,3 @@ COMPARED = tuple(
     name for name in FIGURES
     if name.startswith(("error", "command", "jerk")) or name in ("limited", "seam_jump", "held")
 )  # fmt: skip
-
-
-def interval(values: np.ndarray) -> Interval:
-    """(1 + R,): a value and its resamples."""
-    some = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(some, (0.025, 0.975)) if len(some) else (np.nan, np.nan)
-    return Interval(float(values[0]), float(low), float(high))
-
-
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.divide(total, count, where=count > 0, out=np.full(np.shape(total), np.nan))
-
-
-@lru_cache(maxsize=2)
-def _resamples(count: int) -> np.ndarray:
-    """(RESAMPLES, count): how often each segment is in each resample."""
-    rng = np.random.default_rng(20281)
-    return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)

@@ -11,7 +11,8 @@ from typing import Any
 from qgf_ros.errors import UsageError
 from qgf_ros.files.strict_yaml import build, load_yaml
 from qgf_ros.replay.recorded import DIFFERENCES
-from qgf_ros.replay.tally import FIGURES, Interval
+from qgf_ros.replay.tally import FIGURES
+from qgf_ros.statistics import Interval
 
 MOST = 1000  # rules of one file
 

@@ -47,8 +47,8 @@ class Replay(ReadsData):
         from qgf_ros.replay.run import Plan, document, replay
         from qgf_ros.replay.settings import load_settings
         from qgf_ros.replay.show import show
-        from qgf_ros.replay.tally import Interval
         from qgf_ros.replay.thresholds import judged, load_thresholds
+        from qgf_ros.statistics import Interval
 
         self._check()
         began = time.monotonic()

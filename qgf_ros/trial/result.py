@@ -9,10 +9,9 @@ from statistics import median
 from typing import Any
 
 from qgf_ros.console import say, table
+from qgf_ros.statistics import wilson
 from qgf_ros.trial.record import Record
 from qgf_ros.trial.sequential import ERROR, Stop, differences, interval, level
-
-Z = 1.959964  # of 95 %
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,6 @@ class Row:
     @property
     def rate(self) -> float:
         return self.successes / self.episodes if self.episodes else math.nan
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, JASA 22, 1927); all there is for no trials."""
-    if total == 0:
-        return 0.0, 1.0
-    share, z2 = count / total, Z * Z
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def best(record: Record) -> float:

@@ -14,7 +14,7 @@ from qgf_ros.errors import DataRefused
 from qgf_ros.policy.description import Beta
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
-from training.judge.analysis.base import Model, States, interval, share
+from training.judge.analysis.base import Model, States
 from training.judge.analysis.reach import distance, nearest, nested, reach
 from training.judge.analysis.run import analyze, held_out, plain
 from training.judge.analysis.sensitivity import sensitivity
@@ -243,38 +243,6 @@ def test_a_critic_that_is_flat_is_said_to_be_and_still_drawn(tmp_path):
     json.dumps(document, allow_nan=False)
     draw(tmp_path / "flat.png", document)
     assert (tmp_path / "flat.png").stat().st_size > 10_000
-
-
-# Intervals.
-
-
-def test_the_interval_of_independent_values_is_the_textbook_one():
-    x = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found, half = interval(x, torch.arange(400)), 1.96 * float(x.std()) / 20
-    assert found.mean == pytest.approx(float(x.mean()))
-    assert found.low == pytest.approx(found.mean - half, abs=0.15 * half)
-    assert found.high == pytest.approx(found.mean + half, abs=0.15 * half)
-
-
-def test_states_that_repeat_their_episode_add_no_certainty():
-    x = torch.randn(20, generator=torch.Generator().manual_seed(1))
-    once, often = (
-        interval(x.repeat_interleave(n), torch.arange(20).repeat_interleave(n)) for n in (1, 50)
-    )
-    assert (once.low, once.high) == pytest.approx((often.low, often.high))
-
-
-def test_values_that_are_not_there_are_left_out():
-    gaps = torch.tensor([[1.0, math.nan], [3.0, 5.0], [math.nan, math.nan]])
-    assert interval(gaps, torch.arange(3)).mean == 3
-    assert math.isnan(interval(gaps[2:], torch.arange(1)).mean)
-    assert math.isnan(interval(gaps[:1], torch.arange(1)).low)  # one episode: no interval
-
-
-def test_a_share_of_zero_is_not_certain():
-    """Clopper-Pearson, 0 of 10: up to 0.308 (any statistics table)."""
-    found = share(torch.zeros(30), torch.arange(30) % 10)
-    assert (found.low, found.high) == (0, pytest.approx(0.3085, abs=1e-4))
 
 
 # The verb.

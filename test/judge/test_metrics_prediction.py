@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from qgf_make import contract, position_dict, twist_dict
 
-from training.judge.analysis.base import Interval
 from training.judge.baselines import PENALTIES, repeat, ridge
-from training.judge.prediction import Errors, Scale, compare, drawn, verdict
+from training.judge.prediction import Errors, Scale, compare
 
 H, A = 3, 2
 ONE = Scale(np.ones(A))
@@ -143,17 +142,3 @@ def test_intervals_are_over_episodes_not_rows():
     few = compare({"policy": errors(values, np.arange(12))}, ONE, "ab")["overall"]["policy"]
     many = errors(np.repeat(values, 50), np.repeat(np.arange(12), 50))
     assert compare({"policy": many}, ONE, "ab")["overall"]["policy"] == pytest.approx(few)
-
-
-def test_episodes_of_any_numbers_are_drawn():
-    group, draws = drawn(np.array([7, 3, 7, 9]))
-    assert group.tolist() == [1, 0, 1, 2] and draws.shape[1] == 3
-    assert (draws[0] == 1).all() and (draws.sum(axis=1) == 3).all()
-
-
-@pytest.mark.parametrize(
-    "low,high,said",
-    [(-2, -1, "better"), (1, 2, "worse"), (-1, 1, "undecided"), (0, 1, "undecided")],
-)
-def test_verdict(low, high, said):
-    assert verdict(Interval((low + high) / 2, low, high)) == said

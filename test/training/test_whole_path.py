@@ -20,7 +20,7 @@ from qgf_ros.spaces.contract import Contract
 from training.export import parity as parity_module
 from training.export.parity import networks, parity
 from training.export.write import export
-from training.judge.evaluate import Rate, Variant, evaluate
+from training.judge.evaluate import Variant, evaluate
 from training.learn.config import SELECT_SEEDS, FitConfig
 from training.learn.fit import fit
 from training.pipeline.episodes import data_hash
@@ -143,12 +143,6 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(run):
     assert [e.success for e in one] == [e.success for e in two]
     for a, b in zip(one, two):
         assert all(np.array_equal(p, q) for p, q in zip(a.paths, b.paths))
-
-
-def test_wilson_interval_of_a_known_case():
-    """8 of 10: 0.490 to 0.943 (Wilson 1927; any statistics table)."""
-    low, high = Rate(8, 10).interval
-    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-3)
 
 
 def test_networks_come_back_as_they_were_trained(run):

@@ -11,7 +11,7 @@ import pytest
 
 from qgf_ros.errors import UsageError
 from qgf_ros.trial.record import Design, Episode, Record, check_betas, load, resumed
-from qgf_ros.trial.result import decision, rows, wilson
+from qgf_ros.trial.result import decision, rows
 
 INF = math.inf
 
@@ -145,12 +145,6 @@ def test_the_last_verdict_can_be_said_again():
     assert again.with_last("success") == record
     dropped = record.with_last("aborted")
     assert dropped.next == (record.episodes[-1].block, record.episodes[-1].beta)
-
-
-def test_wilson_interval_of_a_known_case():
-    """8 of 10: 0.490 to 0.943 (Wilson 1927; any statistics table)."""
-    assert wilson(8, 10) == pytest.approx((0.490, 0.943), abs=5e-4)
-    assert wilson(0, 0) == (0.0, 1.0) and wilson(10, 10)[1] == pytest.approx(1.0)
 
 
 def test_undecided_and_unfinished_are_said():

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.judge.analysis.base import Interval, resamples
-from training.judge.prediction import between, drawn
+from qgf_ros.statistics import Interval, agreed, between, drawn, draws, ratio
 from training.learn.models import spread
 from training.sampling import CriticFn
 
@@ -134,20 +133,16 @@ def separation(succeeded: np.ndarray, failed: np.ndarray) -> Interval:
     """Q of episodes that succeeded (P,) and of ones that failed (F,): the share of pairs in which
     the success has the larger one (AUC), ties counted half.
 
-    Where all pairs agree a bootstrap would claim certainty: the open end is then the exact binomial
-    one for as many trials as the rarer outcome has episodes.
+    Where all pairs agree, `agreed` for as many trials as the rarer outcome has episodes.
     """
     wins = (succeeded[:, None] > failed) + 0.5 * (succeeded[:, None] == failed)
-    mean, few = float(wins.mean()), min(wins.shape)
-    open_end = 0.025 ** (1 / few)
+    mean = float(wins.mean())
     if mean in (0.0, 1.0):
-        return Interval(mean, *((0.0, 1 - open_end) if mean == 0 else (open_end, 1.0)))
-    draws = resamples(sum(wins.shape))
-    first, second = draws[:, : len(succeeded)], draws[:, len(succeeded) :]
+        return agreed(mean, min(wins.shape))
+    counted = draws(sum(wins.shape))[1:]
+    first, second = counted[:, : len(succeeded)], counted[:, len(succeeded) :]
     pairs = first.sum(axis=1) * second.sum(axis=1)
-    means = ((first @ wins) * second).sum(axis=1)[pairs > 0] / pairs[pairs > 0]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(mean, float(low), float(high))
+    return between(np.append(mean, ratio(((first @ wins) * second).sum(axis=1), pairs)))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.trial.result import wilson
+from qgf_ros.statistics import wilson
 from training.pipeline.readers.load import Progress
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from torch import Tensor
 from qgf_ros.console import plain, say, table
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
+from qgf_ros.statistics import FEW, ROUGH, Interval, interval
 from training.judge import critic_metrics, prediction
-from training.judge.analysis.base import Interval, Model, interval
+from training.judge.analysis.base import Model
 from training.judge.seen import Seen
 from training.learn.batches import tensors
 from training.learn.config import FitConfig
@@ -33,7 +34,6 @@ from training.pipeline.episodes import Episode
 
 CHUNKS = 1024  # held-out ones that are looked at
 OUTCOMES = 1000  # ended episodes whose outcomes are compared
-FEW = 20  # episodes, below which a bootstrap over them is rough
 PATHS = 256  # chunks along whose flow the gradient is taken
 
 MEANING = {
@@ -91,9 +91,7 @@ class Judgement:
         )
         table("", ("figure", "value"), list(_lines(self.document)))
         if found["episodes"] < FEW:
-            say(
-                f"only {found['episodes']} held-out episodes: the intervals are rough, and rather too narrow"
-            )
+            say(f"only {found['episodes']} held-out episodes: {ROUGH}")
 
 
 def judge(

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from qgf_ros.spaces.normalizer import Normalizer
+from qgf_ros.statistics import between, drawn, interval
 from training.judge import baselines
-from training.judge.analysis.base import Interval, Model, interval, resamples
+from training.judge.analysis.base import Model
 from training.judge.seen import Seen
 from training.learn.critics import ChunkBatch
 from training.pipeline.chunks import Chunks
@@ -72,15 +73,6 @@ class Errors:
         )
 
 
-def drawn(episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (N,) episode numbers: 0..E-1 for each (N,), and how often each of the E episodes counts:
-    (1 + R, E), once each, then in R resamples; none where there is a single episode."""
-    _, group = np.unique(episode, return_inverse=True)
-    episodes = int(group.max()) + 1
-    once = np.ones((1, episodes))
-    return group, np.concatenate([once, resamples(episodes)]) if episodes > 1 else once
-
-
 def compare(errors: Mapping[str, Errors], scale: Scale, names: Sequence[str]) -> dict[str, Any]:
     """All predictors on the same chunks, each against the first, which is the policy.
 
@@ -115,26 +107,13 @@ def compare(errors: Mapping[str, Errors], scale: Scale, names: Sequence[str]) ->
     }
 
 
-def between(values: np.ndarray) -> Interval:
-    """(1 + R,): a value and its resamples -> with its 95 % interval, NaN left out; an interval of
-    NaN where there are none."""
-    some = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(some, (0.025, 0.975)) if len(some) else (np.nan, np.nan)
-    return Interval(float(values[0]), float(low), float(high))
-
-
-def verdict(difference: Interval) -> str:
-    """Of policy less predictor: better and worse only where the interval leaves 0 out."""
-    if difference.high < 0:
-        return "better"
-    return "worse" if difference.low > 0 else "undecided"
-
-
 def _compared(rmse: Mapping[str, np.ndarray], policy: str, others: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {name: asdict(between(values)) for name, values in rmse.items()}
     for name in others:
         difference = between(rmse[policy] - rmse[name])
-        out[f"{policy}_less_{name}"] = asdict(difference) | {"policy_is": verdict(difference)}
+        out[f"{policy}_less_{name}"] = asdict(difference) | {
+            "policy_is": difference.side("better", "worse")
+        }
     return out
 
 

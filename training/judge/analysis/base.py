@@ -1,11 +1,9 @@
-"""What is analysed, where, and means with intervals: shared by the parts of the analysis."""
+"""What is analysed, and where: shared by the parts of the analysis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +12,6 @@ from training.learn.models import aggregate
 from training.sampling import CriticFn, Sample, Velocity, sample
 
 BLOCK = 2048  # rows per gradient; bounds memory and changes no result
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -108,65 +105,3 @@ class States:
         random = torch.Generator().manual_seed(seed)
         drawn = torch.randn(*shape, *self.action.shape, generator=random, dtype=self.action.dtype)
         return drawn
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval. NaN: no values, or a single episode to draw from."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def overlaps(self, other: Interval) -> bool:
-        return self.low <= other.high and other.low <= self.high
-
-
-def interval(values: Tensor | np.ndarray, episode: Tensor | np.ndarray) -> Interval:
-    """Mean of values (B,) or (B, M), NaN left out, over the states of `episode` (B,).
-
-    Percentile bootstrap over whole episodes: neighbouring states look alike, and drawing them
-    one by one would claim more than the data says. The draws are the same in every call of as many
-    episodes, so intervals of different quantities belong together.
-    """
-    x = np.asarray(values, np.float64).reshape(len(episode), -1)
-    there = ~np.isnan(x)
-    _, group = np.unique(np.asarray(episode), return_inverse=True)
-    groups = int(group.max()) + 1
-    total = np.bincount(group, np.where(there, x, 0).sum(1), groups)
-    count = np.bincount(group, there.sum(1), groups)
-    if not count.sum():
-        return Interval(np.nan, np.nan, np.nan)
-    mean = float(total.sum() / count.sum())
-    if groups < 2:
-        return Interval(mean, np.nan, np.nan)
-    draws = resamples(groups)
-    drawn = draws @ count
-    means = (draws @ total)[drawn > 0] / drawn[drawn > 0]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(mean, float(low), float(high))
-
-
-def share(of: Tensor, episode: Tensor) -> Interval:
-    """Share of states (B,) for which `of` holds; NaN left out.
-
-    Where all agree a bootstrap has nothing to draw from and would claim certainty: the end that is
-    open is then the exact binomial (Clopper-Pearson) one for as many trials as episodes.
-    """
-    found = interval(of.double(), episode)
-    open_end = 0.025 ** (1 / len(episode.unique()))
-    if found.mean == 0:
-        return Interval(0.0, 0.0, 1 - open_end)
-    if found.mean == 1:
-        return Interval(1.0, open_end, 1.0)
-    return found
-
-
-@lru_cache(maxsize=4)
-def resamples(groups: int) -> np.ndarray:
-    """(RESAMPLES, groups): how often each episode is in each resample."""
-    rng = np.random.default_rng(20266)
-    return rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(np.float64)

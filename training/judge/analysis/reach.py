@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from qgf_ros.errors import DataRefused
+from qgf_ros.statistics import Interval, interval, share
 from training.estimators import ESTIMATORS
-from training.judge.analysis.base import Interval, Model, States, interval, share
+from training.judge.analysis.base import Model, States
 from training.sampling import Sample
 
 # See `training.judge.calibration` for what a policy suggests of these.

@@ -17,8 +17,9 @@ from qgf_ros.console import plain, say, table, track
 from qgf_ros.errors import UsageError
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.statistics import FEW, RESAMPLES, ROUGH
 from training.export.parity import networks
-from training.judge.analysis.base import RESAMPLES, Model, States
+from training.judge.analysis.base import Model, States
 from training.judge.analysis.reach import Point, Reach, reach
 from training.judge.analysis.sensitivity import Sensitivity, sensitivity
 from training.judge.analysis.stability import STABLE_SHARE, Stability, stability
@@ -32,7 +33,6 @@ from training.pipeline.split import RULE, split
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
 POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes
-FEW = 20  # episodes, below which a bootstrap over them is rough
 TOLERATED = 0.05  # share off the data, of which recorded chunks have 1 %
 SHOWN_RATIOS = (0.25, 0.5, 1.0, 4.0)
 
@@ -209,7 +209,7 @@ def findings(
     if not d.returns.informative:
         lines.append("the data held no difference in outcome: the critic's Q means nothing")
     if episodes < FEW:
-        lines.append(f"only {episodes} episodes: the intervals are rough, and rather too narrow")
+        lines.append(f"only {episodes} episodes: {ROUGH}")
     return lines
 
 

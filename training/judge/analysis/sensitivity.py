@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qgf_ros.statistics import Interval, interval
 from training.estimators import ESTIMATORS
-from training.judge.analysis.base import Interval, Model, States, interval
+from training.judge.analysis.base import Model, States
 
 SIGMAS = (0.01, 0.03, 0.1, 0.3)  # of normalised actions; the noise itself has 1
 PAPER_ORDER = ("qgf", "qgf_chain", "qgf_jacobian", "bptt")

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from qgf_ros.policy.description import Beta
-from training.judge.analysis.base import BLOCK, Interval, Model, States, share
+from qgf_ros.statistics import Interval, share
+from training.judge.analysis.base import BLOCK, Model, States
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)  # of states
 STABLE_SHARE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from training.judge.analysis.base import Interval
+from qgf_ros.statistics import Interval
 
 Level = Literal["ok", "warn", "bad", "unknown"]
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from qgf_ros.statistics import UNKNOWN, Interval
 from training.judge import critic_metrics
-from training.judge.analysis.base import Interval
 from training.judge.report import soundness
 from training.judge.report.check import LONGER, MORE, SIGN, Check, Level, two, unknown
 from training.judge.report.evidence import Evidence
@@ -126,7 +126,7 @@ def _preference(found: Evidence) -> tuple[Check, list[Any]]:
     asks = "Of the difference that Q claims between two actions of one state, how much comes?"
     want = f"{COMES} or more, {NOISE} within episodes, intervals above 0; below {NOISE} it is mostly noise"
     known = found.compared
-    slope = correlation = within = Interval(np.nan, np.nan, np.nan)
+    slope = correlation = within = UNKNOWN
     bins = []
     if known.any():
         result = critic_metrics.preference(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qgf_ros.statistics import Interval, interval, share
 from training.judge import critic_metrics
-from training.judge.analysis.base import Interval, interval, share
 from training.judge.analysis.reach import OUTSIDE, distance, nearest
 from training.judge.analysis.sensitivity import cosine
 from training.judge.report.check import LONGER, Check, two, unknown

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.judge.analysis.base import Interval, States, interval, share
+from qgf_ros.statistics import UNKNOWN, Interval, between, drawn, interval, share
+from training.judge.analysis.base import States
 from training.judge.analysis.reach import OUTSIDE, distance, nearest, ratio_per_weight
 from training.judge.analysis.stability import STABLE_SHARE, stability
-from training.judge.prediction import between, drawn
 from training.judge.report.subject import ALONE, Group, Subject
 
 STATES, CURVED = 256, 128  # at which is sampled, and where curvature is looked at
@@ -106,10 +106,10 @@ def _third(action: Tensor, width: int) -> Tensor:
 
 def _quotient(one: Tensor, other: Tensor, states: States) -> Interval:
     """Of root mean squares, over episodes."""
-    group, draws = drawn(states.episode.numpy())
+    group, draws = drawn(states.episode)
     finite = (one.isfinite() & other.isfinite()).numpy()
     if not finite.any():
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     a, b = (draws @ np.bincount(group, np.where(finite, x.numpy(), 0.0)) for x in (one, other))
     return between(np.sqrt(a / np.where(b > 0, b, np.nan)))
 
