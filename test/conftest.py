@@ -23,6 +23,32 @@ else:
     torch.set_num_threads(1)
 
 
+# What `make quick` leaves out beside test/ros: it trains, exports, opens a browser, starts many processes, or
+# costs more than 6 s of a processor.
+SLOW = set(
+    """
+    test_analyze test_assembler test_bags_folders test_bags_mcap test_bags_sqlite test_commands test_contract
+    test_coverage test_critics test_critics_export test_draft_fits test_explicit test_export_parity test_formats
+    test_gate_fuzz test_golden test_guards test_handed_cases test_hostile_bags test_hostile_runs test_init
+    test_inspect test_killed_writers test_lab test_loop test_mutate test_native_sampler test_ogbench_bench
+    test_play_data test_policy_folder test_private_names test_processes test_prediction_bench
+    test_reference_sampler test_replay test_report_page test_sampler_bench test_sampler_torch test_soak
+    test_undefined_types test_vetting test_whole_path
+    """.split()
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="a minute and a half: no process, no training")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if not config.getoption("--quick"):
+        return None
+    slow = collection_path.stem in SLOW or collection_path.name in ("ros", "plugins")
+    return True if slow else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What a module's tests share is made once, not once per worker."""

@@ -5,7 +5,6 @@ import csv
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from full_disk import full_at
 from qgf_make import SCALE, contract, velocity_dict
 
 from qgf_ros.errors import CriterionNotMet, DataRefused, UsageError, exit_codes
@@ -223,13 +223,8 @@ def test_fault_092_a_second_trainer_in_the_same_folder_is_refused(tmp_path):
 
 def test_fault_087_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
     checkpoint.save(tmp_path, {"x": torch.zeros(100)}, {"step": 1})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(SystemExit) as info, exit_codes():
-            checkpoint.save(tmp_path, {"x": torch.ones(100_000)}, {"step": 2})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(SystemExit) as info, full_at(10_000), exit_codes():
+        checkpoint.save(tmp_path, {"x": torch.ones(100_000)}, {"step": 2})
     assert info.value.code == 7
     tensors, facts = checkpoint.load(tmp_path)
     assert facts["step"] == 1 and not tensors["x"].any()
@@ -296,7 +291,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = [{support!r}, {here!r}]
 import test_loop as t
-from training import fit, loop
+from training.learn import fit, loop
 from training.learn.distributed import joined
 said = []
 honest = loop.Logs.write

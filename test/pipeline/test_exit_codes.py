@@ -1,6 +1,5 @@
 """What went wrong decides the exit code, also where a library has errors of its own."""
 
-import resource
 import sqlite3
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+from full_disk import full_at
 from qgf_bags import ARM, copy_bag, write
 from qgf_make import ARM_FILE
 
@@ -21,14 +21,8 @@ from training.pipeline.writers.convert import convert
 def test_sqlite_on_a_full_disk_is_a_full_disk(tmp_path):
     """A limit on the size of files stands for a full disk: sqlite says the same of both."""
     write(tmp_path / "bag", ARM, ticks=300)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(SystemExit) as ended:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-        try:
-            with exit_codes():
-                convert(tmp_path / "bag", ARM_FILE, tmp_path / "out", 0, "sqlite3")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(SystemExit) as ended, full_at(50_000), exit_codes():
+        convert(tmp_path / "bag", ARM_FILE, tmp_path / "out", 0, "sqlite3")
     assert ended.value.code == 7
 
 

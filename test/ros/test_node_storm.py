@@ -195,7 +195,8 @@ def test_fault_086_no_room_for_logs_changes_nothing(domain, tmp_path, full):
         command = ["bash", "-c", 'exec "$@" 2>/dev/full', "bash", *command]
     robot = ros.FakeRobot(domain)
     try:
-        with process(command, domain, ROS_LOG_DIR=str(tmp_path)) as proc:
+        env = {"ROS_LOG_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        with process(command, domain, **env) as proc:
             proc.wait_line("qgf: READY")
             if full == "log folder":
                 limit = resource.RLIMIT_FSIZE

@@ -9,13 +9,13 @@ import contextlib
 import ctypes
 import io
 import os
-import resource
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import full_at
 from qgf_bags import fingerprint, write
 from qgf_make import contract, description, tensors
 
@@ -28,17 +28,6 @@ from qgf_ros.trial.shelf import Shelf
 
 pytest.importorskip("torch")
 pytest.importorskip("rosbags")
-
-
-@contextlib.contextmanager
-def full_at(size):
-    """No file grows beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def qgf(*arguments):
