@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.control.checks.usable import ahead
-from qgf_ros.spaces.contract import SilenceSpec
+from qgf_ros.spaces.actions.spec import SilenceSpec
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods
 LATEST = 10.0  # s from a command's stamp to its receipt: beyond it, they are of different clocks

@@ -13,10 +13,13 @@ import numpy as np
 from qgf_ros.bags.types import Channel
 from qgf_ros.control.merge import Merger
 from qgf_ros.errors import DataRefused
-from qgf_ros.spaces.contract import ActionSpec, Contract, ObservationSource, Source
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import MessageType, SchemaError
 from qgf_ros.spaces.messages.joints import Joints, Others
+from qgf_ros.spaces.observations.source import ObservationSource
+from qgf_ros.spaces.source import Source
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:

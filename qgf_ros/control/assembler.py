@@ -16,7 +16,8 @@ from qgf_ros.control.checks.usable import FUTURE_TOLERANCE, ahead, usable
 from qgf_ros.control.merge import Merger
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
-from qgf_ros.spaces.contract import Contract, ObservationSource
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.source import ObservationSource
 
 # How far a message may be behind the newest source when it comes, the largest of: periods, a share of
 # its own max_age (cameras are late by more than two periods, and their owners say so there), and the

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from qgf_ros.control.limiter import Limiter, at_rest
-from qgf_ros.spaces.contract import ActionSpec, Contract
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 
 STOP_STREAM = 1.0  # s: how long the hold is repeated before the command topic falls silent
 STANDS_AFTER = 2  # periods without a command: what follows one has stopped by then

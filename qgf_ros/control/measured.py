@@ -9,9 +9,10 @@ import numpy as np
 
 from qgf_ros.control.checks.usable import ahead
 from qgf_ros.control.merge import Merger
-from qgf_ros.spaces.contract import Contract, ObservationSource
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import Joints, Others
+from qgf_ros.spaces.observations.source import ObservationSource
 
 
 class MeasuredPositions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.spaces.contract import ObservationSource
+from qgf_ros.spaces.observations.source import ObservationSource
 
 
 class Merger:

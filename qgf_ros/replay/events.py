@@ -16,7 +16,8 @@ from qgf_ros.bags.sources import Decoder, Partial, about_others, bare, check_typ
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.errors import DataRefused
 from qgf_ros.replay.node_messages import CLOCK, reader
-from qgf_ros.spaces.contract import ActionSpec, Contract
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages.joints import Others
 
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came

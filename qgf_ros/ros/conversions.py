@@ -18,7 +18,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
-from qgf_ros.spaces.contract import ActionSpec
+from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import JointTrajectory
 

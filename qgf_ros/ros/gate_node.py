@@ -38,7 +38,8 @@ from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
 from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
-from qgf_ros.spaces.contract import Contract, ObservationSource
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.source import ObservationSource
 
 STATUS_PERIOD = 0.1  # s, steady time
 MAX_TEXT = 500  # characters of what went wrong, in words

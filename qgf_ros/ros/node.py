@@ -58,10 +58,10 @@ from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands, bring_to_rest
 from qgf_ros.ros.surroundings import Surroundings
 from qgf_ros.ros.views import Views
-from qgf_ros.spaces.contract import ObservationSource
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Joints, Others
+from qgf_ros.spaces.observations.source import ObservationSource
 
 STATUS_PERIOD = 0.1  # s, steady time
 

@@ -25,7 +25,7 @@ from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
-from qgf_ros.spaces.contract import ActionSpec
+from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Joints

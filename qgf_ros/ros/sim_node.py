@@ -29,10 +29,12 @@ from qgf_ros.ros.parameters import overrides
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
-from qgf_ros.spaces.contract import ActionSpec, Contract, Source
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Others
+from qgf_ros.spaces.source import Source
 
 SETTLE = (
     0.4  # s of simulated time between episodes; from 0.5 s on the node takes it for a stuck sensor

@@ -13,7 +13,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from qgf_ros.control.chunk import Chunk
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header
-from qgf_ros.spaces.contract import ActionSpec, Contract
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 
 # What a wheeled base can be told. With other numbers a twist is a tool's, in axes that stand still.
 OF_A_BASE = {"linear.x", "linear.y", "angular.z"}

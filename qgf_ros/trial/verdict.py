@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from qgf_ros.spaces.contract import Contract, EndSource
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.outcome import EndSource
 
 
 class Judge:

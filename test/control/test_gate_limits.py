@@ -19,7 +19,7 @@ from qgf_ros.control.limiter import Limiter, at_rest
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import share_folder
 from qgf_ros.policy.folder import load_policy
-from qgf_ros.spaces.contract import ON_HOLD
+from qgf_ros.spaces.actions.spec import ON_HOLD
 
 T = SECOND // 20
 E = 0.05  # s

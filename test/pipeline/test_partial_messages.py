@@ -20,7 +20,8 @@ from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Commands
-from qgf_ros.spaces.contract import Contract, SilenceSpec
+from qgf_ros.spaces.actions.spec import SilenceSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from training.doctor.checks import checks
 from training.doctor.dataset import survey_dataset

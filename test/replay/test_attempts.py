@@ -10,7 +10,7 @@ from qgf_replay import CONTRACT, PERIOD
 
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.player import Player
-from qgf_ros.spaces.contract import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
+from qgf_ros.spaces.outcome import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
 from training.pipeline.align import Report, align
 from training.pipeline.streams import Recording, Stream
 

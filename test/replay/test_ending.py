@@ -11,7 +11,7 @@ from qgf_replay import CONTRACT, PERIOD, START
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.player import Player
-from qgf_ros.spaces.contract import EndSource, OutcomeSpec
+from qgf_ros.spaces.outcome import EndSource, OutcomeSpec
 from training.pipeline.readers.rewards import ending
 from training.pipeline.streams import Stream
 

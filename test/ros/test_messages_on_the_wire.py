@@ -10,7 +10,8 @@ from message_shapes import SHAPES, values_of
 from qgf_make import SCALE
 
 from qgf_ros.errors import UsageError
-from qgf_ros.spaces.contract import ActionSpec, Limit
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.limits import Limit
 from qgf_ros.spaces.messages import TYPES, message_type
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from qgf_make import ARM_FILE, SCALE, contract, position_dict, twist_dict, velocity_dict
 
 from qgf_ros.errors import UsageError
-from qgf_ros.spaces.contract import NOT_YET, Contract
+from qgf_ros.spaces.actions.spec import NOT_YET
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import TYPES
 from qgf_ros.spaces.rotation import ENCODINGS
 

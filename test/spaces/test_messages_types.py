@@ -5,10 +5,12 @@ from types import SimpleNamespace as Msg
 import numpy as np
 import pytest
 
-from qgf_ros.spaces.contract import ActionSpec, Limit, ObservationSource
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.limits import Limit
 from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.foreign import Foreign
+from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.rotation import ENCODINGS
 
 ODOMETRY = message_type("nav_msgs/Odometry")

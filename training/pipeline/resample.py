@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.spaces.contract import ObservationSource
 from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.observations.source import ObservationSource
 from training.pipeline.streams import Stream
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.spaces.contract import TWISTS, ActionSpec, Contract, ObservationSource
+from qgf_ros.spaces.actions.spec import TWISTS, ActionSpec
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.source import ObservationSource
 
 FROZEN_AFTER = 0.5  # s of commanded motion without another number
 SLOW = 0.02  # of the largest speed: less than that is no motion that every sensor shows

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.contract import ObservationSource
+from qgf_ros.spaces.observations.source import ObservationSource
 
 FUTURE_TOLERANCE = 0.1  # s: a stamp further ahead is no proof of freshness
 QUATERNION_LENGTHS = (0.9, 1.1)  # what is meant as a rotation; beyond it something is broken

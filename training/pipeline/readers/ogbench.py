@@ -16,7 +16,8 @@ import numpy as np
 
 from qgf_ros.sim.ur5e_cube import MAX_STEP, PERIOD
 from qgf_ros.sim.world import world_folder
-from qgf_ros.spaces.contract import AttemptsSpec, Contract
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.outcome import AttemptsSpec
 from training.pipeline.align import Report, align
 from training.pipeline.episodes import Episode
 from training.pipeline.streams import Recording, Stream

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.spaces.condition import Condition
-from qgf_ros.spaces.contract import Contract, EndSource
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.outcome import EndSource
 from training.pipeline.episodes import Episode
 from training.pipeline.goals import goal_columns
 from training.pipeline.labels import Label

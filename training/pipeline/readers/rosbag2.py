@@ -18,9 +18,12 @@ from qgf_ros.bags.sources import Decoder, Partial, about_others, bare, check_typ
 from qgf_ros.bags.sources import contract_sources as contract_sources
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.errors import DataRefused
-from qgf_ros.spaces.contract import ActionSpec, Contract, ObservationSource, Source
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Others
+from qgf_ros.spaces.observations.source import ObservationSource
+from qgf_ros.spaces.source import Source
 from training.doctor.bag_survey import survey_bag
 from training.pipeline.streams import Recording, Stream, Survey
 from training.pipeline.writers.bag import BagWriter as BagWriter

@@ -14,9 +14,10 @@ from qgf_ros.bags.sources import frame_of
 from qgf_ros.bags.types import STORE, long_type
 from qgf_ros.bags.writer import CheckedWriter
 from qgf_ros.errors import UsageError
-from qgf_ros.spaces.contract import ActionSpec, Source
+from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.messages.joints import Joints
+from qgf_ros.spaces.source import Source
 
 
 def _names_its_joints(source: Source) -> bool:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from qgf_ros.errors import UsageError
-from qgf_ros.spaces.contract import Contract, ObservationSource, Source
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.source import ObservationSource
+from qgf_ros.spaces.source import Source
 from training.pipeline.align import Report, align
 from training.pipeline.labels import Label
 from training.pipeline.readers.rosbag2 import contract_sources

@@ -1,0 +1,76 @@
+"""Which observed number says where a command begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.observations.source import ObservationSource
+
+
+class Measured:
+    """Looks observed numbers up: by the name of a joint, or by a whole name."""
+
+    def __init__(self, observations: Sequence[ObservationSource]) -> None:
+        self._observations = observations
+        self._names = [f"{o.name}.{label}" for o in observations for label in o.feature_labels]
+
+    def check(self, actions: Sequence[ActionSpec]) -> None:
+        """Raises ValueError unless every absolute command has one measured position to begin from,
+        and no other has it."""
+        users = [m for a in actions for m in map(self.at, a.measured.values())]
+        measured = [
+            label.removeprefix("position.")
+            for o in self._observations
+            for label in o.labels
+            if o.type == "sensor_msgs/JointState" and label.startswith("position.")
+        ]
+        for action in actions:
+            if action.representation != "absolute":
+                continue
+            for name, where in action.measured.items():
+                at = self.at(where)
+                if at < 0:
+                    raise ValueError(
+                        f"action {action.name}: measured.{name} is {where!r}; allowed are joints whose "
+                        f"position is observed once, {measured[:8]}, or an observed number by its whole "
+                        f"name, {list(self._names[:8])}"
+                    )
+                if users.count(at) > 1:
+                    raise ValueError(
+                        f"action {action.name}: measured.{name} is {where!r}, which is also what another "
+                        "command is measured by; each has a number of its own"
+                    )
+            own = [n for n in action.labels_of_joints if n not in action.measured]
+            taken = [n for n in own if self.at(n) in users]
+            if taken:
+                raise ValueError(
+                    f"action {action.name}: {', '.join(taken[:8])} is observed by its own name, and "
+                    "another command is measured by that number; give it another in measured"
+                )
+            blind = [n for n in own if n not in measured]
+            if blind:
+                raise ValueError(
+                    f"action {action.name}: positions of {', '.join(blind[:8])} are commanded but not observed; "
+                    "without a measured start the first command would jump. Observe them by the same name in a "
+                    f"sensor_msgs/JointState with fields [position], or say in measured what tells where they "
+                    f"are: {{{blind[0]}: ...}}; observed are {measured[:8]}"
+                )
+            twice = [n for n in own if measured.count(n) > 1]
+            if twice:
+                raise ValueError(
+                    f"action {action.name}: the position of {', '.join(twice[:8])} is observed more than once; "
+                    "it must be one source that says where the command begins"
+                )
+
+    def at(self, name: str) -> int:
+        """Which observed number a joint's name or a whole name means; -1: none, or more than one."""
+        if name in self._names:
+            return self._names.index(name)
+        labels = [(o, label) for o in self._observations for label in o.feature_labels]
+        found = [
+            at
+            for at, (source, label) in enumerate(labels)
+            if source.type == "sensor_msgs/JointState" and label == f"position.{name}"
+        ]
+        return found[0] if len(found) == 1 else -1
