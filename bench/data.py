@@ -29,14 +29,16 @@ import tyro
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.console import emit, say, table, track
 from qgf_ros.errors import exit_codes
 from qgf_ros.processes import process_pool
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.chunks import ChunkTable
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
 from training.pipeline.store import prepare
+from training.pipeline.writers.bag import BagWriter
 
 START = 1_760_000_000 * 10**9
 PERIOD = 10**7  # ns between two states

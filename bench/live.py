@@ -25,7 +25,8 @@ import numpy as np
 from qgf_ros.console import console, emit, table
 from qgf_ros.errors import QgfError, exit_codes
 from qgf_ros.policy.folder import load_policy
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))

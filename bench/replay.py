@@ -35,13 +35,14 @@ from typing import Any
 import numpy as np
 import tyro
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.console import emit, say, table, track
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
 from qgf_ros.policy.description import Flow, Network
 from qgf_ros.policy.folder import write_policy
 from qgf_ros.processes import process_pool
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "support"))

@@ -11,13 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
-
-import numpy as np
 
 from qgf_ros.bags import mcap, sqlite
 from qgf_ros.bags.damage import ZSTD_MAGIC, Damage, Losses, ZstdDecompressor, budget
@@ -66,27 +64,22 @@ class Bag:
         return sorted({*self.files, *there})
 
 
-def read_messages(bag: Bag, choose: Choose, losses: Losses) -> Iterator[Path]:
-    """Reads a bag; yields each file when its messages have been taken. What cannot be read is
-    counted."""
+def read_messages(
+    bag: Bag, choose: Choose, losses: Losses, file_ends: Callable[[], None] = lambda: None
+) -> Iterator[int]:
+    """Reads a bag; yields the receipt of each message [ns] when it has been taken, and calls
+    `file_ends` when all of a file have been. What cannot be read is counted."""
     for file in bag.files:
         try:
             for take, receipt, raw in bag.messages(file, choose, losses):
                 take(receipt, raw)
-        except Damage as damage:
-            losses.add(f"file unreadable: {damage}", bag.counts.get(file.name, 1))
-        except OSError as error:
-            why = f"file unreadable: {file.name}: {error.strerror}"
-            losses.add(why, bag.counts.get(file.name, 1))
-        yield file
+                yield receipt
+        except (Damage, OSError) as error:
+            why = f"{file.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            losses.add(f"file unreadable: {why}", bag.counts.get(file.name, 1))
+        file_ends()
     for name, count in bag.missing.items():
         losses.add(f"file missing: {name}", count)
-
-
-def receipt_order(receipt: np.ndarray, ends: Sequence[int]) -> np.ndarray:
-    """Indices that sort (N,) receipts [ns] within each file; `ends`: where each file does."""
-    parts = np.split(np.arange(len(receipt)), ends)
-    return np.concatenate([p[np.argsort(receipt[p], kind="stable")] for p in parts])
 
 
 def names(path: Path) -> list[str]:

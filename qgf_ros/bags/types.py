@@ -60,6 +60,7 @@ class Channel:
         return self.type.replace("/msg/", "/")
 
 
+Use = Callable[[Any, int], None]  # a decoded message, receipt in ns; raises where it does not fit
 Take = Callable[
     [int, bytes | memoryview], None
 ]  # what becomes of a message: receipt in ns, serialised
@@ -75,7 +76,7 @@ def long_type(short: str) -> str:
 def take_with(
     channel: Channel,
     store: Typestore,
-    uses: Sequence[Callable[[Any, int], None]],
+    uses: Sequence[Use],
     losses: Losses,
 ) -> Take:
     """Decodes each message of a channel once, for all its uses; what raises is counted."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.bags.clock import CLOCK_TYPE, read_clock
 from qgf_ros.control.supervisor import State
 from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
 
@@ -71,11 +72,6 @@ def read_chunk(msg: Any) -> ShownChunk:
     return ShownChunk(_time(msg.header.stamp), names, actions)
 
 
-def read_clock(msg: Any) -> int:
-    """ns; 0 and less: it has not begun."""
-    return int(msg.clock.sec) * 1_000_000_000 + int(msg.clock.nanosec)
-
-
 def read_policy(msg: Any) -> str:
     """The policy's id, out of ~/status."""
     return str(msg.policy_sha256)[:64]
@@ -91,7 +87,7 @@ def reader(topic: str, type_name: str) -> tuple[str, Callable[[Any], Any]] | Non
     return {
         "qgf_ros/Tick": (TICK, read_tick),
         "qgf_ros/Status": (STATUS, read_policy),
-        "rosgraph_msgs/Clock": (CLOCK, read_clock),
+        CLOCK_TYPE: (CLOCK, read_clock),
     }.get(type_name)
 
 

@@ -38,8 +38,10 @@ else:
     from backports import zstd
 
 from qgf_ros.bags import mcap as mcap_files
+from qgf_ros.bags.sources import contract_sources
 from training.pipeline.readers.load import load_episodes
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 
 CHUNK = 0x06
 FLOAT = "std_msgs/msg/Float64"
@@ -227,7 +229,9 @@ def test_fault_100_what_a_file_becomes_in_all_is_bounded(tmp_path, monkeypatch):
 MEASURE = """
 import re, sys
 from pathlib import Path
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from qgf_ros.bags.sources import contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 used = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = used()
 for file in sorted(Path(sys.argv[1]).iterdir()):

@@ -6,9 +6,11 @@ from qgf_make import velocity_dict
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 
 OWN = "acme_msgs/msg/LowState"
 DEFINITIONS = {

@@ -12,8 +12,9 @@ from qgf_bags import ARM, T, channel, chunk, copy_bag, custom, mcap, message, wr
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from qgf_ros.bags.damage import MAX_REASONS
+from qgf_ros.bags.sources import contract_sources
 from training.doctor import bag_survey
-from training.pipeline.readers.rosbag2 import Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
 
 READER = Rosbag2Reader()
 STORE = custom("test_msgs/msg/Wrench", """

@@ -17,6 +17,7 @@ pa = pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 import pyarrow.parquet as pq  # noqa: E402
 
+from qgf_ros.bags.sources import contract_sources  # noqa: E402
 from qgf_ros.spaces.contract import Contract  # noqa: E402
 from training.doctor.checks import ASKED, checks  # noqa: E402
 from training.doctor.contract import Aligned  # noqa: E402
@@ -26,8 +27,8 @@ from training.doctor.roles import pairs, role  # noqa: E402
 from training.doctor.sample import Extremes, Sample  # noqa: E402
 from training.doctor.summary import rows_kept, summarise  # noqa: E402
 from training.doctor.verbs import DataInspect  # noqa: E402
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources  # noqa: E402
 from training.pipeline.streams import Signal, Stream, Survey  # noqa: E402
+from training.pipeline.writers.bag import BagWriter  # noqa: E402
 
 G1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "g1_lerobot_v21"
 RATE = 50

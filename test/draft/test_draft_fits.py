@@ -23,8 +23,9 @@ pytest.importorskip("torch")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.bags.sources import contract_sources
 from training.draft.draft import draft
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 from training.pipeline.writers.convert import convert
 
 T = SECOND // 20

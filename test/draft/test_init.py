@@ -13,14 +13,15 @@ from qgf_ros.spaces.contract import Contract
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from qgf_ros.bags.sources import contract_sources
 from training.doctor.checks import checks
 from training.doctor.dataset import Dataset
 from training.doctor.roles import pairs
 from training.doctor.summary import summarise
 from training.draft.draft import draft, drafted_from
 from training.pipeline.readers.load import load_episodes
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 from training.pipeline.streams import Signal, Stream, Survey
+from training.pipeline.writers.bag import BagWriter
 
 G1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "g1_lerobot_v21"
 T = SECOND // 20

@@ -302,7 +302,9 @@ def test_fault_017_a_stamp_from_the_future_does_not_freeze_the_state():
 
 def test_fault_009_reordered_joints_give_identical_episodes(tmp_path):
     pytest.importorskip("rosbags")
-    from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+    from qgf_ros.bags.sources import contract_sources
+    from training.pipeline.readers.rosbag2 import Rosbag2Reader
+    from training.pipeline.writers.bag import BagWriter
 
     swapped = velocity_dict()
     swapped["observations"][0]["names"] = ["b", "a"]

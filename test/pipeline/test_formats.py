@@ -20,9 +20,10 @@ from qgf_ros.errors import DataRefused, UsageError
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
 
+from qgf_ros.bags.sources import contract_sources
 from training.pipeline.readers.load import load_episodes
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 from training.pipeline.writers import convert as converting
+from training.pipeline.writers.bag import BagWriter
 from training.pipeline.writers.convert import convert
 
 BAGS = ("mcap", "sqlite3")

@@ -279,7 +279,8 @@ def test_unknown_and_doubled_names_are_refused_by_name(tmp_path):
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     pytest.importorskip("rosbags")
-    from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+    from qgf_ros.bags.sources import contract_sources
+    from training.pipeline.writers.bag import BagWriter
 
     tmp_path = tmp_path_factory.mktemp("recorded")
     spec = own(episode_start={"topic": "start", "type": "std_msgs/Header"})

@@ -16,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from qgf_ros.bags.clock import RecordedClock
 from qgf_ros.bags.commands import HOLD_PERIODS, in_force
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.replay.events import BagEvents
@@ -26,7 +27,7 @@ from qgf_ros.spaces.messages import message_type
 from training.doctor.checks import checks
 from training.doctor.dataset import survey_dataset
 from training.pipeline.align import Report, align, observe
-from training.pipeline.readers.rosbag2 import Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
 from training.pipeline.writers.bag import BagWriter
 
 STORE = custom("test_msgs/msg/Unused", "float64 x\n")

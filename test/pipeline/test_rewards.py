@@ -188,8 +188,9 @@ def test_test_is_what_looking_at_every_message_gives(seed, seconds):
 def test_field_test_on_a_topic_of_a_bag_that_is_observed_too(tmp_path):
     """The goal's topic is observed, and its number ends the episode once it has stayed above 3."""
     pytest.importorskip("rosbags")
+    from qgf_ros.bags.sources import contract_sources
     from training.pipeline.readers.load import load_episodes
-    from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+    from training.pipeline.writers.bag import BagWriter
 
     written = own(assume_success=True)
     with BagWriter(tmp_path / "bag", contract_sources(written)) as bag:

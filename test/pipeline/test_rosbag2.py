@@ -16,8 +16,10 @@ pytest.importorskip("rosbags")
 
 from qgf_bags import ARM, T, write
 
+from qgf_ros.bags.sources import contract_sources
 from training.pipeline.readers.load import load_episodes
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 from training.pipeline.writers.convert import convert
 
 

@@ -14,6 +14,7 @@ from qgf_replay import ARM, CONTRACT, PERIOD, arm_bag
 
 pytest.importorskip("onnxruntime")
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.errors import (
     CriterionNotMet,
@@ -32,7 +33,7 @@ from qgf_ros.replay.settings import Settings, load_settings
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
 from qgf_ros.spaces.messages.base import SchemaError
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 
 
 def figures(plan, *paths, workers=1):

@@ -10,11 +10,13 @@ pytest.importorskip("rosbags")
 
 from rosbags.highlevel import AnyReader
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.bags.writer import RawBag
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Commands
 from training.pipeline.align import Report, align
-from training.pipeline.readers.rosbag2 import BagWriter, Rosbag2Reader, contract_sources
+from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.writers.bag import BagWriter
 
 TICKS, BAD = 40, (10, 11, 25)
 OWN = contract(twist_dict())

@@ -14,9 +14,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.control.checks.usable import quaternions
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 
 T = SECOND // 20
 ARM = Contract.load(ARM_FILE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from qgf_make import SECOND, START
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.control.supervisor import State
@@ -16,7 +17,7 @@ from qgf_ros.guidance.protocols import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 
 ARM = find_policy("planar_arm")
 CONTRACT = Contract.load(world_folder("planar_arm") / "contract.yaml")

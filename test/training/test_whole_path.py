@@ -180,7 +180,8 @@ def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run,
     if case == "missing bag":
         data = tmp_path / "nothing"
     if case == "missing topic":
-        from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+        from qgf_ros.bags.sources import contract_sources
+        from training.pipeline.writers.bag import BagWriter
 
         sources = contract_sources(Contract.load(CONTRACT))
         del sources["goal"]

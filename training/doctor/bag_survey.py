@@ -15,10 +15,10 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys.base import normalize_fieldname
 from rosbags.typesys.store import Typestore
 
-from qgf_ros.bags.clock import CLOCK_TYPE, Control, RecordedClock
+from qgf_ros.bags.clock import Control, RecordedClock, Times
+from qgf_ros.bags.contract_reader import decoded, undecodable
 from qgf_ros.bags.damage import Damage, Losses, one_line
-from qgf_ros.bags.files import Bag, read_messages, receipt_order
-from qgf_ros.bags.sources import bare
+from qgf_ros.bags.files import Bag, read_messages
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
 from training.pipeline.streams import Signal, Stream, Survey
@@ -47,20 +47,23 @@ def survey_bag(bag: Bag, name: str) -> Survey:
     clock = RecordedClock()
 
     def choose(channel: Channel) -> Take | None:
-        if channel.short_type == CLOCK_TYPE:
-            return clock.take(channel, losses)
+        if uses := clock.uses(channel):
+            return decoded(channel, uses, losses)
         topic = topics.setdefault(channel.topic, _Topic(channel.short_type, room))
         if topic.type != channel.short_type:
             why = f"{channel.topic} carries {channel.short_type}, and before {topic.type}"
             return lambda receipt, raw: losses.add(why)
         return topic.take(channel, losses)
 
-    for _ in read_messages(bag, choose, losses):
+    def file_ends() -> None:
         for topic in topics.values():
-            topic.ends.append(len(topic))
+            topic.times.file_ends()
+
+    for _ in read_messages(bag, choose, losses, file_ends):
+        pass
     if room.refused:
         losses.add(f"only the first {MAX_NUMBERS} numbers of a bag are surveyed", room.refused)
-    now = clock.control([topic.times()[1] for topic in topics.values() if len(topic)])
+    now = clock.control([topic.times.recorded()[1] for topic in topics.values()])
     if clock.said:
         losses.add(clock.said)
     signals: dict[str, Signal] = {}
@@ -72,7 +75,9 @@ def survey_bag(bag: Bag, name: str) -> Survey:
         if labels <= MAX_LABELS:
             signals[t] = signal
         else:
-            losses.add(f"only the first {MAX_LABELS} different numbers are surveyed", len(topic))
+            losses.add(
+                f"only the first {MAX_LABELS} different numbers are surveyed", len(topic.times)
+            )
     others = {t: topic.type for t, topic in found if t not in signals}
     return Survey(
         name,
@@ -115,19 +120,15 @@ class _Topic:
     """Messages of one topic, as they come."""
 
     def __init__(self, kind: str, room: _Room) -> None:
-        self.type, self.ends = kind, list[int]()
+        self.type, self.times = kind, Times()
         self.unusable = ""  # why its messages cannot be decoded
         self._room = room
         self._too_many = kind in OTHERS or kind.startswith(OURS)
         self._layouts: dict[Any, _Layout] = {}
         # Layout, by id -> its labels that are of arrays of another length than usual.
         self._strange: dict[int, frozenset[str]] = {}
-        self._times = array("q")  # stamp and receipt in turn
         self.unread = Counter[str]()
         self.frames = Counter[str]()  # by frame_id
-
-    def __len__(self) -> int:
-        return len(self._times) // 2
 
     def take(self, channel: Channel, losses: Losses) -> Take | None:
         """What becomes of a channel's messages; None where they hold no numbers. Those that cannot
@@ -137,8 +138,8 @@ class _Topic:
         try:
             store = typestore(channel, losses)
         except Damage as damage:
-            self.unusable = why = f"{bare(channel.topic)}: {damage}"
-            return lambda receipt, raw: losses.add(why)
+            self.unusable, take = undecodable(channel, damage, losses)
+            return take
         try:
             leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
         except _TooMany:
@@ -172,11 +173,11 @@ class _Topic:
                 frame = str(msg.header.frame_id)[:80]
                 if frame in self.frames or len(self.frames) < MAX_FRAMES:
                     self.frames[frame] += 1
-            times = array("q", (stamp, receipt))  # raises where they are no times
+            row = len(self.times)
+            self.times.add(stamp, receipt)
             self._room.left -= len(numbers)
-            layout.rows.append(len(self))
+            layout.rows.append(row)
             layout.values.extend(numbers)
-            self._times.extend(times)
 
         return take_with(channel, store, [add], losses)
 
@@ -190,11 +191,6 @@ class _Topic:
             found = self._layouts[key] = _Layout(labels)
         return found
 
-    def times(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stamp and receipt [ns], (N,) each."""
-        stamp, receipt = np.array(self._times, np.int64).reshape(-1, 2).T
-        return stamp, receipt
-
     def signal(self, topic: str, now: Control | None = None) -> Signal | None:
         """All of it, with NaN where a message has not a number; None where nothing is there.
 
@@ -202,7 +198,7 @@ class _Topic:
         that has any: the elements of the rest have no fixed meaning.
         """
         labels = self._all_joints() if self.type in BY_JOINT else self._common()
-        count = len(self)
+        count = len(self.times)
         if not labels or not count or len(labels) > MAX_VALUES or count * len(labels) > 4 * MAX_NUMBERS:  # fmt: skip
             return None
         where = {label: i for i, label in enumerate(labels)}
@@ -213,11 +209,7 @@ class _Topic:
             numbers = np.frombuffer(layout.values).reshape(len(layout.rows), len(layout.labels))
             columns = np.array([where[layout.labels[i]] for i in kept], np.int64)
             values[np.ix_(np.frombuffer(layout.rows, np.int64), columns)] = numbers[:, kept]
-        stamp, receipt = self.times()
-        order = receipt_order(receipt, self.ends)
-        if now is not None:
-            stamp, receipt, keep = now(stamp, receipt)
-            order = order[keep[order]]
+        stamp, receipt, order = self.times.ordered(now)
         if self._strange:
             odd = np.zeros(count, bool)
             for layout in self._layouts.values():

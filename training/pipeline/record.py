@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.processes import process_pool
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.load import Progress
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
+from training.pipeline.writers.bag import BagWriter
 
 EPOCH = 1_760_000_000 * NANOSECONDS  # bags begin at a date, not at 1970
 PAUSE = NANOSECONDS // 2  # between two episodes of a bag

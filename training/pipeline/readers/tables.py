@@ -19,12 +19,12 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from qgf_ros.bags.files import is_hugging_face, leads
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused
 from qgf_ros.files.strict_yaml import clipped
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.outcome import EndSource
 from qgf_ros.spaces.source import Source
-from training.pipeline.readers.rosbag2 import contract_sources
 from training.pipeline.streams import Recording, Signal, Stream, Survey
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.processes import process_pool
@@ -21,9 +22,9 @@ from training.pipeline.align import Report
 from training.pipeline.labels import Label
 from training.pipeline.readers.load import Progress, contents
 from training.pipeline.readers.npz import stored, write_npz
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 from training.pipeline.record import EPOCH
 from training.pipeline.streams import Reader, Recording, Stream
+from training.pipeline.writers.bag import BagWriter
 from training.pipeline.writers.lerobot import LeRobotWriter
 from training.pipeline.writers.table import layout, on_grid, rate
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import UsageError
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.source import Source
 from training.pipeline.align import Report, align
 from training.pipeline.labels import Label
-from training.pipeline.readers.rosbag2 import contract_sources
 from training.pipeline.readers.tables import column_name
 from training.pipeline.streams import Recording
 
