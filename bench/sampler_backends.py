@@ -216,13 +216,9 @@ def _best_of(ask: Callable[[], Any]) -> np.ndarray:
 
 
 def default_guards(sizes: Sizes) -> Any:
-    import yaml
+    from qgf_ros.control.settings import resolve
 
-    from qgf_ros.guidance.guards import guards_of
-
-    text = (ROOT / "config" / "default.yaml").read_text()
-    values = {"guidance.only": ""} | yaml.safe_load(text)["/**"]["ros__parameters"]
-    return guards_of(values, policy_of(sizes))
+    return resolve({}, policy_of(sizes)).guards
 
 
 def native(case: Case, precision: str) -> Prepared | None:

@@ -46,14 +46,14 @@ class _Latest:
 class Assembler:
     """One slot per source. `push` may be called from another thread than `assemble`.
 
-    state_bound: a state further outside of the policy's box is refused [widths], see bounds.py.
+    bounds: those of the policy, see bounds.py; None: any finite state is one.
     hold_if_frozen: a frozen sensor is a problem, not a warning alone.
     """
 
     def __init__(
         self, contract: Contract, bounds: Bounds | None = None, notices: Notices | None = None
     ) -> None:
-        """bounds: those of the policy; None: any finite state is one. notices: where warnings go."""
+        """notices: where warnings go."""
         self._sources = {o.name: o for o in contract.observations}
         self._width = {o.name: len(o.labels) for o in contract.observations}
         self._delay = {o.name: round(o.delay * 1e9) for o in contract.observations}
@@ -67,7 +67,7 @@ class Assembler:
         self._notices = notices or Notices()
         self._frozen = Frozen(contract)
         self._unstamped: set[str] = set()
-        self.state_bound, self.hold_if_frozen = 1.0, False
+        self.hold_if_frozen = False
         self.dropped = 0
         self._latest: dict[str, _Latest] = {}
         self.clear()
@@ -174,7 +174,7 @@ class Assembler:
             return problem
         vector = np.concatenate([latest[name].values for name in self._sources])
         if self.bounds is not None:
-            judged = self.bounds.judge(vector, self.state_bound)
+            judged = self.bounds.judge(vector)
             self.state_score = judged.score
             if judged.problem is not None:
                 return judged.problem

@@ -23,26 +23,16 @@ from qgf_ros.control.notices import Notices
 from qgf_ros.control.sampling import Build, Sampling, most_early
 from qgf_ros.control.saturation import SATURATED, SaturationWatch
 from qgf_ros.control.schedule import MAX_REUSE, Schedule
+from qgf_ros.control.settings import Settings
 from qgf_ros.control.slew import BetaSlew
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
-from qgf_ros.errors import UsageError
-from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sampler
+from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 STANDS_STILL = Problem("CLOCK_STOPPED", "the control clock stands still; is /clock published?")
 
 ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
-
-
-@dataclass
-class Tuning:
-    """What may change while the robot runs. Read once per sample."""
-
-    beta: float
-    num_candidates: int = 1
-    guards: Guards = UNGUARDED
-    slew: float = 0.0  # s in which the weight crosses its whole range; 0: at once
 
 
 @dataclass(frozen=True)
@@ -71,38 +61,27 @@ class ControlCore:
         self,
         policy: Policy,
         inference: Inference,
+        settings: Settings,
         *,
         owner: str = "qgf",
-        seed: int = 0,
         enabled: bool = False,
-        beta: float | None = None,
-        num_candidates: int = 1,
         wait: float = 0.5,
-        blend_steps: int = 0,
-        real_time_chunking: bool = False,
         build: Build | None = None,
         timed: Iterable[float] = (),
     ) -> None:
         """
         Args:
-            seed: of the noise, which is a function of (seed, observation stamp).
-            beta: temperature; None: the policy's default.
+            settings: resolved with this policy, see `control.settings.resolve`.
             wait: share of a period that a tick waits for its own sample before it goes on without.
-            blend_steps: see `Schedule`.
-            real_time_chunking: samples while the last chunk goes on, and the actions that will be
-                executed meanwhile are held fixed; else a chunk is sampled in the tick it begins in.
             build, timed: see `Sampling`.
         """
         contract = policy.contract
         self.policy = policy
         self.notices = Notices()
-        self.assembler = Assembler(contract, Bounds(policy), self.notices)
+        self.assembler = Assembler(contract, notices=self.notices)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
         self.gate.expect(*policy.normalizer.action_bounds(*contract.limits[:2]))
-        self.tuning = Tuning(
-            policy.description.beta.default if beta is None else beta, num_candidates
-        )
         self.forbidden: Callable[[], Problem | None] = lambda: None  # a word from outside, per tick
         self.overruns = 0
         self.ticks = 0
@@ -110,28 +89,20 @@ class ControlCore:
         self.samples = 0
         self._inference = inference
         self._owner = owner
-        self._seed = seed
         self._period = round(contract.time.period * 1e9)
         self._names = contract.action_names
         self._measured = contract.measured_positions  # index into [observation, NaN]
         self._estop: Problem | None = None
         self._standing = False  # the control clock, since the last tick
         self._asked = False  # to move, since the last tick
-        self._real_time = real_time_chunking
         self._guided = False  # the current chunk
         self._swapped = False  # the current chunk is of the policy before
-        if real_time_chunking and contract.time.horizon < 2:
-            raise UsageError(
-                "real_time_chunking is on, and the policy's chunks have 1 action, so that none is left "
-                "while the next chunk is sampled; it needs 2 or more: switch it off"
-            )
         low, high, _ = contract.limits
-        self.schedule = Schedule(self._period, high - low, blend_steps)
+        self.schedule = Schedule(self._period, high - low)
         self.sampling = Sampling(
             policy,
             inference,
             wait=wait * contract.time.period,
-            early=real_time_chunking,
             fault=self.supervisor.fault,
             build=build,
             timed=timed,
@@ -142,23 +113,33 @@ class ControlCore:
         self._slew = BetaSlew()
         self._saturation = SaturationWatch(contract.time.period)
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps
+        self.apply(settings)
         self.epoch = 0
         self._begin_epoch(None)
 
     @property
-    def target_beta(self) -> float:
-        """What was asked for: never below the policy's floor; infinite where it is none."""
-        beta = self.tuning.beta
-        return max(beta, self.policy.description.beta.min) if beta > 0 else math.inf
-
-    @property
     def beta(self) -> float:
-        """The temperature in effect; in RUN it may be on its way to `target_beta`."""
+        """The temperature in effect; in RUN it may be on its way to the settings'."""
         beta = self._slew.beta  # one look: a tick may forget it meanwhile
         running = self.supervisor.state is State.RUN
-        return beta if running and beta else self.target_beta
+        return beta if running and beta else self._target(self.settings)
+
+    def _target(self, settings: Settings) -> float:
+        """The beta that was asked for: never below the policy's floor; infinite where it is none."""
+        beta = settings.beta
+        return max(beta, self.policy.description.beta.min) if beta > 0 else math.inf
 
     # What the outside does to the core.
+
+    def apply(self, settings: Settings) -> None:
+        """From the next sample and the next command on: the one place where a setting reaches the part
+        that obeys it. A sample sees all of the old ones, or all of the new."""
+        self.assembler.bounds = Bounds(self.policy, settings.state_bound)
+        self.assembler.hold_if_frozen = settings.hold_if_frozen
+        self.gate.scale = settings.limits_scale
+        self.schedule.blend_steps = settings.blend_steps
+        self.sampling.early = settings.real_time_chunking
+        self.settings = settings
 
     def enable(self, on: bool) -> str:
         """Answers why not, or ""."""
@@ -191,7 +172,7 @@ class ControlCore:
         self,
         policy: Policy,
         sampler: Sampler,
-        beta: float | None = None,
+        settings: Settings,
         timed: Iterable[float] = (),
     ) -> None:
         """Between two ticks another policy for the same robot.
@@ -200,17 +181,15 @@ class ControlCore:
         from what was last sent. A FAULT stays, and a HOLD ends as it does otherwise.
 
         Args:
-            beta: from now on; None: as it is.
+            settings: resolved with the new policy.
         """
         with self._lock:
             self.policy = policy
-            self.assembler.bounds = Bounds(policy)
             self.gate.expect(*policy.normalizer.action_bounds(*policy.contract.limits[:2]))
             self.sampling.swap(policy, sampler, timed)
             self._slew.forget()  # its weights are on the scale of another return
             self._swapped = True
-            if beta is not None:
-                self.tuning.beta = beta
+            self.apply(settings)
 
     def clock_jumped(self, stood: bool = False) -> TickResult:
         """The control clock jumped, back or ahead: what was buffered belongs to another time.
@@ -402,7 +381,7 @@ class ControlCore:
         if not self.sampling.pending:
             return None
         steps = self.policy.contract.time.execute_steps
-        in_time = self._real_time or not self.schedule.exhausted(now, steps)
+        in_time = self.settings.real_time_chunking or not self.schedule.exhausted(now, steps)
         covered = in_time and self.schedule.covers(now)
         answer = self.sampling.receive(self.epoch, wait=not covered)
         if answer is None:
@@ -412,7 +391,7 @@ class ControlCore:
 
     def _lead(self) -> int:
         """Ticks from a request to its answer, by which it is made earlier. 0: when it is due."""
-        if not self._real_time:
+        if not self.settings.real_time_chunking:
             return 0
         p99 = self.inference_latency.percentiles_ms()[1] * 1e6
         ticks = math.ceil(p99 / self._period) if p99 > 0 else 1  # NaN: nothing is measured yet
@@ -439,18 +418,18 @@ class ControlCore:
         self, now: int, observation: Observation, committed: np.ndarray | None = None
     ) -> None:
         """Asks for a chunk that begins now. committed: (k, A) its first actions, robot units."""
-        floor, slew = self.policy.description.beta.min, self.tuning.slew
-        beta = self._slew(now, self.target_beta, floor, slew)
+        settings, floor = self.settings, self.policy.description.beta.min
+        beta = self._slew(now, self._target(settings), floor, settings.slew)
         self._committed = committed
         fixed = None
         if committed is not None:
             # Not clipped: they will be executed as they are, wherever the robot has got to.
             normalizer = self.policy.normalizer
             fixed = normalizer.normalize_action(committed, observation.vector, clip=False)
-        count, size = self.tuning.num_candidates, self.policy.flat_dim
+        count, size = settings.num_candidates, self.policy.flat_dim
         request = Request(
             obs=self.policy.normalizer.normalize_obs(observation.vector),
-            noise=draw_noise(self._seed, observation.stamp, count, size),
+            noise=draw_noise(settings.seed, observation.stamp, count, size),
             weight=1.0
             / beta,  # of every command; warm-up, reports and Slew do the same for themselves
             start=now,
@@ -458,7 +437,7 @@ class ControlCore:
             epoch=self.epoch,
             beta=beta,
             age=observation.age,
-            guards=self.tuning.guards,
+            guards=settings.guards,
             committed=fixed,
         )
         self.sampling.submit(request)

@@ -29,6 +29,7 @@ class Sampling:
     """The mailbox to the sampler, and whether the sampler can be relied upon.
 
     `suspect`: it failed or was late, and has to prove itself before the robot moves again.
+    `early`: requests are made before they are due.
     """
 
     def __init__(
@@ -37,7 +38,6 @@ class Sampling:
         inference: Inference,
         *,
         wait: float,
-        early: bool = False,
         fault: Callable[[Problem], None],
         build: Build | None = None,
         timed: Iterable[float] = (),
@@ -45,7 +45,6 @@ class Sampling:
         """
         Args:
             wait: how long a tick waits for an answer of its own [s].
-            early: requests are made before they are due.
             fault: latches FAULT.
             build: makes the sampler again after its device was lost; None: that is a FAULT.
             timed: seconds that calls have taken, see `time_sampler`.
@@ -53,10 +52,10 @@ class Sampling:
         self.latency = Latency()
         self.pending = False
         self.suspect = False
+        self.early = False
         self._policy = policy
         self._inference = inference
         self._wait = wait
-        self._early = early
         self._fault = fault
         self._build = build
         self._rebuild: Rebuild | None = None
@@ -169,7 +168,7 @@ class Sampling:
     def _patience(self) -> float:
         """s that a sample may take before a tick is without a valid action."""
         time = self._policy.contract.time
-        early = most_early(self._policy) if self._early else 0
+        early = most_early(self._policy) if self.early else 0
         return time.period * (time.horizon - time.execute_steps + MAX_REUSE + early)
 
     def _too_slow(self) -> Problem | None:

@@ -10,17 +10,16 @@ MAX_REUSE = 2  # ticks the last action may be repeated while the next chunk is l
 
 
 class Schedule:
-    """The current chunk by the time law. Times in ns on the control clock."""
+    """The current chunk by the time law. Times in ns on the control clock.
+
+    blend_steps: actions over which a new chunk takes over from the last; 0: at once.
+    """
 
     def __init__(self, period: int, span: np.ndarray, blend_steps: int = 0) -> None:
-        """
-        Args:
-            span: (A,) width of each command's range; seam jumps are told as shares of it.
-            blend_steps: actions over which a new chunk takes over from the last; 0: at once.
-        """
+        """span: (A,) width of each command's range; seam jumps are told as shares of it."""
         self._period = period
         self._span = span
-        self._blend_steps = blend_steps
+        self.blend_steps = blend_steps
         self.clear()
 
     def clear(self) -> None:
@@ -80,7 +79,7 @@ class Schedule:
             before = old[0] if len(old) else self._last if not held else actions[held - 1]
             if before is not None:
                 jump = float(np.max(np.abs(actions[seam] - before) / self._span))
-            actions[seam:] = blend(old, actions[seam:], self._blend_steps)
+            actions[seam:] = blend(old, actions[seam:], self.blend_steps)
         self._chunk = Chunk(chunk.start, actions, chunk.epoch, chunk.sequence)
         return self._chunk, jump
 

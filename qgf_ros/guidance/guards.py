@@ -21,7 +21,7 @@ def guards_of(values: Mapping[str, Any], policy: Policy) -> Guards:
         UsageError: together, or with this policy, they mean nothing.
     """
     d, names = policy.description, policy.contract.action_names
-    only = tuple(filter(None, map(str.strip, values["guidance.only"].split(","))))
+    only = tuple(filter(None, map(str.strip, (values["guidance.only"] or "").split(","))))
     guards = Guards(
         skip_first=values["guidance.skip_first"],
         last=values["guidance.last"],

@@ -11,10 +11,10 @@ import numpy as np
 from qgf_ros.control.chunk import Sampled, choose
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Result
+from qgf_ros.control.settings import Settings
 from qgf_ros.control.supervisor import State
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
-from qgf_ros.replay.settings import Settings
 
 
 class Row(NamedTuple):
@@ -54,22 +54,9 @@ class Watched(InlineInference):
 class Drive:
     """A core that is enabled, and enabled again at once whenever something disabled it."""
 
-    def __init__(self, policy: Policy, sampler: Sampler, beta: float, settings: Settings) -> None:
+    def __init__(self, policy: Policy, sampler: Sampler, settings: Settings) -> None:
         self.inference = Watched(sampler)
-        self.settings = settings
-        self.core = ControlCore(
-            policy,
-            self.inference,
-            seed=settings.seed,
-            enabled=True,
-            beta=beta,
-            num_candidates=settings.num_candidates,
-            blend_steps=settings.blend_steps,
-        )
-        self.core.tuning.guards = settings.guards
-        self.core.gate.scale = settings.limits_scale
-        self.core.assembler.state_bound = settings.state_bound
-        self.core.assembler.hold_if_frozen = settings.hold_if_frozen
+        self.core = ControlCore(policy, self.inference, settings, enabled=True)
         self.track = Track()
 
     def begin(self) -> None:

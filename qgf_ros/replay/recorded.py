@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,12 +18,12 @@ from qgf_ros.control.chunk import Chunk
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.settings import Settings
 from qgf_ros.control.supervisor import State, Supervisor
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, STATUS, TICK, ShownChunk, Tick
-from qgf_ros.replay.settings import Settings
 
 LATE = 1_000_000_000  # ns by which what a tick saw may come behind the tick, in the recorder
 KEPT = 5_000_000_000  # ns for which messages are remembered beyond that
@@ -93,17 +93,10 @@ class Recorded:
         self._contract = policy.contract
         self._inference = _Timed(sampler)
         self._supervisor = _Followed()
-        self.core = ControlCore(
-            policy,
-            self._inference,
-            seed=settings.seed,
-            num_candidates=settings.num_candidates,
-            blend_steps=settings.blend_steps,
-        )
+        # The recorded state has judged the sensors already, and its beta was slewed.
+        settings = replace(settings, slew=0.0, state_bound=float("inf"), hold_if_frozen=False)
+        self.core = ControlCore(policy, self._inference, settings)
         self.core.supervisor = self._supervisor
-        self.core.tuning.guards = settings.guards
-        self.core.gate.scale = settings.limits_scale
-        self.core.assembler.state_bound = float("inf")  # the recorded state has judged already
         self._seen: dict[str, deque[tuple[int, np.ndarray]]] = {
             o.name: deque() for o in policy.contract.observations
         }
@@ -166,7 +159,8 @@ class Recorded:
         self._supervisor.recorded = tick.state
         # Outside of RUN an answer is a sign of life, and never taken up.
         self._inference.due = 1 if not run else min(taken_up, 1) if gap else taken_up
-        self.core.tuning.beta = tick.beta
+        if tick.beta != self.core.settings.beta:
+            self.core.apply(replace(self.core.settings, beta=tick.beta))
         self._push(tick)
         result = self.core.tick(tick.at)
         if run and result.reason is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from qgf_ros.bags import files
 from qgf_ros.control.exchange import check_exchange
+from qgf_ros.control.settings import Settings, resolve
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
@@ -24,7 +25,6 @@ from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Player, Segment
 from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
-from qgf_ros.replay.settings import Settings
 from qgf_ros.replay.tally import COMPARED, FIGURES, Resampled, Tally
 from qgf_ros.statistics import between
 
@@ -33,13 +33,18 @@ Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how man
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed. policies: the one, or it and the one that it is compared with."""
+    """What is replayed. policies: the one, or it and the one that it is compared with. given: the
+    node's settings, by name; what is left out is at its default."""
 
     policies: tuple[Path, ...]
     betas: tuple[float, ...]
-    settings: Settings = Settings()
+    given: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 0.0
     backend: str = "auto"
+
+    def settings(self, policy: Policy, beta: float | None = None) -> Settings:
+        """Those of a core with one of the policies. beta: None: the policy's default."""
+        return resolve({**self.given, "beta": beta}, policy)
 
 
 @dataclass
@@ -70,7 +75,8 @@ def replay(
     """Plays every bag below `paths`; what comes out does not depend on `workers`.
 
     Raises:
-        UsageError: a beta below the floor, or two policies for different robots.
+        UsageError: settings, a beta among them, that a policy cannot have, or two policies for
+            different robots.
         PolicyRefused, DataRefused: a policy or a bag that cannot be used.
     """
     policies = [load_policy(folder) for folder in plan.policies]
@@ -88,12 +94,11 @@ def _check(plan: Plan, policies: Sequence[Policy]) -> None:
     if not plan.betas or len(set(plan.betas)) < len(plan.betas):
         raise UsageError(f"beta is {list(plan.betas)}; give each once, inf for unguided")
     for policy in policies:
-        floor = policy.description.beta.min
-        low = [b for b in plan.betas if not b >= floor]
-        if low:
-            raise UsageError(
-                f"beta is {low[0]:g}; the floor of {policy.folder} is {floor:g}, which the node holds"
-            )
+        for beta in plan.betas:
+            try:
+                plan.settings(policy, beta)
+            except UsageError as error:
+                raise UsageError(f"{policy.folder}: {error}") from None
     for other in policies[1:]:
         check_exchange(other, policies[0].contract)
 
@@ -136,7 +141,7 @@ def _job(job: tuple[Plan, Path, str]) -> Played:
     loaded = [_loaded(folder, plan.backend) for folder in plan.policies]
     played = _nothing(plan)
     each = [
-        (Drive(policy, sampler, beta, plan.settings), scorer, tally)
+        (Drive(policy, sampler, plan.settings(policy, beta)), scorer, tally)
         for (policy, sampler, scorer), tallies in zip(loaded, played.tallies)
         for beta, tally in zip(plan.betas, tallies)
     ]
@@ -150,7 +155,7 @@ def _job(job: tuple[Plan, Path, str]) -> Played:
     contract = loaded[0][0].contract
     events = BagEvents(path, name, contract)
     player = Player(contract, [drive for drive, _, _ in each], horizon, score, plan.rate)
-    recorded = Recorded(*loaded[0][:2], plan.settings)
+    recorded = Recorded(*loaded[0][:2], plan.settings(loaded[0][0]))
     player.play(recorded.watch(events))
     played.losses.update(events.losses)
     played.episodes, played.jumps = player.episodes, player.jumps
@@ -167,7 +172,7 @@ def document(plan: Plan, played: Played, began: float) -> dict[str, Any]:
         "policies": [
             {"name": p.name, "sha256": p.sha256, "folder": str(p.folder)} for p in policies
         ],
-        "settings": asdict(plan.settings),
+        "settings": {n: v for n, v in asdict(plan.settings(policies[0])).items() if n != "beta"},
         "bag_seconds": played.ticks * policies[0].contract.time.period,
         "ticks": played.ticks,
         "episodes": played.episodes,

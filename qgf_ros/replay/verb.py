@@ -56,8 +56,8 @@ class Replay(ReadsData):
         policy = load_policy(folders[0])
         betas = self.beta or (policy.description.beta.default, float("inf"))
         rules = load_thresholds(self.thresholds, betas) if self.thresholds else []
-        settings = load_settings(self.params, policy)
-        plan = Plan(folders, betas, settings, self.rate, self.backend)
+        given = load_settings(self.params) if self.params else {}
+        plan = Plan(folders, betas, given, self.rate, self.backend)
         played = replay(plan, self.bags, self.workers, track)
         found = document(plan, played, began)
         nan = float("nan")

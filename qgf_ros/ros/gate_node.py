@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -27,6 +26,7 @@ from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.settings import BY_NAME, Spec
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.files.share import find_policy
 from qgf_ros.policy.vetting import vetted_policy
@@ -35,7 +35,7 @@ from qgf_ros.ros.conversions import Command, candidate, nanoseconds, ros_type
 from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.gate_reports import GateReports
 from qgf_ros.ros.lean import LeanNode
-from qgf_ros.ros.parameters import BY_NAME, Parameters, Spec
+from qgf_ros.ros.parameters import Parameters, Values
 from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.robot_commands import RobotCommands, bring_to_rest
 from qgf_ros.spaces.contract import Contract
@@ -46,13 +46,13 @@ MAX_TEXT = 500  # characters of what went wrong, in words
 MAX_BYTES = 2**16  # of a message: larger ones are not even looked into
 
 PARAMETERS = (
-    Spec("policy", "", "Policy folder, or a shipped policy's name: its contract counts."),
-    Spec("contract", "", "Contract file (contract.yaml), in place of a policy."),
-    Spec("owners", "qgf", "Nodes that may command, separated by commas, the first above all others; each "
+    Spec("policy", str, None, "Policy folder, or a shipped policy's name: its contract counts."),
+    Spec("contract", str, None, "Contract file (contract.yaml), in place of a policy."),
+    Spec("owners", str, "qgf", "Nodes that may command, separated by commas, the first above all others; each "
          "publishes its candidates on <name>/command. A name without / is in the gate's namespace."),
-    Spec("command_timeout", 0.0, "The gate holds after so long without a candidate. 0: two control periods.",
+    Spec("command_timeout", float, 0.0, "The gate holds after so long without a candidate. 0: two control periods.",
          "s", 0.0, 10.0),
-    Spec("estop", "", "Topics of emergency stops, separated by commas. Unset: <name>/estop of each owner."),
+    Spec("estop", str, None, "Topics of emergency stops, separated by commas. Unset: <name>/estop of each owner."),
     BY_NAME["estop_timeout"],
     BY_NAME["limits_scale"],
     BY_NAME["exit_with_parent"],
@@ -69,7 +69,7 @@ class GateNode(LeanNode):
         self.error: Exception | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self.parameters = Parameters(self, self._on_parameter, PARAMETERS, foreign=BY_NAME)
+        self.parameters = Parameters(self, self._on_parameters, PARAMETERS, foreign=BY_NAME)
         values = self.parameters.values
         if values["exit_with_parent"]:
             exit_with_parent()
@@ -173,9 +173,9 @@ class GateNode(LeanNode):
         receipt = self._now().control
         self._measured.push_message(source, stamp or receipt, receipt, msg)
 
-    def _on_parameter(self, name: str, value: Any) -> None:
+    def _on_parameters(self, values: Values) -> None:
         with self._lock:
-            self._arbiter.gate.scale = value  # the only live one
+            self._arbiter.gate.scale = values["limits_scale"]  # the only live one
 
     def _on_estop(self, topic: str) -> None:
         self._stop(Problem("ESTOP", f"emergency stop on {topic}; release it, then enable again"))
@@ -231,13 +231,13 @@ class GateNode(LeanNode):
             self.done.set()
 
 
-def _contract(policy: str, contract: str) -> tuple[Contract, str]:
+def _contract(policy: str | None, contract: str | None) -> tuple[Contract, str]:
     """The contract, and the policy's id if it is from a policy. Verified as for the node."""
     if bool(policy) == bool(contract):
         raise UsageError("give either policy or contract: the gate takes its limits from it")
     if contract:
         return Contract.load(Path(contract).expanduser()), ""
-    loaded = vetted_policy(find_policy(policy), stopping=STOPPING.is_set)
+    loaded = vetted_policy(find_policy(policy or ""), stopping=STOPPING.is_set)
     return loaded.contract, loaded.sha256
 
 

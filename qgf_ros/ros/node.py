@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from qgf_ros.control.gate import Candidate, Output
 from qgf_ros.control.inference import ThreadInference
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.sampling import time_sampler
+from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.policy.vetting import Use, vetted_policy
@@ -51,7 +51,7 @@ from qgf_ros.ros.conversions import (
 )
 from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
-from qgf_ros.ros.parameters import Parameters
+from qgf_ros.ros.parameters import Parameters, Values
 from qgf_ros.ros.policy_swap import PolicySwap
 from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.reports import Reports
@@ -81,7 +81,7 @@ class QgfNode(LeanLifecycleNode):
         self._state_subscriptions: list[Any] = []
         self._state = State.UNCONFIGURED  # as it was last said
         self._noted = State.UNCONFIGURED  # as it is in the control thread
-        self.parameters = Parameters(self, self._on_parameter, check=self._check_guards)
+        self.parameters = Parameters(self, self._on_parameters, check=self._check)
         if self.parameters.values["exit_with_parent"]:
             exit_with_parent()
         self._reports = Reports(self)
@@ -150,27 +150,18 @@ class QgfNode(LeanLifecycleNode):
     def _configure(self) -> None:
         values = self.parameters.values
         policy = self._vet(find_policy(values["policy"]), STOPPING.is_set, values["device"])
-        guards = guards_of(values, policy)
+        settings = resolve(values, policy)
         sampler = self._build(policy, values["device"])
         timed = time_sampler(policy, sampler, values["num_candidates"])
-        beta = policy.description.beta
-        self.parameters.set_floor("beta", beta.min, beta.default)
         self.core = ControlCore(
             policy,
             ThreadInference(sampler),
+            settings,
             owner=self.get_fully_qualified_name(),
-            seed=values["seed"],
-            beta=values["beta"],
-            num_candidates=values["num_candidates"],
-            blend_steps=values["blend_steps"],
-            real_time_chunking=values["real_time_chunking"],
             build=self._build,
             timed=timed,
         )
-        self.core.tuning.guards, self.core.tuning.slew = guards, values["guidance.slew"]
-        self.core.gate.scale = values["limits_scale"]
-        self.core.assembler.state_bound = values["state_bound"]
-        self.core.assembler.hold_if_frozen = values["hold_if_frozen"]
+        self.parameters.settle("beta", settings.beta)
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None
@@ -195,7 +186,8 @@ class QgfNode(LeanLifecycleNode):
 
     def _announce(self, policy: Policy, sampler: Sampler) -> None:
         """What is in use from now on."""
-        beta = self.parameters.values["beta"]
+        assert self.core is not None
+        beta = self.core.settings.beta
         self._info_publisher.publish(policy_message(policy, sampler))
         self.get_logger().info(_summary(policy, sampler, beta))
         if sampler.note:
@@ -372,23 +364,13 @@ class QgfNode(LeanLifecycleNode):
             response.success, response.message = True, "reset; call ~/enable to move"
         return response
 
-    def _check_guards(self, values: Mapping[str, Any]) -> None:
+    def _check(self, values: Values) -> None:
         if self.core is not None:
-            guards_of(values, self.core.policy)
+            resolve(values, self.core.policy)
 
-    def _on_parameter(self, name: str, value: Any) -> None:
-        if self.core is None:
-            return
-        if name == "beta":
-            self.core.tuning.beta = value
-        elif name == "num_candidates":
-            self.core.tuning.num_candidates = value
-        elif name == "guidance.slew":
-            self.core.tuning.slew = value
-        elif name.startswith("guidance."):
-            self.core.tuning.guards = guards_of(self.parameters.values, self.core.policy)
-        elif name == "limits_scale":
-            self.core.gate.scale = value
+    def _on_parameters(self, values: Values) -> None:
+        if self.core is not None:
+            self.core.apply(resolve(values, self.core.policy))
 
     # The control thread.
 

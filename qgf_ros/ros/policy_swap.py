@@ -24,9 +24,9 @@ from rclpy.task import Future
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.sampling import Build, time_budget, time_sampler
+from qgf_ros.control.settings import resolve
 from qgf_ros.errors import PolicyRefused, QgfError
 from qgf_ros.files.strict_yaml import clipped, shown
-from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.policy.manifest import said
@@ -144,13 +144,13 @@ class PolicySwap:
         """In the worker."""
         policy = self._vet(self._find(core, name), self._closing.is_set, core.sampling.device)
         check_exchange(policy, core.policy.contract)
-        guards_of(self._parameters.values, policy)  # they go on, and have to fit this one too
+        settings = resolve(self._parameters.values, policy, fall_back=True)  # they have to fit
         sampler = self._build(policy, core.sampling.device)
         if sampler.device != core.sampling.device:
             raise PolicyRefused(
                 f"{name} would run on {sampler.device}, and this node runs on {core.sampling.device}"
             )
-        timed = time_sampler(policy, sampler, core.tuning.num_candidates)
+        timed = time_sampler(policy, sampler, settings.num_candidates)
         slowest, budget = max(timed), time_budget(policy)
         if slowest > budget:
             raise PolicyRefused(
@@ -178,15 +178,14 @@ class PolicySwap:
 
     def _take_over(self, core: ControlCore, prepared: Prepared) -> str:
         policy, sampler = prepared.policy, prepared.sampler
-        beta, floor = policy.description.beta, ("beta", policy.description.beta.min)
-        guards_of(self._parameters.values, policy)  # they may have been set since it was prepared
-        before = core.tuning.beta
-        value = self._parameters.fitting(*floor, beta.default, fall_back=True)
+        # Anew: parameters may have been set since it was prepared.
+        settings = resolve(self._parameters.values, policy, fall_back=True)
+        before, value = core.settings.beta, settings.beta
         serialize_message(policy_message(policy, sampler))  # what cannot be said does not drive
-        core.swap(policy, sampler, value, prepared.timed)
+        core.swap(policy, sampler, settings, prepared.timed)
         # From here on it drives: nothing may turn the answer into a failure.
         for follow in (
-            lambda: self._parameters.set_floor(*floor, beta.default, fall_back=True),
+            lambda: self._parameters.settle("beta", value),
             lambda: self._swapped(policy, sampler),
         ):
             try:
@@ -201,5 +200,5 @@ class PolicySwap:
             said = f"beta is now {value:g}, this policy's default; it was {before:g}"
         return (
             f"policy {policy.name} ({policy.sha256[:12]}) has taken over; {said} "
-            f"(allowed: {beta.min:g} to inf)"
+            f"(allowed: {policy.description.beta.min:g} to inf)"
         )

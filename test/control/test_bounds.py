@@ -29,7 +29,7 @@ def judge(at=None, value=0.0, bound=1.0, states=BOX, **normalizer):
     vector = INSIDE.copy()
     if at is not None:
         vector[at] = value
-    return Bounds(policy(states, **normalizer)).judge(vector, bound)
+    return Bounds(policy(states, **normalizer), bound).judge(vector)
 
 
 def test_fault_014_inside_and_on_the_edges_scores_nothing():
@@ -76,13 +76,13 @@ def test_fault_014_what_never_varied_only_warns():
     assert got.score == 0.0 and got.problem is None and got.warning.code == "OOD:goal.point.x"
     assert "recorded was 5 alone" in got.warning.detail
     assert judge(4, 1e6).problem is None
-    both = judge(4, 1e6).score, Bounds(policy()).judge(np.array([9.0, 0, 0, 0, 1e6]), 1.0)
+    both = judge(4, 1e6).score, Bounds(policy(), 1.0).judge(np.array([9.0, 0, 0, 0, 1e6]))
     assert both[0] == 0.0 and both[1].problem.code == "STATE_OOD:joints.position.a"
 
 
 def test_fault_014_what_hardly_varied_is_measured_by_three_standard_deviations():
     narrow = Support((-0.01,) * 5, (0.01,) * 5)
-    got = Bounds(policy(narrow)).judge(np.array([0.01 + 0.9 * LEAST_WIDTH, 0, 0, 0, 0]), 1.0)
+    got = Bounds(policy(narrow), 1.0).judge(np.array([0.01 + 0.9 * LEAST_WIDTH, 0, 0, 0, 0]))
     assert got.score == pytest.approx(0.9) and got.problem is None
 
 
@@ -109,9 +109,9 @@ def test_fault_015_degrees_for_radians_are_caught_with_and_without_a_box(name):
     ]
     for made in (shipped, dataclasses.replace(shipped, description=states)):
         vector = n.obs_mean.copy()
-        assert Bounds(made).judge(vector, 1.0).problem is None
+        assert Bounds(made, 1.0).judge(vector).problem is None
         vector[at] *= 57.3  # an ordinary pose, said in degrees
-        got = Bounds(made).judge(vector, 1.0)
+        got = Bounds(made, 1.0).judge(vector)
         assert got.problem.code.startswith("STATE_OOD:joints.position")
 
 
@@ -133,7 +133,7 @@ def test_fault_014_without_a_box_fifteen_standard_deviations_are_the_end():
 
 def test_fault_014_the_assembler_refuses_warns_and_scores():
     notices = Notices()
-    box = Assembler(contract(), Bounds(policy()), notices)
+    box = Assembler(contract(), Bounds(policy(), 1.0), notices)
     box.push("goal", START, START, np.array([5.0]))
     for k, (position, expected) in enumerate([(0.0, 0.0), (4.0, 0.5), (8.0, 1.5)]):
         box.push("joints", START + k, START + k, np.array([position, 0, 0, 0]))
@@ -142,12 +142,12 @@ def test_fault_014_the_assembler_refuses_warns_and_scores():
         assert isinstance(got, Problem if expected > 1 else Observation)
     assert got.code == "STATE_OOD:joints.position.a"
     assert [n.code for n in notices.current(START)] == ["OOD:joints.position.a"]
-    box.state_bound = 2.0
+    box.bounds = Bounds(policy(), 2.0)
     assert isinstance(box.assemble(START + 9), Observation)
 
 
 def test_the_score_is_unknown_without_a_state():
-    box = Assembler(contract(), Bounds(policy()))
+    box = Assembler(contract(), Bounds(policy(), 1.0))
     assert np.isnan(box.state_score)
     box.push("goal", START, START, np.array([5.0]))
     box.push("joints", START, START, np.zeros(4))

@@ -757,7 +757,7 @@ def test_beta_defaults_to_the_policys():
 def test_fault_030_beta_is_read_once_per_sample():
     rig = Rig()
     for k in range(20):
-        rig.core.tuning.beta = 0.1 + k / 100
+        rig.set(beta=0.1 + k / 100)
         rig.step()
         if rig.ticks[-1].sampled:
             assert rig.ticks[-1].sampled.beta == 0.1 + k / 100

@@ -26,7 +26,6 @@ from qgf_make import (
 from qgf_ros.control.chunk import blend
 from qgf_ros.control.inference import Result
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import UsageError
 
 T = SECOND // 20
 
@@ -236,11 +235,6 @@ def test_fault_052_a_first_sample_that_is_older_than_its_chunk_is_a_hold():
     rig.step(8)
     assert [t.state for t in rig.ticks] == [State.RUN] * 7 + [State.HOLD] and not rig.sent
     assert rig.ticks[-1].reason.code == "OVERRUN"
-
-
-def test_real_time_chunking_needs_two_actions():
-    with pytest.raises(UsageError, match="real_time_chunking"):
-        Rig(contract(horizon=1, execute=1), real_time_chunking=True)
 
 
 def test_fault_065_the_same_tick_table_gives_the_same_commands_with_early_requests():

@@ -35,7 +35,7 @@ def another(own, **changes):
 def test_fault_047_the_new_policy_takes_over_between_two_ticks_and_no_tick_is_lost():
     rig = Rig(plan=constant([0.5, 0.5]))
     rig.step(7)
-    rig.core.swap(another(rig.contract), FakeSampler(constant([-0.5, -0.5])))
+    rig.swap(another(rig.contract), FakeSampler(constant([-0.5, -0.5])))
     rig.step(7)
     assert rig.core.policy.sha256 == "1" * 64
     assert rig.log[:, 1].tolist() == [0.5] * 7 + [-0.5] * 7
@@ -46,7 +46,7 @@ def test_fault_047_the_new_policy_takes_over_between_two_ticks_and_no_tick_is_lo
 def test_fault_047_the_old_chunk_goes_on_until_the_first_sample_of_the_new_policy():
     rig = Rig(plan=constant([0.5, 0.5]), inference=lambda s: LateInference(s, lambda i: 2))
     rig.step(4)  # the first chunk began at tick 2 and lasts until tick 4
-    rig.core.swap(another(rig.contract), FakeSampler(constant([-0.5, -0.5])))
+    rig.swap(another(rig.contract), FakeSampler(constant([-0.5, -0.5])))
     rig.step(4)
     assert [s.values[0] for s in rig.sent] == [0.5, 0.5, 0.5, 0.5, -0.5, -0.5]
     assert rig.core.overruns == 3, "two before the first chunk, and one where the old one was over"
@@ -59,7 +59,7 @@ def test_fault_047_what_the_old_sampler_was_asked_is_never_executed():
     rig.step(6)  # asked at tick 5
     own = rig.contract
     scaled = description(own).normalizer | {"action_half_range": (0.1, 0.1)}
-    rig.core.swap(another(own, normalizer=scaled), FakeSampler(constant([1.0, 1.0])))
+    rig.swap(another(own, normalizer=scaled), FakeSampler(constant([1.0, 1.0])))
     rig.step(6)
     assert {round(s.values[0], 6) for s in rig.sent} == {0.5, 0.1}
 
@@ -68,7 +68,7 @@ def test_fault_047_what_the_old_sampler_was_asked_is_never_executed():
 def test_fault_047_the_change_at_the_swap_is_limited_from_what_was_last_sent(build, rate):
     rig = Rig(contract(build(rate=rate)), plan=constant([0.8, 0.8]))
     rig.step(30)
-    rig.core.swap(another(rig.contract), FakeSampler(constant([-0.8, -0.8])))
+    rig.swap(another(rig.contract), FakeSampler(constant([-0.8, -0.8])))
     rig.step(40)
     change = np.abs(np.diff(rig.log[:, 1:], axis=0)).max()
     assert change <= rate * 0.05 + 1e-9 and rig.sent[-1].values[0] == pytest.approx(-0.8)
@@ -77,7 +77,7 @@ def test_fault_047_the_change_at_the_swap_is_limited_from_what_was_last_sent(bui
 def test_fault_047_a_policy_of_longer_chunks_brings_its_own_time():
     rig = Rig(contract(horizon=5, execute=5), plan=constant([0.5, 0.5]))
     rig.step(3)
-    rig.core.swap(another(contract(horizon=8, execute=4)), FakeSampler(constant([0.1, 0.1])))
+    rig.swap(another(contract(horizon=8, execute=4)), FakeSampler(constant([0.1, 0.1])))
     rig.step(9)
     starts = [t.sampled.chunk.start for t in rig.ticks if t.sampled]
     assert [(s - START) // T for s in starts] == [0, 3, 7, 11]
@@ -93,7 +93,7 @@ def test_fault_049_a_swap_in_hold_recovers_with_the_new_sampler():
     rig = Rig(plan=broken)
     rig.step(6)
     assert rig.ticks[-1].state is State.HOLD and rig.ticks[-1].reason.code == "INFERENCE"
-    rig.core.swap(another(rig.contract), FakeSampler(constant([0.2, 0.2])))
+    rig.swap(another(rig.contract), FakeSampler(constant([0.2, 0.2])))
     rig.step(12)
     assert rig.ticks[-1].state is State.RUN and rig.sent[-1].values[0] == pytest.approx(0.2)
 
@@ -103,7 +103,7 @@ def test_a_swap_does_not_release_a_fault():
     rig.step(6)
     rig.core.estop()
     rig.step()
-    rig.core.swap(another(rig.contract), FakeSampler())
+    rig.swap(another(rig.contract), FakeSampler())
     rig.step(20)
     assert rig.ticks[-1].state is State.FAULT and not rig.sent[-1].admitted
 
@@ -112,7 +112,7 @@ def test_fault_118_the_new_beta_counts_from_the_first_sample_of_the_new_policy()
     rig = Rig(beta=0.05)
     rig.step(6)
     new = another(rig.contract, beta=Beta(2.0, 1.0))
-    rig.core.swap(new, FakeSampler(), beta=2.0)
+    rig.swap(new, FakeSampler(), beta=2.0)
     rig.step(6)
     betas = [t.sampled.beta for t in rig.ticks if t.sampled]
     assert betas == [0.05, 0.05, 2.0, 2.0]
@@ -155,7 +155,7 @@ def test_a_swap_brings_the_new_policys_box_of_states():
     rig.state["joints"] = np.array([0.0, 9.0, 0.0, 0.0])  # within fifteen standard deviations
     rig.step(3)
     assert rig.ticks[-1].state is State.RUN
-    rig.core.swap(another(rig.contract, states=box), FakeSampler())
+    rig.swap(another(rig.contract, states=box), FakeSampler())
     rig.step()
     assert rig.ticks[-1].reason.code.startswith("STATE_OOD")
 

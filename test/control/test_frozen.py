@@ -122,8 +122,9 @@ def test_fault_006_odometry_under_a_commanded_twist():
 def test_fault_006_in_the_core_a_warning_alone_or_holds_that_end_in_fault():
     notices = []
     for hold in (False, True):
-        rig = Rig(contract(velocity_dict(rate=20.0)), plan=constant([0.5, 0.5]))
-        rig.core.assembler.hold_if_frozen = hold
+        rig = Rig(
+            contract(velocity_dict(rate=20.0)), plan=constant([0.5, 0.5]), hold_if_frozen=hold
+        )
         states = [rig.step().state for _ in range(160)]
         notices.append([p.code for p in rig.core.notices.current(rig.now)])
         if hold:

@@ -64,7 +64,7 @@ def test_what_the_graph_says_has_acted_is_named_for_the_candidate_that_is_execut
 def test_the_core_keeps_the_best_and_reports_what_is_executed():
     plan = lambda k, honest: sample([1.0], [2.0])  # noqa: E731
     rig = Rig(plan=plan)
-    rig.core.tuning.guards = Guards(keep_best=True)
+    rig.set(guards=Guards(keep_best=True))
     rig.step(6)
     said = next(t.sampled for t in rig.ticks if t.sampled)
     assert said.q == said.q_unguided == 2.0 and said.guidance_ratio == 0.0

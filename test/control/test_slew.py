@@ -82,9 +82,9 @@ def test_fault_029_no_step_is_larger_than_its_share(targets, seconds):
 
 def test_fault_029_the_core_slews_while_it_runs_and_says_so():
     rig = Rig(beta=math.inf)
-    rig.core.tuning.slew = 0.5
+    rig.set(slew=0.5)
     rig.step(6)
-    rig.core.tuning.beta = FLOOR
+    rig.set(beta=FLOOR)
     rig.step(20)
     betas = [t.sampled.beta for t in rig.ticks if t.sampled]
     asked = [weight for _, _, weight in rig.sampler.calls]
@@ -95,11 +95,11 @@ def test_fault_029_the_core_slews_while_it_runs_and_says_so():
 
 def test_an_epoch_that_begins_from_rest_begins_at_the_target():
     rig = Rig(beta=math.inf)
-    rig.core.tuning.slew = 60.0
+    rig.set(slew=60.0)
     rig.step(6)
     rig.core.enable(False)
     rig.step(40)
-    rig.core.tuning.beta = FLOOR
+    rig.set(beta=FLOOR)
     assert rig.core.beta == FLOOR, "nothing moves: it is what will hold"
     rig.core.enable(True)
     rig.step(20)

@@ -1,26 +1,16 @@
 """Guidance parameters that mean nothing, together or with the policy, are refused with a reason."""
 
 import dataclasses
-import math
 
 import pytest
 from qgf_make import contract, policy_in_memory
 
+from qgf_ros.control.settings import resolve
 from qgf_ros.errors import UsageError
-from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import UNGUARDED, Guards
 from qgf_ros.policy.description import Support
 
 BOX = Support((-0.5,) * 10, (0.5,) * 10)
-OFF = {
-    "guidance.support": False,
-    "guidance.disagreement": math.inf,
-    "guidance.skip_first": 0,
-    "guidance.last": 0,
-    "guidance.only": "",
-    "guidance.ratio_cap": math.inf,
-    "guidance.keep_best": False,
-}
 
 
 def policy(members=2, support=BOX):
@@ -31,7 +21,7 @@ def policy(members=2, support=BOX):
 
 def of(own=None, **values):
     given = {f"guidance.{name}": value for name, value in values.items()}
-    return guards_of(OFF | given | {"beta": 0.1}, own or policy())
+    return resolve(given, own or policy()).guards
 
 
 def test_everything_off_is_no_guard():

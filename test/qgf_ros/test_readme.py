@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qgf_ros import errors
+from qgf_ros.control.settings import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -19,9 +20,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_the_parameter_table_is_the_one_in_code():
-    from qgf_ros.ros.parameters import PARAMETERS, readme_row
-
-    assert rows("Parameters") == [list(readme_row(spec)) for spec in PARAMETERS]
+    assert rows("Parameters") == [list(spec.readme_row) for spec in TABLE]
 
 
 def test_every_own_topic_and_service_is_in_the_table():

@@ -30,7 +30,7 @@ def test_every_qgf_command_is_one(line):
 
 
 def test_parameters_services_topics_and_launch_arguments_are_the_nodes():
-    from qgf_ros.ros.parameters import BY_NAME
+    from qgf_ros.control.settings import BY_NAME
 
     node = "".join(path.read_text() for path in (ROOT / "qgf_ros/ros").glob("*.py"))
     for name in re.findall(r"ros2 param set /qgf (\w+)", GUIDE):

@@ -2,6 +2,7 @@
 again as they were. On the wire: test/ros/test_replay_of_a_node.py."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from qgf_replay import ARM, CONTRACT, PERIOD
 pytest.importorskip("onnxruntime")
 
 from qgf_ros.control.core import ControlCore
+from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.guidance.protocols import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, TICK, ShownChunk, Tick
 from qgf_ros.replay.recorded import Recorded
-from qgf_ros.replay.settings import Settings
 
 TOPICS = {o.name: o.topic for o in CONTRACT.observations}
 
@@ -27,11 +28,12 @@ def driven(delays, ticks=80, silent=range(0), seed=3):
     policy = load_policy(ARM)
     sampler = make_sampler(policy, device="cpu")
     inference = LateInference(sampler, delays)
-    core = ControlCore(policy, inference, seed=seed, enabled=True)
+    given = {"seed": seed, "guidance.slew": 0.0}
+    core = ControlCore(policy, inference, resolve(given, policy), enabled=True)
     rng, said, late = np.random.default_rng(0), [], 0
     for k in range(ticks):
         now = START + k * PERIOD
-        core.tuning.beta = (0.1, math.inf, 0.03)[k // 30]
+        core.apply(replace(core.settings, beta=(0.1, math.inf, 0.03)[k // 30]))
         state = {"joints": [-0.1, 0.8, 0, 0], "goal": [-0.65, 0.0], "obstacle": [0.0, 0.45]}
         for name, values in state.items() if k and k not in silent else ():
             values = np.array(values) + 0.01 * rng.normal(size=len(values))
@@ -64,7 +66,7 @@ def driven(delays, ticks=80, silent=range(0), seed=3):
 )
 def test_fault_065_the_recorded_ticks_give_the_same_chunks_and_commands(delays, silent):
     said, late, policy, sampler = driven(delays, silent=silent)
-    again = Recorded(policy, sampler, Settings(seed=3))
+    again = Recorded(policy, sampler, resolve({"seed": 3}, policy))
     passed = list(again.watch(said))
     assert [s for s in passed if s.name in (TICK, CHUNK)] == []
     found = again.found
@@ -79,7 +81,7 @@ def test_fault_065_the_recorded_ticks_give_the_same_chunks_and_commands(delays, 
 def test_a_message_that_the_recorder_lost_is_counted_and_shows():
     said, _, policy, sampler = driven(lambda i: 0)
     chosen = [s for s in said if s.name == "joints"][5]  # the observation of the second chunk
-    again = Recorded(policy, sampler, Settings(seed=3))
+    again = Recorded(policy, sampler, resolve({"seed": 3}, policy))
     list(again.watch(s for s in said if s is not chosen))
     assert again.found.inexact == 1
     assert again.found.chunks_same == again.found.chunks - 1
@@ -93,7 +95,7 @@ def test_the_rest_of_a_stop_that_began_before_the_recording_is_not_compared():
         k for k, s in enumerate(said)
         if s.name == TICK and s.values.state is State.HOLD and s.values.sent
     ]  # fmt: skip
-    again = Recorded(policy, sampler, Settings(seed=3))
+    again = Recorded(policy, sampler, resolve({"seed": 3}, policy))
     list(again.watch(said[braking[1] :]))
     found = again.found
     assert found.joined == len(braking) - 1 >= 1

@@ -29,7 +29,7 @@ from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.node_messages import read_tick
 from qgf_ros.replay.run import Plan, document, replay
-from qgf_ros.replay.settings import Settings, load_settings
+from qgf_ros.replay.settings import load_settings
 from qgf_ros.replay.tally import FIGURES
 from qgf_ros.replay.verb import Replay
 from qgf_ros.spaces.messages.base import SchemaError
@@ -179,7 +179,7 @@ def test_a_threshold_that_means_nothing_is_refused_before_anything_is_played(tmp
 
 def test_a_beta_below_the_floor_a_missing_bag_or_policy_and_a_table_are_refused(tmp_path):
     for change, error, said in (
-        ({"beta": (1e-9,)}, UsageError, "the floor of"),
+        ({"beta": (1e-9,)}, UsageError, "allowed: 0.014 to inf"),
         ({"bags": (tmp_path / "none",)}, DataRefused, "does not exist"),
         ({"bags": (tmp_path,)}, DataRefused, "qgf data convert"),
         ({"bags": ()}, UsageError, "no bag"),
@@ -264,11 +264,9 @@ def test_the_nodes_parameter_file_counts(bags, tmp_path):
     def replayed(**parameters):
         file = tmp_path / "node.yaml"
         file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
-        settings = load_settings(file, load_policy(ARM))
-        return figures(Plan((ARM,), (0.03,), settings), bags / "bag_0")
+        return figures(Plan((ARM,), (0.03,), load_settings(file)), bags / "bag_0")
 
     plain = figures(Plan((ARM,), (0.03,)), bags / "bag_0")
-    assert load_settings(None, load_policy(ARM)) == Settings()
     assert replayed(seed=0)["results"] == plain["results"] != replayed(seed=1)["results"]
     capped = replayed(guidance={"ratio_cap": 0.01}, num_candidates=2)
     assert capped["results"][0]["guards"] == {"ratio_cap": 6} and means(capped)["guarded"] == 1
@@ -279,7 +277,7 @@ def test_the_nodes_parameter_file_counts(bags, tmp_path):
         ({"seed": 0.5}, "of type int"),
         ({"real_time_chunking": True}, "cannot repeat"),
         ({"limits_scale": 2}, "allowed: 0.01 to 1"),
-        ({"guidance.ratio_cap": -1}, "negative"),
+        ({"guidance.ratio_cap": -1}, "allowed: 0 to inf"),
     ):
         with pytest.raises(UsageError, match=said):
             replayed(**bad)

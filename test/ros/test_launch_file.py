@@ -27,15 +27,11 @@ pytest.importorskip(
 import rclpy
 import ros_harness as ros
 from ament_index_python.packages import get_package_prefix
-from qgf_make import contract, policy_in_memory
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
 from qgf_ros.files.share import share_folder
-from qgf_ros.guidance.guards import guards_of
-from qgf_ros.guidance.protocols import UNGUARDED
-from qgf_ros.ros.parameters import BY_NAME, PARAMETERS, checked
 
 CONFIG = share_folder() / "config"
 LAUNCH_FILE = share_folder() / "launch" / "qgf_control.launch.py"
@@ -56,45 +52,6 @@ def parameters_of(name):
     assert list(content) == ["/**"], "any other key is silently inert in a namespace"
     assert list(content["/**"]) == ["ros__parameters"]
     return content["/**"]["ros__parameters"]
-
-
-@pytest.mark.parametrize("name", ["default.yaml", "golden.yaml"])
-def test_a_parameter_file_names_known_parameters_with_allowed_values(name):
-    for key, value in parameters_of(name).items():
-        assert checked(BY_NAME[key], value) == value
-
-
-def test_default_yaml_holds_every_parameter_at_its_default():
-    given = parameters_of("default.yaml")
-    without_default = {s.name for s in PARAMETERS if s.default == "" or s.default != s.default}
-    assert given == {s.name: s.default for s in PARAMETERS if s.name not in without_default}
-    commented = [line.strip(" #") for line in (CONFIG / "default.yaml").read_text().splitlines()]
-    for name in without_default:
-        assert any(line.startswith(f"{name}: ") for line in commented), f"{name} is not explained"
-
-
-def test_default_yaml_says_the_ranges_of_the_code():
-    lines = {
-        line.split(":")[0].strip(" #"): line
-        for line in (CONFIG / "default.yaml").read_text().splitlines()
-    }
-    for spec in PARAMETERS:
-        for choice in spec.choices:
-            assert choice in lines[spec.name]
-        if math.isfinite(spec.high) and spec.high < 2**31:
-            assert f"{spec.low:g} to {spec.high:g}" in lines[spec.name]
-
-
-def test_golden_yaml_leaves_the_method_alone():
-    given = parameters_of("golden.yaml")
-    assert {"num_candidates": 1, "limits_scale": 1.0, "guidance.slew": 0.0} == {
-        k: v for k, v in given.items() if not k.startswith("guidance.") or k == "guidance.slew"
-    }
-    values = {spec.name: spec.default for spec in PARAMETERS} | given
-    tiny = policy_in_memory(contract())
-    assert guards_of(values, tiny) == UNGUARDED
-    named = {s.name for s in PARAMETERS if s.name.startswith("guidance.")}
-    assert named - {"guidance.only"} == {k for k in given if k.startswith("guidance.")}
 
 
 TREE = ast.parse(LAUNCH_FILE.read_text())

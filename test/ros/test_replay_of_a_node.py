@@ -10,6 +10,7 @@ import ros_harness as ros
 from qgf_recorder import write_bag
 from trajectory_msgs.msg import JointTrajectory
 
+from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import find_policy
 from qgf_ros.guidance.protocols import make_sampler
@@ -18,7 +19,6 @@ from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.node_messages import TICK
 from qgf_ros.replay.recorded import Recorded
 from qgf_ros.replay.run import Plan, document, replay
-from qgf_ros.replay.settings import Settings
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
 ARM = find_policy("planar_arm")
@@ -69,7 +69,7 @@ def recorded(domain, folder, **parameters):
 
 def test_chunks_and_commands_of_the_node_are_the_same_in_replay(domain, tmp_path):
     bag = recorded(domain, tmp_path, seed=5)
-    plan = Plan((ARM,), (0.05,), Settings(seed=5))
+    plan = Plan((ARM,), (0.05,), {"seed": 5})
     played = replay(plan, [bag])
     found = played.sameness
     print(found)
@@ -78,7 +78,7 @@ def test_chunks_and_commands_of_the_node_are_the_same_in_replay(domain, tmp_path
     assert found.command_difference <= 1e-6 and found.chunk_difference == 0
     assert document(plan, played, 0.0)["recorded_by_node"]["chunks"] == found.chunks
     # What makes it so is the seed and the observations, not luck.
-    other = replay(Plan((ARM,), (0.05,), Settings(seed=6)), [bag]).sameness
+    other = replay(Plan((ARM,), (0.05,), {"seed": 6}), [bag]).sameness
     assert other.chunks == found.chunks and other.chunks_same == 0
     joins_in_the_middle(bag)
 
@@ -89,7 +89,7 @@ def joins_in_the_middle(bag):
     events = list(BagEvents(bag, ".", policy.contract))
     running = [e.at for e in events if e.name == TICK and e.values.state is State.RUN]
     late = [e for e in events if e.at > running[2]]
-    again = Recorded(policy, make_sampler(policy, device="cpu"), Settings(seed=5))
+    again = Recorded(policy, make_sampler(policy, device="cpu"), resolve({"seed": 5}, policy))
     list(again.watch(late))
     print(again.found)
     assert again.found.joined >= 1

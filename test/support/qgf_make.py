@@ -18,6 +18,7 @@ import yaml
 
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.inference import InlineInference, Request, Result, run_sampler
+from qgf_ros.control.settings import Settings, resolve
 from qgf_ros.guidance.protocols import Sample
 from qgf_ros.policy.description import Beta, Flow, Network, PolicyDescription, Returns, Sanity
 from qgf_ros.policy.folder import Policy, write_policy
@@ -351,6 +352,11 @@ class Sent:
     admitted: bool
 
 
+def settings(policy: Policy, **own: Any) -> Settings:
+    """The defaults but for what is given, which nobody checks; beta is not slewed."""
+    return dataclasses.replace(resolve({"guidance.slew": 0.0}, policy), **own)
+
+
 class Rig:
     """A core on a virtual clock, fed with fresh state, and a record of all it sends."""
 
@@ -366,7 +372,11 @@ class Rig:
         self.sampler = FakeSampler(plan)
         self.inference = inference(self.sampler) if inference else Spy(self.sampler)
         self.policy = policy or policy_in_memory(self.contract)
-        self.core = ControlCore(self.policy, self.inference, **({"enabled": True} | core))
+        own_settings = {k: core.pop(k) for k in Settings.__dataclass_fields__ if k in core}
+        self.core = ControlCore(
+            self.policy, self.inference, settings(self.policy, **own_settings),
+            **({"enabled": True} | core),
+        )  # fmt: skip
         self.period = round(self.contract.time.period * SECOND)
         self.now = START
         self.sent: list[Sent] = []
@@ -380,6 +390,14 @@ class Rig:
         for name, values in self.state.items():
             if name not in skip:
                 self.core.assembler.push(name, self.now, self.now, values.copy())
+
+    def set(self, **changed: Any) -> None:
+        self.core.apply(dataclasses.replace(self.core.settings, **changed))
+
+    def swap(self, policy: Policy, sampler: Any = None, **changed: Any) -> None:
+        """Another policy, with these settings, else as they are."""
+        now = dataclasses.replace(self.core.settings, **changed)
+        self.core.swap(policy, sampler or FakeSampler(), now)
 
     def step(self, count: int = 1, skip: tuple[str, ...] = ()) -> TickResult:
         """`count` periods: state arrives (but for `skip`), then the tick."""

@@ -11,6 +11,7 @@ from qgf_make import SECOND, START
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
+from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import find_policy
 from qgf_ros.guidance.protocols import make_sampler
@@ -40,8 +41,11 @@ def arm_bag(
     """
     policy = load_policy(ARM)
     core = ControlCore(
-        policy, InlineInference(make_sampler(policy, device="cpu")), seed=seed, enabled=True, beta=beta
-    )  # fmt: skip
+        policy,
+        InlineInference(make_sampler(policy, device="cpu")),
+        resolve({"seed": seed, "beta": beta}, policy),
+        enabled=True,
+    )
     position, velocity, held = np.array([-0.1, 0.8]), np.zeros(2), 0
     with BagWriter(path, contract_sources(CONTRACT)) as bag:
         bag.write("episode_start", START - SECOND, START - SECOND, np.array([1.0]))

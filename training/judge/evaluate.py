@@ -14,6 +14,7 @@ import numpy as np
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
+from qgf_ros.control.settings import resolve
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.guidance import protocols as base
 from qgf_ros.guidance.protocols import Sampler, make_sampler
@@ -211,18 +212,14 @@ def run_block(
         d = policy.description
         beta = replace(d.beta, min=min(d.beta.min, variant.beta))
         policy = replace(policy, description=replace(d, beta=beta))
+    given = {"beta": variant.beta, "num_candidates": variant.num_candidates}
+    settings = replace(resolve(given, policy), guards=variant.guards)
     world = make_world(world_name)
     results = []
     for seed in seeds:
         core = ControlCore(
-            policy,
-            InlineInference(sampler),
-            seed=int(seed),
-            enabled=True,
-            beta=variant.beta,
-            num_candidates=variant.num_candidates,
+            policy, InlineInference(sampler), replace(settings, seed=int(seed)), enabled=True
         )
-        core.tuning.guards = variant.guards
         # A clock of its own: noise depends on stamps, and must not on who ran before.
         results.append(run_episode(core, Stream(world, START), int(seed)))
     return results

@@ -34,9 +34,11 @@ class Judgement:
 
 
 class Bounds:
-    """The box of one policy."""
+    """The box of one policy, and how far outside of it a state may be."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, bound: float) -> None:
+        """bound: the score beyond which a state is refused [widths]; infinite: never."""
+        self._bound = bound
         box, self._normalizer = policy.description.states, policy.normalizer
         self._known = "recorded" if box else "expected"
         self._names = policy.contract.observation_names
@@ -49,17 +51,14 @@ class Bounds:
         self._varied = width > VARIED
         self._unit = np.where(self._varied, np.maximum(width, LEAST_WIDTH), 1.0)
 
-    def judge(self, vector: np.ndarray, bound: float) -> Judgement:
-        """Args:
-        vector: (O,) finite, robot units.
-        bound: the score beyond which a state is refused [widths]; infinite: never.
-        """
+    def judge(self, vector: np.ndarray) -> Judgement:
+        """vector: (O,) finite, robot units."""
         n = self._normalizer
         z = (vector - n.obs_mean) / n.obs_std  # float64: 1e38 must not overflow to no score
         outside = np.maximum(np.maximum(self._low - z, z - self._high), 0.0) / self._unit
         worst = int(np.where(self._varied, outside, 0.0).argmax())
         score = float(outside[worst]) if self._varied[worst] else 0.0
-        if score > bound:
+        if score > self._bound:
             return Judgement(score, problem=self._said("STATE_OOD", worst, vector, outside))
         worst = int(outside.argmax())
         if outside[worst] > WARN_AT:

@@ -17,6 +17,7 @@ import numpy as np
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
+from qgf_ros.control.settings import resolve
 from qgf_ros.files.share import find_policy
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
@@ -57,7 +58,8 @@ def main() -> None:
 
 
 def _episode(policy: Policy, sampler: Sampler, beta: float, seed: int) -> EpisodeResult:
-    core = ControlCore(policy, InlineInference(sampler), seed=seed, enabled=True, beta=beta)
+    settings = resolve({"seed": seed, "beta": beta}, policy)
+    core = ControlCore(policy, InlineInference(sampler), settings, enabled=True)
     return run_episode(core, Stream(PlanarArm(), 10**12), seed)
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
+from qgf_ros.control.settings import resolve
 from qgf_ros.files.share import find_policy
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
@@ -80,7 +81,8 @@ def main() -> None:
 def _film(
     policy: Policy, sampler: Sampler, world: str, beta: float, seed: int
 ) -> tuple[bool, list[np.ndarray]]:
-    core = ControlCore(policy, InlineInference(sampler), seed=seed, enabled=True, beta=beta)
+    settings = resolve({"seed": seed, "beta": beta}, policy)
+    core = ControlCore(policy, InlineInference(sampler), settings, enabled=True)
     camera = Camera(make_world(world))
     result = run_episode(core, Stream(camera, 10**12), seed)  # type: ignore[arg-type]
     return result.outcome is Outcome.SUCCESS, camera.frames
