@@ -26,12 +26,15 @@ from training.export.parity import networks
 from training.judge.calibration import guidance_scale
 from training.judge.metrics import Nets
 from training.learn import checkpoint
-from training.learn.batches import made, some
+from training.learn.batches import some
 from training.learn.config import FitConfig
+from training.learn.critics import learner_of
 from training.learn.critics.base import Learner
-from training.learn.fit import SELECTED, fit, make_learner
+from training.learn.fit import fit
 from training.learn.loop import train
 from training.learn.models import Critic, VelocityField
+from training.learn.objectives import objective_of
+from training.learn.prepare import SELECTED
 from training.pipeline.chunks import ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, return_scale
 from training.pipeline.readers.ogbench import play_contract, play_episodes
@@ -209,7 +212,7 @@ def make(pair: Pair, out: Path) -> Made:
     returns, kind = base.description.returns, KINDS[pair.kind]
     velocity, own = networks(base)
     table = ChunkTable(data.select, base.horizon, returns.discount)
-    batches = made(table, data.contract, base.normalizer, returns.scale, config)
+    batches = objective_of(data.contract).batches(table, base.normalizer, returns.scale, config)
     select = some(batches, SELECTED, config.seed)
     if kind.published:
         config = replace(config, hidden=base.description.critic.hidden)
@@ -243,17 +246,13 @@ def _learnt(pair: Pair, data: Data, base: Policy, run: Path) -> tuple[Learner, b
     # The flow is there already: a net of one unit is trained in its place and thrown away.
     velocity = VelocityField(base.obs_dim, base.flat_dim, (1,))
     critic = Critic(base.obs_dim, base.flat_dim, config.hidden, config.members)
-    learner = make_learner(velocity, critic, config, base.obs_dim, base.horizon)
+    learner = learner_of(config.critic).of(velocity, critic, config, base.obs_dim, base.horizon)
     if not kind.trained:
         return learner, True
     trained, held = pair.spoilt(data.trained, 0), pair.spoilt(data.select, 1)
     batches, held_batches = (
-        made(
-            ChunkTable(e, base.horizon, config.discount),
-            data.contract,
-            base.normalizer,
-            returns.scale,
-            config,
+        objective_of(data.contract).batches(
+            ChunkTable(e, base.horizon, config.discount), base.normalizer, returns.scale, config
         )
         for e in (trained, held)
     )

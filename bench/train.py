@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from qgf_ros.console import say, table
 from qgf_ros.errors import CriterionNotMet, exit_codes
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 from training.learn.critics.iql import IQLConfig, Learner
 from training.learn.models import LAYER_NORM_EPS, Critic, Value, VelocityField, time_embedding
 

@@ -30,7 +30,7 @@ from golden_file import Golden, NotGolden
 
 from training import estimators
 from training.export.explicit import INPUTS, GuidedSampler, export_onnx
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 from training.learn.critics.iql import Learner
 from training.sampling import CriticFn, best_of_n, sample
 

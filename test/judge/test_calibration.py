@@ -8,7 +8,7 @@ from torch import nn
 
 from training.judge.calibration import FLOOR_STABLE, LARGEST_RATIO, guidance_scale
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 
 D, STEPS = 3, 10
 

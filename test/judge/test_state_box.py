@@ -7,7 +7,7 @@ from qgf_make import contract, policy_in_memory
 
 from qgf_ros.control.checks.bounds import Bounds
 from training.learn.batches import STATE_TAIL, state_box
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 
 
 def batch(obs, next_obs=None, flow_obs=None):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 from training.learn.critics.iql import IQLConfig, Learner, critic_loss, value_loss
 from training.learn.flow import flow_loss
 from training.learn.models import Critic, Value, VelocityField

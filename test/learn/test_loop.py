@@ -24,8 +24,8 @@ from qgf_ros.spaces.normalizer import Normalizer
 from training.learn import checkpoint, loop
 from training.learn.batches import Recorded
 from training.learn.config import FitConfig
-from training.learn.critics.base import CriticConfig
-from training.learn.critics.sarsa import Learner
+from training.learn.critics import sarsa
+from training.learn.critics.base import CriticConfig, Learner
 from training.learn.distributed import World
 from training.learn.fit import fit_episodes
 from training.learn.models import Critic, Value, VelocityField
@@ -299,7 +299,8 @@ loop.Logs.write = lambda self, step, values: (said.append(values), honest(self, 
 loop.LOG_EVERY = 1
 torch.set_num_threads(1)
 with joined() as world:
-    fit._fit(t.DATA[:9], t.DATA[9:], (), t.CONTRACT, Path({out!r}), t.CONFIG, {{}}, world)
+    groups = fit.Groups(t.DATA[:9], t.DATA[9:])
+    fit._fit(groups, t.CONTRACT, Path({out!r}), t.CONFIG, {{}}, world)
 if world.first:
     Path({out!r}, "said.json").write_text(json.dumps(said))
 """
@@ -340,11 +341,11 @@ def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, m
 def learner(**settings):
     torch.manual_seed(0)
     nets = VelocityField(5, 6, (16,)), Critic(5, 6, (16,), 2), Value(5, (16,))
-    return Learner(*nets, CriticConfig(discount=0.9, horizon=3, **settings))
+    return sarsa.Learner(*nets, CriticConfig(discount=0.9, horizon=3, **settings))
 
 
 def batch(rows=12):
-    from training.learn.critics import ChunkBatch
+    from training.learn.critics.batch import ChunkBatch
 
     return ChunkBatch(
         torch.randn(rows, 5), torch.rand(rows, 6), torch.randn(rows), torch.ones(rows),
@@ -398,7 +399,7 @@ def test_the_critic_with_the_smallest_held_out_error_is_kept(tmp_path, monkeypat
         seen[step] = {k: t.clone() for k, t in own.target_critic.state_dict().items()}
         return errors[step]
 
-    monkeypatch.setattr(loop, "td_error", td_error)
+    monkeypatch.setattr(Learner, "td_error", td_error)
     policy = train(tmp_path / "chosen")
     assert min(errors) > 30, "the first half does not count"
     got = load_policy(policy)

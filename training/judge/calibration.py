@@ -10,8 +10,8 @@ from qgf_ros.policy.description import Beta, Sanity
 from training.judge.analysis.base import Model
 from training.judge.analysis.stability import curvatures
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch
 from training.learn.critics.base import Learner
+from training.learn.critics.batch import ChunkBatch
 from training.learn.flow import flow_loss
 from training.learn.models import Critic, VelocityField, aggregate, time_table
 from training.sampling import sample
@@ -22,15 +22,6 @@ LARGEST_RATIO = 4.0  # of guidance to flow: beyond it the critic, not the data, 
 FLOOR_STABLE, SUGGESTED_STABLE = 0.90, 0.99
 SAMPLED = 1024  # chunks that the ratio is taken over
 CURVED_STATES = 128  # that is looked at; Hessians take a moment
-
-
-@torch.no_grad()
-def td_error(learner: Learner, rows: ChunkBatch) -> float:
-    """RMS of the target critic's Q less what it is trained to predict, in scaled return; NaN where
-    nothing is known of these chunks' values."""
-    q = aggregate(learner.target_critic(rows.obs, rows.action), learner.config.aggregation)
-    error = (q - learner.target(rows))[rows.valid > 0]
-    return float(error.square().mean().sqrt())
 
 
 @torch.no_grad()
@@ -46,7 +37,7 @@ def held_out(learner: Learner, select: ChunkBatch, config: FitConfig) -> dict[st
     drawn = sample(
         learner.flow, learner.target_critic, seen, noise, 0.0, steps=config.denoise_steps
     )
-    error = td_error(learner, select)
+    error = learner.td_error(select)
     return {
         "flow_loss": float(loss),
         **({} if math.isnan(error) else {"td_error": error}),

@@ -26,9 +26,10 @@ from training.judge.analysis.base import Model
 from training.judge.seen import Seen
 from training.learn.batches import tensors
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch
+from training.learn.critics.base import td_errors
+from training.learn.critics.batch import ChunkBatch
 from training.learn.flow import flow_error
-from training.learn.models import Critic, VelocityField, aggregate, time_table
+from training.learn.models import Critic, VelocityField, time_table
 from training.pipeline.chunks import Chunks, ChunkTable
 from training.pipeline.episodes import Episode
 
@@ -151,9 +152,8 @@ def _td_error(
     valid = batch.valid > 0
     if not valid.any():
         return {"absent": "nothing is known of the held-out chunks' values: all episodes were cut"}
-    q = aggregate(nets.critic(batch.obs, batch.action), config.aggregation)
-    squared = (q - nets.target(batch)).square()[valid]
-    found = interval(squared, episode[valid.numpy()])
+    off = td_errors(nets.critic, nets.target, batch, config.aggregation)
+    found = interval(off.square(), episode[valid.numpy()])
     return asdict(Interval(*(math.sqrt(x) for x in (found.mean, found.low, found.high))))
 
 

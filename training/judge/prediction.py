@@ -21,7 +21,7 @@ from qgf_ros.statistics import between, drawn, interval
 from training.judge import baselines
 from training.judge.analysis.base import Model
 from training.judge.seen import Seen
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 from training.pipeline.chunks import Chunks
 
 SAMPLES = 16  # per chunk, of which the mean is compared

@@ -8,9 +8,9 @@ import numpy as np
 
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
-from training.learn.batches import made
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
+from training.learn.objectives import objective_of
 from training.pipeline.chunks import Chunks, ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays
 
@@ -30,7 +30,7 @@ class Seen:
         self.episodes = EpisodeArrays.of(episodes)
         self.table = ChunkTable(self.episodes, contract.time.horizon, config.discount)
         self.normalizer, self.scale, self.contract = normalizer, scale, contract
-        self._batches = made(self.table, contract, normalizer, scale, config)
+        self._batches = objective_of(contract).batches(self.table, normalizer, scale, config)
         self._rng = np.random.default_rng([20271, seed])
 
     def some(self, count: int) -> np.ndarray:

@@ -1,21 +1,18 @@
-"""Batches of chunks as tensors, cut out of the episodes when they are asked for; with goals drawn
-afresh where the objective asks."""
+"""Batches of chunks as tensors, cut out of the episodes when they are asked for."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from qgf_ros.policy.description import Support
-from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch, monte_carlo
+from training.learn.critics import learner_of
+from training.learn.critics.batch import ChunkBatch
 from training.pipeline.chunks import Chunks, ChunkTable
-from training.pipeline.goals import Hindsight, Shares
 
 STATE_TAIL = 1e-4  # of the observations at either end, which do not widen the box of known states
 
@@ -53,7 +50,7 @@ class Recorded:
         self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
     ) -> None:
         self._table, self._normalizer, self._scale = table, normalizer, scale
-        self._whole = config.critic == "monte_carlo"
+        self._critic = learner_of(config.critic)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -61,48 +58,8 @@ class Recorded:
     def cut(
         self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
     ) -> tuple[Chunks, ChunkBatch]:
-        parts = self._table.cut(rows, to_go or self._whole)
-        return parts, tensors(_seen(parts, self._whole), self._normalizer, self._scale)
-
-
-class Relabelled:
-    """Chunks with goals drawn afresh for each batch, for the critic and for the flow."""
-
-    def __init__(
-        self, goals: Hindsight, normalizer: Normalizer, scale: float, config: FitConfig
-    ) -> None:
-        self._goals, self._normalizer, self._scale = goals, normalizer, scale
-        self._whole = config.critic == "monte_carlo"
-        self._of_critic = Shares(
-            config.critic_future_goals, config.critic_random_goals, config.discount
-        )
-        self._of_flow = Shares(config.flow_future_goals, 0.0, discount=1.0)
-
-    def __len__(self) -> int:
-        return len(self._goals)
-
-    def cut(
-        self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
-    ) -> tuple[Chunks, ChunkBatch]:
-        parts = self._goals.for_critic(rows, self._of_critic, rng, to_go or self._whole)
-        batch = tensors(_seen(parts, self._whole), self._normalizer, self._scale)
-        seen = self._goals.for_flow(rows, self._of_flow, rng)
-        told = torch.from_numpy(self._normalizer.normalize_obs(seen))
-        return parts, replace(batch, flow_obs=told)
-
-
-def made(
-    table: ChunkTable, contract: Contract, normalizer: Normalizer, scale: float, config: FitConfig
-) -> Batches:
-    """Batches as the contract's objective asks for them."""
-    if contract.outcome.goal is None:
-        return Recorded(table, normalizer, scale, config)
-    return Relabelled(Hindsight(table, contract), normalizer, scale, config)
-
-
-def _seen(parts: Chunks, whole: bool) -> Chunks:
-    """With the return that the kind of critic learns from."""
-    return monte_carlo.whole_returns(parts) if whole else parts
+        parts = self._table.cut(rows, to_go or self._critic.needs_to_go)
+        return parts, tensors(self._critic.taught(parts), self._normalizer, self._scale)
 
 
 def some(batches: Batches, count: int, seed: int) -> ChunkBatch:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.policy.description import PolicyDescription, parse_aggregation
+from training.learn.critics import KINDS, OWN, Kind
 
 # Episodes of a purpose share no seed with those of another, nor with demonstrations.
 SELECT_SEEDS = 500_000_000
@@ -19,7 +20,7 @@ class FitConfig:
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers, of flow, critic and value alike."""
-    critic: Literal["iql", "sarsa", "monte_carlo"] = "iql"
+    critic: Kind = "iql"
     """iql: better than the data, stitched together. sarsa: the data's own value. monte_carlo: the
     same from whole episodes that ended, without bootstrapping, for little data."""
     bounded: bool = False
@@ -82,8 +83,6 @@ class FitConfig:
             parse_aggregation(self.aggregation)
         except ValueError as error:
             raise UsageError(f"aggregation: {error}") from None
-        # The default is not told from no setting, and does no harm.
-        expectile_used = self.critic == "iql" or self.expectile == FitConfig.expectile
         critic_goals = self.critic_future_goals + self.critic_random_goals
         for name, ok, allowed in (
             (
@@ -95,12 +94,16 @@ class FitConfig:
             ("steps", self.steps >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
             ("discount", 0 < self.discount <= 1, "above 0, at most 1"),
-            ("critic", self.critic in ("iql", "sarsa", "monte_carlo"), "iql, sarsa or monte_carlo"),
+            ("critic", self.critic in KINDS, ", ".join(KINDS)),
             ("expectile", 0 < self.expectile < 1, "between 0 and 1"),
-            (
-                "expectile",
-                expectile_used,
-                "one with critic iql only; sarsa's is always 0.5 and monte_carlo has no value: leave it out",
+            # The default is not told from no setting, and does no harm.
+            *(
+                (
+                    name,
+                    self.critic in kinds or getattr(self, name) == getattr(FitConfig, name),
+                    f"one with critic {' or '.join(kinds)} only: leave it out",
+                )
+                for name, kinds in OWN.items()
             ),
             ("learning_rate", 0 < self.learning_rate < 1, "between 0 and 1"),
             ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),

@@ -19,12 +19,11 @@ from torch import Tensor
 from qgf_ros.console import say, track
 from qgf_ros.errors import CriterionNotMet
 from qgf_ros.files.strict_yaml import shown
-from training.judge.calibration import td_error
 from training.learn import checkpoint
 from training.learn.batches import Batches
 from training.learn.config import FitConfig
-from training.learn.critics import ChunkBatch
 from training.learn.critics.base import Learner
+from training.learn.critics.batch import ChunkBatch
 from training.learn.distributed import World
 from training.learn.logs import Logs
 
@@ -83,7 +82,7 @@ def train(
             metrics = learner.update(batch, noise, time)
             skipped = 0 if metrics["gradient_norm"].isfinite() else skipped + 1
             if skipped:
-                _bear(skipped, step, rows, batches)
+                _left_out(skipped, step, rows, batches)
             if step % LOG_EVERY == 0 or step == config.steps:
                 logs.write(step, {name: world.mean(value) for name, value in metrics.items()})
             if _looked_at(step, config):
@@ -135,13 +134,13 @@ def _looked_at(step: int, config: FitConfig) -> bool:
 
 
 def _keep_better(best: Best, learner: Learner, select: ChunkBatch, step: int) -> None:
-    error = td_error(learner, select)
+    error = learner.td_error(select)
     if error < best.error:  # False for NaN: nothing is known of these chunks' values
         best.step, best.error = step, error
         best.tensors = {k: t.clone() for k, t in learner.state().items() if k.startswith(CHOSEN)}
 
 
-def _bear(skipped: int, step: int, rows: np.ndarray, batches: Batches) -> None:
+def _left_out(skipped: int, step: int, rows: np.ndarray, batches: Batches) -> None:
     """Says that an update was left out; raises CriterionNotMet where that goes on."""
     which = f"update {step}: the gradient of chunks {', '.join(map(str, rows[:8]))}, ..."
     if skipped >= MOST_SKIPPED:

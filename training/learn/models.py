@@ -8,7 +8,7 @@ as they are. Knows nothing about data, losses or sampling.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +145,7 @@ class VelocityField(nn.Module):
         return self.mlp(torch.cat([obs, a_t, embedding.to(a_t.dtype)], dim=-1))[0]
 
 
-OUTPUTS = ("linear", "sigmoid")
+Output = Literal["linear", "sigmoid"]
 
 
 class Critic(nn.Module):
@@ -190,10 +190,11 @@ class Value(nn.Module):
         return v.sigmoid() if self.output == "sigmoid" else v
 
 
-def _check_output(output: str) -> str:
-    if output not in OUTPUTS:
-        raise ValueError(f"output is {output!r}; known: {', '.join(OUTPUTS)}")
-    return output
+def _check_output(output: str) -> Output:
+    known = get_args(Output)
+    if output not in known:
+        raise ValueError(f"output is {output!r}; known: {', '.join(known)}")
+    return cast(Output, output)
 
 
 def check_aggregation(how: str) -> str:

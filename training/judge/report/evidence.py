@@ -14,7 +14,7 @@ from training.judge.report.subject import Subject
 from training.judge.seen import Seen
 from training.learn.batches import tensors
 from training.learn.config import FitConfig, provenance_of
-from training.learn.critics import ChunkBatch
+from training.learn.critics.batch import ChunkBatch
 from training.pipeline.chunks import Chunks, ChunkTable
 from training.pipeline.episodes import EpisodeArrays
 

@@ -1,49 +1,28 @@
-"""Ways to train a critic from recorded chunks, one file each, and the batch they all read.
+"""Kinds of critics, one file each; what they share is in `base.py`, the batch they read in `batch.py`.
 
     iql.py          the value of better than the data: what is seen is stitched together
     sarsa.py        the value of the data's own behaviour, by bootstrapping
     monte_carlo.py  the same from the returns of whole episodes, without bootstrapping
 
-Each file has a `Learner`; what they share is in `base.py`.
+A new kind is a file with a `Learner`, which says what it learns and what it needs from the data, and
+its name in `Kind`. Importable without torch: the command line shows the names at once.
 """
 
-from dataclasses import dataclass, fields
+from __future__ import annotations
 
-from torch import Tensor
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from training.learn.critics.base import Learner
+
+Kind = Literal["iql", "sarsa", "monte_carlo"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# Settings of training that only some kinds have.
+OWN: dict[str, tuple[Kind, ...]] = {"expectile": ("iql",)}
 
 
-@dataclass(frozen=True)
-class ChunkBatch:
-    """B recorded chunks of H actions: what was seen, done, earned, and seen H steps later."""
-
-    obs: Tensor  # (B, O), normalised
-    action: Tensor  # (B, D = H * A), normalised to [-1, 1]
-    reward: Tensor  # (B,), sum over the chunk of discount^i r_{t+i}, in scaled return
-    mask: Tensor  # (B,), 1 where the value of next_obs counts, 0 after a terminal state
-    next_obs: Tensor  # (B, O), the observation at t + H
-    valid: Tensor  # (B,), weight of the row in the critic's and value's losses, 0 or 1
-    flow_obs: Tensor | None = None  # (B, O), `obs` with the flow's goal where it has another one
-
-    def __post_init__(self):
-        for name, value in self._columns():
-            if len(value) != len(self.obs):
-                raise ValueError(f"{name} has {len(value)} rows, obs has {len(self.obs)}")
-        for name in ("reward", "mask", "valid"):  # (B, 1) would broadcast to (B, B) in a loss
-            if getattr(self, name).dim() != 1:
-                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, not (B,)")
-
-    def __len__(self) -> int:
-        return len(self.obs)
-
-    def __getitem__(self, rows: Tensor) -> "ChunkBatch":
-        """The rows of that index."""
-        return ChunkBatch(**{name: value[rows] for name, value in self._columns()})
-
-    @property
-    def seen_by_flow(self) -> Tensor:
-        """(B, O), what the flow is conditioned on."""
-        return self.obs if self.flow_obs is None else self.flow_obs
-
-    def _columns(self) -> list[tuple[str, Tensor]]:
-        named = [(f.name, getattr(self, f.name)) for f in fields(self)]
-        return [(name, value) for name, value in named if value is not None]
+def learner_of(kind: Kind) -> type[Learner]:
+    """The class that trains such a critic."""
+    found: type[Learner] = import_module(f"{__name__}.{kind}").Learner
+    return found

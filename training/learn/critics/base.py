@@ -1,14 +1,15 @@
 """What all critics share: settings, the regression of Q, and one step of all networks.
 
-A kind of critic says what Q learns to predict (`Learner.target`), and how V is learnt where it has
-one (`Learner.value_loss`).
+A kind of critic says what Q learns to predict (`Learner.target`), how V is learnt where it has one
+(`Learner.value_loss`), and what it needs from the data (`needs_to_go`, `check`, `taught`).
 """
 
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from training.learn.critics import ChunkBatch
+from training.learn.config import FitConfig
+from training.learn.critics.batch import ChunkBatch
 from training.learn.flow import flow_loss
 from training.learn.models import Critic, Value, VelocityField, aggregate, check_aggregation
+from training.pipeline.chunks import Chunks, ChunkTable
 
 Metrics = dict[str, Tensor]
 
@@ -83,6 +86,15 @@ def expectile_loss(
     return loss, metrics | {"advantage": d.detach().mean()}
 
 
+@torch.no_grad()
+def td_errors(
+    critic: Critic, target: Callable[[ChunkBatch], Tensor], batch: ChunkBatch, aggregation: str
+) -> Tensor:
+    """Aggregated Q less what it is trained to predict, of those rows of the batch that are valid."""
+    q = aggregate(critic(batch.obs, batch.action), aggregation)
+    return (q - target(batch))[batch.valid > 0]
+
+
 def bootstrapped(value: Value, batch: ChunkBatch, config: CriticConfig) -> Tensor:
     """y = r + gamma^H mask V(s'): (B,), the chunk's return and what V expects after it."""
     with torch.no_grad():
@@ -92,6 +104,10 @@ def bootstrapped(value: Value, batch: ChunkBatch, config: CriticConfig) -> Tenso
 
 class Learner(ABC):
     """Trains flow and critic together; nets, target critic, averaged flow and Adam's state live here."""
+
+    Settings: ClassVar[type[CriticConfig]] = CriticConfig
+    has_value: ClassVar[bool] = True  # learns V beside Q
+    needs_to_go: ClassVar[bool] = False  # the return of the whole rest of the episode
 
     def __init__(
         self,
@@ -122,9 +138,40 @@ class Learner(ABC):
             fused=True,
         )
 
+    @classmethod
+    def of(
+        cls,
+        velocity: VelocityField,
+        critic: Critic,
+        config: FitConfig,
+        obs_dim: int,
+        horizon: int,
+    ) -> "Learner":
+        """By the settings of training, of which those are taken that `Settings` names."""
+        value = Value(obs_dim, config.hidden, critic.output) if cls.has_value else None
+        given = {
+            f.name: getattr(config, f.name) for f in fields(cls.Settings) if hasattr(config, f.name)
+        }
+        return cls(velocity, critic, value, cls.Settings(**given, horizon=horizon))
+
+    @classmethod  # noqa: B027  # most kinds need none
+    def check(cls, table: ChunkTable) -> None:
+        """Raises DataRefused where outcomes are needed that these recordings do not have."""
+
+    @staticmethod
+    def taught(parts: Chunks) -> Chunks:
+        """Recorded chunks as they are learnt from."""
+        return parts
+
     @abstractmethod
     def target(self, batch: ChunkBatch) -> Tensor:
         """(B,), what Q learns to predict for the chunks of the batch, without gradient."""
+
+    def td_error(self, rows: ChunkBatch) -> float:
+        """RMS of what the target critic is off, in scaled return; NaN where nothing is known of the
+        values of these chunks."""
+        off = td_errors(self.target_critic, self.target, rows, self.config.aggregation)
+        return float(off.square().mean().sqrt())
 
     def value_loss(self, batch: ChunkBatch) -> tuple[Tensor | float, Metrics]:
         """Of V, where there is one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from training.learn.critics import ChunkBatch, base
+from training.learn.critics import base
 from training.learn.critics.base import (
     CriticConfig,
     Metrics,
@@ -20,7 +20,8 @@ from training.learn.critics.base import (
     expectile_loss,
     regression,
 )
-from training.learn.models import Critic, Value, VelocityField
+from training.learn.critics.batch import ChunkBatch
+from training.learn.models import Critic, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +53,9 @@ def value_loss(
 class Learner(base.Learner):
     """Trains flow, critic and value together."""
 
+    Settings = IQLConfig
     value: Value
     config: IQLConfig
-
-    def __init__(
-        self,
-        velocity: VelocityField,
-        critic: Critic,
-        value: Value,
-        config: IQLConfig,
-        target_critic: Critic | None = None,
-    ):
-        super().__init__(velocity, critic, value, config, target_critic)
 
     def target(self, batch: ChunkBatch) -> Tensor:
         return bootstrapped(self.value, batch, self.config)

@@ -13,9 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from qgf_ros.errors import DataRefused
-from training.learn.critics import ChunkBatch, base
-from training.learn.critics.base import CriticConfig
-from training.learn.models import Critic, VelocityField
+from training.learn.critics import base
+from training.learn.critics.batch import ChunkBatch
 from training.pipeline.chunks import Chunks, ChunkTable
 
 
@@ -33,26 +32,23 @@ def whole_returns(parts: Chunks) -> Chunks:
     )
 
 
-def check(table: ChunkTable) -> None:
-    """Raises DataRefused where no return is known."""
-    if not table.episodes.terminal.any():
-        raise DataRefused(
-            "critic monte_carlo needs episodes that ended in success or failure, and all of these "
-            "were cut; record outcomes, or use critic iql or sarsa"
-        )
-
-
 class Learner(base.Learner):
     """Trains flow and critic, from batches of `whole_returns`."""
 
-    def __init__(
-        self,
-        velocity: VelocityField,
-        critic: Critic,
-        config: CriticConfig,
-        target_critic: Critic | None = None,
-    ):
-        super().__init__(velocity, critic, None, config, target_critic)
+    has_value = False
+    needs_to_go = True
+
+    @classmethod
+    def check(cls, table: ChunkTable) -> None:
+        if not table.episodes.terminal.any():
+            raise DataRefused(
+                "critic monte_carlo needs episodes that ended in success or failure, and all of these "
+                "were cut; record outcomes, or use critic iql or sarsa"
+            )
+
+    @staticmethod
+    def taught(parts: Chunks) -> Chunks:
+        return whole_returns(parts)
 
     def target(self, batch: ChunkBatch) -> Tensor:
         return batch.reward

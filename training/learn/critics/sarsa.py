@@ -11,25 +11,16 @@ and never believes a value that nobody in the data got.
 
 from torch import Tensor
 
-from training.learn.critics import ChunkBatch, base
-from training.learn.critics.base import CriticConfig, Metrics, bootstrapped, expectile_loss
-from training.learn.models import Critic, Value, VelocityField
+from training.learn.critics import base
+from training.learn.critics.base import Metrics, bootstrapped, expectile_loss
+from training.learn.critics.batch import ChunkBatch
+from training.learn.models import Value
 
 
 class Learner(base.Learner):
     """Trains flow, critic and value together."""
 
     value: Value
-
-    def __init__(
-        self,
-        velocity: VelocityField,
-        critic: Critic,
-        value: Value,
-        config: CriticConfig,
-        target_critic: Critic | None = None,
-    ):
-        super().__init__(velocity, critic, value, config, target_critic)
 
     def target(self, batch: ChunkBatch) -> Tensor:
         return bootstrapped(self.value, batch, self.config)
