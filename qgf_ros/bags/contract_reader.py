@@ -14,6 +14,7 @@ from qgf_ros.bags.files import Bag, read_messages
 from qgf_ros.bags.sources import Decoder, about_others, bare, check_type, contract_sources, merges
 from qgf_ros.bags.types import Channel, Take, Use, take_with, typestore
 from qgf_ros.errors import DataRefused
+from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Others
