@@ -21,7 +21,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError
 from qgf_ros.files.share import share_folder
 from qgf_ros.guidance.protocols import UNGUARDED, Guards
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 
 CONFIG = share_folder() / "config"
 

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from qgf_ros.control.settings import TABLE, resolve
 from qgf_ros.errors import UsageError
-from qgf_ros.policy.folder import Beta
+from qgf_ros.policy.description import Beta
 from qgf_ros.ros.parameters import Parameters, overrides
 
 CALLBACKS = ("add_pre_set_parameters_callback", "add_post_set_parameters_callback")
