@@ -205,7 +205,10 @@ def test_rows_that_hold_no_message_are_counted(tmp_path, bag):
         "UPDATE messages SET topic_id = 99 WHERE id = 9",
     )
     got = read(tmp_path)
-    assert got.rejected == {"bag.db3: a row is no message": 2}
+    assert got.rejected == {
+        "bag.db3: a row is no message": 2,
+        "bag.db3: message of a topic that is lost": 1,
+    }
     assert count(got) == count(whole) - 3
 
 
