@@ -21,7 +21,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +34,7 @@ import numpy as np  # noqa: E402
 
 from qgf_ros.console import say, track  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
-from qgf_ros.processes import process_pool  # noqa: E402
+from qgf_ros.executors import each  # noqa: E402
 
 EPISODE_STEPS = 1001  # rows per episode; the last gives a state only, so 1000 transitions
 PLAN_NOISE = 0.1  # share of the largest action, added to the plan (the script's default)
@@ -101,10 +100,8 @@ def generate(task: str, transitions: int, seed: int, workers: int, out: Path) ->
     missing = [(path, m) for path, m in parts.items() if not path.exists()]
     say(f"{task}: {episodes} episodes in {len(parts)} parts, {len(missing)} to make")
     began = time.monotonic()
-    with process_pool(workers) as pool:
-        done = as_completed([pool.submit(_make_part, part) for part in missing])
-        for part in track(done, len(missing), "parts"):
-            part.result()
+    for _ in each(_make_part, missing, workers, track, "parts"):
+        pass
     say(f"made in {time.monotonic() - began:.0f} s")
     made = list(_read(parts))
     for path, chosen in ((out.with_name(f"{out.stem}-val.npz"), made[train:]), (out, made[:train])):

@@ -38,9 +38,9 @@ import tyro
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.console import emit, say, table, track
 from qgf_ros.errors import CriterionNotMet, QgfError, UsageError, exit_codes
+from qgf_ros.executors import each
 from qgf_ros.policy.description import Flow, Network
 from qgf_ros.policy.folder import write_policy
-from qgf_ros.processes import process_pool
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.writers.bag import BagWriter
 
@@ -122,9 +122,8 @@ def write_bags(data: Path, count: int, workers: int) -> list[Path]:
     if strangers:
         raise UsageError(f"{data / 'bags'} holds more than {count} bags; give another --data")
     missing = [bag for bag in bags if not bag.exists()]
-    with process_pool(workers) as pool:
-        for _ in track(pool.map(write_bag, missing), len(missing), "writing bags"):
-            pass
+    for _ in each(write_bag, missing, workers, track, "writing bags"):
+        pass
     return bags
 
 

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive their parent: one pool for whatever is done in parallel.
+"""Child processes that do not outlive their parent: what `executors` does work in.
 
 `ProcessPoolExecutor` leaves its workers behind when the process that made it is killed, and waits
 for the longest of them where one fails. Here a worker ends with its parent, however that ends, and
@@ -66,14 +66,13 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     and left in one thread, which the kernel takes for the parent.
 
     Left in order, it waits for what was submitted. Left by an exception, what waits is cancelled, and
-    what runs gets `GivenUp` raised, and is killed after `GRACE`. SIGTERM is such an exception
-    (SystemExit, 143) while the pool is open, where the main thread opened it and nobody else handles
-    the signal. Ctrl-C reaches the parent alone.
+    what runs gets `GivenUp` raised, and is killed after `GRACE`. SIGTERM is such an exception while the
+    pool is open, see `terminated`. Ctrl-C reaches the parent alone.
     """
     # spawn: a forked child would share torch's and rclpy's threads, which do not survive it
     context = get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
-    with theirs, ours, _terminated(), _Pool(workers, context, _begin, (theirs,)) as pool:
+    with theirs, ours, terminated(), _Pool(workers, context, _begin, (theirs,)) as pool:
         try:
             yield pool
         except BaseException:
@@ -88,8 +87,9 @@ class _Pool(ProcessPoolExecutor):
 
 
 @contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM as an exception."""
+def terminated() -> Iterator[None]:
+    """SIGTERM is an exception (SystemExit, 143), so that what is open is closed; where the main thread
+    asks for it and nobody else handles the signal."""
 
     def end(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)

@@ -18,6 +18,7 @@ from qgf_ros.console import say, table, track
 from qgf_ros.errors import DataLost
 from training.learn.config import FitConfig
 from training.pipeline.readers.formats import Data, DataOfPolicy
+from training.pipeline.writers.formats import Written
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class DataConvert(ReadsData):
     """contract.yaml: which topics or columns there are, and what they are called."""
     out: Path
     """Folder to write: the dataset; with --to mcap or sqlite3 and one recording, the bag."""
-    to: Literal["mcap", "sqlite3", "lerobot-v2.1", "lerobot-v3.0", "npz"] = "mcap"
+    to: Written = "mcap"
     """Format."""
     recording: int | Literal["all"] = "all"
     """Which one, counted from 0 in the dataset's order."""

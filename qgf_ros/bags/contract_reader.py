@@ -120,14 +120,15 @@ class _SourceReader:
         self.heard = False  # anything that can be used
         self.pending = False  # a message has come and is not dealt with
         self._name, self._row, self._decode = name, row, Decoder(source)
+        self._width = len(source.labels)
 
     def take(self, msg: Any, receipt: int) -> None:
         """Raises whatever a message that does not fit leads to."""
         try:
             stamp, values = self._decode(msg, receipt)
             array("q", (stamp, receipt))  # raises where they are no times
-            if len(values) != 8 * len(self.source.labels):
-                raise SchemaError(f"{len(values) // 8} numbers of {len(self.source.labels)}")
+            if len(values) != 8 * self._width:
+                raise SchemaError(f"{len(values) // 8} numbers of {self._width}")
         except Others:
             self.pending = False  # no command of this one's
             raise

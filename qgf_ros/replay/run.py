@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +17,9 @@ from qgf_ros.bags import files
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.settings import Settings, resolve
 from qgf_ros.errors import DataRefused, UsageError
+from qgf_ros.executors import Progress, each
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
-from qgf_ros.processes import process_pool
 from qgf_ros.replay.drive import Drive
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Player, Segment
@@ -27,8 +27,6 @@ from qgf_ros.replay.recorded import Recorded, Sameness
 from qgf_ros.replay.score import DISTANCES, INTERVALS, Scorer
 from qgf_ros.replay.tally import COMPARED, FIGURES, Resampled, Tally
 from qgf_ros.statistics import between
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,7 @@ def replay(
     _check(plan, policies)
     bags = [(path, name) for path in paths for name in _bags(path)]
     jobs = [(plan, *bag) for bag in bags]
-    wrap = progress or (lambda items, total, what: items)
-    if workers == 1 or len(jobs) == 1:
-        return _together(plan, wrap(map(_job, jobs), len(jobs), "replaying"))
-    with process_pool(min(workers, len(jobs))) as pool:
-        return _together(plan, wrap(pool.map(_job, jobs), len(jobs), "replaying"))
+    return _together(plan, each(_job, jobs, workers, progress, "replaying"))
 
 
 def _check(plan: Plan, policies: Sequence[Policy]) -> None:

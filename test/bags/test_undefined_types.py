@@ -18,7 +18,7 @@ from qgf_ros.bags.msg_files import VARIABLE, find_msg, use_folder
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.spaces.contract import Contract
 from training.draft.draft import draft
-from training.pipeline import store as cache
+from training.pipeline.keys import key_of
 from training.pipeline.readers.rosbag2 import Rosbag2Reader
 
 POSE = "float32 x\nfloat32 y\nturtle_msgs/Leg[2] legs\n"
@@ -126,7 +126,7 @@ def test_another_definition_is_another_piece_of_the_cache(bags, tmp_path):
     for text in (LEG, LEG.replace("float32", "float64")):
         msg_files(tmp_path / "msgs", Leg=text)
         use_folder(tmp_path / "msgs")
-        keys.append(cache._key(READER, bags, "run", own_contract(), {}))
+        keys.append(key_of(READER, bags, "run", own_contract(), {}))
     assert keys[0] != keys[1]
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from qgf_ros.errors import DataRefused, StorageError, exit_codes
 from training.pipeline import store as cache
 from training.pipeline.readers import load
 from training.pipeline.readers.load import load_episodes
+from training.pipeline.stages import VERSIONS
 from training.pipeline.store import prepare
 from training.pipeline.streams import Recording, Stream
 
@@ -59,7 +61,8 @@ CONTRACT = contract(velocity_dict())
 @pytest.fixture
 def reader(monkeypatch, tmp_path):
     ours = Folder()
-    monkeypatch.setattr(load, "READERS", (ours,))
+    table = SimpleNamespace(names=("ours",), own=("ours",), load=lambda name: lambda: ours)
+    monkeypatch.setattr(load, "READERS", table)
     monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
     return ours
 
@@ -263,8 +266,8 @@ def test_fault_142_pieces_in_each_others_place_are_noticed(reader, data, capsys)
 
 def test_fault_142_a_stage_of_another_version_prepares_anew(reader, data, monkeypatch):
     prepare(data, CONTRACT)
-    for number, name in enumerate(("ALIGN", "ENCODE", "STORE"), 1):
-        monkeypatch.setattr(f"training.pipeline.stages.{name}", 99)
+    for number, name in enumerate(("align", "encode", "store"), 1):
+        monkeypatch.setitem(VERSIONS, name, 99)
         prepare(data, CONTRACT)
         assert len(reader.read_names) == 3 * (number + 1)
     reader.version = 2

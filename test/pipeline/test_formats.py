@@ -25,6 +25,7 @@ from training.pipeline.readers.load import load_episodes
 from training.pipeline.writers import convert as converting
 from training.pipeline.writers.bag import BagWriter
 from training.pipeline.writers.convert import convert
+from training.pipeline.writers.lerobot import LeRobotWriter
 
 BAGS = ("mcap", "sqlite3")
 TABLES = ("lerobot-v2.1", "lerobot-v3.0", "npz")
@@ -313,7 +314,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch, to):
 
 def test_a_dataset_that_is_not_whole_is_none(tmp_path, monkeypatch):
     data, own_file, own = dataset(tmp_path)
-    monkeypatch.setattr(converting.LeRobotWriter, "close", lambda self: (_ for _ in ()).throw(OSError("full")))  # fmt: skip
+    monkeypatch.setattr(LeRobotWriter, "close", lambda self: (_ for _ in ()).throw(OSError("full")))  # fmt: skip
     with pytest.raises(OSError):
         convert(data, own_file, tmp_path / "out", None, "lerobot-v2.1")
     with pytest.raises(DataRefused, match="no dataset"):

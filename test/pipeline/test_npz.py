@@ -17,7 +17,7 @@ pytest.importorskip("pyarrow")
 from training.pipeline.readers import npz
 from training.pipeline.readers.load import load_episodes
 from training.pipeline.readers.npz import NpzReader
-from training.pipeline.readers.tables import rate_of
+from training.pipeline.readers.row_times import rate_of
 
 LENGTHS = (5, 8, 3)  # rows of each episode, the last one is only a state
 

@@ -376,3 +376,34 @@ def test_two_arms_on_one_topic_are_written_read_and_replayed(tmp_path):
     assert episode.action[:29].tolist() == [[k, -k, 0.5 * k] for k in range(29)]
     events = BagEvents(tmp_path / "bag", ".", contract)
     assert sorted({e.name for e in events}) == ["joints", "left", "right"] and not events.losses
+
+
+def test_training_and_replay_count_the_same_of_a_shared_topic(tmp_path):
+    """A message of strangers is counted once, and so is one that neither of two arms can use."""
+    contract = Contract.from_dict(two_arms())
+    joint_names = ["l1", "l2", "r1"]
+
+    def command(names, velocity, at):
+        empty = np.empty(0)
+        return make("sensor_msgs/JointState", header=header(at), name=names, position=empty,
+                    velocity=np.array(velocity, float), effort=empty)  # fmt: skip
+
+    topic, said = contract.actions[0].topic, []
+    for k in range(20):
+        at = START + k * T
+        names, velocity = (
+            (["stranger"], [1]) if k == 4 else (joint_names, [1]) if k == 7 else (joint_names, [1] * 3)
+        )
+        said += [(at, contract.observations[0].topic, joints(joint_names, [0, 0, 0], at))]
+        said += [(at, topic, command(names, velocity, at))]
+    path = bag(tmp_path / "bag", said)
+    recording = Rosbag2Reader().read(path, ".", contract)
+    events = BagEvents(path, ".", contract)
+    rows = [(e.name, e.stamp, e.values.tolist()) for e in events]
+    assert dict(events.losses) == recording.rejected and sum(recording.rejected.values()) == 2
+    for name, stream in recording.streams.items():
+        sound = [(s, v) for n, s, v in rows if n == name and np.isfinite(v).all()]
+        assert sound == list(zip(stream.stamp.tolist(), stream.values.tolist()))
+    unusable = {n: sorted(s for m, s, v in rows if m == n and not np.isfinite(v).all()) for n in ("left", "right")}
+    assert unusable == {n: stamps.tolist() for n, stamps in recording.refused.items()}
+    assert unusable["left"] == unusable["right"] == [START + 7 * T]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -29,3 +30,8 @@ def fails(path):
     while not Path(path).exists() and time.monotonic() < until:
         time.sleep(0.02)
     raise ValueError("one fails")
+
+
+def where(item):
+    """Who does it."""
+    return item, os.getpid(), threading.current_thread().name

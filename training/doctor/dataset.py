@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qgf_ros.errors import DataRefused
-from qgf_ros.processes import process_pool
+from qgf_ros.executors import Progress, each
 from qgf_ros.spaces.contract import Contract
 from training.doctor.contract import Aligned, aligned
 from training.doctor.leads import Lead
@@ -27,7 +24,7 @@ from training.doctor.summary import (
     summarise,
 )
 from training.pipeline.labels import Label, load_labels
-from training.pipeline.readers.load import Progress, find_reader
+from training.pipeline.readers.load import find_reader
 from training.pipeline.streams import Reader, Survey
 
 AHEAD = 2  # recordings per process that wait to be added up
@@ -166,8 +163,7 @@ def survey_dataset(
     labels = file.by_recording(path, names) if file is not None else {}
     matched, data.period = _first_look(reader, path, names)
     work = partial(_one, reader, path, matched, data.period, contract, labels)
-    wrap = progress or (lambda items, total, what: items)
-    for recording, part in wrap(_in_order(work, names, workers), len(names), "inspecting"):
+    for recording, part in each(work, names, workers, progress, "inspecting", AHEAD):
         data.add(recording)
         if part is not None:
             data.aligned = part if data.aligned is None else data.aligned.merge(part)
@@ -230,20 +226,3 @@ def _one(
     except DataRefused as error:
         return RecordingSummary(name, refused=str(error)), None
     return summary, aligned(reader, path, name, contract, said) if contract else None
-
-
-def _in_order(
-    work: Callable[[str], Any], names: Iterable[str], workers: int
-) -> Iterator[tuple[RecordingSummary, Aligned | None]]:
-    """Results in the order of names. Never many at once: whoever is slow is waited for."""
-    if workers <= 1:
-        yield from map(work, names)
-        return
-    with process_pool(workers) as pool:
-        waiting: deque[Future[Any]] = deque()
-        for name in names:
-            waiting.append(pool.submit(work, name))
-            if len(waiting) > AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -16,16 +16,15 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.control.settings import resolve
 from qgf_ros.errors import PolicyRefused, UsageError
+from qgf_ros.executors import Progress, each
 from qgf_ros.guidance import protocols as base
 from qgf_ros.guidance.protocols import Sampler, make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
-from qgf_ros.processes import process_pool
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.statistics import wilson
-from training.pipeline.readers.load import Progress
 
 if TYPE_CHECKING:
     from training.guards import Guards
@@ -132,9 +131,7 @@ def evaluate(
     seeds = range(first_seed, first_seed + episodes)
     blocks = [list(b) for b in np.array_split(list(seeds), min(episodes, 4 * workers))]
     jobs = [(variant, block) for variant in variants for block in blocks]
-    wrap = progress or (lambda items, total, what: items)
-    with process_pool(workers) as pool:
-        done = list(wrap(pool.map(partial(_job, policy, world), jobs), len(jobs), "evaluating"))
+    done = list(each(partial(_job, policy, world), jobs, workers, progress, "evaluating"))
     period = load_policy(policy).contract.time.period
     per_variant = [
         list(itertools.chain(*done[i : i + len(blocks)])) for i in range(0, len(done), len(blocks))

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from qgf_ros.bags.sources import contract_sources
-from qgf_ros.processes import process_pool
+from qgf_ros.executors import Progress, each
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import Outcome, make_world, world_folder
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.readers.load import Progress
-from training.pipeline.writers.bag import BagWriter
+from training.pipeline.writers.bag import EPOCH, BagWriter
 
-EPOCH = 1_760_000_000 * NANOSECONDS  # bags begin at a date, not at 1970
 PAUSE = NANOSECONDS // 2  # between two episodes of a bag
 
 
@@ -48,12 +46,10 @@ def record(
     seeds = np.arange(seed * 1_000_000, seed * 1_000_000 + episodes)
     parts = np.array_split(seeds, max(1, -(-episodes // episodes_per_bag)))
     work = partial(_bag, folder, world, contract)
-    wrap = progress or (lambda items, total, what: items)
     outcomes: dict[str, int] = {o.value: 0 for o in Outcome if o is not Outcome.RUNNING}
-    with process_pool(workers) as pool:
-        for counts in wrap(pool.map(work, enumerate(parts)), len(parts), "recording"):
-            for outcome, count in counts.items():
-                outcomes[outcome] += count
+    for counts in each(work, list(enumerate(parts)), workers, progress, "recording"):
+        for outcome, count in counts.items():
+            outcomes[outcome] += count
     return outcomes
 
 

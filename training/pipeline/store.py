@@ -16,39 +16,40 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qgf_ros.bags.sources import contract_sources
-from qgf_ros.bags.types import foreign_definitions
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused, StorageError
-from qgf_ros.files.atomic import replaced_file, replaced_folder
-from qgf_ros.files.regular import NotRegular, lock_file, open_regular
+from qgf_ros.executors import Progress, each
+from qgf_ros.files.atomic import replaced_folder
+from qgf_ros.files.regular import NotRegular, lock_file
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.align import Report
-from training.pipeline.episodes import Episode, EpisodeArrays
+from training.pipeline.episodes import EpisodeArrays
+from training.pipeline.keys import key_of, state_of
 from training.pipeline.labels import Label
-from training.pipeline.readers.load import Progress, contents, each, read_episodes, refuse_nothing
-from training.pipeline.stages import stages
+from training.pipeline.pieces import (
+    ARRAYS,
+    Damaged,
+    digest_of,
+    file_digest,
+    plain,
+    read_piece,
+    read_whole,
+    report_of,
+    write_piece,
+)
+from training.pipeline.readers.load import contents, read_episodes, refuse_nothing
 from training.pipeline.streams import Reader
-
-MAGIC = b"qgf piece "  # then the SHA-256 of key and content in hexadecimal digits, a new line, the content
-ARRAYS = ("obs", "action", "reward")
-
-
-class Damaged(Exception):
-    """What lies in the cache is not what was put there; the text says which, and why."""
 
 
 def cache_folder() -> Path:
@@ -76,12 +77,12 @@ def prepare(
     """
     path, folder = Path(path), folder or cache_folder()
     reader, names, labels = contents(path, contract)
-    state = {name: _state(reader, path, name, contract) for name in names}
-    keys = [_key(reader, path, n, contract, labels.get(n)) for n in names]
+    state = {name: state_of(reader, path, name, contract) for name in names}
+    keys = [key_of(reader, path, n, contract, labels.get(n)) for n in names]
     pieces = {name: folder / "pieces" / f"{key}.piece" for name, key in zip(names, keys)}
     whole = hashlib.sha256("".join(keys).encode()).hexdigest()
     out = folder / "episodes" / whole
-    work = partial(_piece, reader, path, contract, labels, pieces, state)
+    work = partial(_prepare, reader, path, contract, labels, pieces, state)
 
     def prepared() -> tuple[EpisodeArrays, Report]:
         with _alone(folder / "locks", whole):
@@ -96,7 +97,7 @@ def prepare(
             ):  # of who was killed: nobody else is here
                 shutil.rmtree(rest, ignore_errors=True)
             missing = [name for name, piece in pieces.items() if not _sound(piece)]
-            for _ in each(work, missing, workers, progress) if missing else ():
+            for _ in each(work, missing, workers, progress, "reading"):
                 pass
             _assemble(path, list(pieces.values()), out)
             return _open(out)
@@ -156,59 +157,14 @@ def _sound(piece: Path) -> bool:
     if not os.path.lexists(piece):
         return False
     try:
-        _read_piece(piece)
+        read_piece(piece)
     except Damaged as damage:
         _discard(piece, damage)
         return False
     return True
 
 
-def _key(
-    reader: Reader, path: Path, name: str, contract: Contract, labels: Mapping[str, Label] | None
-) -> str:
-    """What decides a recording's episodes."""
-    said = sorted((labels or {}).items())
-    about = f"{stages(reader)} {contract.hash} {name} {said}"
-    hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
-    hashed.update(foreign_definitions(s.type for s in contract_sources(contract).values()).encode())
-    for file in reader.files(path, name):
-        with _readable(file):
-            status = file.stat()
-            changed = (status.st_mtime_ns, status.st_ctime_ns)
-            hashed.update(f"{file.name} {_content(file, status.st_size, changed)}".encode())
-    return hashed.hexdigest()
-
-
-def _state(reader: Reader, path: Path, name: str, contract: Contract) -> tuple[Any, ...]:
-    """What changes when something is written to a recording, or the types it is read by change.
-    Cheap, and so looked at twice; the time of an inode's last change cannot be set by anybody."""
-    types = foreign_definitions(s.type for s in contract_sources(contract).values())
-    files = []
-    for file in reader.files(path, name):
-        with _readable(file):
-            files.append((file, file.stat()))
-    return types, [(f, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in files]
-
-
-@contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Raises DataRefused where a file of the dataset is not there, or none that can be read."""
-    try:
-        yield
-    except OSError as error:
-        raise DataRefused(f"{file}: {error.strerror}") from None
-
-
-@cache
-def _content(file: Path, size: int, changed: tuple[int, int]) -> str:
-    hashed = hashlib.sha256()
-    with open_regular(file) as stream:
-        while block := stream.read(1 << 20):
-            hashed.update(block)
-    return hashed.hexdigest()
-
-
-def _piece(
+def _prepare(
     reader: Reader,
     path: Path,
     contract: Contract,
@@ -217,90 +173,14 @@ def _piece(
     before: dict[str, tuple[Any, ...]],
     name: str,
 ) -> None:
-    """Reads one recording and writes its piece. Raises DataRefused where it is no longer as it was
-    `before` its key was made: something else would be found under that key for ever."""
+    """One recording: read -> align -> encode -> store. Raises DataRefused where it is no longer as it
+    was `before` its key was made: something else would be found under that key for ever."""
     episodes, report = read_episodes(reader, path, contract, labels, name)
-    if _state(reader, path, name, contract) != before[name]:
+    if state_of(reader, path, name, contract) != before[name]:
         raise DataRefused(
             f"{path}: {name} was written to while it was read; begin again when nothing writes there"
         )
-    index = {"episodes": [_entry(e) for e in episodes], "report": _plain(report)}
-    arrays: dict[str, np.ndarray] = {}
-    if episodes:
-        joined = EpisodeArrays.of(episodes)
-        arrays = {a: getattr(joined, a).astype(np.float32) for a in ARRAYS}
-    content = io.BytesIO()
-    np.savez(content, **arrays, index=np.array(json.dumps(index)))  # type: ignore[arg-type]
-    where[name].parent.mkdir(parents=True, exist_ok=True)  # it may be cleared at any time
-    with replaced_file(where[name]) as file:
-        digest = _digest(where[name].stem, content.getbuffer())
-        file.write(MAGIC + digest.encode() + b"\n")
-        file.write(content.getbuffer())
-
-
-def _read_piece(piece: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Index and arrays of one recording. Raises Damaged."""
-    raw = _bytes(piece)
-    head, at = raw[: len(MAGIC) + 65], len(MAGIC) + 65
-    content = memoryview(raw)[at:]
-    if head != MAGIC + _digest(piece.stem, content).encode() + b"\n":
-        raise Damaged(f"{piece} does not have its checksum")
-    try:
-        with np.load(io.BytesIO(content)) as file:
-            arrays = {a: file[a] for a in ARRAYS if a in file.files}
-            return json.loads(str(file["index"])), arrays
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise Damaged(f"{piece}: {error}") from None
-
-
-def _file_digest(file: Path) -> str:
-    """Raises Damaged."""
-    try:
-        with open_regular(file, follow=False) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise Damaged(f"{file}: {error.strerror}") from None
-
-
-def _digest(key: str, content: Any) -> str:
-    """Of what belongs to a key: the same content in another's place is wrong there."""
-    hashed = hashlib.sha256(key.encode())
-    hashed.update(content)
-    return hashed.hexdigest()
-
-
-def _bytes(file: Path) -> bytes:
-    """Raises Damaged where it cannot be read, or is no regular file."""
-    try:
-        with open_regular(file, follow=False) as stream:
-            return stream.read()
-    except OSError as error:
-        raise Damaged(f"{file}: {error.strerror}") from None
-
-
-def _entry(episode: Episode) -> dict[str, Any]:
-    return {
-        "name": episode.name,
-        "steps": len(episode),
-        "terminal": episode.terminal,
-        "success": episode.success,
-        "origin": episode.origin,
-        "digest": episode.digest,
-    }
-
-
-def _plain(report: Report) -> dict[str, Any]:
-    return {
-        "episodes": report.episodes,
-        "ticks": report.ticks,
-        "dropped": dict(sorted(report.dropped.items())),
-        "noticed": dict(sorted(report.noticed.items())),
-    }
-
-
-def _report(plain: Mapping[str, Any]) -> Report:
-    counters = {key: Counter(plain[key]) for key in ("dropped", "noticed")}
-    return Report(plain["episodes"], plain["ticks"], **counters)
+    write_piece(where[name], episodes, report)
 
 
 def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
@@ -308,8 +188,8 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     report, kept, seen = Report(), [], set()
     copies = Counter[str]()
     for number, piece in enumerate(pieces):
-        index, _ = _read_piece(piece)
-        report.merge(_report(index["report"]))
+        index, _ = read_piece(piece)
+        report.merge(report_of(index["report"]))
         first = 0
         for entry in index["episodes"]:
             if entry["digest"] in seen:
@@ -327,7 +207,7 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
         loaded: dict[str, np.ndarray] = {}
         for number, first, entry in kept:
             if number != opened:  # one piece in memory at a time
-                _, loaded = _read_piece(pieces[number])
+                _, loaded = read_piece(pieces[number])
                 opened = number
             count = entry["steps"] + 1
             for a in ARRAYS:
@@ -342,10 +222,10 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
             array.flush()  # type: ignore[attr-defined]
         content = json.dumps({
             "episodes": [entry for _, _, entry in kept],
-            "report": _plain(report),
-            "arrays": {a: _file_digest(folder / f"{a}.npy") for a in ARRAYS},
+            "report": plain(report),
+            "arrays": {a: file_digest(folder / f"{a}.npy") for a in ARRAYS},
         })  # fmt: skip
-        digest = _digest(out.name, content.encode())
+        digest = digest_of(out.name, content.encode())
         (folder / "index.json").write_text(json.dumps({"sha256": digest, "content": content}))
 
 
@@ -354,15 +234,15 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
     if folder.is_symlink():
         raise Damaged(f"{folder} is a link")
     try:
-        index = json.loads(_bytes(folder / "index.json"))
+        index = json.loads(read_whole(folder / "index.json"))
         content = index["content"]
-        if index["sha256"] != _digest(folder.name, content.encode()):
+        if index["sha256"] != digest_of(folder.name, content.encode()):
             raise Damaged(f"{folder}/index.json does not have its checksum")
         index = json.loads(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{folder}/index.json: {type(error).__name__}") from None
     for name, digest in index["arrays"].items():
-        if _file_digest(folder / f"{name}.npy") != digest:
+        if file_digest(folder / f"{name}.npy") != digest:
             raise Damaged(f"{folder}/{name}.npy does not have its checksum")
     entries, report = index["episodes"], index["report"]
     steps = np.array([e["steps"] for e in entries], np.int64)
@@ -382,4 +262,4 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
         origins=tuple(e["origin"] for e in entries),
         digests=tuple(e["digest"] for e in entries),
     )
-    return arrays, _report(report)
+    return arrays, report_of(report)

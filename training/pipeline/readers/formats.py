@@ -1,18 +1,19 @@
 """The formats that are read, in one table: what recognises a path, and what people are told of it.
-
 Imports no reader, so that `qgf --help` answers at once.
+
+Another package adds a format by an entry point in the group `qgf.formats`: its name is the format's,
+its value a class as `streams.Reader` has it, made without arguments.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from training.pipeline.streams import Reader
+from qgf_ros.plugins import Kinds
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,6 @@ class Format:
     name: str
     reader: str
     given: str  # what a path to it is
-
-    def make(self) -> Reader:
-        module, _, name = self.reader.partition(":")
-        return getattr(import_module(f"training.pipeline.readers.{module}"), name)()
 
 
 # In the order in which a path is looked at.
@@ -37,7 +34,13 @@ FORMATS = (
         "HDF5", "hdf5:Hdf5Reader", "an HDF5 file (robomimic, ALOHA, Minari) or a folder of them"
     ),
 )
-READABLE = ", ".join(f.given for f in FORMATS[:-1]) + f", or {FORMATS[-1].given}"
+READERS = Kinds(
+    "format", "qgf.formats", {f.name: f"training.pipeline.readers.{f.reader}" for f in FORMATS}
+)
+_GIVEN = [f.given for f in FORMATS] + [
+    f"{name} (of another package)" for name in READERS.names[len(FORMATS) :]
+]
+READABLE = ", ".join(_GIVEN[:-1]) + f", or {_GIVEN[-1]}"
 
 # What a verb's argument `data` is.
 Data = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help=f"Recorded data: {READABLE}.")]

@@ -32,14 +32,12 @@ from training.pipeline.readers.lerobot_layout import (
     state_of,
     text_of,
 )
+from training.pipeline.readers.row_times import CLOCKS, DEPARTS, on_grid
 from training.pipeline.readers.tables import (
-    CLOCKS,
-    DEPARTS,
     Column,
     Rows,
     names_of,
     needs_endings,
-    on_grid,
     recording,
     survey,
     told_apart,

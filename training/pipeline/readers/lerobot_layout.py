@@ -17,7 +17,8 @@ from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
 from qgf_ros.files.strict_json import parse_json
 from qgf_ros.files.strict_yaml import clipped
-from training.pipeline.readers.tables import inside, rate_of
+from training.pipeline.readers.row_times import rate_of
+from training.pipeline.readers.tables import inside
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 EPISODES = "meta/episodes/*/*.parquet"

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from qgf_ros.errors import DataRefused
-from qgf_ros.processes import process_pool
+from qgf_ros.executors import Progress, each
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.align import Report, align
 from training.pipeline.episodes import Episode
 from training.pipeline.labels import Label, load_labels
 from training.pipeline.readers.foreign import remedy
-from training.pipeline.readers.formats import FORMATS, READABLE
+from training.pipeline.readers.formats import READABLE, READERS
 from training.pipeline.streams import Reader
 
-READERS = tuple(f.make() for f in FORMATS)
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, how many, what) -> items
+NEEDED = ("version", "recognises", "recordings", "read", "survey", "files")  # of a Reader
 
 
 def find_reader(path: Path) -> Reader:
-    """The reader for a path. Raises DataRefused where there is none, or nothing at all."""
+    """The reader for a path. Raises DataRefused where there is none, or nothing at all; with what is
+    broken of other packages, which takes no format but its own down."""
     if not path.exists():
         raise DataRefused(f"{path} does not exist; give {READABLE}")
-    for reader in READERS:
-        if reader.recognises(path):
-            return reader
-    known = remedy(path)
-    raise DataRefused(f"{known or f'{path} is no dataset that can be read'}: give {READABLE}")
+    broken = []
+    for name in READERS.names:
+        try:
+            reader = READERS.load(name)()
+            missing = [method for method in NEEDED if not hasattr(reader, method)]
+            if missing and name not in READERS.own:
+                raise TypeError(f"its reader has no {', '.join(missing)}")
+            if reader.recognises(path):
+                return reader
+        except Exception as error:
+            if name in READERS.own:
+                raise
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            broken.append(f"format {name!r} of another package is broken ({why})")
+    known = remedy(path) or f"{path} is no dataset that can be read"
+    raise DataRefused(f"{'; '.join([known, *broken])}: give {READABLE}")
 
 
 def load_episodes(
     path: str | Path, contract: Contract, workers: int = 1, progress: Progress | None = None
 ) -> tuple[list[Episode], Report]:
     """Every episode of a dataset into memory, in a fixed order whatever `workers` is; float64.
-    What is trained on goes through `cache.prepare` instead.
+    What is trained on goes through `store.prepare` instead.
 
     Raises:
         DataRefused: the data does not have what the contract names, or holds no usable episode.
@@ -46,7 +56,7 @@ def load_episodes(
     reader, names, labels = contents(path, contract)
     report, episodes = Report(), []
     work = partial(read_episodes, reader, path, contract, labels)
-    for found, partial_report in each(work, names, workers, progress):
+    for found, partial_report in each(work, names, workers, progress, "reading"):
         episodes += found
         report.merge(partial_report)
     kept = without_duplicates(episodes, report)
@@ -76,18 +86,6 @@ def read_episodes(
     report = Report()
     recording = reader.read(path, name, contract)
     return align(recording, contract, report, labels.get(name)), report
-
-
-def each(
-    work: Callable[[str], Any], names: Sequence[str], workers: int, progress: Progress | None
-) -> Iterator[Any]:
-    """work(name) for each recording, in order; in `workers` processes where there are several."""
-    wrap = progress or (lambda items, total, what: items)
-    if workers == 1 or len(names) == 1:
-        yield from wrap(map(work, names), len(names), "reading")
-        return
-    with process_pool(min(workers, len(names))) as pool:
-        yield from wrap(pool.map(work, names), len(names), "reading")
 
 
 def without_duplicates(episodes: Sequence[Episode], report: Report) -> list[Episode]:

@@ -13,10 +13,12 @@ Beyond that a file may hold
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from numpy.lib import format as npy
 from qgf_ros.bags.files import check_file
 from qgf_ros.errors import DataRefused
 from qgf_ros.files.strict_json import parse_json
-from qgf_ros.spaces.contract import Contract
+from training.pipeline.readers.archives import EpisodeTable, ReadsArchives, cannot_be_read
 from training.pipeline.readers.endings import (
     Endings,
     has_rewards,
@@ -34,21 +36,13 @@ from training.pipeline.readers.endings import (
     read_endings,
     same_state,
 )
+from training.pipeline.readers.row_times import rate_of
 from training.pipeline.readers.tables import (
     Column,
     Rows,
-    inside,
     names_of,
-    needs_endings,
-    opened,
-    rate_of,
-    recording,
-    survey,
     told_apart,
-    wanted,
 )
-from training.pipeline.streams import Recording, Survey
-from training.pipeline.writers.table import TableEpisode
 
 BOOKKEEPING = ("names", "fps")
 BUDGET = 2**31  # bytes of all that is read of one file
@@ -61,64 +55,10 @@ DAMAGE = (
 )  # fmt: skip
 
 
-class NpzReader:
-    """One recording per episode: "<file>#<number in the file>"."""
-
-    version = 3  # raised when the same files give something else, see `stages`
-
-    def recognises(self, path: Path) -> bool:
-        return path.suffix == ".npz" if path.is_file() else bool(_names_in(path))
-
-    def recordings(self, path: Path) -> list[str]:
-        return [
-            f"{name}#{k}"
-            for name in ([path.name] if path.is_file() else _names_in(path))
-            for k in range(len(opened(Archive, _file(path, name)).episodes))
-        ]
-
-    def read(self, path: Path, name: str, contract: Contract) -> Recording:
-        file, archive, number = _find(path, name)
-        if archive.endings.unsaid and needs_endings(contract):
-            raise DataRefused(f"{file}: {archive.endings.unsaid}")
-        parts = wanted(file, contract, [*archive.columns, *archive.enders])
-        period = round(1e9 / archive.fps) if archive.fps else round(contract.time.period * 1e9)
-        rows = archive.rows(number, period)
-        return recording(_short(name), file, contract, parts, rows, {})
-
-    def survey(self, path: Path, name: str) -> Survey:
-        """Where the file does not say its rate, rows are stamped a second apart and rate is 0."""
-        _, archive, number = _find(path, name)
-        rows = archive.rows(number, round(1e9 / (archive.fps or 1.0)))
-        found = {c: rows.column(c) for c in (*archive.columns, *archive.enders)}
-        return survey(_short(name), found, rows.stamp, archive.others, {}, archive.fps)
-
-    def files(self, path: Path, name: str) -> list[Path]:
-        return [_file(path, name.rpartition("#")[0])]
-
-
-def _names_in(path: Path) -> list[str]:
-    return sorted(p.name for p in path.glob("*.npz")) if path.is_dir() else []
-
-
-def _file(path: Path, name: str) -> Path:
-    return path if path.is_file() else inside(path, name)
-
-
-def _find(path: Path, name: str) -> tuple[Path, Archive, int]:
-    base, _, number = name.rpartition("#")
-    file = _file(path, base)
-    archive = opened(Archive, file)
-    return file, archive, int(number)
-
-
-def _short(name: str) -> str:
-    return name.replace(".npz#", "#")
-
-
-class Archive:
+class NpzArchive:
     """One npz file. Arrays are read when they are asked for; nothing is believed before it fits.
 
-    columns: names of the arrays with a row of numbers per tick. episodes: rows of each.
+    columns: names of the arrays with a row of numbers per tick.
     """
 
     def __init__(self, file: Path) -> None:
@@ -139,13 +79,15 @@ class Archive:
                     i.filename.removesuffix(".npy"): _header(source, i) for i in members
                 }
         except DAMAGE as error:
-            raise self._refused(error) from None
+            raise cannot_be_read(self.file, error) from None
         self._rows = self._length()
         self.enders = [name for name in self._headers if kind_of(name)]
         for name in self.enders:
             shape, dtype = self._headers[name]
             if shape not in ((self._rows,), (self._rows, 1)) or dtype.kind not in "fiub":
-                raise self._refused(ValueError(f"{name} must have one number for each row"))
+                raise cannot_be_read(
+                    self.file, ValueError(f"{name} must have one number for each row")
+                )
         self.columns: list[str] = []
         self.others: dict[str, str] = {}
         for name, (shape, dtype) in self._headers.items():
@@ -158,11 +100,20 @@ class Archive:
         self.fps = self._rate()
         self.names = self._named()
         self.endings = self._endings()
-        self.episodes = self.endings.episodes
 
-    def rows(self, number: int, period: int) -> Rows:
+    def __len__(self) -> int:
+        return len(self.endings.episodes)
+
+    @contextmanager
+    def episode(self, number: int) -> Iterator[EpisodeTable]:
+        rows = partial(self._of_episode, number)
+        yield EpisodeTable(
+            str(self.file), self.columns, self.enders, self.others, self.endings, rows
+        )
+
+    def _of_episode(self, number: int, period: int) -> Rows:
         """Those of an episode, `period` ns apart."""
-        episode = self.episodes[number]
+        episode = self.endings.episodes[number]
         count = episode.stop - episode.start
         following = "next_observations" in self.columns
         last = bool(self.endings.last[number])
@@ -200,7 +151,7 @@ class Archive:
                 columns, self._rows, rewards=rewards, following=following, joined=joined
             )
         except ValueError as error:
-            raise self._refused(error) from None
+            raise cannot_be_read(self.file, error) from None
 
     def _rate(self) -> float:
         if "fps" not in self._headers:
@@ -210,7 +161,7 @@ class Archive:
         try:
             return rate_of(self._array("fps") if small else f"{dtype}{list(shape)}")
         except ValueError as error:
-            raise self._refused(error) from None
+            raise cannot_be_read(self.file, error) from None
 
     def _named(self) -> dict[str, tuple[str, ...]]:
         if "names" not in self._headers:
@@ -244,46 +195,16 @@ class Archive:
                 with np.load(self.file, allow_pickle=False) as source:
                     self._arrays[name] = source[name]
             except DAMAGE as error:
-                raise self._refused(error) from None
+                raise cannot_be_read(self.file, error) from None
         return self._arrays[name]
 
-    def _refused(self, error: Exception) -> DataRefused:
-        text = " ".join(str(error).split())[:300]
-        return DataRefused(f"{self.file} cannot be read ({type(error).__name__}: {text})")
 
+class NpzReader(ReadsArchives):
+    version = 3  # raised when the same files give something else, see `stages`
+    suffixes, archive = (".npz",), NpzArchive
 
-def write_npz(
-    file: Path, episodes: list[TableEpisode], names: dict[str, tuple[str, ...]], fps: float
-) -> None:
-    """All of `episodes` as one file, which this reader reads back. names: by column."""
-    ends = np.cumsum([len(e) for e in episodes], dtype=int) - 1
-    terminals, masks = np.zeros((2, sum(map(len, episodes))), bool)
-    terminals[ends] = True
-    masks[:] = True
-    for end, episode in zip(ends, episodes):
-        masks[end - 1 : end + 1] = not episode.terminal
-    arrays = {
-        column: np.concatenate([e.columns[column] for e in episodes])
-        for column in (episodes[0].columns if episodes else ())
-    }
-    arrays |= {"terminals": terminals, "masks": masks}
-    arrays |= {"fps": np.array(float(fps)), "names": np.array(json.dumps(names))}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
-        for name, array in arrays.items():
-            with target.open(f"{name}.npy", "w", force_zip64=True) as member:
-                npy.write_array(member, array, allow_pickle=False)
-
-
-def stored(file: Path) -> list[TableEpisode]:
-    """What `write_npz` wrote."""
-    with np.load(file) as source:
-        ends = np.flatnonzero(source["terminals"]) + 1
-        masks = source["masks"]
-        columns = {n: source[n] for n in source.files if n not in STORED}
-    return [
-        TableEpisode({n: v[b:e] for n, v in columns.items()}, not masks[e - 1])
-        for b, e in zip([0, *ends[:-1]], ends)
-    ]
+    def names_in(self, folder: Path) -> list[str]:
+        return sorted(p.name for p in folder.glob("*.npz"))
 
 
 def _header(source: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:

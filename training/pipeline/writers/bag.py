@@ -1,8 +1,10 @@
-"""Bags of our own from numbers: messages as a contract has them."""
+"""Bags from numbers: messages as a contract has them."""
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +12,19 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import get_typestore
 
-from qgf_ros.bags.sources import frame_of
+from qgf_ros.bags.sources import contract_sources, frame_of
 from qgf_ros.bags.types import STORE, long_type
 from qgf_ros.bags.writer import CheckedWriter
-from qgf_ros.errors import UsageError
+from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.messages.joints import Joints
 from qgf_ros.spaces.source import Source
+from training.pipeline.labels import Label
+from training.pipeline.streams import Recording, Stream
+
+EPOCH = 1_760_000_000 * 10**9  # ns: what has no date begins at one, and not in 1970
 
 
 def _names_its_joints(source: Source) -> bool:
@@ -83,3 +90,72 @@ class BagWriter:
 
     def make(self, type_name: str, **fields: Any) -> Any:
         return self._store.types[long_type(type_name)](**fields)
+
+
+class BagFormat:
+    """A bag per recording; labels cannot be said in one."""
+
+    messages = True
+
+    def __init__(self, name: Any) -> None:
+        self._storage = name
+
+    def check(self, contract: Contract) -> None:
+        pass
+
+    def write(
+        self,
+        recording: Recording,
+        contract: Contract,
+        labels: Mapping[str, Label] | None,
+        path: Path,
+    ) -> dict[str, int]:
+        if recording.cut and contract.outcome.assume_success:
+            raise UsageError(
+                f"{recording.name} was cut, and the contract assumes success; a bag cannot say so: give "
+                "the contract a success source, or leave this recording out"
+            )
+        sources = contract_sources(contract)
+        streams = _as_said(recording, contract)
+        times = [int(s.receipt[0]) for s in streams.values() if len(s)]
+        if not times:
+            raise DataRefused(f"{recording.name} is empty")
+        first = np.array([min(times)])
+        if recording.one_episode and "episode_start" in sources:
+            width = len(sources["episode_start"].labels)
+            streams["episode_start"] = Stream(first, first, np.zeros((1, width)))
+        shift = EPOCH if first[0] < EPOCH // 2 else 0
+        rows = [
+            (int(receipt) + shift, name, int(stamp) + shift, values)
+            for name, stream in streams.items()
+            for stamp, receipt, values in zip(stream.stamp, stream.receipt, stream.values)
+        ]
+        part = path.parent / f".{path.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        with BagWriter(part / path.name, sources, self._storage) as bag:
+            for receipt, name, stamp, values in sorted(rows, key=lambda row: row[:2]):
+                bag.write(name, stamp, receipt, values)
+        (part / path.name).rename(path)
+        part.rmdir()
+        counts = {sources[name].topic: len(stream) for name, stream in streams.items()}
+        return counts | {
+            f"message rejected: {reason}": n for reason, n in recording.rejected.items()
+        }
+
+    def finish(self, out: Path, contract: Contract) -> None:
+        pass
+
+
+def _as_said(recording: Recording, contract: Contract) -> dict[str, Stream]:
+    """The streams as messages. Of many attempts a table says of each row whether it is a success; in
+    a bag a message that says false would be a failure."""
+    streams, success = dict(recording.streams), contract.outcome.success
+    if contract.outcome.attempts is None or not recording.one_episode:
+        return streams
+    if success is not None and not success.test and "success" in streams:
+        said = streams["success"]
+        won = said.receipt[said.values[:, 0] != 0]
+        at = np.union1d(won, recording.over)  # a terminal state that is no success is a failure
+        streams["success"] = Stream(at, at, np.isin(at, won)[:, None].astype(np.float64))
+    return streams

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.lerobot import LAST, TERMINAL
-from training.pipeline.writers.table import TableEpisode
+from training.pipeline.writers.formats import PARTS
+from training.pipeline.writers.npz import NpzFormat, stored
+from training.pipeline.writers.table import TableEpisode, layout, rate
 
 Version = Literal["v2.1", "v3.0"]
 CHUNK = 1000  # files per folder
@@ -20,6 +24,25 @@ DATA_PATH = {
     "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
 }
+
+
+class LeRobotFormat(NpzFormat):
+    """One dataset of all recordings, which are npz files until all of them are there."""
+
+    def folder(self, out: Path) -> Path:
+        return out / PARTS
+
+    def finish(self, out: Path, contract: Contract) -> None:
+        for folder in ("data", "meta"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        task = contract.description or contract.robot
+        names, fps = layout(contract), rate(contract)
+        version: Any = self.name.removeprefix("lerobot-")
+        writer = LeRobotWriter(out, version, fps, names, contract.robot, task)
+        for part in sorted(self.folder(out).glob("recording_*.npz")):
+            for episode in stored(part):
+                writer.add(episode)
+        writer.close()
 
 
 class LeRobotWriter:
