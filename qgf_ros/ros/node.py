@@ -161,7 +161,7 @@ class QgfNode(LeanLifecycleNode):
             build=self._build,
             timed=timed,
         )
-        self.parameters.settle("beta", settings.beta)
+        self.parameters.settle("beta", settings.beta, policy.description.beta.min)
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None
