@@ -182,7 +182,8 @@ def read(
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a control core needs to know beside its policy, which it was resolved with."""
+    """All that a control core needs to know beside its policy, which it was resolved with. A field is
+    the setting of its name, but for those that `resolve` makes."""
 
     beta: float  # temperature [return scale], from the policy's floor on; inf: unguided
     seed: int
@@ -217,15 +218,10 @@ def resolve(given: Mapping[str, Any], policy: Policy, fall_back: bool = False) -
             "real_time_chunking is on, and the policy's chunks have 1 action, so that none is left "
             "while the next chunk is sampled; it needs 2 or more: switch it off"
         )
-    return Settings(
-        beta=beta,
-        seed=values["seed"],
-        num_candidates=values["num_candidates"],
-        slew=values["guidance.slew"],
-        guards=guards_of(values, policy),
-        limits_scale=values["limits_scale"],
-        state_bound=values["state_bound"],
-        hold_if_frozen=values["hold_if_frozen"],
-        blend_steps=values["blend_steps"],
-        real_time_chunking=values["real_time_chunking"],
-    )
+    fields = {name: values[name] for name in Settings.__dataclass_fields__ if name in values}
+    fields |= {
+        "beta": beta,
+        "slew": values["guidance.slew"],
+        "guards": guards_of(values, policy),
+    }
+    return Settings(**fields)

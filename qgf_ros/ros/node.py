@@ -152,7 +152,7 @@ class QgfNode(LeanLifecycleNode):
         policy = self._vet(find_policy(values["policy"]), STOPPING.is_set, values["device"])
         settings = resolve(values, policy)
         sampler = self._build(policy, values["device"])
-        timed = time_sampler(policy, sampler, values["num_candidates"])
+        timed = time_sampler(policy, sampler, settings.num_candidates)
         self.core = ControlCore(
             policy,
             ThreadInference(sampler),
@@ -161,7 +161,7 @@ class QgfNode(LeanLifecycleNode):
             build=self._build,
             timed=timed,
         )
-        self.parameters.settle("beta", settings.beta)
+        self.parameters.settle("beta", settings.beta, policy.description.beta.min)
         outside = values["gate"] == "outside"
         self._robot = None if outside else RobotCommands(self, policy.contract)
         self._gate = OutsideGate(self, self.core) if outside else None

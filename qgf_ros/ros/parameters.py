@@ -10,6 +10,7 @@ rclpy's callbacks before and after a set do not exist in Humble, so the node's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -71,9 +72,11 @@ class Parameters:
             self._apply(self.values)
         return result
 
-    def settle(self, name: str, value: float) -> None:
-        """Lets `ros2 param get` tell what a policy has made of a parameter. Where that is not what was
-        asked for, nobody has set it from now on: the next policy has its own way with it."""
+    def settle(self, name: str, value: float, low: float) -> None:
+        """Lets `ros2 param get` tell what a policy has made of a parameter, and a refusal what the
+        policy's floor is. Where the value is not what was asked for, nobody has set it from now on:
+        the next policy has its own way with it."""
+        self._by_name[name] = replace(self._by_name[name], low=low)
         asked = self.values[name]
         self._node.set_parameters_atomically([Parameter(name, Parameter.Type.DOUBLE, value)])
         self.values = {**self.values, name: asked if asked == value else None}

@@ -180,12 +180,12 @@ class PolicySwap:
         policy, sampler = prepared.policy, prepared.sampler
         # Anew: parameters may have been set since it was prepared.
         settings = resolve(self._parameters.values, policy, fall_back=True)
-        before, value = core.settings.beta, settings.beta
+        before, value, floor = core.settings.beta, settings.beta, policy.description.beta.min
         serialize_message(policy_message(policy, sampler))  # what cannot be said does not drive
         core.swap(policy, sampler, settings, prepared.timed)
         # From here on it drives: nothing may turn the answer into a failure.
         for follow in (
-            lambda: self._parameters.settle("beta", value),
+            lambda: self._parameters.settle("beta", value, floor),
             lambda: self._swapped(policy, sampler),
         ):
             try:
@@ -200,5 +200,5 @@ class PolicySwap:
             said = f"beta is now {value:g}, this policy's default; it was {before:g}"
         return (
             f"policy {policy.name} ({policy.sha256[:12]}) has taken over; {said} "
-            f"(allowed: {policy.description.beta.min:g} to inf)"
+            f"(allowed: {floor:g} to inf)"
         )

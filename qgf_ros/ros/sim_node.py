@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rcl_interfaces.msg import ParameterDescriptor
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from qgf_ros.errors import UsageError
+from qgf_ros.control.settings import BY_NAME, Spec
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode
-from qgf_ros.ros.parameters import overrides
+from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.process import exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
 from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
@@ -41,21 +40,16 @@ SETTLE = (
 )
 START = 1_000 * NANOSECONDS  # simulated clocks at 0 mean "not set" to ROS
 
-# name, default, description
-PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("world", "planar_arm", f"Simulated world: {', '.join(WORLDS.own)}."),
-    ("real_time_factor", 1.0, "Simulated seconds per second, 0.05 to 100."),
-    ("seed", 0, "Seed of the first episode; each one after it takes the next."),
-    ("episodes", 0, "End after so many episodes; 0: go on."),
-    ("wait_for_command", True, "Begin the first episode with the first command."),
-    (
-        "wait_for_reset",
-        False,
-        "Begin each episode with the first other command after a call of ~/reset.",
-    ),
-    ("results", "", "File that gets one JSON line per episode."),
-    ("exit_with_parent", False, "End when the process that started this one dies."),
-)
+PARAMETERS = (
+    Spec("world", str, "planar_arm", f"Simulated world: {', '.join(WORLDS.own)}."),
+    Spec("real_time_factor", float, 1.0, "Simulated seconds per second.", "", 0.05, 100.0),
+    Spec("seed", int, 0, "Seed of the first episode; each one after it takes the next.", "", 0, math.inf),
+    Spec("episodes", int, 0, "End after so many episodes; 0: go on.", "", 0, math.inf),
+    Spec("wait_for_command", bool, True, "Begin the first episode with the first command."),
+    Spec("wait_for_reset", bool, False, "Begin each episode with the first other command after a call of ~/reset."),
+    Spec("results", str, None, "File that gets one JSON line per episode."),
+    BY_NAME["exit_with_parent"],
+)  # fmt: skip
 
 
 class SimNode:
@@ -65,7 +59,7 @@ class SimNode:
         self.node = LeanNode("qgf_sim")
         self.done = threading.Event()
         self.error: Exception | None = None
-        self._parameters = self._declare()
+        self._parameters = Parameters(self.node, lambda values: None, PARAMETERS).values
         if self._parameters["exit_with_parent"]:
             exit_with_parent()
         world = self._parameters["world"]
@@ -88,37 +82,6 @@ class SimNode:
             callback = partial(self._on_command, spec, self._contract.action_slices[spec.name])
             self.node.create_subscription(ros_type(spec.type), spec.topic, callback, qos.COMMAND)
         self._thread = threading.Thread(target=self._work, name="qgf-sim", daemon=True)
-
-    def _declare(self) -> dict[str, Any]:
-        values = {
-            name: self.node.declare_parameter(
-                name,
-                default,
-                ParameterDescriptor(description=text, read_only=True, dynamic_typing=True),
-            ).value
-            for name, default, text in PARAMETERS
-        }
-        for name, default, text in PARAMETERS:
-            given = values[name]
-            if type(default) is float and type(given) is int:
-                given = values[name] = float(given)
-            if type(given) is not type(default):
-                raise UsageError(
-                    f"{name} is {given!r}; it must be a {type(default).__name__}: {text}"
-                )
-        known = [name for name, *_ in PARAMETERS]
-        unknown = set(overrides(self.node)) - {*known, "use_sim_time"}
-        unknown = {n for n in unknown if not n.startswith("qos_overrides.")}
-        if unknown:
-            raise UsageError(
-                f"unknown parameters {', '.join(sorted(unknown))}; known: {', '.join(known)}"
-            )
-        if min(values["seed"], values["episodes"]) < 0:
-            raise UsageError("seed and episodes must not be negative")
-        factor = values["real_time_factor"]
-        if not (math.isfinite(factor) and 0.05 <= factor <= 100):
-            raise UsageError(f"real_time_factor is {factor}; allowed: 0.05 to 100")
-        return values
 
     def raised(self, error: Exception) -> None:
         """Whatever it is sent: the world goes on."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_golden_yaml_leaves_the_method_alone():
     assert resolve(given, policy()).guards == UNGUARDED
     named = {s.name for s in TABLE if s.name.startswith("guidance.")}
     assert named - {"guidance.only"} == {k for k in given if k.startswith("guidance.")}
+
+
+def test_the_way_of_a_parameter_is_the_one_in_the_design():
+    root = share_folder()
+    section = (root / "docs/design.md").read_text().split("## The way of a parameter\n")[1]
+    rows = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    assert len(rows) >= 8
+    for row in rows:
+        file, *functions = re.findall(r"`([\w/.]+)`", row)
+        source = (root / file).read_text()
+        for name in functions:
+            assert re.search(rf"\b{name}\(", source), (file, name)
 
 
 # The table.

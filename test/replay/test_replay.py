@@ -278,6 +278,7 @@ def test_the_nodes_parameter_file_counts(bags, tmp_path):
         ({"real_time_chunking": True}, "cannot repeat"),
         ({"limits_scale": 2}, "allowed: 0.01 to 1"),
         ({"guidance.ratio_cap": -1}, "allowed: 0 to inf"),
+        ({"guidance.only": "arm.wrist"}, "planar_arm: guidance.only names arm.wrist"),
     ):
         with pytest.raises(UsageError, match=said):
             replayed(**bad)

@@ -40,7 +40,7 @@ class Owner(Node):
         """As the node does at the start, and ~/load_policy with `fall_back`."""
         beta = resolve(self.parameters.values, policy, fall_back).beta
         self.policy = policy
-        self.parameters.settle("beta", beta)
+        self.parameters.settle("beta", beta, policy.description.beta.min)
         return beta
 
     def set_parameters_atomically(self, parameter_list):
@@ -109,8 +109,9 @@ def policy(default, floor):
 def test_fault_027_the_policy_raises_the_floor(owner):
     assert math.isnan(owner.get_parameter("beta").value)
     assert owner.load(policy(0.22, 0.014)) == 0.22 == owner.get_parameter("beta").value
-    refused = owner.ask(beta=0.013)
-    assert not refused.successful and "0.014 to inf" in refused.reason
+    for low in (0.013, 0.0, -1):
+        refused = owner.ask(beta=low)
+        assert not refused.successful and "0.014 to inf" in refused.reason
     assert owner.ask(beta=0.014).successful
     assert [values["beta"] for values in owner.applied] == [0.22, 0.014]
 
