@@ -11,9 +11,9 @@ from ament_index_python.resources import get_resource, has_resource
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Candidate
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.guidance.protocols import Sampler
@@ -179,7 +179,7 @@ def status_message(
         header=header(now),
         owner=owner,
         state=int(state),
-        reason=reason.code if reason else "",
+        reason=reason.code_text if reason else "",
         detail=reason.detail if reason else "",
         **fields,
     )

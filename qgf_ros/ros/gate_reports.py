@@ -65,12 +65,11 @@ class GateReports:
         hold = Candidate(self._name, self._holds, epoch, now, now, now, names, output.values)
         return command_message(hold)
 
-    def refused(self, text: str) -> None:
-        """Something that came has no say; `text` is "CODE: sentence"."""
+    def refused(self, problem: Problem) -> None:
+        """Something that came has no say."""
         self._refused += 1
-        code, _, detail = text.partition(": ")
-        self._notices.note(time.monotonic_ns(), Problem(code, detail))
-        self._log.warning(code, f"refused: {text}")
+        self._notices.note(time.monotonic_ns(), problem)
+        self._log.warning(problem.code_text, f"refused: {problem}")
 
     def note(self, now: Moment) -> None:
         """Says a change of state at once."""
@@ -88,14 +87,14 @@ class GateReports:
         if self._statuses % DIAGNOSTICS_EVERY == 0:
             for topic in shared():
                 text = f"somebody else publishes on {topic}"
-                self._notices.note(now.steady, Problem("COMMAND_CONFLICT", text))
+                self._notices.note(now.steady, Problem("COMMAND_CONFLICT", "", text))
         recent = time.monotonic() - 1.0
         status = status_message(
             now.control,
             self._name,
             arbiter.state,
             arbiter.reason,
-            warnings=[f"{p.code}: {p.detail}" for p in self._notices.current(now.steady)],
+            warnings=[str(p) for p in self._notices.current(now.steady)],
             enabled=arbiter.owner is not None,
             tick=self._commands,
             sequence=self._sequence,
