@@ -76,9 +76,8 @@ class Reports:
                 self.log.warning(problem.code_text, str(problem))
         self._warned = {p.code_text for p in noted}
         fields = self._measured(core, now) if core is not None else {}
-        fields["warnings"] = [str(p) for p in noted]
         owner = self._node.get_fully_qualified_name()
-        return status_message(now, owner, state, reason, **fields)
+        return status_message(now, owner, state, reason, noted, **fields)
 
     def publish(
         self, status: Status, core: ControlCore | None, failed: bool, connections: Sequence[Problem]
