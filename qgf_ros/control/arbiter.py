@@ -123,7 +123,7 @@ class Arbiter:
         self._check_stream(owner, c, now)
         stands = self._stands(now)
         if stands and self.gate.silent and not explicit:
-            raise Refused(f"CLOCK_STOPPED: the simulated clock stands still (from {owner})")
+            raise Refused("CLOCK_STOPPED", "", f"the simulated clock stands still (from {owner})")
         begins = owner != self.owner or c.epoch != self.gate.epoch
         if begins and not (explicit and self.gate.silent):
             self._hand_over(owner, c, measured)
@@ -146,15 +146,14 @@ class Arbiter:
         if output.admitted:
             self.reason = self._stopped_by = None
         elif explicit:
-            self.reason = Problem("EXPLICIT_HOLD", f"{owner} asks for a hold")
+            self.reason = Problem("EXPLICIT_HOLD", "", f"{owner} asks for a hold")
         elif stands:
             self.reason = Problem(
-                "CLOCK_STOPPED", f"the simulated clock stands still, and {owner} goes on"
+                "CLOCK_STOPPED", "", f"the simulated clock stands still, and {owner} goes on"
             )
             self.refused += 1
-        else:
-            code = output.refused.partition(":")[0]
-            self.reason = Problem(code, f"from {owner}: {output.refused}")
+        elif (why := output.refused) is not None:
+            self.reason = Problem(why.code, why.subject, f"from {owner}: {why}")
             self.refused += 1
         self._note_silence()
         return output
@@ -175,7 +174,7 @@ class Arbiter:
             if self.reason is None:
                 age = (now.steady - self._sent.steady) * 1e-9
                 self.reason = Problem(
-                    "CANDIDATES_STOPPED", f"nothing from {self.owner} for {age:.3f} s"
+                    "CANDIDATES_STOPPED", "", f"nothing from {self.owner} for {age:.3f} s"
                 )
         self._spend(self._credit(now), self._period)
         self._sent, self._alone = now, True
@@ -220,13 +219,13 @@ class Arbiter:
 
     def _check_time(self, owner: str, c: Candidate, now: Moment) -> None:
         if c.owner != owner:
-            raise Refused(f"OWNER: {c.owner[:80]!r} on the topic of {owner}")
+            raise Refused("OWNER", "", f"{c.owner[:80]!r} on the topic of {owner}")
         late = (now.control - c.deadline) * 1e-9
         if late > 0:
-            raise Refused(f"DEADLINE: {late:.3f} s ago (from {owner})")
+            raise Refused("DEADLINE", "", f"{late:.3f} s ago (from {owner})")
         ahead = (c.execute_at - now.control) * 1e-9
         if ahead > FUTURE_TOLERANCE:
-            raise Refused(f"FUTURE: to be executed in {ahead:.3f} s (from {owner})")
+            raise Refused("FUTURE", "", f"to be executed in {ahead:.3f} s (from {owner})")
 
     def _check_stream(self, owner: str, c: Candidate, now: Moment) -> None:
         """Whether it is the newest word of an owner who has the say."""
@@ -235,28 +234,30 @@ class Arbiter:
         if older and owner != self.owner and self._stopped(stream.at, now):
             stream = self._streams[owner] = _Stream()  # a process that began anew
         if c.epoch < stream.epoch:
-            raise Refused(f"EPOCH: {c.epoch}, now {stream.epoch} (from {owner})")
+            raise Refused("EPOCH", "", f"{c.epoch}, now {stream.epoch} (from {owner})")
         if c.sequence <= stream.sequence:
-            raise Refused(f"SEQUENCE: {c.sequence} after {stream.sequence} (from {owner})")
+            raise Refused("SEQUENCE", "", f"{c.sequence} after {stream.sequence} (from {owner})")
         stream.at, stream.epoch, stream.sequence = now, c.epoch, c.sequence
         self._check_stops(owner, c, now)
         other = self.owner
         if other is not None and self._rank[other] < self._rank[owner]:
             if not self._stopped(self._streams[other].at, now):
                 stream.void = c.epoch
-                raise Refused(f"OWNER: {owner}, while {other} commands")
+                raise Refused("OWNER", "", f"{owner}, while {other} commands")
         if c.epoch == stream.void:
-            raise Refused(f"EPOCH: {c.epoch} of {owner} was overridden or stopped; enable it again")
+            raise Refused(
+                "EPOCH", "", f"{c.epoch} of {owner} was overridden or stopped; enable it again"
+            )
 
     def _check_stops(self, owner: str, c: Candidate, now: Moment) -> None:
         """Whether anything may pass at all."""
         pressed = self._pressed
         if pressed is not None:
             self._streams[owner].void = c.epoch  # what begins while it is pressed is over, too
-            raise Refused(f"{pressed.code}: {pressed.detail} (from {owner})")
+            raise Refused(pressed.code, pressed.subject, f"{pressed.detail} (from {owner})")
         wrong = self._interrupted
         if wrong is not None and now.steady < self._until:
-            raise Refused(f"{wrong.code}: {wrong.detail} (from {owner})")
+            raise Refused(wrong.code, wrong.subject, f"{wrong.detail} (from {owner})")
 
     def _hand_over(self, owner: str, c: Candidate, measured: np.ndarray) -> None:
         """Limits go on from what was last sent, or after a silence from what is measured."""
@@ -264,7 +265,7 @@ class Arbiter:
             unknown = self._positions & ~np.isfinite(measured)
             if unknown.any():
                 names = ", ".join(n for n, missing in zip(self.names, unknown) if missing)
-                raise Refused(f"STATE_MISSING: no fresh measured position of {names}")
+                raise Refused("STATE_MISSING", "", f"no fresh measured position of {names}")
         for other, stream in self._streams.items():
             if self._rank[other] > self._rank[owner]:
                 stream.void = stream.epoch

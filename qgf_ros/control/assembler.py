@@ -15,7 +15,7 @@ from qgf_ros.control.checks.clocks import FUTURE_TOLERANCE, ahead
 from qgf_ros.control.checks.frozen import Frozen
 from qgf_ros.control.merge import Merger
 from qgf_ros.control.notices import Notices
-from qgf_ros.control.reasons import Problem
+from qgf_ros.control.reasons import Code, Problem
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 
@@ -138,7 +138,8 @@ class Assembler:
         merged = merger.add(stamp, values, there)
         if merged is None:
             self._broken[name] = Problem(
-                f"STATE_MISSING:{self._sources[name].topic}",
+                "STATE_MISSING",
+                self._sources[name].topic,
                 f"{self._sources[name].topic}: waiting for {', '.join(merger.unheard[:8])}",
             )
             return
@@ -149,13 +150,13 @@ class Assembler:
         if source.stamp == "header" and source.name not in self._unstamped:
             self._unstamped.add(source.name)
             said = f"{source.topic} has stamp 0; the time of arrival counts"
-            self._notices.note(now, Problem(f"STAMP_ZERO:{source.topic}", said))
+            self._notices.note(now, Problem("STAMP_ZERO", source.topic, said))
 
-    def reject(self, name: str, code: str, detail: str) -> None:
+    def reject(self, name: str, code: Code, detail: str) -> None:
         """Notes that a source's newest message is unusable; it stays so until a good one comes."""
         self.dropped += 1
         topic = self._sources[name].topic
-        self._broken[name] = Problem(f"{code}:{topic}", f"{topic}: {detail}")
+        self._broken[name] = Problem(code, topic, f"{topic}: {detail}")
 
     def sent(self, now: int, values: np.ndarray | None) -> None:
         """What the robot was sent at `now`, (A,); None: nothing. Once per period."""
@@ -198,7 +199,8 @@ class Assembler:
         bad = [s for n, s in self._sources.items() if n in self._nonfinite - set(latest)]
         why = {s.kind.unusable: [x.topic for x in bad if x.kind is s.kind] for s in bad}
         return Problem(
-            "STATE_MISSING:" + ",".join(missing),
+            "STATE_MISSING",
+            ",".join(missing),
             f"waiting for {', '.join(missing)}"
             + "".join(
                 f"; on {', '.join(topics)} came only messages that were {said}"
@@ -213,14 +215,16 @@ class Assembler:
             if age > limit:
                 spoilt = name in self._nonfinite
                 return Problem(
-                    f"STATE_{'NONFINITE' if spoilt else 'STALE'}:{source.topic}",
+                    "STATE_NONFINITE" if spoilt else "STATE_STALE",
+                    source.topic,
                     f"{source.topic} is {age * 1e-9:.3f} s old, allowed {limit * 1e-9:.3f} s"
                     + (f"; newer messages were {source.kind.unusable}" if spoilt else ""),
                 )
             early = (latest[name].stamp - now - self._delay[name]) * 1e-9
             if early > FUTURE_TOLERANCE:
                 return Problem(
-                    f"STATE_FUTURE:{source.topic}",
+                    "STATE_FUTURE",
+                    source.topic,
                     f"{source.topic} is {early:.3f} s ahead of the clock",
                 )
         newest = max(m.stamp for m in latest.values())
@@ -231,7 +235,8 @@ class Assembler:
             if behind > limit:
                 topic = self._sources[name].topic
                 return Problem(
-                    f"STATE_SKEW:{topic}",
+                    "STATE_SKEW",
+                    topic,
                     f"{topic} came {behind * 1e-9:.3f} s behind the newest topic, "
                     f"allowed {limit * 1e-9:.3f} s",
                 )
@@ -243,9 +248,9 @@ class Assembler:
             if not (seconds := self._frozen.seconds(name, now)):
                 continue
             said = f"{source.topic} has repeated itself for {seconds:.1f} s of commanded motion"
-            self._notices.note(now, Problem(f"FROZEN:{source.topic}", said))
+            self._notices.note(now, Problem("FROZEN", source.topic, said))
             if self.hold_if_frozen:
-                return Problem(f"STATE_FROZEN:{source.topic}", said)
+                return Problem("STATE_FROZEN", source.topic, said)
         return None
 
     def _age(self, now: int, name: str, message: _Latest) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.control.assembler import Problem
+from qgf_ros.control.reasons import Problem
 from qgf_ros.guidance.protocols import REPORTED, Sample
 from qgf_ros.policy.description import Sanity
 from qgf_ros.policy.folder import Policy
@@ -79,7 +79,7 @@ def choose(
     """
     wrong = _schema(sample, policy.flat_dim)
     if wrong or sample is None:
-        return Problem("ACTION_SCHEMA", f"the sampler gave {wrong}")
+        return Problem("ACTION_SCHEMA", "", f"the sampler gave {wrong}")
     sanity = policy.description.sanity
     sane = np.asarray(_sane_q(sample.q, sanity) & np.isfinite(sample.action).all(axis=1))
     sane &= np.isfinite(sample.gradient_norm) & (sample.gradient_norm <= sanity.gradient_norm)
@@ -89,7 +89,7 @@ def choose(
     q = np.where(guided, sample.q, fallback_q)
     finite = np.asarray(np.isfinite(action).all(axis=1))
     if not finite.any():
-        return Problem("ACTION_NONFINITE", "the sampler gave no finite action")
+        return Problem("ACTION_NONFINITE", "", "the sampler gave no finite action")
     row = int(np.argmax(np.where(finite, q, -np.inf)))
     if not finite[row]:  # all Q are -inf: any finite action is as good
         row = int(np.argmax(finite))

@@ -10,16 +10,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.checks.bounds import Bounds
 from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
 from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.sampling import Build, Sampling, most_early
 from qgf_ros.control.saturation import SATURATED, SaturationWatch
 from qgf_ros.control.schedule import MAX_REUSE, Schedule
@@ -30,9 +31,9 @@ from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
-STANDS_STILL = Problem("CLOCK_STOPPED", "the control clock stands still; is /clock published?")
+STANDS_STILL = Problem("CLOCK_STOPPED", "", "the control clock stands still; is /clock published?")
 
-ESTOP = Problem("ESTOP", "emergency stop was pressed; release it, then call ~/reset")
+ESTOP = Problem("ESTOP", "", "emergency stop was pressed; release it, then call ~/reset")
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class ControlCore:
             self.assembler.clear(keep=goal.observation if goal else "")
             if not stood:
                 self.gate.clock_jumped()
-            problem = Problem("CLOCK_JUMP", "the clock jumped; waiting for fresh state")
+            problem = Problem("CLOCK_JUMP", "", "the clock jumped; waiting for fresh state")
             self.supervisor.interrupt(problem)
             # The next tick is the hold's first.
             return TickResult(self.supervisor.state, problem, None, NOTHING, None, 0.0)
@@ -239,7 +240,7 @@ class ControlCore:
         """The gate outside began anew and knows nothing of what moved: HOLD, until `enable`."""
         with self._lock:
             self.supervisor.stand_down(
-                Problem("GATE_RESTARTED", "the gate outside began anew; call ~/enable to go on")
+                Problem("GATE_RESTARTED", "", "the gate outside began anew; call ~/enable to go on")
             )
 
     def stalled(self, problem: Problem, ask: bool) -> None:
@@ -281,10 +282,9 @@ class ControlCore:
             state, sampled, candidate = self._decide(now)
             decided = time.perf_counter()
             output = self.gate.step(now, candidate)
-            if output.refused:
-                code, _, why = output.refused.partition(":")
-                refused = Problem(code, f"the gate refused our own command:{why}")
-                state = self.supervisor.update(now, refused)
+            if (why := output.refused) is not None:
+                detail = f"the gate refused our own command: {why.detail}"
+                state = self.supervisor.update(now, replace(why, detail=detail))
             self.assembler.sent(now, output.values)
             guided = candidate is not None and self._guided
             if self._saturation(now, guided and output.limited):
@@ -369,11 +369,11 @@ class ControlCore:
         self.overruns += 1
         self._reused += 1
         late = f"no action for {self._reused} ticks: sampling is slower than the period"
-        self.notices.note(now, Problem("OVERRUN", late))
+        self.notices.note(now, Problem("OVERRUN", "", late))
         # Nothing moves before the first chunk: it may take as long as it has actions.
         patience = MAX_REUSE if self.schedule.begun else max(MAX_REUSE, self.policy.horizon - 1)
         if self._reused > patience:
-            return sampled, None, Problem("OVERRUN", late)
+            return sampled, None, Problem("OVERRUN", "", late)
         return sampled, self.schedule.repeat(), None
 
     def _take_up(self, now: int) -> Sampled | Problem | None:
@@ -448,7 +448,7 @@ class ControlCore:
         assert sample is not None
         if "q_invalid" in choice.guards:
             invalid = "Q or its gradient was not to be believed; that candidate is unguided"
-            self.notices.note(now, Problem("Q_INVALID", invalid))
+            self.notices.note(now, Problem("Q_INVALID", "", invalid))
         self.samples += 1
         self._swapped = False
         self._guided = choice.guided and request.weight > 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.control.limiter import Limiter, at_rest
+from qgf_ros.control.reasons import Code, Problem
 from qgf_ros.spaces.contract import Contract
 
 STOP_STREAM = 1.0  # s: how long the hold is repeated before the command topic falls silent
@@ -43,7 +44,7 @@ class Output:
     values: np.ndarray | None  # (A,) in the contract's order
     admitted: bool  # a candidate passed (False: a hold, or silence)
     limited: bool = False  # a limit changed the candidate
-    refused: str = ""  # why the candidate was not sent
+    refused: Problem | None = None  # why the candidate was not sent
 
 
 NOTHING = Output(None, admitted=False)
@@ -136,7 +137,7 @@ class Gate:
         try:
             wanted = self._checked(now, candidate)
         except Refused as refusal:
-            return self._hold(now, elapsed, str(refusal))
+            return self._hold(now, elapsed, refusal.problem)
         self._owner, self._sequence = candidate.owner, candidate.sequence
         if wanted is None:
             return self._hold(now, elapsed)
@@ -144,7 +145,7 @@ class Gate:
             motion = self._limiter.follow(self._last, wanted, elapsed, self._scale)
             limited = bool(np.any(np.abs(motion.value - wanted) > 1e-12))
         if not np.isfinite(motion[:3]).all():
-            return self._hold(now, elapsed, "NONFINITE after limits")
+            return self._hold(now, elapsed, Problem("NONFINITE", "", "after limits"))
         self.limit_hits += limited
         self._hold_steps = 0
         self._last, self._last_sent = motion, now
@@ -166,32 +167,38 @@ class Gate:
     def _checked(self, now: int, c: Candidate) -> np.ndarray | None:
         """The candidate's numbers (A,) float64; None for a hold. Raises Refused with the reason."""
         if self._owner is not None and c.owner != self._owner:
-            raise Refused(f"OWNER: {c.owner}, while {self._owner} commands")
+            raise Refused("OWNER", "", f"{c.owner}, while {self._owner} commands")
         if c.epoch != self.epoch:
-            raise Refused(f"EPOCH: {c.epoch}, now {self.epoch}")
+            raise Refused("EPOCH", "", f"{c.epoch}, now {self.epoch}")
         if c.sequence <= self._sequence:
-            raise Refused(f"SEQUENCE: {c.sequence} after {self._sequence}")
+            raise Refused("SEQUENCE", "", f"{c.sequence} after {self._sequence}")
         if c.deadline < now:
-            raise Refused(f"DEADLINE: {(now - c.deadline) * 1e-9:.3f} s ago")
+            raise Refused("DEADLINE", "", f"{(now - c.deadline) * 1e-9:.3f} s ago")
         if c.names == () and np.shape(c.values) == (0,):
             return None
         if c.names != self._names or np.shape(c.values) != (len(self._names),):
-            raise Refused(f"NAMES: {list(c.names)[:8]}, the contract has {list(self._names)[:8]}")
+            raise Refused(
+                "NAMES", "", f"{list(c.names)[:8]}, the contract has {list(self._names)[:8]}"
+            )
         if np.asarray(c.values).dtype.kind not in "fiu":
-            raise Refused(f"TYPE: {np.asarray(c.values).dtype} is no real number")
+            raise Refused("TYPE", "", f"{np.asarray(c.values).dtype} is no real number")
         values = np.asarray(c.values, dtype=np.float64)
         if not np.isfinite(values).all():
-            raise Refused("NONFINITE")
+            raise Refused("NONFINITE", "", "NaN or Inf")
         unknown = np.isnan(self._last.value)
         if unknown.any():
-            raise Refused(f"START: where {self._names[np.argmax(unknown)]} is was never measured")
+            raise Refused(
+                "START", "", f"where {self._names[np.argmax(unknown)]} is was never measured"
+            )
         low, high = self._absurd
         absurd = (values < low) | (values > high)
         if absurd.any():
             at = int(np.argmax(absurd))
             raise Refused(
-                f"RANGE: {self._names[at]} = {values[at]:.6g}, limits {self._limiter.low[at]:g} to "
-                f"{self._limiter.high[at]:g}"
+                "RANGE",
+                "",
+                f"{self._names[at]} = {values[at]:.6g}, limits {self._limiter.low[at]:g} to "
+                f"{self._limiter.high[at]:g}",
             )
         return values
 
@@ -208,7 +215,7 @@ class Gate:
         self._last = at_rest(np.where(self._velocity, 0.0, self._last.value))
         return self._hold(now, self._period)
 
-    def _hold(self, now: int, elapsed: float, refused: str = "") -> Output:
+    def _hold(self, now: int, elapsed: float, refused: Problem | None = None) -> Output:
         """Brings the robot to rest and repeats that; then silence, but never at speed."""
         if self._hold_steps is None:
             return Output(None, admitted=False, refused=refused)
@@ -235,3 +242,7 @@ def _limits(contract: Contract) -> tuple[Limiter, np.ndarray]:
 
 class Refused(Exception):
     """Why a candidate is not sent."""
+
+    def __init__(self, code: Code, subject: str, detail: str) -> None:
+        self.problem = Problem(code, subject, detail)
+        super().__init__(str(self.problem))

@@ -12,14 +12,14 @@ HELD = 1.0  # s
 
 
 class Notices:
-    """The current ones, by code. `note` and `current` may be called from different threads."""
+    """The current ones, by code and subject. `note` and `current` may be called from different threads."""
 
     def __init__(self) -> None:
-        self._noted: dict[str, tuple[int, Problem]] = {}
+        self._noted: dict[tuple[str, str], tuple[int, Problem]] = {}
 
     def note(self, now: int, problem: Problem) -> None:
-        """At `now` [ns on the control clock] there is this cause; the newest detail of a code counts."""
-        self._noted[problem.code] = (now, problem)
+        """At `now` [ns on the control clock] there is this cause; its newest detail counts."""
+        self._noted[problem.code, problem.subject] = (now, problem)
 
     def current(self, now: int) -> tuple[Problem, ...]:
         """Those whose last cause is at most 1 s away, in the order in which they first came.

@@ -1,7 +1,8 @@
-"""Every code with which the node says what is wrong, with its meaning and what to do.
+"""Every code with which a node says what is wrong, with its meaning and what to do.
 
-A code may be followed by what it is about: "STATE_STALE:joint_states". A test finds every code that
-the package raises in this table, and docs/safety.md shows it.
+Inside, a reason is a `Problem`; what is known about its code stands in the table. Only on the wire and
+in a log is it text, "STATE_STALE:joint_states", and `Problem.parse` alone reads that again. A test
+finds every code that the package raises in the table, and docs/safety.md shows it.
 """
 
 from __future__ import annotations
@@ -9,26 +10,73 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Code = Literal[
+    "STATE_MISSING", "STATE_STALE", "STATE_SKEW", "STATE_SCHEMA", "STATE_NONFINITE",
+    "STATE_FUTURE", "STATE_FROZEN", "STATE_OOD", "FROZEN", "OOD", "STAMP_ZERO",
+    "CLOCK_JUMP", "CLOCK_STOPPED", "DISABLED", "TAKEOVER", "PROCESS_STALLED", "ESTOP",
+    "ESTOP_MISSING", "ESTOP_LOST", "COMMAND_CONFLICT", "CALLBACK", "DUPLICATE_NAME",
+    "TYPE_MISMATCH", "QOS_INCOMPATIBLE", "OVERRUN", "INFERENCE", "INFER_HUNG",
+    "ACTION_NONFINITE", "ACTION_SCHEMA", "DEVICE", "SAMPLER_SLOW", "Q_INVALID",
+    "GUIDANCE_SATURATED", "GATE_MISSING", "GATE_REFUSES", "GATE_RESTARTED",
+    "CANDIDATES_STOPPED", "EXPLICIT_HOLD", "OWNER", "EPOCH", "SEQUENCE", "DEADLINE",
+    "FUTURE", "NAMES", "NONFINITE", "RANGE", "TYPE", "START", "COMMAND_SCHEMA", "ERROR",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Problem:
-    """Why there is no observation, or no command: a code for scripts and a sentence for people."""
+    """Why there is no observation, no command, or a warning."""
 
-    code: str
-    detail: str
+    code: Code
+    subject: str  # topic or number that it is about, several with "," between; "": none
+    detail: str  # a sentence for people
+
+    @property
+    def code_text(self) -> str:
+        """As Status.reason has it: "STATE_STALE:joint_states", "ESTOP", "ERROR_4"."""
+        between = "_" if self.code == "ERROR" else ":"
+        return f"{self.code}{between}{self.subject}" if self.subject else self.code
+
+    def __str__(self) -> str:
+        """As Status.warnings have it: "CODE:subject: sentence"."""
+        return f"{self.code_text}: {self.detail}"
+
+    @property
+    def row(self) -> Reason:
+        """What the table knows about the code."""
+        return REASONS[self.code]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Topics or numbers that it is about."""
+        return self.subject.split(",") if self.subject else []
+
+    @classmethod
+    def parse(cls, text: str, detail: str = "") -> Problem | None:
+        """What came from the wire as `code_text`, with its detail apart, or as `str`. None: nothing
+        is wrong, or the code is none of this version's."""
+        head, _, sentence = text.partition(": ")
+        name, _, subject = head.partition(":")
+        if name.startswith("ERROR_"):
+            name, subject = "ERROR", name.removeprefix("ERROR_")
+        code = next((code for code in REASONS if code == name), None)
+        return None if code is None else cls(code, subject, detail or sentence)
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A row of the table. `leads_to`: the worst that follows at once; three HOLDs of one code within
-    10 s become FAULT, except where a person asked for them."""
+    """A row of the table."""
 
-    leads_to: Literal["warning", "HOLD", "FAULT"]
+    leads_to: Literal["warning", "HOLD", "FAULT"]  # the worst that follows at once
     meaning: str
     remedy: str
+    # No sign of trouble by itself: ~/enable goes on from it. Three HOLDs of another code, or about
+    # one subject, within 10 s become a FAULT; these do not count.
+    by_a_person: bool = False
+    is_stop: bool = False  # an emergency stop: a person has to release it, and to enable again
 
 
-REASONS = {
+REASONS: dict[Code, Reason] = {
     "STATE_MISSING": Reason(
         "HOLD",
         "A topic of the contract has not been heard since activation or since the clock jumped.",
@@ -96,20 +144,30 @@ REASONS = {
         "The simulated clock stands still.",
         "Unpause the simulation; check that /clock is published.",
     ),
-    "DISABLED": Reason("HOLD", "Somebody called ~/enable with false.", "Call ~/enable with true."),
+    "DISABLED": Reason(
+        "HOLD",
+        "Somebody called ~/enable with false.",
+        "Call ~/enable with true.",
+        by_a_person=True,
+    ),
     "TAKEOVER": Reason(
         "HOLD",
         "Somebody else commands the robot through the gate.",
         "When they are done, call ~/enable with true.",
+        by_a_person=True,
     ),
     "PROCESS_STALLED": Reason(
         "HOLD",
         "The node stood still or was kept busy, and has heard nothing for 0.3 s: a press of ~/estop "
         "may be over. Where anybody ever spoke there, only ~/enable goes on.",
         "Call ~/enable with true; if it comes again, look at the machine's load.",
+        by_a_person=True,
     ),
     "ESTOP": Reason(
-        "FAULT", "Somebody published true on ~/estop.", "Release it, then call ~/reset."
+        "FAULT",
+        "Somebody published true on ~/estop.",
+        "Release it, then call ~/reset.",
+        is_stop=True,
     ),
     "ESTOP_MISSING": Reason(
         "HOLD",
@@ -121,6 +179,7 @@ REASONS = {
         "The publisher of ~/estop is gone (without estop_required no more than a warning), or was silent "
         "for longer than estop_timeout.",
         "Start it again, let it publish false, then call ~/reset.",
+        is_stop=True,
     ),
     "COMMAND_CONFLICT": Reason(
         "HOLD",
@@ -208,6 +267,7 @@ REASONS = {
         "HOLD",
         "qgf_gate ended and began anew while the node ran.",
         "Look why it ended; then call ~/enable with true.",
+        by_a_person=True,
     ),
     "CANDIDATES_STOPPED": Reason(
         "HOLD",
@@ -274,9 +334,3 @@ REASONS = {
         "The detail says what, where and how to fix it.",
     ),
 }
-
-
-def base_code(code: str) -> str:
-    """The table's key: "STATE_STALE:joint_states" -> "STATE_STALE", "ERROR_4" -> "ERROR"."""
-    head = code.partition(":")[0]
-    return "ERROR" if head.startswith("ERROR_") else head

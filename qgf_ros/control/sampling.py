@@ -109,7 +109,7 @@ class Sampling:
         """Once per tick: the answer will not come. Counted in ticks: the clock may jump meanwhile."""
         self._ticks = self._ticks + 1 if self.pending else 0
         if self._ticks * self._period > HUNG:
-            return Problem("INFER_HUNG", f"the sampler gave no answer for {HUNG:.0f} s")
+            return Problem("INFER_HUNG", "", f"the sampler gave no answer for {HUNG:.0f} s")
         return None
 
     def judge(self, now: int, result: Result) -> Choice | Problem:
@@ -117,7 +117,9 @@ class Sampling:
         if result.device_lost:
             return self._device_lost(now, result.error)
         if result.error:
-            return self._failed(now, Problem("INFERENCE", f"the sampler failed: {result.error}"))
+            return self._failed(
+                now, Problem("INFERENCE", "", f"the sampler failed: {result.error}")
+            )
         request = result.request
         choice = choose(result.sample, self._policy, request.obs, request.guards.keep_best)
         if isinstance(choice, Problem):
@@ -128,6 +130,7 @@ class Sampling:
         if self._incredible >= INCREDIBLE:
             return Problem(
                 "Q_INVALID",
+                "",
                 f"Q or its gradient was invalid in {self._incredible} samples in a row; "
                 "beta inf goes on unguided",
             )
@@ -152,14 +155,16 @@ class Sampling:
                 ask()
             answer = self.receive(epoch, wait=True)
         if answer is None:
-            return slow or Problem("OVERRUN", "waiting for the sampler")
+            return slow or Problem("OVERRUN", "", "waiting for the sampler")
         tried = self.judge(now, answer)
         if isinstance(tried, Problem):
             self.suspect = True
             return tried
         if self.suspect and answer.seconds > self._patience:
             late = f"a sample still takes {answer.seconds * 1e3:.1f} ms"
-            return Problem("OVERRUN", f"{late}, and {self._patience * 1e3:.1f} ms would be in time")
+            return Problem(
+                "OVERRUN", "", f"{late}, and {self._patience * 1e3:.1f} ms would be in time"
+            )
         self.suspect = False
         self._timed.append(answer.seconds)
         return self._too_slow()
@@ -178,6 +183,7 @@ class Sampling:
             return None
         return Problem(
             "SAMPLER_SLOW",
+            "",
             f"a sample takes {slowest * 1e3:.1f} ms (p99 of the last {len(self._timed)}), and there are "
             f"{budget * 1e3:.1f} ms for it",
         )
@@ -185,7 +191,7 @@ class Sampling:
     def _failed(self, now: int, problem: Problem) -> Problem:
         self._failures.append((now, problem.code))
         recent = sum(abs(now - at) * 1e-9 <= FAILURES_WITHIN for at, code in self._failures)
-        if problem.code == "ACTION_SCHEMA" or recent >= FAILURES:
+        if problem.row.leads_to == "FAULT" or recent >= FAILURES:
             self._fault(problem)
         return problem
 
@@ -195,22 +201,22 @@ class Sampling:
         self._lost = now
         device, policy, build = self.device, self._policy, self._build
         if again or build is None:
-            problem = Problem("DEVICE", f"{device} was lost{' again' * again}: {error}")
+            problem = Problem("DEVICE", "", f"{device} was lost{' again' * again}: {error}")
             self._fault(problem)
             return problem
         self._rebuild = Rebuild(lambda: build(policy, device))
-        return Problem("DEVICE", f"{device} was lost, the sampler is made again: {error}")
+        return Problem("DEVICE", "", f"{device} was lost, the sampler is made again: {error}")
 
     def _rebuilt(self) -> Problem | None:
         """Takes the sampler over once it is made; another device would be slower in silence."""
         assert self._rebuild is not None
         outcome, device = self._rebuild.poll(), self.device
         if outcome is None:
-            return Problem("DEVICE", f"{device} was lost; the sampler is being made again")
+            return Problem("DEVICE", "", f"{device} was lost; the sampler is being made again")
         self._rebuild = None
         if isinstance(outcome, str) or outcome.device != device:
             what = outcome if isinstance(outcome, str) else f"it would run on {outcome.device}"
-            problem = Problem("DEVICE", f"{device} was lost and cannot be had again: {what}")
+            problem = Problem("DEVICE", "", f"{device} was lost and cannot be had again: {what}")
             self._fault(problem)
             return problem
         self._inference.swap(outcome)

@@ -11,6 +11,7 @@ SHARE = 0.2  # of the commands of that time, more than which is too much
 
 SATURATED = Problem(
     "GUIDANCE_SATURATED",
+    "",
     f"the limits changed more than {SHARE:.0%} of the guided commands of the last "
     f"{WITHIN:g} s; a larger beta guides more gently",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from dataclasses import replace
 
 from qgf_ros.control.reasons import Problem
 
@@ -18,7 +19,8 @@ ESCALATE_COUNT, ESCALATE_WITHIN = 3, 10.0  # HOLDs of one code or about one topi
 
 
 class State(enum.IntEnum):
-    """Numbers are those of Status.msg."""
+    """The one type of a state: its numbers are those of Status.msg, GateStatus.msg and Tick.msg, its
+    names those of QValues.state."""
 
     UNCONFIGURED = 0
     INACTIVE = 1
@@ -29,10 +31,13 @@ class State(enum.IntEnum):
     FAULT = 6
     SHUTDOWN = 7
 
+    @classmethod
+    def said(cls, number: int) -> State | None:
+        """The state of that number in a message; None: this version knows none."""
+        return next((state for state in cls if state == number), None)
 
-DISABLED = Problem("DISABLED", "disabled; call ~/enable with true")
-# No signs of trouble by themselves; ~/enable goes on from them, and from most of them nothing else.
-BY_A_PERSON = ("DISABLED", "TAKEOVER", "GATE_RESTARTED", "PROCESS_STALLED")
+
+DISABLED = Problem("DISABLED", "", "disabled; call ~/enable with true")
 
 
 class Supervisor:
@@ -43,7 +48,7 @@ class Supervisor:
         self.reason: Problem | None = None
         self.enabled = enabled
         self._healthy = 0
-        self._holds: deque[tuple[int, str]] = deque(maxlen=64)
+        self._holds: deque[tuple[int, Problem]] = deque(maxlen=64)
 
     def update(self, now: int, problem: Problem | None) -> State:
         """Advances by one tick at `now` [ns]. `problem`: what forbids a command in this tick."""
@@ -74,16 +79,16 @@ class Supervisor:
         if self.state is not State.RUN:
             return
         self.state = State.HOLD
-        if problem.code in BY_A_PERSON:
+        if problem.row.by_a_person:
             return
-        self._holds.append((now, problem.code))
+        self._holds.append((now, problem))
         recent = sum(
-            _related(code, problem.code) and abs(now - at) * 1e-9 <= ESCALATE_WITHIN
-            for at, code in self._holds
+            _related(other, problem) and abs(now - at) * 1e-9 <= ESCALATE_WITHIN
+            for at, other in self._holds
         )
         if recent >= ESCALATE_COUNT:
             within = f"({recent} times in {ESCALATE_WITHIN:.0f} s)"
-            self.fault(Problem(problem.code, f"{problem.detail} {within}"))
+            self.fault(replace(problem, detail=f"{problem.detail} {within}"))
 
     def interrupt(self, problem: Problem) -> None:
         """Forces a HOLD from outside a tick, or prolongs it, without counting towards escalation."""
@@ -95,7 +100,9 @@ class Supervisor:
     def takeover(self, owner: str) -> None:
         """`owner` commands the robot instead: a HOLD from which only `enable` goes on. Said again
         while that lasts."""
-        self.stand_down(Problem("TAKEOVER", f"{owner} commands the robot; call ~/enable to go on"))
+        self.stand_down(
+            Problem("TAKEOVER", "", f"{owner} commands the robot; call ~/enable to go on")
+        )
 
     def stand_down(self, problem: Problem) -> None:
         """Forces a HOLD from which only `enable` goes on."""
@@ -105,12 +112,12 @@ class Supervisor:
     def enable(self, on: bool) -> str:
         """Answers why not, or "". Never remembered for later: a robot that moves minutes after it
         was told to is a danger."""
-        asked_for = self.reason is not None and self.reason.code in BY_A_PERSON
+        asked_for = self.reason is not None and self.reason.row.by_a_person
         held = self.state is State.HOLD and not asked_for and not self.enabled
         if on and (self.state is State.WAITING or held):
             return f"in {self.state.name}: {self.reason.detail if self.reason else 'no state yet'}"
         if on and self.state is State.FAULT:
-            return f"in FAULT ({self.reason.code if self.reason else ''}): call ~/reset first"
+            return f"in FAULT ({self.reason.code_text if self.reason else ''}): call ~/reset first"
         self.enabled = on
         return ""
 
@@ -125,7 +132,7 @@ class Supervisor:
         self._holds.clear()
 
 
-def _related(one: str, other: str) -> bool:
+def _related(one: Problem, other: Problem) -> bool:
     """Of one code ("STATE_STALE"), or about one thing ("joint_states"), which fails in many ways."""
-    (code, _, about), (other_code, _, other_about) = one.partition(":"), other.partition(":")
-    return code == other_code or (about != "" and about == other_about)
+    same_subject = one.subject != "" and one.subject == other.subject
+    return one.code == other.code or same_subject

@@ -80,10 +80,10 @@ class Drive:
         if result.sampled is not None:
             track.rows.append(self._row(number, result.sampled))
         if result.state is not State.RUN:
-            reason = f" {result.reason.code}" if result.reason else ""
+            reason = f" {result.reason.code_text}" if result.reason else ""
             track.states[f"{result.state.name}{reason}"] += 1
-        if output.refused:
-            track.refused[output.refused.partition(":")[0]] += 1
+        if output.refused is not None:
+            track.refused[output.refused.code] += 1
         if result.state is State.FAULT:
             core.reset()
             core.supervisor.enabled = True

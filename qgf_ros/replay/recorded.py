@@ -164,7 +164,7 @@ class Recorded:
         self._push(tick)
         result = self.core.tick(tick.at)
         if run and result.reason is not None:
-            self.found.held[result.reason.code] += 1
+            self.found.held[result.reason.code_text] += 1
         if self._braking:
             self.found.joined += 1
         elif self._whole or not run:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -11,9 +13,9 @@ from ament_index_python.resources import get_resource, has_resource
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.core import ControlCore, TickResult
 from qgf_ros.control.gate import Candidate
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.guidance.protocols import Sampler
@@ -22,7 +24,7 @@ from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import message_type
 
 try:
-    from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick
+    from qgf_ros.msg import Command, GateStatus, PolicyInfo, QValues, Status, Tick
     from qgf_ros.srv import LoadPolicy  # noqa: F401  (for the service)
 except ImportError as error:
     with exit_codes():  # only executables import this: end as they end, without a traceback
@@ -31,6 +33,8 @@ except ImportError as error:
         ) from None
 
 NANOSECONDS = 1_000_000_000
+# Numbers of Status.msg that a gate has none of.
+OF_A_NODE = ("beta", "state_score", "inference_p50_ms", "inference_p99_ms", "inference_max_ms")
 EARLIEST, LATEST = -(2**31) * NANOSECONDS, 2**31 * NANOSECONDS - 1  # ns, of builtin_interfaces/Time
 
 
@@ -173,13 +177,62 @@ def policy_message(policy: Policy, sampler: Sampler) -> PolicyInfo:
 
 
 def status_message(
-    now: int, owner: str, state: State, reason: Problem | None, **fields: Any
+    now: int,
+    owner: str,
+    state: State,
+    reason: Problem | None,
+    noted: Iterable[Problem],
+    **fields: Any,
 ) -> Status:
+    """noted: the warnings. fields: the others of Status.msg."""
+    return Status(owner=owner, **_said(now, state, reason, noted), **fields)
+
+
+def gate_status_message(
+    now: int,
+    gate: str,
+    state: State,
+    reason: Problem | None,
+    noted: Iterable[Problem],
+    **fields: Any,
+) -> GateStatus:
+    """noted: the warnings. fields: the others of GateStatus.msg."""
+    return GateStatus(gate=gate, **_said(now, state, reason, noted), **fields)
+
+
+def _said(
+    now: int, state: State, reason: Problem | None, noted: Iterable[Problem]
+) -> dict[str, Any]:
+    """What both kinds of a status have in common."""
+    return {
+        "header": header(now),
+        "state": int(state),
+        "reason": reason.code_text if reason else "",
+        "detail": reason.detail if reason else "",
+        "warnings": [str(problem) for problem in noted],
+    }
+
+
+def as_status(gate: GateStatus) -> Status:
+    """The same in the words of a node's status, for recorded bags and whoever reads them: what only a
+    node has is NaN."""
     return Status(
-        header=header(now),
-        owner=owner,
-        state=int(state),
-        reason=reason.code if reason else "",
-        detail=reason.detail if reason else "",
-        **fields,
+        header=gate.header,
+        owner=gate.gate,
+        state=gate.state,
+        reason=gate.reason,
+        detail=gate.detail,
+        warnings=gate.warnings,
+        enabled=gate.commanding != "",
+        tick=gate.commands,
+        sequence=gate.sequence,
+        epoch=gate.epoch,
+        policy_sha256=gate.policy_sha256,
+        topics=[f"{owner}/command" for owner in gate.owners],
+        topic_age=gate.owner_age,
+        achieved_rate=gate.achieved_rate,
+        overruns=gate.pauses,
+        dropped=gate.refused,
+        limit_hits=gate.limited,
+        **dict.fromkeys(OF_A_NODE, math.nan),
     )

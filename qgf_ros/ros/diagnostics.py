@@ -113,7 +113,7 @@ def _connections(status: Status, hardware: str, connections: Sequence[Problem]) 
         name=f"{status.owner}: connections",
         message="; ".join(p.detail for p in connections) or "all peers on the topics connect",
         hardware_id=hardware,
-        values=_key_values({p.code: p.detail for p in connections}),
+        values=_key_values({p.code_text: p.detail for p in connections}),
     )
 
 

@@ -110,6 +110,7 @@ class EmergencyStop:
         if not self.heard:
             return Problem(
                 "ESTOP_MISSING",
+                "",
                 f"nobody has spoken on {self.topic}, and estop_required or estop_timeout is set; "
                 "start its publisher",
             )
@@ -132,7 +133,7 @@ class EmergencyStop:
 
     def _lose(self, why: str) -> None:
         if self.lost is None:
-            self.lost = Problem("ESTOP_LOST", why)
+            self.lost = Problem("ESTOP_LOST", "", why)
 
 
 def _take(subscription: Any) -> Any:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
-from qgf_ros.control.reasons import Problem
+from qgf_ros.control.reasons import Code, Problem
 from qgf_ros.control.settings import BY_NAME, Spec
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.files.share import find_policy
@@ -108,8 +109,8 @@ class GateNode(LeanNode):
         """A callback failed, whatever it was sent: the robot holds, and the gate goes on."""
         text = f"a callback failed: {type(error).__name__}: {str(error)[:MAX_TEXT]}"
         with self._lock:
-            problem = Problem("CALLBACK", text)
-            self._reports.refused(f"CALLBACK: {text}")
+            problem = Problem("CALLBACK", "", text)
+            self._reports.refused(problem)
             self._send(self._arbiter.interrupt(problem, self._now()))
 
     def start(self) -> str:
@@ -148,16 +149,19 @@ class GateNode(LeanNode):
 
     # What arrives.
 
-    def _guarded(self, code: str, take: Callable[[bytes], None], data: bytes) -> None:
+    def _guarded(self, code: Code, take: Callable[[bytes], None], data: bytes) -> None:
         """Nothing that arrives may end the executor, or keep it busy."""
         try:
             if len(data) > MAX_BYTES:
-                raise Refused(f"{code}: {len(data)} bytes; allowed {MAX_BYTES}")
+                raise Refused(code, "", f"{len(data)} bytes; allowed {MAX_BYTES}")
             take(data)
+        except Refused as refusal:
+            self._refused(refusal.problem)
         except Exception as error:
-            refused = isinstance(error, Refused)
-            text = str(error) if refused else f"{code}: {type(error).__name__}: {error}"
-            self._reports.refused(text[:MAX_TEXT])
+            self._refused(Problem(code, "", f"{type(error).__name__}: {error}"))
+
+    def _refused(self, problem: Problem) -> None:
+        self._reports.refused(replace(problem, detail=problem.detail[:MAX_TEXT]))
 
     def _on_command(self, owner: str, data: bytes) -> None:
         offered = candidate(deserialize_message(data, Command))
@@ -178,7 +182,9 @@ class GateNode(LeanNode):
             self._arbiter.gate.scale = values["limits_scale"]  # the only live one
 
     def _on_estop(self, topic: str) -> None:
-        self._stop(Problem("ESTOP", f"emergency stop on {topic}; release it, then enable again"))
+        self._stop(
+            Problem("ESTOP", "", f"emergency stop on {topic}; release it, then enable again")
+        )
 
     def _stop(self, problem: Problem) -> None:
         with self._lock:

@@ -1,9 +1,9 @@
-"""What `qgf_gate` says about itself: `~/status`, `/diagnostics`, and its words for `~/passed`."""
+"""What `qgf_gate` says about itself: `~/gate_status`, the same as `~/status`, `/diagnostics`, and its
+words for `~/passed`."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +19,14 @@ from qgf_ros.control.pauses import Pauses
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
-from qgf_ros.ros.conversions import Command, Status, command_message, status_message
+from qgf_ros.ros.conversions import (
+    Command,
+    GateStatus,
+    Status,
+    as_status,
+    command_message,
+    gate_status_message,
+)
 from qgf_ros.ros.diagnostics import diagnostic_message, level_of
 from qgf_ros.ros.log import ThrottledLog
 from qgf_ros.spaces.contract import Contract
@@ -40,6 +47,7 @@ class GateReports:
         self._policy = policy_sha256
         self._name = node.get_fully_qualified_name()
         self._status = node.create_publisher(Status, "~/status", qos.REPORT)
+        self._gate_status = node.create_publisher(GateStatus, "~/gate_status", qos.REPORT)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.REPORT)
         self._notices = Notices()
         self._sent: deque[float] = deque(maxlen=1024)  # steady times of commands
@@ -65,12 +73,11 @@ class GateReports:
         hold = Candidate(self._name, self._holds, epoch, now, now, now, names, output.values)
         return command_message(hold)
 
-    def refused(self, text: str) -> None:
-        """Something that came has no say; `text` is "CODE: sentence"."""
+    def refused(self, problem: Problem) -> None:
+        """Something that came has no say."""
         self._refused += 1
-        code, _, detail = text.partition(": ")
-        self._notices.note(time.monotonic_ns(), Problem(code, detail))
-        self._log.warning(code, f"refused: {text}")
+        self._notices.note(time.monotonic_ns(), problem)
+        self._log.warning(problem.code_text, f"refused: {problem}")
 
     def note(self, now: Moment) -> None:
         """Says a change of state at once."""
@@ -88,32 +95,31 @@ class GateReports:
         if self._statuses % DIAGNOSTICS_EVERY == 0:
             for topic in shared():
                 text = f"somebody else publishes on {topic}"
-                self._notices.note(now.steady, Problem("COMMAND_CONFLICT", text))
+                self._notices.note(now.steady, Problem("COMMAND_CONFLICT", "", text))
         recent = time.monotonic() - 1.0
-        status = status_message(
+        own = gate_status_message(
             now.control,
             self._name,
             arbiter.state,
             arbiter.reason,
-            warnings=[f"{p.code}: {p.detail}" for p in self._notices.current(now.steady)],
-            enabled=arbiter.owner is not None,
-            tick=self._commands,
-            sequence=self._sequence,
+            self._notices.current(now.steady),
+            commanding=arbiter.owner or "",
             epoch=arbiter.gate.epoch,
-            beta=math.nan,
-            policy_sha256=self._policy,
-            topics=[f"{owner}/command" for owner in arbiter.owners],
-            topic_age=arbiter.ages(now),
-            state_score=math.nan,
-            inference_p50_ms=math.nan,
-            inference_p99_ms=math.nan,
-            inference_max_ms=math.nan,
+            sequence=self._sequence,
+            owners=list(arbiter.owners),
+            owner_age=arbiter.ages(now),
+            commands=self._commands,
+            holds=self._holds,
+            refused=self._refused + arbiter.refused,
+            limited=arbiter.gate.limit_hits,
+            pauses=self._pauses.count,
             achieved_rate=float(sum(t > recent for t in list(self._sent))),
-            dropped=self._refused + arbiter.refused,
-            overruns=self._pauses.count,
-            limit_hits=arbiter.gate.limit_hits,
+            policy_sha256=self._policy,
         )
+        status = as_status(own)
         self._status.publish(status)
+        if self._gate_status.get_subscription_count() > 0:
+            self._gate_status.publish(own)
         self._statuses += 1
         level = level_of(arbiter.state, False, bool(status.warnings), 0.0)
         if level != self._level or self._statuses % DIAGNOSTICS_EVERY == 1:

@@ -447,7 +447,7 @@ class QgfNode(LeanLifecycleNode):
             text = f"{self._state.name} -> {state.name} {reason.detail if reason else ''}".rstrip()
             log = self._reports.log
             fine = state in (State.READY, State.RUN)
-            (log.info if fine else log.warning)(reason.code if reason else state.name, text)
+            (log.info if fine else log.warning)(reason.code_text if reason else state.name, text)
             self._state = state
             self._publish_status(reason)
 

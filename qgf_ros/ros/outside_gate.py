@@ -24,7 +24,6 @@ TURN = 0.5  # s of steady time in which our first candidate takes over from some
 # whenever the gate changes its mind. Longer than TURN, which has a better reason.
 UNPASSED, UNPASSED_FOR = 10, 1.0
 
-STOPS = ("ESTOP", "ESTOP_LOST")  # reasons of the gate after which a person has to enable again
 MAX_TEXT = 500  # characters of the gate's words
 
 
@@ -46,7 +45,12 @@ class _Word(NamedTuple):
 
     at: float  # steady time
     state: int
-    problem: Problem
+    problem: Problem | None  # why it holds
+
+    @property
+    def stop(self) -> Problem | None:
+        """The emergency stop for which it holds, pressed now or not; a person has to enable again."""
+        return self.problem if self.problem is not None and self.problem.row.is_stop else None
 
 
 class OutsideGate:
@@ -90,13 +94,13 @@ class OutsideGate:
         now, said = time.monotonic(), self._said
         if said is None or now - said.at > SIGN_OF_LIFE:
             return Problem(
-                "GATE_MISSING", f"no sign of life of {self._gate}; start it, or gate:=inside"
+                "GATE_MISSING", "", f"no sign of life of {self._gate}; start it, or gate:=inside"
             )
         if self._unpassed > UNPASSED and now - self._unpassed_since > UNPASSED_FOR:
-            if said.problem.code in STOPS:  # and we have not heard it ourselves
-                self._core.estop(said.problem)
+            if said.stop is not None:  # and we have not heard it ourselves
+                self._core.estop(said.stop)
             return Problem(
-                "GATE_REFUSES", f"{self._gate} passes none of our commands; its status says why"
+                "GATE_REFUSES", "", f"{self._gate} passes none of our commands; its status says why"
             )
         return None
 
@@ -104,9 +108,7 @@ class OutsideGate:
     def stopped(self) -> Problem | None:
         """The emergency stop that the gate hears now, if any."""
         said = self._said
-        if said is None or said.state != State.FAULT or said.problem.code not in STOPS:
-            return None
-        return said.problem
+        return said.stop if said is not None and said.state == State.FAULT else None
 
     def destroy(self) -> None:
         """Takes the subscriptions down."""
@@ -114,7 +116,7 @@ class OutsideGate:
             self._node.destroy_subscription(subscription)
 
     def _on_status(self, msg: Any) -> None:
-        problem = Problem(msg.reason, f"{self._gate}: {msg.detail}"[:MAX_TEXT])
+        problem = Problem.parse(msg.reason[:MAX_TEXT], f"{self._gate}: {msg.detail}"[:MAX_TEXT])
         self._said = _Word(time.monotonic(), msg.state, problem)
         if (stopped := self.stopped) is not None:
             self._core.estop(stopped)

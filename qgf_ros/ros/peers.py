@@ -78,7 +78,7 @@ class ForeignCommands:
             self._echoes.append((contract.action_slices[spec.name], echo))
             self._on_topic.setdefault(spec.topic, []).append((spec, echo))
         self._last = -QUIET  # steady time
-        self._problem = Problem("COMMAND_CONFLICT", "")
+        self._problem = Problem("COMMAND_CONFLICT", "", "")
         self._subscriptions: dict[str, Any] = {}
         self.look()
 
@@ -115,7 +115,8 @@ class ForeignCommands:
             others = sorted({_name(i) for i in infos} - {self._node.get_fully_qualified_name()})
             who = ", ".join(others) or "another node of this name"
             self._problem = Problem(
-                f"COMMAND_CONFLICT:{topic}",
+                "COMMAND_CONFLICT",
+                topic,
                 f"{who} commands on {topic} too; stop it, or lead both through qgf_gate",
             )
         self._last = time.monotonic()
@@ -200,7 +201,8 @@ def unheard(node: Node, endpoints: Iterable[Endpoint]) -> list[Problem]:
             if kind != end.type:
                 problems.append(
                     Problem(
-                        f"TYPE_MISMATCH:{end.topic}",
+                        "TYPE_MISMATCH",
+                        end.topic,
                         f"{_name(info)} {does} {end.topic} as {kind}; here it is {end.type}",
                     )
                 )
@@ -213,7 +215,8 @@ def unheard(node: Node, endpoints: Iterable[Endpoint]) -> list[Problem]:
                 text = verdicts[-1][1].replace("ERROR: ", "").strip(";").replace(";", ", ")
                 problems.append(
                     Problem(
-                        f"QOS_INCOMPATIBLE:{end.topic}",
+                        "QOS_INCOMPATIBLE",
+                        end.topic,
                         f"{_name(info)} {does} {end.topic} and is not connected: {text}",
                     )
                 )

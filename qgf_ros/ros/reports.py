@@ -69,16 +69,15 @@ class Reports:
         if reason is None and core is not None and state > State.INACTIVE:
             reason = core.supervisor.reason
         if error is not None:
-            reason = Problem(f"ERROR_{getattr(error, 'code', 1)}", str(error))
+            reason = Problem("ERROR", str(getattr(error, "code", 1)), str(error))
         noted = [*(core.notices.current(now) if core is not None else ()), *warnings]
         for problem in noted:
-            if problem.code not in self._warned:
-                self.log.warning(problem.code, f"{problem.code}: {problem.detail}")
-        self._warned = {p.code for p in noted}
+            if problem.code_text not in self._warned:
+                self.log.warning(problem.code_text, str(problem))
+        self._warned = {p.code_text for p in noted}
         fields = self._measured(core, now) if core is not None else {}
-        fields["warnings"] = [f"{p.code}: {p.detail}" for p in noted]
         owner = self._node.get_fully_qualified_name()
-        return status_message(now, owner, state, reason, **fields)
+        return status_message(now, owner, state, reason, noted, **fields)
 
     def publish(
         self, status: Status, core: ControlCore | None, failed: bool, connections: Sequence[Problem]
@@ -92,7 +91,7 @@ class Reports:
             self._held_since = now
         held = now - self._held_since if self._held_since is not None else 0.0
         level = level_of(state, failed, bool(status.warnings), held)
-        levels, (said, at) = (level, [p.code for p in connections]), self._said
+        levels, (said, at) = (level, [p.code_text for p in connections]), self._said
         if levels == said and now - at < DIAGNOSTICS_PERIOD - 0.01:  # s; timers come a little early
             return
         self._said = levels, now

@@ -63,7 +63,7 @@ class Surroundings:
         self._started: float | None = None  # steady times
         self._twin_at = self._raised_at = self._looked_at = -60.0
         self._twin_sure = False
-        self._raised = Problem("CALLBACK", "")
+        self._raised = Problem("CALLBACK", "", "")
         self.release()
 
     # What the node tells.
@@ -110,7 +110,9 @@ class Surroundings:
     def raised(self, error: Exception) -> None:
         """A callback raised this."""
         self.callback_errors += 1
-        self._raised = Problem("CALLBACK", f"a callback failed: {type(error).__name__}: {error}")
+        self._raised = Problem(
+            "CALLBACK", "", f"a callback failed: {type(error).__name__}: {error}"
+        )
         self._raised_at = time.monotonic()
 
     @property
@@ -185,7 +187,7 @@ class Surroundings:
                 text = (
                     f"somebody else publishes on {name}/status, under another name or not for long"
                 )
-            warnings.append(Problem("DUPLICATE_NAME", text))
+            warnings.append(Problem("DUPLICATE_NAME", "", text))
         if now - self._raised_at < PATIENCE:
             warnings.append(self._raised)
         return warnings
@@ -205,5 +207,7 @@ class Surroundings:
 
 def _deaf(seconds: float) -> Problem:
     return Problem(
-        "PROCESS_STALLED", f"nothing could be heard for {seconds:.2f} s, no emergency stop either"
+        "PROCESS_STALLED",
+        "",
+        f"nothing could be heard for {seconds:.2f} s, no emergency stop either",
     )

@@ -318,6 +318,8 @@ class RobotLink:
     # Messages in, in the executor's thread.
 
     def _on_status(self, msg: Status) -> None:
+        if State.said(msg.state) is None:  # as if it had not come: then the node is silent
+            return
         stopped = (State.HOLD, State.FAULT)
         if msg.state in stopped and (self._status is None or self._status.state not in stopped):
             self._holds += 1

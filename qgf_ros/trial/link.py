@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.trial.record import Outcome
 
@@ -19,10 +20,16 @@ class View:
     enabled: bool
     beta: float  # in effect
     policy_sha256: str
-    reason: str = ""
+    reason: str = ""  # see Status.msg
     detail: str = ""
     age: float = 0.0  # s since it arrived, steady
     holds: int = 0  # HOLDs and FAULTs entered since the trial connected
+
+    @property
+    def taken_over(self) -> bool:
+        """Somebody else commands the robot."""
+        problem = Problem.parse(self.reason)
+        return problem is not None and problem.code == "TAKEOVER"
 
 
 class Link(Protocol):

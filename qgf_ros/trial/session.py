@@ -243,7 +243,7 @@ class Session:
             self._link.beat()
             view, passed = self._link.view(), self._link.now() - began
             enabled = enabled or view.enabled
-            if view.reason.startswith("TAKEOVER") and not interventions:
+            if view.taken_over and not interventions:
                 interventions.append(self._link.bag_seconds())
             if not self._is_ours(view, beta):
                 return "aborted", CHANGED

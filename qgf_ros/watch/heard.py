@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import Any, Literal, NamedTuple
 
-from qgf_ros.control.reasons import REASONS, base_code
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
 STALE, GONE = 0.5, 1.0  # s without a status, of which there are ten per second
@@ -69,7 +69,8 @@ class Speaker:
     def state(self) -> str:
         """Name of the state it last said."""
         number = self.said.msg.state if self.said else -1
-        return State(number).name if number in list(State) else f"STATE {number}"
+        state = State.said(number)
+        return f"STATE {number}" if state is None else state.name
 
 
 class Heard:
@@ -224,10 +225,10 @@ def zone(beta: float, suggested: Any) -> Zone:
     return "firm" if beta >= min(suggested) else "beyond"
 
 
-def remedy(code: str) -> str:
-    """What to do about a reason or a warning; "" where the table does not have it."""
-    known = REASONS.get(base_code(code))
-    return known.remedy if known else ""
+def remedy(text: str) -> str:
+    """What to do about a status's reason or warning; "" where the table does not have it."""
+    known = Problem.parse(text)
+    return known.row.remedy if known is not None else ""
 
 
 def clean(text: str) -> str:

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from rich.text import Text
 
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.watch.heard import HISTORY, MANY, Heard, Sampled, Speaker, clean, remedy
 from qgf_ros.watch.marks import ZONE_BAR, BetaAxis, Join, bar, binned, letters, on_axis
@@ -116,8 +117,7 @@ def _said(heard: Heard, now: float) -> Iterator[tuple[str, str]]:
         elif s.state == State.READY:
             yield "", f"Nothing moves before {node.name}/enable."
         for warning in s.warnings[:MANY]:
-            code = warning.partition(": ")[0]
-            fix = remedy(code)
+            fix = remedy(warning)
             yield "yellow", f"! {clean(warning)}{f' → {fix}' if fix else ''}"
     if missing:
         yield "bright_black", f"waits for {', '.join(missing)}"
@@ -222,7 +222,8 @@ def _rows(heard: Heard, now: float, width: int) -> Iterator[Text]:
     if s is None:
         line.append(NONE)
     else:
-        about = s.reason.partition(":")[2].split(",")
+        problem = Problem.parse(s.reason)
+        about = problem.subjects if problem is not None else []
         for topic, age in list(zip(s.topics, s.topic_age))[:MANY]:
             bad = not math.isfinite(age) or topic in about
             line.append(f"{clean(topic)} {_ms(age)}  ", style="red" if bad else "")

@@ -168,7 +168,7 @@ def test_fault_022_nothing_else_passes_while_the_clock_stands():
 def test_fault_022_an_emergency_stop_brakes_on_a_clock_that_stands():
     scene = with_a_clock_that_stands()
     scene.wait(round(STALLED * SECOND), speed=0.0)
-    sent = [one(scene.arbiter.emergency_stop(Problem("ESTOP", "pressed"), scene.now))]
+    sent = [one(scene.arbiter.emergency_stop(Problem("ESTOP", "", "pressed"), scene.now))]
     for _ in range(4):
         scene.wait(T, speed=0.0)
         sent.append(scene.watch())

@@ -55,7 +55,7 @@ def test_fault_074_the_reason_stays_after_the_silence():
 
 def test_fault_127_an_error_while_nothing_moves_is_said_for_its_time():
     scene = Scene()
-    scene.arbiter.interrupt(Problem("CALLBACK", "a bug"), scene.now)
+    scene.arbiter.interrupt(Problem("CALLBACK", "", "a bug"), scene.now)
     scene.wait(round(INTERRUPTED * SECOND) - 1)
     assert scene.watch() is None and scene.arbiter.state is State.HOLD
     scene.wait(1)

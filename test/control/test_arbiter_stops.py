@@ -12,8 +12,8 @@ from qgf_ros.control.arbiter import INTERRUPTED
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
-STOP = Problem("ESTOP", "it is pressed")
-BUG = Problem("CALLBACK", "a bug")
+STOP = Problem("ESTOP", "", "it is pressed")
+BUG = Problem("CALLBACK", "", "a bug")
 
 
 def slow():

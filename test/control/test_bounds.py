@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from qgf_make import START, Rig, contract, policy_in_memory, write_tiny
 
-from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.checks.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bounds
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
 from qgf_ros.policy.description import Support
@@ -41,7 +42,7 @@ def test_fault_014_inside_and_on_the_edges_scores_nothing():
 def test_fault_014_the_score_is_in_widths_of_the_numbers_own_range(value):
     got = judge(1, value)
     assert got.score == pytest.approx(1.5)
-    assert got.problem.code == "STATE_OOD:joints.position.b" and got.warning is None
+    assert got.problem.code_text == "STATE_OOD:joints.position.b" and got.warning is None
     assert (
         "recorded were -2 to 2, 1.5 widths outside" in got.problem.detail
         and f"{value:g}" in got.problem.detail
@@ -63,7 +64,7 @@ def test_fault_014_a_little_outside_is_a_warning_and_beyond_the_bound_a_problem(
     width = 4.0
     assert judge(0, 2.0 + 0.99 * WARN_AT * width).warning is None
     near = judge(0, 2.0 + 0.5 * width)
-    assert near.warning.code == "OOD:joints.position.a" and near.problem is None
+    assert near.warning.code_text == "OOD:joints.position.a" and near.problem is None
     assert judge(0, 2.0 + 0.999 * width).problem is None
     assert judge(0, 2.0 + 1.001 * width).problem is not None
     assert judge(0, 2.0 + 0.3 * width, bound=0.2).problem is not None
@@ -73,11 +74,11 @@ def test_fault_014_a_little_outside_is_a_warning_and_beyond_the_bound_a_problem(
 
 def test_fault_014_what_never_varied_only_warns():
     got = judge(4, 5.2)
-    assert got.score == 0.0 and got.problem is None and got.warning.code == "OOD:goal.point.x"
+    assert got.score == 0.0 and got.problem is None and got.warning.code_text == "OOD:goal.point.x"
     assert "recorded was 5 alone" in got.warning.detail
     assert judge(4, 1e6).problem is None
     both = judge(4, 1e6).score, Bounds(policy(), 1.0).judge(np.array([9.0, 0, 0, 0, 1e6]))
-    assert both[0] == 0.0 and both[1].problem.code == "STATE_OOD:joints.position.a"
+    assert both[0] == 0.0 and both[1].problem.code_text == "STATE_OOD:joints.position.a"
 
 
 def test_fault_014_what_hardly_varied_is_measured_by_three_standard_deviations():
@@ -112,13 +113,13 @@ def test_fault_015_degrees_for_radians_are_caught_with_and_without_a_box(name):
         assert Bounds(made, 1.0).judge(vector).problem is None
         vector[at] *= 57.3  # an ordinary pose, said in degrees
         got = Bounds(made, 1.0).judge(vector)
-        assert got.problem.code.startswith("STATE_OOD:joints.position")
+        assert got.problem.code_text.startswith("STATE_OOD:joints.position")
 
 
 @pytest.mark.parametrize("huge", [1e30, -1e30, 3e38])
 def test_fault_008_a_huge_number_is_caught_without_a_box(huge):
     got = judge(2, huge, states=None)
-    assert got.problem.code == "STATE_OOD:joints.velocity.a" and np.isfinite(got.score)
+    assert got.problem.code_text == "STATE_OOD:joints.velocity.a" and np.isfinite(got.score)
 
 
 def test_fault_014_without_a_box_fifteen_standard_deviations_are_the_end():
@@ -140,8 +141,8 @@ def test_fault_014_the_assembler_refuses_warns_and_scores():
         got = box.assemble(START + k)
         assert box.state_score == pytest.approx(expected)
         assert isinstance(got, Problem if expected > 1 else Observation)
-    assert got.code == "STATE_OOD:joints.position.a"
-    assert [n.code for n in notices.current(START)] == ["OOD:joints.position.a"]
+    assert got.code_text == "STATE_OOD:joints.position.a"
+    assert [n.code_text for n in notices.current(START)] == ["OOD:joints.position.a"]
     box.bounds = Bounds(policy(), 2.0)
     assert isinstance(box.assemble(START + 9), Observation)
 
@@ -163,7 +164,7 @@ def test_fault_014_a_far_state_holds_the_robot_in_the_same_tick_and_lets_it_go()
     assert rig.step(7).state is State.RUN
     rig.state["joints"][0] = 12.0
     tick = rig.step()
-    assert tick.state is State.HOLD and tick.reason.code == "STATE_OOD:joints.position.a"
+    assert tick.state is State.HOLD and tick.reason.code_text == "STATE_OOD:joints.position.a"
     assert tick.candidate is None and not tick.output.admitted
     rig.state["joints"][0] = 1.0
     assert rig.step(12).state is State.RUN

@@ -22,10 +22,10 @@ from qgf_make import (
     velocity_dict,
 )
 
-from qgf_ros.control.assembler import Problem
 from qgf_ros.control.chunk import Chunk, draw_noise
 from qgf_ros.control.core import MAX_REUSE
 from qgf_ros.control.inference import ThreadInference
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 from qgf_ros.policy.description import Sanity
 
@@ -37,7 +37,7 @@ def holds(rig):
     out, before = [], State.WAITING
     for tick in rig.ticks:
         if tick.state in (State.HOLD, State.FAULT) and tick.state is not before:
-            out.append((tick.state.name, tick.reason.code))
+            out.append((tick.state.name, tick.reason.code_text))
         before = tick.state
     return out
 
@@ -56,14 +56,14 @@ def test_fault_001_nothing_is_sent_before_the_first_complete_state():
     rig = Rig()
     rig.step(60, skip=("joints", "goal"))
     assert not rig.sent and rig.ticks[-1].state is State.WAITING
-    assert rig.ticks[-1].reason.code == "STATE_MISSING:joint_states,goal"
+    assert rig.ticks[-1].reason.code_text == "STATE_MISSING:joint_states,goal"
     assert not rig.sampler.calls
 
 
 def test_fault_003_two_of_three_is_not_complete():
     rig = Rig()
     rig.step(60, skip=("goal",))
-    assert not rig.sent and rig.ticks[-1].reason.code == "STATE_MISSING:goal"
+    assert not rig.sent and rig.ticks[-1].reason.code_text == "STATE_MISSING:goal"
 
 
 def test_fault_113_nothing_is_sent_before_enable():
@@ -228,7 +228,7 @@ def test_fault_053_an_outage_of_state_with_a_request_open_is_no_hang():
     assert rig.inference.requests[-1].start == START + 10 * T
     assert (
         rig.ticks[-1].state is State.HOLD
-        and rig.ticks[-1].reason.code == "STATE_STALE:joint_states"
+        and rig.ticks[-1].reason.code_text == "STATE_STALE:joint_states"
     )
     rig.step(20)
     assert rig.ticks[-1].state is State.RUN
@@ -440,7 +440,7 @@ def test_fault_010_011_012_schema_error_stops_within_a_tick(row):
         rig.step(skip=("joints",))
         assert (
             rig.ticks[-1].state is State.HOLD
-            and rig.ticks[-1].reason.code == "STATE_SCHEMA:joint_states"
+            and rig.ticks[-1].reason.code_text == "STATE_SCHEMA:joint_states"
         )
     assert sum(s.admitted for s in rig.sent) == admitted
 
@@ -452,7 +452,7 @@ def test_fault_017_future_state_is_a_hold():
         rig.core.assembler.push("joints", rig.now + 10 * SECOND, rig.now, np.zeros(4))
         rig.step(skip=("joints",))
         assert (
-            rig.ticks[-1].reason.code == "STATE_FUTURE:joint_states"
+            rig.ticks[-1].reason.code_text == "STATE_FUTURE:joint_states"
             and rig.ticks[-1].candidate is None
         )
 

@@ -34,7 +34,7 @@ def test_fault_020_all_else_is_forgotten():
     rig.step(5)
     rig.core.clock_jumped()
     assert rig.step(15, skip=("goal",)).state is State.HOLD
-    assert rig.ticks[-1].reason.code == "STATE_MISSING:goal"
+    assert rig.ticks[-1].reason.code_text == "STATE_MISSING:goal"
 
 
 def test_fault_020_holds_of_another_life_of_the_clock_do_not_count():
@@ -44,4 +44,4 @@ def test_fault_020_holds_of_another_life_of_the_clock_do_not_count():
         supervisor.update(now, None)
         for k in range(12):
             supervisor.update(now + k, None)
-        assert supervisor.update(now + 20, Problem("STATE_STALE:a", "")) is State.HOLD
+        assert supervisor.update(now + 20, Problem("STATE_STALE", "a", "")) is State.HOLD

@@ -13,8 +13,9 @@ from qgf_make import (
     velocity_dict,
 )
 
-from qgf_ros.control.assembler import Assembler, Observation, Problem
+from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.notices import Notices
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
 
 T = SECOND // 20
@@ -39,7 +40,7 @@ def drive(value, command, *, seconds=0.6, moves=False, rate=1, after=0, notices=
 
 
 def frozen(box, now):
-    return [p.code for p in box._notices.current(now)]
+    return [p.code_text for p in box._notices.current(now)]
 
 
 def test_fault_006_repeated_numbers_in_commanded_motion_are_said_after_half_a_second():
@@ -53,7 +54,7 @@ def test_fault_006_with_hold_if_frozen_it_is_no_state():
     box, _, now = drive(velocity_dict(), lambda k: np.array([1.0, 0.0]))
     box.hold_if_frozen = True
     got = box.assemble(now)
-    assert isinstance(got, Problem) and got.code == "STATE_FROZEN:joint_states"
+    assert isinstance(got, Problem) and got.code_text == "STATE_FROZEN:joint_states"
 
 
 @pytest.mark.parametrize("command", [
@@ -126,13 +127,13 @@ def test_fault_006_in_the_core_a_warning_alone_or_holds_that_end_in_fault():
             contract(velocity_dict(rate=20.0)), plan=constant([0.5, 0.5]), hold_if_frozen=hold
         )
         states = [rig.step().state for _ in range(160)]
-        notices.append([p.code for p in rig.core.notices.current(rig.now)])
+        notices.append([p.code_text for p in rig.core.notices.current(rig.now)])
         if hold:
             assert states.index(State.HOLD) <= 14, "half a second of motion"
             assert State.RUN in states[states.index(State.HOLD) :], "a robot at rest is no proof"
             assert (
                 states[-1] is State.FAULT
-                and rig.ticks[-1].reason.code == "STATE_FROZEN:joint_states"
+                and rig.ticks[-1].reason.code_text == "STATE_FROZEN:joint_states"
             )
         else:
             assert set(states) == {State.RUN}

@@ -6,7 +6,7 @@ from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 
 MS = SECOND // 1000
-A, B = Problem("A:x", "a"), Problem("B", "b")
+A, B = Problem("OOD", "x", "a"), Problem("OVERRUN", "", "b")
 
 
 def test_a_notice_stands_for_a_second_after_its_last_cause():
@@ -21,7 +21,7 @@ def test_the_order_is_that_of_the_first_and_the_detail_that_of_the_last_cause():
     notices = Notices()
     notices.note(START, A)
     notices.note(START, B)
-    newer = Problem("A:x", "again")
+    newer = Problem("OOD", "x", "again")
     notices.note(START + MS, newer)
     assert notices.current(START + MS) == (newer, B)
     notices.clear()

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START
 
-from qgf_ros.control.assembler import Problem
+from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import DISABLED, ESCALATE_COUNT, HEALTHY_TICKS, State, Supervisor
 
-A, B = Problem("A", "a"), Problem("B", "b")
+A, B = Problem("INFERENCE", "", "a"), Problem("OVERRUN", "", "b")
 T = SECOND // 20
 
 
@@ -159,7 +159,7 @@ def test_third_hold_of_one_reason_within_ten_seconds_is_a_fault(gap, latched):
     s.update(START + round(2 * gap * SECOND), A)
     assert (s.state is State.FAULT) == latched
     if latched:
-        assert s.reason.code == "A" and "3 times" in s.reason.detail and not s.enabled
+        assert s.reason.code == A.code and "3 times" in s.reason.detail and not s.enabled
 
 
 def test_two_reasons_do_not_add_up():
@@ -184,7 +184,7 @@ def test_disabling_often_is_no_fault():
 def test_fault_114_fault_is_latched_until_reset_and_then_disabled():
     s = Supervisor(True)
     s.update(START, None)
-    s.fault(Problem("ESTOP", "pressed"))
+    s.fault(Problem("ESTOP", "", "pressed"))
     for _ in range(100):
         assert s.update(START, None) is State.FAULT
     assert "ESTOP" in s.enable(True) and not s.enabled and s.state is State.FAULT

@@ -28,10 +28,10 @@ def refused(deadline, value):
     return Gate(own).step(5, Candidate("a", 1, 0, 5, 5, deadline, own.action_names, np.array([0, value]))).refused
 
 def test_fault_late():
-    assert refused(4, 0.0).startswith("DEADLINE")
+    assert refused(4, 0.0).code == "DEADLINE"
 
 def test_fault_nonfinite():
-    assert refused(5, np.nan) == "NONFINITE"
+    assert str(refused(5, np.nan)) == "NONFINITE: NaN or Inf"
 """
 
 
@@ -56,7 +56,7 @@ def test_a_branch_that_a_test_pins_is_killed_and_another_survives(tmp_path):
     before = digest()
     todo = [
         found("never", "c.deadline < now"),
-        found("not raised", "Refused('NONFINITE')"),
+        found("not raised", "Refused('NONFINITE'"),
         found("never", "c.epoch"),
     ]
     alive = mutate.run(todo, (tests,), "fault")

@@ -15,11 +15,23 @@ pytest.importorskip("tyro")
 import tyro
 
 from qgf_ros.cli import GROUPS, STYLE, _all_verbs
+from qgf_ros.control.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("qgf_ros", "training", "bench", "launch")
 PROSE = {"as", "at", "over"}  # "qgf as its beta": the sampler or node of that name, not the command
-ROS2 = {"bag", "launch", "lifecycle", "node", "param", "run", "security", "service", "topic"}
+# What of the ros2 command line (Humble and later) is named: verb -> its own verbs -> their options.
+ROS2: dict[str, dict[str, set[str]]] = {
+    "bag": {"record": {"-s", "-o", "--use-sim-time", "--topics"}, "convert": {"-i", "-o"}, "info": set()},
+    "launch": {}, "lifecycle": {"set": set()}, "node": {"list": set(), "info": set()},
+    "param": {"get": set(), "set": set(), "dump": set()}, "run": {},
+    "security": {"create_keystore": set(), "generate_artifacts": {"-k", "-p", "-e"}},
+    "service": {"call": set(), "list": set()},
+    "topic": {
+        "echo": {"--field", "--once"}, "info": {"-v", "--verbose"}, "pub": {"-r", "--once", "--qos-durability"},
+    },
+}  # fmt: skip
+TOOLS = {"nvidia-smi"}  # of the machine, that a remedy names
 # What rclpy gives every node, and every one with a life cycle.
 RCLPY = {
     *("change_state", "get_state", "get_available_states", "get_available_transitions"),
@@ -77,6 +89,16 @@ def ours():
 
 
 @cache
+def services():
+    """Of our nodes."""
+    return {
+        name
+        for path in (ROOT / "qgf_ros").rglob("*.py")
+        for name in re.findall(r"""create_service\(\s*\w+,\s*["']~/(\w+)["']""", path.read_text())
+    } | RCLPY
+
+
+@cache
 def parameters():
     """Of the node, from the README, where another test holds them to the table in code."""
     section = (ROOT / "README.md").read_text().split("## Parameters\n")[1].split("\n## ")[0]
@@ -119,6 +141,7 @@ def wrong(text, document=False):
     found += [
         f"~/{name}" for name in re.findall(r"~/(\w+)", text) if name not in ours() | RCLPY | OTHERS
     ]
+    found += [f"call ~/{n}" for n in re.findall(r"\bcall ~/(\w+)", text) if n not in services()]
     return found
 
 
@@ -145,6 +168,12 @@ def of_ros2(words):
     verb, *rest = re.split(r"\s+", words.strip())
     if verb not in ROS2:
         yield f"no verb {verb} of ros2 is used here"
+    elif ROS2[verb] and rest and re.fullmatch(r"[a-z_]+", rest[0]):
+        if rest[0] not in ROS2[verb]:
+            yield f"no {verb} {rest[0]} of ros2 is used here"
+        for option in re.findall(r"(?<![\w-])-{1,2}[a-z][\w-]*", words):
+            if option not in ROS2[verb].get(rest[0], {option}):
+                yield f"{option} is no option of it"
     if verb == "launch" and len(rest) > 1 and rest[0] == "qgf_ros":
         if not (ROOT / "launch" / rest[1]).exists():
             yield f"there is no {rest[1]}"
@@ -178,7 +207,8 @@ def test_every_command_that_is_named_exists():
     "`qgf replay BAG --policy P --set 1`", "`make everything`", "make chek\n", "python bench/none.py",
     "`ros2 param set /qgf betta 1`", "`ros2 service call /qgf/go std_srvs/srv/Trigger`",
     "`ros2 launch qgf_ros other.launch.py`", "ros2 launch qgf_ros qgf_control.launch.py wrld:=x",
-    "`ros2 run qgf_ros qgf_other`", "`ros2 parm get /qgf beta`", "call ~/rest", "`qgf --verbose`",
+    "`ros2 run qgf_ros qgf_other`", "`ros2 parm get /qgf beta`", "`ros2 topic inf -v`", "call ~/estop",
+    "`ros2 topic info --loud`", "call ~/rest", "`qgf --verbose`",
 ])  # fmt: skip
 def test_what_does_not_exist_is_found(text):
     assert wrong(text)
@@ -200,3 +230,57 @@ def test_what_does_not_exist_is_found_in_documents():
 ])  # fmt: skip
 def test_what_exists_is_not(text):
     assert not wrong(text)
+
+
+# What the table of reasons tells people to use, beside commands and topics: each is one.
+
+
+@cache
+def named():
+    """Parameters of our nodes and of every node, keys of a contract, our executables."""
+    keys = (ROOT / "docs/contract.md").read_text()
+    executables = (ROOT / "CMakeLists.txt").read_text()
+    return {
+        *parameters(), *gate_parameters(), "use_sim_time",
+        *re.findall(r"`(\w+)`", keys), *re.findall(r"qgf_executable\((\w+) ", executables),
+    }  # fmt: skip
+
+
+def gate_parameters():
+    """Of qgf_gate, from its source: to import it takes the compiled messages."""
+    source = (ROOT / "qgf_ros/ros/gate_node.py").read_text()
+    return re.findall(r"""Spec\(\s*["'](\w+)["']""", source)
+
+
+def unknown(text):
+    """What of a row's words is no parameter, key, value, executable or tool."""
+    for word in re.findall(r"(?<!/)\b[a-z0-9]+(?:_[a-z0-9]+)+\b", text):
+        if word not in named():
+            yield word
+    for name, value in re.findall(r"\b(\w+):=(\w+)", text):
+        row = re.search(rf"^\| `{name}` \|([^|]*)\|([^|]*)\|", readme(), re.MULTILINE)
+        if row is None or (", " in row[2] and value not in row[2].strip().split(", ")):
+            yield f"{name}:={value}"
+    for span in re.findall(r"`([^`]+)`", text):
+        if span.split()[0] not in {"ros2", "qgf", *TOOLS} and span not in named():
+            yield span
+
+
+@cache
+def readme():
+    return (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_every_remedy_can_be_followed(code):
+    row = REASONS[code]
+    for text in (row.meaning, row.remedy):
+        assert not wrong(text) and not list(unknown(text))
+
+
+@pytest.mark.parametrize("text", [
+    "Set max_ages.", "Start qgf_gat.", "Use gate:=insde.", "Use gat:=inside.", "Another `devices`.",
+    "Ask `nvidia-sm`.",
+])  # fmt: skip
+def test_a_remedy_that_cannot_be_followed_is_found(text):
+    assert list(unknown(text))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from qgf_ros import errors
-from qgf_ros.control.assembler import Problem
-from qgf_ros.control.reasons import REASONS
+from qgf_ros.control.reasons import REASONS, Problem
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.spaces.actions import KINDS
 
@@ -53,13 +52,14 @@ def driven(seed: int) -> set[tuple[str, str]]:
         supervisor.reset()
         supervisor.enabled = True  # enable_on_start
 
-    stale, skew, stop = (Problem(code, "") for code in ("STATE_STALE:a", "STATE_SKEW:a", "ESTOP"))
+    stale, skew = Problem("STATE_STALE", "a", ""), Problem("STATE_SKEW", "a", "")
+    stop = Problem("ESTOP", "", "")
     deeds = {
         lambda: supervisor.update(now, None): 100,
         lambda: supervisor.update(now, dice.choice([stale, skew, DISABLED])): 6,
         lambda: supervisor.enable(True): 6,
         lambda: supervisor.enable(False): 1,
-        lambda: supervisor.interrupt(Problem("CLOCK_JUMP", "")): 1,
+        lambda: supervisor.interrupt(Problem("CLOCK_JUMP", "", "")): 1,
         lambda: supervisor.fault(stop): 1,
         lambda: supervisor.takeover("/teleop"): 1,
         supervisor.reset: 1,

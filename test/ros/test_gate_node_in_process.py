@@ -93,6 +93,10 @@ class Gate(gate_node.GateNode):
         return list(self.said["~/status"].messages[-1].warnings)
 
     @property
+    def own(self):
+        return self.said["~/gate_status"].messages[-1]
+
+    @property
     def state(self):
         return self._arbiter.state
 
@@ -157,6 +161,35 @@ def test_fault_079_who_has_no_say_is_told_by_the_refusals_own_code(gate):
     assert node.offer(0.1, 0.1, owner="/other", wait=1) is None
     (said,) = node.warnings
     assert said == "OWNER: /other, while /qgf commands"
+
+
+def test_the_gates_own_status_says_who_commands_and_its_status_says_the_same(gate):
+    node = gate(owners="/qgf,/other")
+    node._on_timer()
+    assert node.own.commanding == "" and node.own.state == State.READY
+    for _ in range(3):
+        node.offer(5.0, 0.0)
+    assert node.offer(0.1, 0.1, owner="/other", wait=1) is None
+    node.hear("/qgf/estop", Bool(data=True))
+    node._on_timer()
+    own, status = node.own, node.said["~/status"].messages[-1]
+    assert (own.commanding, own.epoch, own.state) == ("/qgf", 1, State.FAULT)
+    assert list(own.owners) == ["/qgf", "/other"] and len(own.owner_age) == 2
+    assert (own.commands, own.holds, own.refused, own.limited) == (4, 1, 1, 3)
+    assert own.reason == "ESTOP" and own.warnings[0].startswith("OWNER: /other")
+    assert (status.state, status.reason, status.detail) == (own.state, own.reason, own.detail)
+    assert (status.owner, status.tick, status.dropped, status.limit_hits) == ("/qgf_gate", 4, 1, 3)
+    assert status.enabled and list(status.topics) == ["/qgf/command", "/other/command"]
+    assert list(status.warnings) == list(own.warnings) and status.header == own.header
+    numbers = (status.beta, status.state_score, status.inference_p50_ms, status.inference_max_ms)
+    assert np.isnan([*numbers, status.inference_p99_ms]).all(), "what only a node has"
+
+
+def test_the_gates_own_status_is_published_while_somebody_listens(gate):
+    node = gate()
+    node.said["~/gate_status"].get_subscription_count = lambda: 0
+    node._on_timer()
+    assert not node.said["~/gate_status"].messages and node.said["~/status"].messages
 
 
 def test_fault_067_passed_says_what_the_robot_got_and_whose_it_was(gate):

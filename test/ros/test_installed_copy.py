@@ -68,7 +68,7 @@ def test_the_code_under_test_is_the_code_of_this_repository(views):
 def test_the_messages_are_those_of_this_repository(views):
     import qgf_ros.msg
 
-    for kind in ("Command", "PolicyInfo", "QValues", "Status", "Tick"):
+    for kind in ("Command", "GateStatus", "PolicyInfo", "QValues", "Status", "Tick"):
         lines = [
             line.split("#")[0].strip()
             for line in (ros.REPO / "msg" / f"{kind}.msg").read_text().splitlines()

@@ -194,11 +194,11 @@ def test_fault_117_who_does_not_run_is_not_taken_over_but_stays_so(monkeypatch):
     for state in (State.READY, State.HOLD, State.FAULT):
         side.core.supervisor.state = state
         side.passed("/teleop")
-    side.core.supervisor.reason = Problem("STATE_STALE", "late")
+    side.core.supervisor.reason = Problem("STATE_STALE", "", "late")
     side.passed("/teleop")
     assert side.core.taken == []
     side.core.supervisor.state = State.HOLD
-    side.core.supervisor.reason = Problem("TAKEOVER", "before")
+    side.core.supervisor.reason = Problem("TAKEOVER", "", "before")
     side.passed("/teleop")
     assert side.core.taken == ["/teleop"], "it is said as long as it lasts"
 

@@ -11,6 +11,7 @@ import sys
 import ros_harness as ros
 from std_msgs.msg import String
 
+from qgf_ros.control.supervisor import State
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.trial.record import load
@@ -21,6 +22,17 @@ from training.pipeline.readers.load import find_reader
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
 FLOOR = 0.014  # of the shipped policy
 PATIENCE = 40.0  # s for a process to start, and for a trial to take a step
+
+
+def test_a_status_in_a_state_that_nobody_knows_is_as_if_it_had_not_come():
+    """Anybody may publish there, and a trial that ends by an error leaves the robot to its guard."""
+    from qgf_ros.ros.trial import RobotLink
+
+    link = RobotLink.__new__(RobotLink)
+    link._status, link._holds, link._heard_at = None, 0, 0.0
+    link._on_status(ros.Status(state=int(State.HOLD)))
+    link._on_status(ros.Status(state=99))
+    assert link.view().state is State.HOLD and link.view().holds == 1
 
 
 class Operator:

@@ -53,7 +53,7 @@ class Scene:
         """The code of the refusal."""
         with pytest.raises(Refused) as refusal:
             self.say(who, value, epoch, topic, **changes)
-        return str(refusal.value).partition(":")[0]
+        return refusal.value.problem.code
 
     def hold(self, who, epoch=1):
         return self.say(who, [], epoch, names=())

@@ -31,7 +31,7 @@ try:
     from geometry_msgs.msg import Point, PointStamped
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState, GetState
-    from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick  # noqa: F401
+    from qgf_ros.msg import Command, GateStatus, PolicyInfo, QValues, Status, Tick  # noqa: F401
     from qgf_ros.srv import LoadPolicy
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import (

@@ -100,6 +100,19 @@ def test_a_reason_is_said_in_words_with_its_fix():
     assert "red" in colours(row(found, "heard"), "joint_states"), "the topic that it is about"
 
 
+def test_a_reason_about_two_topics_marks_both_and_an_unknown_one_is_said_as_it_came():
+    found = heard(State.WAITING, reason="STATE_MISSING:goal,joint_states", detail="waiting")
+    assert all("red" in colours(row(found, "heard"), t) for t in ("joint_states", "goal"))
+    found = heard(State.HOLD, reason="OF_TOMORROW:goal", detail="says a newer node")
+    assert "OF_TOMORROW:goal: says a newer node" in shown(found) and "→" not in shown(found)
+    assert "OF_TOMORROW:goal: says a newer node" in line(found, NOW)
+
+
+def test_a_warning_is_said_with_its_fix():
+    found = heard(warnings=["STAMP_ZERO:joint_states: it has stamp 0", "ODD: x"])
+    assert "Let the driver stamp them" in shown(found, 120) and "! ODD: x" in shown(found)
+
+
 def test_a_late_status_looks_stale_at_once_and_a_silent_node_is_gone_in_red():
     assert " 0.1 s" not in shown(heard())
     late = panel(heard(age=STALE + 0.1), NOW, 80, 24)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.control.reasons import Problem
+from qgf_ros.control.reasons import Code, Problem
 from qgf_ros.policy.folder import Policy
 
 WARN_AT = 0.1  # widths
@@ -67,7 +67,7 @@ class Bounds:
             return Judgement(score, warning=self._said("OOD", worst, vector, outside))
         return Judgement(score)
 
-    def _said(self, code: str, at: int, vector: np.ndarray, outside: np.ndarray) -> Problem:
+    def _said(self, code: Code, at: int, vector: np.ndarray, outside: np.ndarray) -> Problem:
         n, name = self._normalizer, self._names[at]
         low, high = (n.obs_mean[at] + n.obs_std[at] * edge[at] for edge in (self._low, self._high))
         known = (
@@ -76,4 +76,4 @@ class Bounds:
             else f"{self._known} was {low:.4g} alone"
         )
         far = f", {outside[at]:.3g} widths outside" if self._varied[at] else ""
-        return Problem(f"{code}:{name}", f"{name} is {vector[at]:.4g}, {known}{far}")
+        return Problem(code, name, f"{name} is {vector[at]:.4g}, {known}{far}")
