@@ -192,8 +192,9 @@ def _limited(
     inside = np.minimum(agreed, np.where(a_hat < limits["high"], np.inf, 0.0))
     inside = np.maximum(inside, np.where(a_hat > limits["low"], -np.inf, 0.0))
     push = weight * np.linalg.norm(inside, axis=1, keepdims=True)
-    limit = float(limits["ratio_cap"]) * np.linalg.norm(v, axis=1, keepdims=True)
-    capped = np.where(push > limit, inside * (limit / np.where(push > 0, push, 1)), inside)
+    cap, speed = float(limits["ratio_cap"]), np.linalg.norm(v, axis=1, keepdims=True)
+    limit = np.full_like(speed, np.inf) if np.isinf(cap) else cap * speed
+    capped = inside * np.divide(limit, push, out=np.ones_like(push), where=push > limit)
     changed = {
         name: (before != after).any(1)
         for name, before, after in (
