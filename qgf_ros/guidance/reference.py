@@ -73,7 +73,12 @@ def check_answers(policy: Policy, sampler: Sampler, half: bool = False) -> None:
 
 
 def _compare_values(
-    reference: NumpySampler, policy: Policy, sampler: Sampler, obs: np.ndarray, ours: Sample, tolerance: float
+    reference: NumpySampler,
+    policy: Policy,
+    sampler: Sampler,
+    obs: np.ndarray,
+    ours: Sample,
+    tolerance: float,
 ) -> None:
     """Q of the actions that it gave itself: how it came to them does not matter."""
     for action, said, what in (

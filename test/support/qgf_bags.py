@@ -17,7 +17,6 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.orientation import quaternions
-from training.pipeline.readers.rosbag2 import BagWriter, contract_sources
 from training.pipeline.writers.bag import BagWriter
 
 T = SECOND // 20
