@@ -45,7 +45,7 @@ from qgf_ros.control.chunk import draw_noise
 from qgf_ros.control.inference import Request, run_sampler
 from qgf_ros.errors import CriterionNotMet, exit_codes
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import Policy, load_policy, write_policy
 
 sys.path.insert(0, str(ROOT / "test" / "support"))
@@ -127,8 +127,9 @@ def alone(policy: Policy, pause: float = 0.0) -> list[float]:
         if pause:
             time.sleep(due - now)
         obs = rng.standard_normal(policy.obs_dim, dtype=np.float32)
+        observed = policy.observed(policy.normalizer.unnormalize_obs(obs))
         noise = draw_noise(0, stamp, 1, policy.flat_dim)
-        request = Request(obs, noise, 1 / beta, 0, stamp, 0, beta, 0.0)
+        request = Request(observed, noise, 1 / beta, 0, stamp, 0, beta, 0.0)
         seconds.append(run_sampler(sampler, request).seconds)
     return seconds[CALLS // 10 :]
 

@@ -87,7 +87,7 @@ class Worker(inference._Worker):
         stamp = max(m.stamp for m in latest.values())
         request = replace(
             self._asked,
-            obs=policy.normalizer.normalize_obs(vector),
+            observed=policy.observed(vector),
             noise=draw_noise(0, stamp, 1, policy.flat_dim),
             stamp=stamp,
         )

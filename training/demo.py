@@ -153,7 +153,7 @@ def set_default_beta(folder: Path, beta: float) -> None:
     """Makes a beta that was chosen by trying the policy's default."""
     policy = load_policy(folder)
     d = policy.description
-    tensors = {d.velocity.file: policy.velocity, d.critic.file: policy.critic}
+    tensors = {d.flow_network.file: policy.velocity, d.critic.file: policy.critic}
     extra = {"sampler.onnx": policy.onnx} if policy.onnx else {}
     write_policy(folder, replace(d, beta=replace(d.beta, default=beta)), tensors, extra)
 

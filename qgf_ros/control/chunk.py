@@ -9,7 +9,7 @@ import numpy as np
 from qgf_ros.control.reasons import Problem
 from qgf_ros.guidance.protocols import REPORTED, Sample
 from qgf_ros.policy.description import Sanity
-from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.folder import Observed, Policy
 
 SATURATED = 1 - 1e-6  # a normalised number beyond this sits at its edge
 
@@ -68,11 +68,11 @@ def draw_noise(seed: int, stamp: int, candidates: int, size: int) -> np.ndarray:
 
 
 def choose(
-    sample: Sample | None, policy: Policy, obs: np.ndarray, keep_best: bool = False
+    sample: Sample | None, policy: Policy, observed: Observed, keep_best: bool = False
 ) -> Choice | Problem:
     """The candidate with the largest Q that can be believed, in robot units.
 
-    obs: (O,), normalised, what was sampled for; relative actions begin there.
+    observed: what was sampled for; relative actions begin there.
     A candidate whose Q or gradient is not finite, or beyond the policy's sanity bounds, falls back
     to the unguided action from the same noise; where that one's Q is no better, it competes last.
     With `keep_best` so does a candidate whose Q is not larger than the unguided action's.
@@ -96,7 +96,7 @@ def choose(
     flat, normalizer = action[row].reshape(policy.horizon, policy.action_dim), policy.normalizer
     return Choice(
         row=row,
-        action=normalizer.unnormalize_action(flat, normalizer.unnormalize_obs(obs)),
+        action=normalizer.unnormalize_action(flat, observed.origin),
         share_clipped=np.count_nonzero(np.abs(flat) >= SATURATED) / flat.size,
         guards=_guards(sample, row, sane, guided),
         guided=bool(guided[row]),

@@ -428,7 +428,7 @@ class ControlCore:
             fixed = normalizer.normalize_action(committed, observation.vector, clip=False)
         count, size = settings.num_candidates, self.policy.flat_dim
         request = Request(
-            obs=self.policy.normalizer.normalize_obs(observation.vector),
+            observed=self.policy.observed(observation.vector),
             noise=draw_noise(settings.seed, observation.stamp, count, size),
             weight=1.0
             / beta,  # of every command; warm-up, reports and Slew do the same for themselves

@@ -11,13 +11,14 @@ from typing import Protocol
 import numpy as np
 
 from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sample, Sampler
+from qgf_ros.policy.folder import Observed
 
 
 @dataclass(frozen=True)
 class Request:
     """One observation to sample for; see `Sampler` for the shapes."""
 
-    obs: np.ndarray
+    observed: Observed
     noise: np.ndarray
     weight: float
     start: int  # ns, tick the chunk begins at
@@ -66,7 +67,11 @@ def run_sampler(
     began = clock()
     try:
         sample = sampler(
-            request.obs, request.noise, request.weight, request.guards, request.committed
+            request.observed.encoded,
+            request.noise,
+            request.weight,
+            request.guards,
+            request.committed,
         )
         return Result(request, sample, "", clock() - began)
     except Exception as error:  # whatever a backend raises, the robot must come to a hold

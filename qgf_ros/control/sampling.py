@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from qgf_ros.control.chunk import Choice, choose, draw_noise
 from qgf_ros.control.inference import Inference, Rebuild, Request, Result, run_sampler
 from qgf_ros.control.latency import Latency
@@ -121,7 +119,7 @@ class Sampling:
                 now, Problem("INFERENCE", "", f"the sampler failed: {result.error}")
             )
         request = result.request
-        choice = choose(result.sample, self._policy, request.obs, request.guards.keep_best)
+        choice = choose(result.sample, self._policy, request.observed, request.guards.keep_best)
         if isinstance(choice, Problem):
             return self._failed(now, choice)
         # Without guidance the critic has no say, and its state stops nothing.
@@ -246,7 +244,7 @@ def time_sampler(policy: Policy, sampler: Sampler, candidates: int = 1) -> list[
     seconds = []
     for call in range(PROBES + 1):
         request = Request(
-            obs=np.zeros(policy.obs_dim, np.float32),
+            observed=policy.observed(policy.normalizer.obs_mean),
             noise=draw_noise(0, call, candidates, policy.flat_dim),
             weight=1.0 / policy.description.beta.default,
             start=0,
@@ -256,7 +254,9 @@ def time_sampler(policy: Policy, sampler: Sampler, candidates: int = 1) -> list[
             age=0.0,
         )
         result = run_sampler(sampler, request)
-        choice = choose(result.sample, policy, request.obs) if not result.error else result.error
+        choice = (
+            choose(result.sample, policy, request.observed) if not result.error else result.error
+        )
         if isinstance(choice, (str, Problem)):
             why = choice if isinstance(choice, str) else choice.detail
             raise PolicyRefused(f"{policy.folder}: a first sample failed: {why}")

@@ -17,7 +17,8 @@ from typing import Any
 
 from qgf_ros.errors import UsageError
 from qgf_ros.guidance.guards import guards_of
-from qgf_ros.guidance.protocols import BACKENDS, DEVICES, PRECISIONS, Guards
+from qgf_ros.guidance.protocols import DEVICES, PRECISIONS, Guards
+from qgf_ros.guidance.registry import backend_names
 from qgf_ros.policy.folder import Policy
 
 
@@ -121,7 +122,8 @@ TABLE = (
     Spec("real_time_chunking", bool, False, "Sample while the last chunk goes on, its committed actions held "
          "fixed.", unrepeatable="when it asks for a chunk depends on measured latency"),
     Spec("blend_steps", int, 0, "Actions over which a new chunk takes over from the last; 0: at once.", "", 0, 64),
-    Spec("backend", str, "auto", "What runs the sampler; auto: native on the CPU, onnx on CUDA.", choices=BACKENDS),
+    Spec("backend", str, "auto", "What runs the sampler; auto: native on the CPU, onnx on CUDA.",
+         choices=backend_names()),
     Spec("device", str, "auto", "Where: auto takes CUDA if a session really runs on it.", choices=DEVICES),
     Spec("precision", str, "float32", "Of the sampler's weights; float16: native only, and where `qgf export` found "
          "it close enough.", choices=PRECISIONS),

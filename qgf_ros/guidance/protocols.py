@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from qgf_ros.errors import DeviceUnavailable, PolicyRefused, QgfError, UsageError
 from qgf_ros.policy.folder import Policy
 
 
@@ -58,7 +55,7 @@ UNGUARDED = Guards()
 class Sampler(Protocol):
     """Draws candidates. Not thread-safe: one thread calls it."""
 
-    backend: str  # of `BACKENDS`
+    backend: str  # its name, see `Backend`
     device: str  # what the session really reports: "cpu" or "cuda"
     details: str  # precision, and what else there is to say: "float32, avx512"
     note: str  # why this is not what `auto` would rather have had, in a sentence; "": it is
@@ -83,143 +80,58 @@ class Sampler(Protocol):
         """
 
 
-BACKENDS = ("auto", "native", "onnx", "torch")
+class VelocityField(Protocol):
+    """The reference policy: which way actions flow from noise (t = 0) to the data (t = 1).
+
+    Only its values are needed, no gradient: it may be a frozen model of somebody else's, in this
+    process or behind a socket. The same inputs give the same answer, or replays are none.
+    """
+
+    def __call__(self, obs: np.ndarray, action: np.ndarray, time: float) -> np.ndarray:
+        """
+        Args:
+            obs: (O,) float64, encoded.
+            action: (N, D) float64, a_t, not clipped.
+            time: t from 0 to 1 - 1/T.
+
+        Returns:
+            (N, D), d a_t / dt towards normalised actions.
+        """
+
+
+class Critic(Protocol):
+    """E estimates of the return; the policy says how they become one (`returns.aggregation`)."""
+
+    def values(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """obs: (O,), action: (N, D) -> (E, N) [return scale]."""
+
+    def gradients(self, obs: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `values`, and the gradients of each with respect to the action, (E, N, D)."""
+
+
+class Backend(Protocol):
+    """A kind of sampler. A class without arguments; its library is imported in `make`, not before."""
+
+    name: str  # the node's parameter `backend`
+    title: str  # in a sentence: "the native sampler"
+
+    def refuses(self, device: str, precision: str) -> str:
+        """Why these, of `DEVICES` and `PRECISIONS`, mean nothing to it; "" if they do."""
+
+    def supports(self, policy: Policy) -> str:
+        """Why it cannot sample from the policy's components, in a sentence; "" if it can."""
+
+    def make(self, policy: Policy, device: str, threads: int, precision: str) -> Sampler:
+        """A sampler that was called once already, see `warm_up`.
+
+        Raises:
+            DeviceUnavailable: the device, or the library, is not there.
+            PolicyRefused: the policy lacks what the backend needs.
+        """
+
+
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "float16")
-CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
-HALF_TOLERANCE = 0.04  # of a normalised action: 2 % of its range; see `training.export.half`
-
-
-def make_sampler(
-    policy: Policy,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int = 1,
-    precision: str = "float32",
-) -> Sampler:
-    """Builds and warms up the sampler.
-
-    `auto` is ONNX Runtime on CUDA where it can sample there, else the native sampler on the
-    CPU; where that one cannot be had, ONNX Runtime on the CPU, with the reason in `note`.
-
-    Args:
-        threads: of ONNX Runtime and PyTorch; the native sampler has one.
-        precision: of the weights; float16 is the native sampler's alone.
-
-    Raises:
-        UsageError: an unknown name, or names that do not go together.
-        DeviceUnavailable: what was asked for is not there: CUDA, or a backend's library.
-        PolicyRefused: the policy lacks what the backend needs, is not to be run in float16, or the
-            sampler does not answer as the policy's weights do, see `reference`.
-    """
-    from qgf_ros.guidance.reference import check_answers
-
-    _check_names(backend, device, precision)
-    sampler = unchecked_sampler(policy, backend, device, threads, precision)
-    check_answers(policy, sampler, half=precision == "float16")
-    return sampler
-
-
-def unchecked_sampler(
-    policy: Policy, backend: str, device: str, threads: int, precision: str
-) -> Sampler:
-    """As `make_sampler`, without the comparison with the policy's weights."""
-    if backend == "torch":
-        return _torch(policy, device, threads)
-    if backend == "onnx" or device == "cuda":
-        return _onnx(policy, device, threads)
-    if backend == "native":
-        return _native(policy, precision)
-    note = ""
-    if on_onnx(backend, device, precision):
-        try:
-            return _onnx(policy, "cuda", threads)
-        except (DeviceUnavailable, PolicyRefused) as error:
-            note = f"the installed ONNX Runtime is a CUDA build, but: {error}"
-    if precision == "float16":
-        return _native(policy, precision)  # ONNX Runtime cannot take over
-    try:
-        sampler = _native(policy, precision)
-    except (DeviceUnavailable, PolicyRefused) as error:
-        note = "; ".join(filter(None, (note, f"{error}; ONNX Runtime takes over")))
-        try:
-            sampler = _onnx(policy, "cpu", threads)
-        except QgfError as second:
-            raise type(second)(f"{error}; and {second}") from None
-    sampler.note = note
-    return sampler
-
-
-def on_onnx(backend: str, device: str, precision: str) -> bool:
-    """Whether the sampler is ONNX Runtime's, or that one is tried first."""
-    if backend == "auto" and device == "auto" and precision == "float32":
-        return _onnx_has_cuda()
-    return backend == "onnx" or (device == "cuda" and backend != "torch")
-
-
-def _check_names(backend: str, device: str, precision: str) -> None:
-    given = {"backend": backend, "device": device, "precision": precision}
-    for (name, value), allowed in zip(given.items(), (BACKENDS, DEVICES, PRECISIONS)):
-        if value not in allowed:
-            raise UsageError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-    if backend == "native" and device == "cuda":
-        raise UsageError("backend native runs on the CPU; use device auto or cpu, or backend auto")
-    if precision == "float16" and (backend in ("onnx", "torch") or device == "cuda"):
-        raise UsageError(
-            f"precision float16 with backend {backend} and device {device}: half-precision weights "
-            "are the native sampler's, on the CPU; use backend native, or precision float32"
-        )
-
-
-def _native(policy: Policy, precision: str) -> Sampler:
-    from qgf_ros.guidance.backends.native import NativeSampler
-
-    if precision == "float16":
-        _check_half(policy)
-    return NativeSampler(policy, precision)
-
-
-def _check_half(policy: Policy) -> None:
-    export = policy.description.export
-    error = export.half_error if export is not None else None
-    if error is None:
-        raise PolicyRefused(
-            f"{policy.folder}: what half-precision weights change in its actions was never measured; "
-            "run `qgf export` on it where the native sampler is installed, or use precision float32"
-        )
-    if not 0 <= error <= HALF_TOLERANCE:
-        raise PolicyRefused(
-            f"{policy.folder}: half-precision weights change its normalised actions by {error:.3g}; "
-            f"allowed: {HALF_TOLERANCE:g}; use precision float32"
-        )
-
-
-def _onnx(policy: Policy, device: str, threads: int) -> Sampler:
-    try:
-        from qgf_ros.guidance.backends.onnx import OnnxSampler
-    except ImportError as error:
-        raise DeviceUnavailable(
-            f"onnxruntime is not installed, or cannot be loaded ({error}); pip install onnxruntime"
-        ) from None
-    return OnnxSampler(policy, device, threads)
-
-
-def _onnx_has_cuda() -> bool:
-    """Whether the installed ONNX Runtime is a CUDA build, without the time that its import takes."""
-    found = find_spec("onnxruntime")
-    if found is None or found.origin is None:
-        return False
-    return Path(found.origin).with_name("capi").joinpath(CUDA_PROVIDER).exists()
-
-
-def _torch(policy: Policy, device: str, threads: int) -> Sampler:
-    try:
-        from qgf_ros.guidance.backends.torch import TorchSampler
-    except ImportError as error:
-        raise DeviceUnavailable(
-            f"torch is not installed, or cannot be loaded ({error}); pip install torch"
-        ) from None
-    return TorchSampler(policy, device, threads)
 
 
 def warm_up(sampler: Sampler, policy: Policy, calls: int = 3, guards: Guards = UNGUARDED) -> None:

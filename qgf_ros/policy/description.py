@@ -10,10 +10,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qgf_ros.errors import UsageError
 from qgf_ros.files.strict_yaml import checked_text, shown
 
 DESCRIPTION = "policy.yaml"
-SCHEMA = 2  # 1: the same without relative actions, which would be taken for absolute ones
+# 1: without relative actions, which would be taken for absolute ones; 2: with; 3: with components of
+# other kinds than the two networks. A policy has the lowest that says all of it: older robots load it.
+SCHEMA = 3
+RELATIVE, COMPONENTS = 2, 3  # the schemas that brought these
+OURS = {
+    "qgf_ros.velocity_fields": ("mlp",),
+    "qgf_ros.encoders": ("normalizer",),
+}  # entry-point group -> kinds
+MAX_FILES_OF_ONE = 8  # of a component
+MAX_ENCODERS = 16
 MAX_LAYERS = 64
 MAX_NAME = 100  # characters
 LEAST_BETA = 1e-9  # at its floor guidance is a thousand million times the critic's gradient
@@ -40,6 +50,36 @@ class Network:
             raise ValueError(
                 f"file is {shown(self.file)}; it must be a .safetensors file of this folder"
             )
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A component of another package, which provides the kind by an entry point, see `components`.
+
+    The normaliser is an encoder without any of this.
+    """
+
+    kind: str
+    files: tuple[str, ...] = ()  # .safetensors files of this folder that it is given
+    needs: tuple[str, ...] = ()  # Python packages that it imports
+    size: int = 0  # numbers that an encoder gives; the normaliser as many as there are observed
+    options: dict[str, Any] = field(default_factory=dict)  # what else it is told; plain values
+
+    def __post_init__(self) -> None:
+        for name in (self.kind, *self.needs):
+            if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name, re.ASCII):
+                raise ValueError(f"{shown(name)} is no name: letters, digits and _, up to 64")
+        wrong = [f for f in self.files if "/" in f or not f.endswith(".safetensors")]
+        if wrong or len(self.files) > MAX_FILES_OF_ONE:
+            raise ValueError(
+                f"files holds {shown(wrong[0] if wrong else self.files)}; they must be up to "
+                f"{MAX_FILES_OF_ONE} .safetensors files of this folder"
+            )
+        if not 0 <= self.size <= 1_000_000:
+            raise ValueError(f"size is {shown(self.size)}; allowed: 0 to 1000000 numbers")
+
+
+NORMALIZER = Plugin("normalizer")
 
 
 @dataclass(frozen=True)
@@ -175,7 +215,7 @@ class PolicyDescription:
     name: str
     contract: dict[str, Any]
     flow: Flow
-    velocity: Network
+    velocity: Network | Plugin
     critic: Network
     normalizer: dict[str, tuple[float, ...]]
     returns: Returns
@@ -186,13 +226,41 @@ class PolicyDescription:
     states: Support | None = None  # of observations, O numbers
     export: Export | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    encoders: tuple[Plugin, ...] = (
+        NORMALIZER,
+    )  # side by side: the networks see what all of them give
 
     def __post_init__(self) -> None:
         checked_text(self.name, "name", MAX_NAME)
         if not self.name.strip():
             raise ValueError("name is empty; give one")
-        if self.velocity.output != "linear" or self.velocity.members != 1:
+        v = self.velocity
+        if isinstance(v, Network) and (v.output != "linear" or v.members != 1):
             raise ValueError(
-                f"velocity has output {self.velocity.output} and {self.velocity.members} members; "
+                f"velocity has output {v.output} and {v.members} members; "
                 "a flow is one network with a linear output"
             )
+        if not 1 <= len(self.encoders) <= MAX_ENCODERS:
+            raise ValueError(
+                f"there are {len(self.encoders)} encoders; allowed: 1 to {MAX_ENCODERS}"
+            )
+        others = isinstance(v, Plugin) or self.encoders != (NORMALIZER,)
+        if others and self.schema < COMPONENTS:
+            raise ValueError(
+                f"schema is {self.schema}; components of other kinds need {COMPONENTS}"
+            )
+
+    @property
+    def flow_network(self) -> Network:
+        """The velocity field, where it is a network. Raises UsageError where it is something else."""
+        if isinstance(self.velocity, Plugin):
+            raise UsageError(
+                f"the velocity field is of the kind {self.velocity.kind}; this is for networks (mlp) alone"
+            )
+        return self.velocity
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of weights that the components name."""
+        of = (self.velocity, self.critic, *self.encoders)
+        return tuple(f for c in of for f in ((c.file,) if isinstance(c, Network) else c.files))

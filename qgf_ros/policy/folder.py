@@ -12,10 +12,11 @@ used is what was hashed.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,25 @@ import safetensors.numpy
 import yaml
 
 from qgf_ros.errors import PolicyRefused, UsageError
-from qgf_ros.files.strict_yaml import build, clipped, parse_yaml
-from qgf_ros.policy.description import DESCRIPTION, SCHEMA, Network, PolicyDescription
+from qgf_ros.files.strict_yaml import clipped, parse_yaml, shown
+from qgf_ros.policy.components import (
+    ENCODERS,
+    VELOCITY_FIELDS,
+    check_kinds,
+    make_component,
+)
+from qgf_ros.policy.description import (
+    COMPONENTS,
+    DESCRIPTION,
+    RELATIVE,
+    Network,
+    Plugin,
+    PolicyDescription,
+)
 from qgf_ros.policy.manifest import MANIFEST, SAMPLER, said, verified_files, write_files
-from qgf_ros.policy.plausible import check_plain, check_plausible, check_schema
-from qgf_ros.policy.tensors import network_shapes, tensors_of
+from qgf_ros.policy.plausible import check_plain, check_plausible
+from qgf_ros.policy.schema import check_schema, description_of, plain_of
+from qgf_ros.policy.tensors import any_tensors, network_shapes, tensors_of
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 
@@ -47,6 +62,8 @@ class Policy:
     velocity: dict[str, np.ndarray]
     critic: dict[str, np.ndarray]
     onnx: bytes | None
+    # File -> tensors, of components of other packages; `velocity` is empty where that is one.
+    others: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     graph_checked: bool = False  # another process has looked at `onnx` and opened it, see `vetting`
 
     @property
@@ -55,7 +72,9 @@ class Policy:
 
     @property
     def obs_dim(self) -> int:
-        return len(self.contract.observation_names)
+        """O, or what the encoders make of it: the numbers that the networks are shown."""
+        observed = len(self.contract.observation_names)
+        return sum(e.size or observed for e in self.description.encoders)
 
     @property
     def action_dim(self) -> int:
@@ -69,6 +88,58 @@ class Policy:
     def flat_dim(self) -> int:
         """D = H * A."""
         return self.horizon * self.action_dim
+
+    def observed(self, raw: np.ndarray) -> Observed:
+        """An observation as it travels. raw: (O,) robot units, finite."""
+        return Observed(raw, self)
+
+    def encode(self, raw: np.ndarray) -> np.ndarray:
+        """(O,) robot units -> what the networks are shown, (obs_dim,) float32.
+
+        Raises ValueError where an encoder answers with another size; and, at the first call, as
+        `components.make_component`.
+        """
+        encoded = np.concatenate([np.asarray(e(raw), np.float32) for e in self._encoders])
+        if encoded.shape != (self.obs_dim,):
+            raise ValueError(
+                f"the encoders give {encoded.shape} numbers; needed: ({self.obs_dim},)"
+            )
+        return encoded
+
+    @cached_property
+    def _encoders(self) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
+        return tuple(
+            self.normalizer.normalize_obs
+            if component.kind == "normalizer"
+            else make_component(ENCODERS, self, component)
+            for component in self.description.encoders
+        )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One observation, as measured and as the networks see it.
+
+    It is encoded when it is first asked for: by the sampler, in its thread, where an encoder that
+    fails is a sample that failed.
+    """
+
+    raw: np.ndarray  # (O,) float64, robot units
+    policy: Policy
+
+    @cached_property
+    def encoded(self) -> np.ndarray:
+        """(obs_dim,) float32."""
+        return self.policy.encode(self.raw)
+
+    @cached_property
+    def origin(self) -> np.ndarray:
+        """(O,) float64, robot units: where relative actions begin."""
+        normalizer = self.policy.normalizer
+        if self.policy.description.schema < COMPONENTS and (normalizer.action_reference >= 0).any():
+            # What the networks were told, in float32: so it is in the bags of these policies.
+            return normalizer.unnormalize_obs(self.encoded)
+        return self.raw
 
 
 def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
@@ -104,7 +175,9 @@ def policy_of(
     try:
         check_plain(content)
         check_schema(content)
-        description = build(PolicyDescription, content, DESCRIPTION)
+        description = description_of(content)
+        check_kinds(VELOCITY_FIELDS, (description.velocity,))
+        check_kinds(ENCODERS, description.encoders)
         own = Contract.from_dict(description.contract, f"{DESCRIPTION}: contract")
         normalizer = Normalizer.from_dict({k: list(v) for k, v in description.normalizer.items()})
         check_plausible(description, own, normalizer)
@@ -120,9 +193,9 @@ def policy_of(
             f"the contract {(obs, len(own.action_names))}"
         )
     reference = normalizer.action_reference
-    if description.schema < SCHEMA and (reference >= 0).any():
+    if description.schema < RELATIVE and (reference >= 0).any():
         raise PolicyRefused(
-            f"{said(folder)}: relative actions need schema {SCHEMA}; train the policy again"
+            f"{said(folder)}: relative actions need schema {RELATIVE}; train the policy again"
         )
     measured = own.measured_positions
     if not ((reference == -1) | (reference == measured)).all():
@@ -140,13 +213,21 @@ def policy_of(
         raise PolicyRefused(
             f"{said(folder)}: states has {len(states.low)} numbers, an observation of the contract {obs}"
         )
-    steps = description.flow.denoise_steps
-    tensors = {}
-    for part, inputs, outputs in (("velocity", obs + flat + 16, flat), ("critic", obs + flat, 1)):
-        network: Network = getattr(description, part)
+    _check_files(folder, files, description)
+    seen = sum(e.size or obs for e in description.encoders)
+    others: dict[str, dict[str, np.ndarray]] = {}
+    for component in (description.velocity, *description.encoders):
+        if isinstance(component, Plugin):
+            others |= {f: any_tensors(folder, files, f) for f in component.files}
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    for part, inputs, outputs in (("velocity", seen + flat + 16, flat), ("critic", seen + flat, 1)):
+        network: Network | Plugin = getattr(description, part)
+        if isinstance(network, Plugin):
+            tensors[part] = {}
+            continue
         expected = network_shapes(network, inputs, outputs, norm_last=part == "critic")
         if part == "velocity":
-            expected["time_embedding"] = (steps, 16)
+            expected["time_embedding"] = (description.flow.denoise_steps, 16)
         tensors[part] = tensors_of(folder, files, network.file, expected)
     return Policy(
         folder=folder.resolve(),
@@ -157,7 +238,18 @@ def policy_of(
         velocity=tensors["velocity"],
         critic=tensors["critic"],
         onnx=files.get(SAMPLER),
+        others=others,
     )
+
+
+def _check_files(folder: Path, files: dict[str, bytes], description: PolicyDescription) -> None:
+    """Every file of weights is some component's."""
+    strangers = sorted(set(files) - {DESCRIPTION, MANIFEST, SAMPLER, *description.files})
+    if strangers:
+        raise PolicyRefused(
+            f"{said(folder)} holds {', '.join(map(shown, strangers[:5]))}, which no component of "
+            f"{DESCRIPTION} names; a policy holds nothing else than it says"
+        )
 
 
 def write_policy(
@@ -176,9 +268,8 @@ def write_policy(
         name: safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in part.items()})
         for name, part in tensors.items()
     } | (extra or {})
-    plain = json.loads(json.dumps(dataclasses.asdict(description)))
     contents[DESCRIPTION] = yaml.safe_dump(
-        plain, sort_keys=False, width=100, default_flow_style=None
+        plain_of(description), sort_keys=False, width=100, default_flow_style=None
     ).encode()
     return write_files(Path(folder), contents)
 

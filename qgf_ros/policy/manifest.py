@@ -17,7 +17,7 @@ from pathlib import Path
 
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files.regular import open_regular
-from qgf_ros.files.strict_yaml import clipped, shown
+from qgf_ros.files.strict_yaml import MAX_BYTES, clipped, shown
 from qgf_ros.policy.description import DESCRIPTION
 
 MANIFEST = "SHA256SUMS"
@@ -25,7 +25,8 @@ SAMPLER = "sampler.onnx"
 MAX_FILE_BYTES = 2**30
 MAX_MANIFEST_BYTES = 2**16
 MAX_FILES = 32  # looked at; a policy has five
-NETWORKS = 2  # files of weights: the velocity's, the critic's
+NETWORKS = 2  # files of weights of schemas 1 and 2
+MAX_WEIGHTS = 16  # of schema 3, where each is named by a component
 WEIGHTS = re.compile(r"[A-Za-z0-9_]\w*\.safetensors", re.ASCII)
 
 
@@ -78,10 +79,14 @@ def verified_files(folder: Path) -> dict[str, bytes]:
         )
     weights = [n for n in listed if WEIGHTS.fullmatch(n)]
     strangers = [n for n in listed if n not in (DESCRIPTION, SAMPLER, *weights)]
-    if strangers or len(weights) > NETWORKS:  # not read: it may be as large as a policy may be
+    most = NETWORKS
+    if NETWORKS < len(weights) <= MAX_WEIGHTS:
+        described = _read_regular(folder / DESCRIPTION, MAX_BYTES)  # not parsed in this process yet
+        most = MAX_WEIGHTS if b"\ncomponents:" in described else NETWORKS
+    if strangers or len(weights) > most:  # not read: it may be as large as a policy may be
         raise PolicyRefused(
             f"{here} holds {', '.join(map(shown, strangers[:5] or weights[:5]))}; a policy holds {DESCRIPTION}, "
-            f"the weights of its two networks (NAME.safetensors) and {SAMPLER}, and nothing else"
+            f"the weights of its components (NAME.safetensors) and {SAMPLER}, and nothing else"
         )
     left = MAX_FILE_BYTES
     for name, digest in listed.items():

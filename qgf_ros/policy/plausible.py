@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.errors import UsageError
 from qgf_ros.files.strict_yaml import checked_text, shown
-from qgf_ros.policy.description import DESCRIPTION, SCHEMA, PolicyDescription
+from qgf_ros.policy.description import DESCRIPTION, PolicyDescription
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 
@@ -100,18 +99,3 @@ def check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> 
             raise ValueError(
                 f"{key} holds a normalised number beyond {LARGEST_SCORE:g}; no data was there"
             )
-
-
-def check_schema(content: Any) -> None:
-    """Before the rest: a newer schema may have keys that this version does not know."""
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        hint = (
-            "it was written by a newer qgf_ros: update this one"
-            if newer
-            else "train the policy again"
-        )
-        raise UsageError(
-            f"{DESCRIPTION}: schema is {shown(schema)}, this qgf_ros reads 1 to {SCHEMA}; {hint}"
-        )

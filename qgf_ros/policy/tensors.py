@@ -40,15 +40,7 @@ def tensors_of(
         raise PolicyRefused(
             f"{said(folder)}: {name} would have {shown(count)} parameters; at most {MAX_PARAMETERS} are loaded"
         )
-    if name not in files:
-        raise PolicyRefused(f"{folder}: {name} is missing")
-    try:
-        _check_header(files[name])
-        tensors = safetensors.numpy.load(files[name])
-    except Exception as error:  # the library has its own, and numpy's for types that it lacks
-        raise PolicyRefused(
-            f"{said(folder / name)} is not a safetensors file: {clipped(error)}"
-        ) from None
+    tensors = _read(folder, files, name)
     found = {key: tuple(t.shape) for key, t in tensors.items()}
     if found != expected:
         key = sorted(set(found.items()) ^ set(expected.items()))[0][0]
@@ -57,11 +49,7 @@ def tensors_of(
             f"{clipped(found.get(key, 'missing'))} in the file, "
             f"{expected.get(key, 'unknown')} by {DESCRIPTION}"
         )
-    for key, tensor in tensors.items():
-        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise PolicyRefused(
-                f"{said(folder / name)}: tensor {key} is not finite float32 ({tensor.dtype})"
-            )
+    _check_numbers(folder, name, tensors)
     return tensors
 
 
@@ -71,3 +59,34 @@ def _check_header(data: bytes) -> None:
     if size > MAX_HEADER:
         raise ValueError(f"its header has {size} bytes; at most {MAX_HEADER}")
     parse_json(data[8 : 8 + size])
+
+
+def any_tensors(folder: Path, files: dict[str, bytes], name: str) -> dict[str, np.ndarray]:
+    """Tensors of a component of another package, which knows their shapes: float32 and finite."""
+    tensors = _read(folder, files, name)
+    if sum(t.size for t in tensors.values()) > MAX_PARAMETERS:
+        raise PolicyRefused(
+            f"{said(folder / name)} has more parameters than the {MAX_PARAMETERS} that are loaded"
+        )
+    _check_numbers(folder, name, tensors)
+    return tensors
+
+
+def _read(folder: Path, files: dict[str, bytes], name: str) -> dict[str, np.ndarray]:
+    if name not in files:
+        raise PolicyRefused(f"{folder}: {name} is missing")
+    try:
+        _check_header(files[name])
+        return safetensors.numpy.load(files[name])
+    except Exception as error:  # the library has its own, and numpy's for types that it lacks
+        raise PolicyRefused(
+            f"{said(folder / name)} is not a safetensors file: {clipped(error)}"
+        ) from None
+
+
+def _check_numbers(folder: Path, name: str, tensors: dict[str, np.ndarray]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise PolicyRefused(
+                f"{said(folder / name)}: tensor {shown(key)} is not finite float32 ({tensor.dtype})"
+            )

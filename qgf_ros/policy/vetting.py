@@ -257,12 +257,14 @@ def _try(policy: Any, use: Use) -> str:
     """Draws samples of as many candidates as will be asked for, and as ever may be, on the CPU."""
     import numpy as np
 
-    from qgf_ros.guidance.protocols import on_onnx, unchecked_sampler
+    from qgf_ros.guidance import registry
 
     if use.backend == "torch":
         return ""  # of the weights alone, which have been looked at
-    backend = "onnx" if on_onnx(use.backend, use.device, use.precision) else use.backend
-    sampler = unchecked_sampler(policy, backend, "cpu", 1, use.precision)
+    # What is first tried on CUDA there is tried on the CPU here.
+    first, device = registry.candidates(policy, use.backend, use.device, use.precision)[0]
+    backend = first.name if device == "cuda" else use.backend
+    sampler = registry.unchecked_sampler(policy, backend, "cpu", 1, use.precision)
     # The number of candidates may be changed later, and what a graph takes may grow by its power.
     for candidates in {use.candidates, MOST_CANDIDATES}:
         noise = np.zeros((candidates, policy.flat_dim), np.float32)

@@ -14,14 +14,14 @@ from qgf_ros.control.inference import InlineInference, Result
 from qgf_ros.control.settings import Settings
 from qgf_ros.control.supervisor import State
 from qgf_ros.guidance.protocols import Sampler
-from qgf_ros.policy.folder import Policy
+from qgf_ros.policy.folder import Observed, Policy
 
 
 class Row(NamedTuple):
     """One sample: when, for what, and what the critic says."""
 
     tick: int  # of the segment, which the chunk begins at
-    obs: np.ndarray  # (O,) normalised
+    observed: Observed
     executed: np.ndarray  # (H, A) robot units
     unguided: np.ndarray  # (D,) normalised, from the same noise
     sampled: Sampled
@@ -94,9 +94,11 @@ class Drive:
         assert sample is not None
         row = 0
         if len(sample.action) > 1:
-            choice = choose(sample, self.core.policy, request.obs, request.guards.keep_best)
+            choice = choose(sample, self.core.policy, request.observed, request.guards.keep_best)
             row = getattr(choice, "row", 0)
-        return Row(number, request.obs, sampled.chunk.actions, sample.action_unguided[row], sampled)
+        return Row(
+            number, request.observed, sampled.chunk.actions, sample.action_unguided[row], sampled
+        )
 
     def take(self) -> Track:
         """What was done since it was last taken."""

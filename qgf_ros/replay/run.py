@@ -18,7 +18,8 @@ from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.settings import Settings, resolve
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.executors import Progress, each
-from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.replay.drive import Drive
 from qgf_ros.replay.events import BagEvents

@@ -74,9 +74,9 @@ class Scorer:
     def _samples(self, segment: Segment, rows: list[Row], recorded: np.ndarray) -> Sums:
         policy, horizon = self._policy, self._policy.horizon
         at = np.array([row.tick for row in rows])
-        obs = np.stack([row.obs for row in rows])
+        obs = np.stack([row.observed.encoded for row in rows])
         executed = np.stack([row.executed for row in rows])  # (S, H, A)
-        seen = policy.normalizer.unnormalize_obs(obs)
+        seen = np.stack([row.observed.origin for row in rows])
         flat = np.stack([row.unguided for row in rows])
         unguided = policy.normalizer.unnormalize_action(flat.reshape(executed.shape), seen)
         steps = at[:, None] + np.arange(horizon)

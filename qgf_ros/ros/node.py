@@ -33,7 +33,8 @@ from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.policy.vetting import Use, vetted_policy
 from qgf_ros.ros import qos

@@ -148,7 +148,8 @@ def test_request_carries_normalised_state_tick_and_age():
     rig.state = {"joints": np.array([1.0, 3.0, 5.0, -1.0]), "goal": np.array([0.0])}
     rig.step()
     request = rig.inference.requests[0]
-    assert request.obs.tolist() == [0, 1, 2, -1, -0.5] and request.obs.dtype == np.float32
+    obs = request.observed.encoded
+    assert obs.tolist() == [0, 1, 2, -1, -0.5] and obs.dtype == np.float32
     assert (request.start, request.stamp, request.age) == (START, START, 0)
     assert rig.sent[0].values.tolist() == [0.75, 0.0], (
         "in robot units again; a constant stays constant"

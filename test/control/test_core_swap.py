@@ -168,7 +168,7 @@ def test_a_policy_of_other_chunks_may_take_over():
 
 
 def request(number):
-    return Request(np.zeros(5, np.float32), np.zeros((1, 10), np.float32), 1.0, number, 0, 1, 1.0, 0.0)  # fmt: skip
+    return Request(policy_in_memory(contract()).observed(np.zeros(5)), np.zeros((1, 10), np.float32), 1.0, number, 0, 1, 1.0, 0.0)  # fmt: skip
 
 
 def test_fault_053_a_hung_sampler_does_not_block_the_one_that_replaces_it():

@@ -8,7 +8,7 @@ from qgf_ros.control.chunk import choose
 from qgf_ros.guidance.protocols import Guards
 
 POLICY = policy_in_memory(contract())
-OBS = np.zeros(POLICY.obs_dim, np.float32)
+OBS = POLICY.observed(np.zeros(POLICY.obs_dim))
 
 
 def sample(q, q_unguided, acted=None):

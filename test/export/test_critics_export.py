@@ -11,7 +11,7 @@ from qgf_make import contract, description, resign, tensors, write_tiny
 from qgf_ros.errors import PolicyRefused
 from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.backends.onnx import OnnxSampler
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.description import Beta, Network, Returns
 from qgf_ros.policy.folder import load_policy, write_policy
 from training.export import parity as parity_module

@@ -12,7 +12,8 @@ from qgf_make import contract, description, tensors, velocity_dict
 from qgf_ros.errors import CriterionNotMet, DataRefused
 from qgf_ros.guidance.backends import native
 from qgf_ros.guidance.backends.native import NativeSampler
-from qgf_ros.guidance.protocols import HALF_TOLERANCE, UNGUARDED
+from qgf_ros.guidance.backends.table import HALF_TOLERANCE
+from qgf_ros.guidance.protocols import UNGUARDED
 from qgf_ros.policy.description import Support
 from qgf_ros.policy.folder import load_policy, write_policy
 

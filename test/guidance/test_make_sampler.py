@@ -14,9 +14,9 @@ from qgf_nets import policy_of
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
 from qgf_ros.files.share import share_folder
-from qgf_ros.guidance import protocols as base
 from qgf_ros.guidance.backends import native
-from qgf_ros.guidance.protocols import HALF_TOLERANCE, make_sampler
+from qgf_ros.guidance.backends.table import HALF_TOLERANCE
+from qgf_ros.guidance.registry import ONNX, make_sampler
 from qgf_ros.policy.description import Export
 from qgf_ros.policy.folder import load_policy
 
@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from qgf_ros.policy.folder import load_policy
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 policy = load_policy(sys.argv[1])
 sampler = make_sampler(policy)
 sampler(np.zeros(policy.obs_dim), np.zeros((1, policy.flat_dim)), 1.0)
@@ -80,7 +80,7 @@ print(sampler.backend, [m for m in ("onnxruntime", "torch", "training") if m in 
 @pytest.mark.parametrize("absent", [True, False])
 def test_a_robot_without_onnxruntime_and_torch_samples(tmp_path, absent):
     """And where they are, the native sampler does not wait for their import."""
-    if not absent and base._onnx_has_cuda():
+    if not absent and ONNX.has_cuda():
         pytest.skip("here a GPU is looked for, with ONNX Runtime")
     for name in ("onnxruntime", "torch", "training") if absent else ():
         (tmp_path / f"{name}.py").write_text("raise ImportError('not on this robot')\n")
@@ -142,7 +142,7 @@ def test_a_network_beyond_its_limits_is_left_to_onnx():
 @pytest.mark.parametrize(
     "names, said",
     [
-        (dict(backend="tensorrt"), "auto, native, onnx, torch"),
+        (dict(backend="tensorrt"), "auto, native, onnx, torch, numpy"),
         (dict(device="tpu"), "auto, cpu, cuda"),
         (dict(precision="int8"), "float32, float16"),
         (dict(backend="native", device="cuda"), "on the CPU"),
@@ -202,12 +202,12 @@ def test_half_precision_does_not_become_full_in_silence(arm, no_library):
 def test_a_cuda_build_without_a_gpu_leaves_the_cpu_to_the_native_sampler_and_says_why(
     arm, monkeypatch
 ):
-    def no_gpu(policy, device, threads):
+    def no_gpu(policy, device, threads, precision):
         assert device == "cuda"
         raise DeviceUnavailable("it found no GPU")
 
-    monkeypatch.setattr(base, "_onnx_has_cuda", lambda: True)
-    monkeypatch.setattr(base, "_onnx", no_gpu)
+    monkeypatch.setattr(ONNX, "has_cuda", lambda: True)
+    monkeypatch.setattr(ONNX, "make", no_gpu)
     sampler = make_sampler(arm)
     assert (sampler.backend, sampler.device) == ("native", "cpu")
     assert "it found no GPU" in sampler.note

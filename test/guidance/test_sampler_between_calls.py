@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import Guards, make_sampler
+from qgf_ros.guidance.protocols import Guards
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
 
 BACKENDS = {"onnx": "onnxruntime", "torch": "torch"}

@@ -7,7 +7,8 @@ import pytest
 from qgf_make import contract, description, policy_in_memory, tensors
 
 from qgf_ros.errors import DeviceUnavailable
-from qgf_ros.guidance.protocols import Guards, make_sampler
+from qgf_ros.guidance.protocols import Guards
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.description import Network, Returns, Support
 
 pytest.importorskip("torch", reason="torch is not installed")

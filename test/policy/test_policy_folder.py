@@ -324,7 +324,7 @@ def test_fault_040_schema_version_refused(folder, version):
 def test_fault_040_newer_schema_with_newer_keys_says_that_it_is_newer(folder):
     file = folder / "policy.yaml"
     content = yaml.safe_load(file.read_text()) | {
-        "schema": 3,
+        "schema": 4,
         "encoder": {"file": "encoder.safetensors"},
     }
     file.write_text(yaml.safe_dump(content))

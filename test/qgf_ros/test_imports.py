@@ -175,6 +175,71 @@ def test_the_control_core_does_not_know_of_ros():
             assert not [m for m in ours if m.startswith("qgf_ros.ros")], file
 
 
+def module_of(file):
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(tree, lazy):
+    """Modules of ours that a file imports: when it is imported itself, or with lazy in functions too."""
+    inside = {
+        id(n)
+        for f in ast.walk(tree)
+        if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for n in ast.walk(f)
+    }
+    typing = {
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and ast.unparse(i.test).endswith("TYPE_CHECKING")
+        for n in ast.walk(i)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing or (id(node) in inside and not lazy):
+            continue
+        if isinstance(node, ast.ImportFrom):
+            yield from (node.module, *(f"{node.module}.{a.name}" for a in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+
+
+def circle(files, lazy):
+    """Modules that import each other in a ring; [] for none."""
+    modules = {module_of(f): tree for f, tree in files.items()}
+    graph = {
+        m: {i for i in imported(tree, lazy) if i in modules and i != m}
+        for m, tree in modules.items()
+    }
+    done = set()
+
+    def walk(module, path):
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for other in sorted(graph[module]):
+            if ring := walk(other, [*path, module]):
+                return ring
+        done.add(module)
+        return []
+
+    return next((ring for m in sorted(graph) if (ring := walk(m, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_ring():
+    assert circle({**FILES, **TRAINING}, lazy=False) == []
+
+
+def test_the_samplers_do_not_in_functions_either():
+    room = ("qgf_ros/guidance/", "qgf_ros/policy/")
+    assert circle({f: t for f, t in FILES.items() if f.startswith(room)}, lazy=True) == []
+
+
+def test_rings_are_seen():
+    ring = {"a.py": "import b", "b.py": "def f():\n    from c import x", "c.py": "from a import y"}
+    trees = {f: ast.parse(text) for f, text in ring.items()}
+    assert circle(trees, lazy=False) == [] and circle(trees, lazy=True) == ["a", "b", "c"]
+
+
 def test_fault_043_nothing_is_unpickled():
     """numpy's allow_pickle and torch.load are pickles under another name; eval and exec are worse."""
     found = []

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime")
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.events import Said
 from qgf_ros.replay.node_messages import CHUNK, TICK, ShownChunk, Tick

@@ -23,7 +23,7 @@ from qgf_ros.errors import (
     PolicyRefused,
     UsageError,
 )
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.events import BagEvents

@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.node_messages import TICK

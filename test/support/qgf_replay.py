@@ -14,7 +14,7 @@ from qgf_ros.control.inference import InlineInference
 from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract

@@ -13,7 +13,7 @@ from qgf_ros.cli import main
 from qgf_ros.control.chunk import draw_noise
 from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.backends.onnx import OnnxSampler
-from qgf_ros.guidance.protocols import make_sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy, write_policy
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract

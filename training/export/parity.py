@@ -40,7 +40,7 @@ LARGEST_SHARE = 0.05  # of guided samples, and of the others, that may be left o
 def networks(policy: Policy, dtype: torch.dtype = torch.float32) -> tuple[VelocityField, Critic]:
     """The policy's networks, ready to run."""
     d = policy.description
-    velocity = VelocityField(policy.obs_dim, policy.flat_dim, d.velocity.hidden)
+    velocity = VelocityField(policy.obs_dim, policy.flat_dim, d.flow_network.hidden)
     critic = Critic(
         policy.obs_dim, policy.flat_dim, d.critic.hidden, d.critic.members, d.critic.output
     )

@@ -58,7 +58,11 @@ def export(folder: Path) -> Export:
         native_error=native,
         half_error=None if native is None else half_error(policy),
     )
-    tensors = {d.velocity.file: policy.velocity, d.critic.file: policy.critic}
+    tensors = {
+        d.flow_network.file: policy.velocity,
+        d.critic.file: policy.critic,
+        **policy.others,
+    }
     write_policy(folder, replace(d, export=result), tensors, {SAMPLER: onnx})
     return result
 

@@ -18,7 +18,8 @@ from qgf_ros.control.settings import resolve
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.executors import Progress, each
 from qgf_ros.guidance import protocols as base
-from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.sim.episode import EpisodeResult, run_episode
 from qgf_ros.sim.stream import NANOSECONDS, Stream

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from qgf_ros.policy.description import (
-    SCHEMA,
+    RELATIVE,
     Beta,
     Flow,
     Network,
@@ -45,7 +45,7 @@ def write(
     objective, hidden = contract.outcome.objective, tuple(config.hidden)
     box = Box.of(tensors(data.measured, normalizer, 1.0).action)
     description = PolicyDescription(
-        schema=SCHEMA if (normalizer.action_reference >= 0).any() else 1,
+        schema=RELATIVE if (normalizer.action_reference >= 0).any() else 1,
         name=contract.robot,
         description=f"{contract.description} Objective: {objective}.".strip(),
         contract=contract.to_dict(),

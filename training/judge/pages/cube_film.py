@@ -18,7 +18,8 @@ from qgf_ros.control.core import ControlCore
 from qgf_ros.control.inference import InlineInference
 from qgf_ros.control.settings import resolve
 from qgf_ros.files.share import find_policy
-from qgf_ros.guidance.protocols import Sampler, make_sampler
+from qgf_ros.guidance.protocols import Sampler
+from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.sim.episode import run_episode
 from qgf_ros.sim.stream import Stream
