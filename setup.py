@@ -191,7 +191,10 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={p: ["*.xml", "*.yaml"] for p in PACKAGES if p.startswith("qgf_ros.sim.")}
-    | {"training.judge.pages": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
+    | {
+        "training.judge": ["pages/*.j2", "pages/*.js", "panels/*/*.j2", "panels/*/*.js"],
+        "training.lab": ["*.j2", "*.js"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={

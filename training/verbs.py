@@ -210,7 +210,7 @@ class Report(ReadsData):
 
     def run(self) -> Mapping[str, Any]:
         from qgf_ros.files.share import find_policy
-        from training.judge.report.run import report
+        from training.judge.report import report
 
         return report(
             find_policy(self.policy), self.data, self.out, self.contract, self.seed, self.workers
@@ -225,7 +225,7 @@ class Lab(Options):
     """File to write; open it in a browser. It needs no network."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.lab import lab
+        from training.lab.lab import lab
 
         written = lab(self.out)
         say(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from browser import browser, chromium
 
-from training import lab, testbed
+from training.lab import lab, testbed
 from training.sampling import sample
 from training.verbs import Lab
 

@@ -21,7 +21,7 @@ from qgf_ros.statistics import UNKNOWN, Interval, between, drawn, interval, shar
 from training.judge.analysis.base import States
 from training.judge.analysis.reach import OUTSIDE, distance, nearest, ratio_per_weight
 from training.judge.analysis.stability import STABLE_SHARE, stability
-from training.judge.report.subject import ALONE, Group, Subject
+from training.judge.subject import ALONE, Group, Subject
 
 STATES, CURVED = 256, 128  # at which is sampled, and where curvature is looked at
 RATIOS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of guidance to flow, that betas are for
@@ -32,9 +32,9 @@ ROUGH = 2.0  # times the jerk of unguided chunks
 
 
 @torch.no_grad()
-def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
+def figures(subject: Subject, fitness: Mapping[str, Any], **_: Any) -> dict[str, Any]:
     """{betas, policy, stable, groups: {select, report}, advice}, plain but for NaN and infinity; or
-    {absent: why}. fit: the document of `fitness`."""
+    {absent: why}. fitness: what the panel of that name found."""
     beta, model = subject.policy.description.beta, subject.model
     if not all(g.held.comparable for g in subject.groups):
         return {"absent": ALONE}
@@ -59,7 +59,7 @@ def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
             "overshoot": {f"{x.beta:g}": asdict(x.unstable) for x in stable.policy},
         },
         "groups": groups,
-        "advice": advice(subject, str(fit["verdict"]), groups["report"], stable.stable_beta),
+        "advice": advice(subject, str(fitness["verdict"]), groups["report"], stable.stable_beta),
     }
 
 
@@ -80,14 +80,14 @@ def _measured(subject: Subject, group: Group, betas: list[float]) -> dict[str, A
         away = distance(sampled.action, near).masked_fill(lost, torch.nan)
         beyond = (away > radius).double().masked_fill(lost, torch.nan)
         gain = (sampled.q - unguided).masked_fill(lost, torch.nan)
-        figures = {
+        measured = {
             "ratio": interval(sampled.guidance_ratio.masked_fill(lost, torch.nan), states.episode),
             "gain": interval(gain, states.episode),
             "distance": interval(away, states.episode),
             "beyond": share(beyond, states.episode),
             "jerk": _quotient(_third(sampled.action, width), recorded, states),
         }
-        plain = {name: asdict(value) for name, value in figures.items()}
+        plain = {name: asdict(value) for name, value in measured.items()}
         rows.append({"beta": beta, "lost": float(lost.double().mean()), **plain})
     return {
         "episodes": len(states.episode.unique()),

@@ -16,7 +16,7 @@ from training.learn.batches import tensors
 from training.learn.config import provenance_of
 from training.pipeline.chunks import ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays
-from training.pipeline.split import RULE, split
+from training.pipeline.split import RULE, Split, split
 
 OWN = "the policy's own data: select is what beta is chosen on, report was never looked at"
 TRAINED = (
@@ -52,6 +52,7 @@ class Subject:
     report: Group
     why: str  # what is known of the groups
     seed: int
+    split: Split  # the groups whole, as in training
 
     @classmethod
     def of(cls, policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Subject:
@@ -70,6 +71,7 @@ class Subject:
             train = tuple(range(len(episodes)))
             # What is too rare to be split counts too.
             select, report = groups.select, (*groups.report, *groups.train)
+        whole = Split(train, select, report)
         train, select, report = (
             tuple(i for i in rows if len(episodes[i]) >= policy.horizon)
             for rows in (train, select, report)
@@ -97,6 +99,7 @@ class Subject:
             group("report", report),
             why,
             seed,
+            whole,
         )
 
     @property

@@ -25,7 +25,7 @@ from training.estimators.base import gradient_at
 from training.judge.analysis.base import Model
 from training.judge.analysis.reach import OUTSIDE, distance, nearest
 from training.judge.analysis.run import POOL, Held
-from training.judge.report.packing import pack, short
+from training.judge.panels.timeline.packing import pack, short
 
 GRID = 33  # points along a side
 ROOM = 1.25  # of the square around all that is shown
