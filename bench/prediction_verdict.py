@@ -27,9 +27,8 @@ from prediction_pairs import TASKS, Data, Pair  # noqa: E402
 from qgf_ros.console import plain, say  # noqa: E402
 from qgf_ros.errors import exit_codes  # noqa: E402
 from qgf_ros.policy.folder import Policy, load_policy  # noqa: E402
-from training.judge.analysis.run import Held, chosen, model_of  # noqa: E402
 from training.judge.panels.fitness.figures import figures as fitness  # noqa: E402
-from training.judge.subject import OWN, POOL, RECORDED, Group, Subject  # noqa: E402
+from training.judge.subject import OWN, POOL, RECORDED, Group, Held, Subject, chosen, model_of  # noqa: E402  # noqa: E402
 from training.pipeline.episodes import Episode  # noqa: E402
 from training.pipeline.split import Split  # noqa: E402
 

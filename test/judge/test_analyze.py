@@ -16,12 +16,12 @@ from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
 from training.judge.analysis.base import Model, States
 from training.judge.analysis.reach import distance, nearest, nested, reach
-from training.judge.analysis.run import analyze, held_out, plain
+from training.judge.analysis.run import analyze, plain
 from training.judge.analysis.sensitivity import sensitivity
 from training.judge.analysis.stability import curvature, stability
 from training.judge.pages.analysis_plot import draw
 from training.judge.panels.held_out.figures import figures
-from training.judge.subject import Subject
+from training.judge.subject import Subject, held_out
 from training.learn.config import FitConfig
 from training.learn.fit import fit
 from training.learn.models import Critic, VelocityField, aggregate, time_table

@@ -9,7 +9,6 @@ import torch
 from qgf_nets import policy_of
 
 from qgf_ros.policy.description import Beta
-from training.judge.analysis.run import Held
 from training.judge.critic_metrics import preference
 from training.judge.pages.report_page import render_report
 from training.judge.panels.estimators.figures import figures as estimators
@@ -19,7 +18,7 @@ from training.judge.panels.sweep.figures import TOLERATED
 from training.judge.panels.sweep.figures import figures as sweep
 from training.judge.panels.timeline.figures import figures as timeline
 from training.judge.report import examine
-from training.judge.subject import FOREIGN, OWN, TRAINED, Group, Subject
+from training.judge.subject import FOREIGN, OWN, TRAINED, Group, Held, Subject
 from training.pipeline.chunks import ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays
 

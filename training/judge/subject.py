@@ -1,21 +1,22 @@
-"""What a report looks at: a policy as it samples, and recorded episodes in their groups."""
+"""What is looked at: a policy as it samples, and recorded episodes in their groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from qgf_ros.errors import DataRefused
 from qgf_ros.policy.folder import Policy
+from training.export.parity import networks
 from training.judge.analysis.base import Model, States
-from training.judge.analysis.run import Held, is_own, model_of
 from training.learn.batches import tensors
 from training.learn.config import provenance_of
 from training.pipeline.chunks import ChunkTable
-from training.pipeline.episodes import Episode, EpisodeArrays
+from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, outcomes
 from training.pipeline.split import RULE, Split, split
 
 OWN = "the policy's own data: select is what beta is chosen on, report was never looked at"
@@ -29,6 +30,22 @@ FOREIGN = (
 )
 ALONE = "there is a single episode, and nothing of another one to compare with"
 POOL, RECORDED = 4096, 50_000  # chunks that are looked at, and that they are compared with
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which recorded chunks are looked at, and which they are compared with."""
+
+    pool: States  # held out, in random order
+    recorded: States
+    group: str  # select | train | all
+    why: str
+
+    @property
+    def comparable(self) -> bool:
+        """Whether each held-out state has a recorded one of another episode to be compared with."""
+        recorded = self.recorded.episode.unique()
+        return len(recorded) > 1 or not bool((self.pool.episode == recorded).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +98,12 @@ class Subject:
             raise DataRefused(
                 f"no episode has {policy.horizon} control periods, the policy's chunk length; give longer ones"
             )
-        recorded = _states(policy, episodes, train, RECORDED, seed)
+        recorded = states_of(policy, episodes, train, RECORDED, seed)
 
         def group(name: str, rows: tuple[int, ...]) -> Group:
             rows = rows or train
             return Group(
-                name, rows, Held(_states(policy, episodes, rows, POOL, seed), recorded, name, "")
+                name, rows, Held(states_of(policy, episodes, rows, POOL, seed), recorded, name, "")
             )
 
         why = (OWN if select and report else TRAINED) if own else FOREIGN
@@ -107,15 +124,75 @@ class Subject:
         return self.select, self.report
 
 
-def _states(
-    policy: Policy, episodes: Sequence[Episode], rows: Sequence[int], count: int, seed: int
+def model_of(policy: Policy, dtype: torch.dtype = torch.float32) -> Model:
+    """The policy as the reference sampler runs it."""
+    velocity, critic = networks(policy, dtype)
+    times = torch.from_numpy(policy.velocity["time_embedding"])
+    return Model(velocity, critic, times, policy.description.returns.aggregation)
+
+
+def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held:
+    """States that the policy was not trained on, and recorded ones to compare with, normalised.
+
+    Of the policy's own data that is the select split, compared with the train split; the report
+    split stays untouched. Of other data it is everything, compared with its other episodes: nobody
+    can tell whether some of it was trained on.
+    """
+    made = provenance_of(policy.description)
+    own = is_own(made.get("data", {}), episodes)
+    group, compared = "all", tuple(range(len(episodes)))
+    why = "all of the data; it is not the set that the policy was made from, so nothing tells what was held out"
+    looked_at = compared
+    if own and made.get("split", {}).get("rule") == RULE:
+        groups = split(episodes, made["config"]["seed"])
+        long_enough = [i for i in groups.select if len(episodes[i]) >= policy.horizon]
+        compared = groups.train
+        group, looked_at = ("select", tuple(long_enough)) if long_enough else ("train", compared)
+        why = f"the {group} split of the policy's own data"
+        if group == "train":
+            why += "; there are too few episodes to hold some out, so figures are optimistic"
+    return chosen(policy, episodes, looked_at, compared, group, why, seed)
+
+
+def chosen(
+    policy: Policy,
+    episodes: Sequence[Episode],
+    looked_at: Sequence[int],
+    compared: Sequence[int],
+    group: str,
+    why: str,
+    seed: int = 0,
+) -> Held:
+    """The chunks of the episodes `looked_at`, in random order, and of those `compared` with."""
+    pool = states_of(policy, episodes, looked_at)
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    recorded = pool if looked_at == compared else states_of(policy, episodes, compared)
+    return Held(pool[order], recorded, group, why)
+
+
+def is_own(made: Mapping[str, Any], episodes: Sequence[Episode]) -> bool:
+    """By content, or by all its counts: a simulation that is recorded again on another machine
+    differs in the last digits, and the split, which goes by order and outcome, is still the same."""
+    counts = {"episodes": len(episodes), "ticks": sum(map(len, episodes))} | outcomes(episodes)
+    same = {name: made.get(name) for name in counts} == counts
+    return same or made.get("sha256") == data_hash(list(episodes))
+
+
+def states_of(
+    policy: Policy,
+    episodes: Sequence[Episode],
+    rows: Sequence[int],
+    count: int | None = None,
+    seed: int = 0,
 ) -> States:
-    """At most `count` chunks of the episodes `rows`, in random order."""
+    """Chunks of the episodes `rows`: all of them, or at most `count`, in random order."""
     returns = policy.description.returns
     some = EpisodeArrays.of(episodes).pick(rows)  # what is on disk stays there
     table = ChunkTable(some, policy.horizon, returns.discount)
-    rng = np.random.default_rng([20291, seed])
-    picked = rng.choice(len(table), min(count, len(table)), replace=False)
+    picked = np.arange(len(table))
+    if count is not None:
+        rng = np.random.default_rng([20291, seed])
+        picked = rng.choice(len(table), min(count, len(table)), replace=False)
     parts = table.cut(picked, to_go=False)
     batch = tensors(parts, policy.normalizer, returns.scale)
     return States(batch.obs, batch.action, torch.tensor(rows)[torch.from_numpy(parts.episode)])

@@ -27,6 +27,7 @@ RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CANDIDATES = (1, 2, 4, 8, 16, 32)
 NEIGHBOURS = 32  # recorded states; few enough to be alike, enough to show what was done there
 GENTLE = 1e-6  # a weight that asks for the gradient and leaves the path as it is
+POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes
 OUTSIDE = 0.99  # quantile of recorded chunks
 
 

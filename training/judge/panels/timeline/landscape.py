@@ -23,9 +23,9 @@ from torch import Tensor
 
 from training.estimators.base import gradient_at
 from training.judge.analysis.base import Model
-from training.judge.analysis.reach import natural
-from training.judge.analysis.run import POOL, Held
+from training.judge.analysis.reach import POOL, natural
 from training.judge.panels.timeline.packing import pack, short
+from training.judge.subject import Held
 
 GRID = 33  # points along a side
 ROOM = 1.25  # of the square around all that is shown
