@@ -191,7 +191,10 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={p: ["*.xml", "*.yaml"] for p in PACKAGES if p.startswith("qgf_ros.sim.")}
-    | {"training.judge.pages": ["*.j2", "*.js", "lab/*.js", "policy/*"]},
+    | {
+        "training.judge": ["pages/*.j2", "pages/*.js", "panels/*/*.j2", "panels/*/*.js"],
+        "training.lab": ["*.j2", "*.js"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
@@ -206,12 +209,12 @@ setup(
             "data init = training.doctor.verbs:DataInit",
             "data inspect = training.doctor.verbs:DataInspect",
             "data label = training.pipeline.label_verbs:DataLabel",
-            "train = training.verbs:Train",
+            "train = training.learn.verbs:Train",
             "export = training.verbs:Export",
-            "evaluate = training.verbs:Evaluate",
-            "analyze = training.verbs:Analyze",
-            "report = training.verbs:Report",
-            "lab = training.verbs:Lab",
+            "evaluate = training.judge.verbs:Evaluate",
+            "analyze = training.judge.verbs:Analyze",
+            "report = training.judge.verbs:Report",
+            "lab = training.lab.verbs:Lab",
         ],
     },
     data_files=[

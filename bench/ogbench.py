@@ -253,7 +253,8 @@ def _train(job: tuple[Bench, Path, int]) -> Path:
 
 
 def _analyze(bench: Bench, data: Path, folder: Path) -> None:
-    from training.judge.analysis.run import chosen, examine
+    from training.judge.analysis.run import examine
+    from training.judge.subject import chosen
     from training.pipeline.readers.ogbench import play_contract, play_episodes
 
     policy, world = load_policy(folder), TASKS[bench.task].world

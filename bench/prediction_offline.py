@@ -14,11 +14,11 @@ from torch import Tensor
 from qgf_ros.console import plain
 from training.judge.analysis.base import Model
 from training.judge.analysis.reach import reach
-from training.judge.analysis.run import chosen, model_of
 from training.judge.analysis.sensitivity import sensitivity
 from training.judge.analysis.stability import stability
 from training.judge.metrics import judge
 from training.judge.seen import Seen
+from training.judge.subject import chosen, model_of
 from training.learn.models import Critic
 from training.pipeline.episodes import EpisodeArrays
 

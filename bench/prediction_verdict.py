@@ -27,10 +27,10 @@ from prediction_pairs import TASKS, Data, Pair  # noqa: E402
 from qgf_ros.console import plain, say  # noqa: E402
 from qgf_ros.errors import exit_codes  # noqa: E402
 from qgf_ros.policy.folder import Policy, load_policy  # noqa: E402
-from training.judge.analysis.run import Held, chosen, model_of  # noqa: E402
-from training.judge.report.fitness import fitness  # noqa: E402
-from training.judge.report.subject import OWN, POOL, RECORDED, Group, Subject  # noqa: E402
+from training.judge.panels.fitness.figures import figures as fitness  # noqa: E402
+from training.judge.subject import OWN, POOL, RECORDED, Group, Held, Subject, chosen, model_of  # noqa: E402  # noqa: E402
 from training.pipeline.episodes import Episode  # noqa: E402
+from training.pipeline.split import Split  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def subject(policy: Policy, data: Data) -> Subject:
     groups = (
         Group(name, own, _held(policy, episodes, own, train, name)) for name, own in rows.items()
     )
-    return Subject(policy, model_of(policy), episodes, train, *groups, OWN, 0)
+    return Subject(policy, model_of(policy), episodes, train, *groups, OWN, 0, Split(train, **rows))
 
 
 def _held(

@@ -2,7 +2,7 @@
 
 The method itself has none of these (arXiv 2606.11087); they are options of ours, all off by
 default. A critic with a false peak outside the data can pull samples to it, and on the testbed
-(`testbed.py`) it does: the support guard stops that at no cost where the critic is sound, the
+(`lab/testbed.py`) it does: the support guard stops that at no cost where the critic is sound, the
 cap on the ratio stops it too and costs most of the gain.
 
 They act from the coarse to the fine, and what one has taken away no later one gives back:

@@ -16,10 +16,12 @@ from qgf_ros.policy.folder import load_policy
 from qgf_ros.sim.world import world_folder
 from training.judge.analysis.base import Model, States
 from training.judge.analysis.reach import distance, nearest, nested, reach
-from training.judge.analysis.run import analyze, held_out, plain
+from training.judge.analysis.run import analyze, plain
 from training.judge.analysis.sensitivity import sensitivity
 from training.judge.analysis.stability import curvature, stability
 from training.judge.pages.analysis_plot import draw
+from training.judge.panels.held_out.figures import figures
+from training.judge.subject import Subject, held_out
 from training.learn.config import FitConfig
 from training.learn.fit import fit
 from training.learn.models import Critic, VelocityField, aggregate, time_table
@@ -255,6 +257,27 @@ def made(tmp_path_factory):
     record(folder / "others", "planar_arm", 4, seed=1)
     fit(folder / "bags", CONTRACT, folder, FitConfig(hidden=(32, 32), steps=200, workers=1))
     return folder
+
+
+def test_a_report_holds_what_training_said_of_the_same_episodes(made):
+    """To the digits that normaliser and weights keep in their files; what Q was trained to predict is
+    in no policy."""
+    policy = load_policy(made / "policy")
+    episodes, _ = load_episodes(made / "bags", policy.contract)
+    found = figures(Subject.of(policy, episodes))
+    said = json.loads((made / "report.json").read_text())
+    assert "absent" in found.pop("td_error") and said.pop("td_error")["mean"] > 0
+    assert found.keys() == said.keys()
+    for name, value in said.items():
+        assert flat(found[name]) == pytest.approx(flat(value), rel=1e-4, abs=1e-5), name
+
+
+def flat(value, key=""):
+    """{path: number} of all numbers of a document."""
+    if isinstance(value, (dict, list)):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        return {p: x for k, v in inner for p, x in flat(v, f"{key}/{k}").items()}
+    return {key: value} if isinstance(value, (int, float)) and not isinstance(value, bool) else {}
 
 
 def qgf(*arguments):

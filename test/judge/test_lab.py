@@ -8,9 +8,9 @@ import pytest
 import torch
 from browser import browser, chromium
 
-from training import lab, testbed
+from training.lab import lab, testbed
+from training.lab.verbs import Lab
 from training.sampling import sample
-from training.verbs import Lab
 
 pytestmark = [
     pytest.mark.xdist_group("browser"),  # one browser for all of them

@@ -9,16 +9,16 @@ import torch
 from qgf_nets import policy_of
 
 from qgf_ros.policy.description import Beta
-from training.judge.analysis.run import Held
 from training.judge.critic_metrics import preference
-from training.judge.pages.policy_page import render_report
-from training.judge.report.estimators import estimators
-from training.judge.report.evidence import Evidence
-from training.judge.report.fitness import fitness
-from training.judge.report.run import examine
-from training.judge.report.subject import FOREIGN, OWN, TRAINED, Group, Subject
-from training.judge.report.sweep import TOLERATED, sweep
-from training.judge.report.timeline import timeline
+from training.judge.pages.report_page import render_report
+from training.judge.panels.estimators.figures import figures as estimators
+from training.judge.panels.fitness.evidence import Evidence
+from training.judge.panels.fitness.figures import figures as fitness
+from training.judge.panels.sweep.figures import TOLERATED
+from training.judge.panels.sweep.figures import figures as sweep
+from training.judge.panels.timeline.figures import figures as timeline
+from training.judge.report import examine
+from training.judge.subject import FOREIGN, OWN, TRAINED, Group, Held, Subject
 from training.pipeline.chunks import ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays
 
@@ -342,7 +342,7 @@ def test_recordings_stay_where_they_are_and_only_what_is_shown_is_cut(monkeypatc
     assert Evidence.of(made).episodes.obs is data.obs
     assert all(table.episodes.obs is data.obs for table in tables)
     cut.clear()
-    monkeypatch.setattr("training.judge.report.timeline._moments", lambda *_: [{}] * 99)
+    monkeypatch.setattr("training.judge.panels.timeline.figures._moments", lambda *_: [{}] * 99)
     shown = timeline(made)["episodes"]
     assert cut == [len(e["tick"]) for e in shown] and max(cut) <= 200
 

@@ -10,8 +10,9 @@ from qgf_ros.console import plain
 from training.export.parity import networks
 from training.judge.analysis.base import States
 from training.judge.analysis.reach import distance, nearest
-from training.judge.report.landscape import _bump
-from training.judge.report.timeline import CLOUD, timeline
+from training.judge.panels.timeline.figures import CLOUD
+from training.judge.panels.timeline.figures import figures as timeline
+from training.judge.panels.timeline.landscape import _bump
 from training.learn.models import aggregate
 from training.sampling import sample
 

@@ -16,11 +16,11 @@ from qgf_report import EVIL, subject
 
 from qgf_ros.console import plain
 from qgf_ros.policy.description import Beta
-from training.judge.pages.policy_page import render_report
-from training.judge.report.packing import pack, short
-from training.judge.report.run import examine
-from training.judge.report.subject import Subject
-from training.judge.report.timeline import timeline
+from training.judge.pages.report_page import render_report
+from training.judge.panels.timeline.figures import figures as timeline
+from training.judge.panels.timeline.packing import pack, short
+from training.judge.report import examine
+from training.judge.subject import Subject
 
 pytestmark = [
     pytest.mark.xdist_group("browser"),  # one browser for all of them

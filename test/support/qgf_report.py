@@ -10,7 +10,7 @@ import qgf_make
 
 from qgf_ros.policy.description import Beta, Flow
 from qgf_ros.policy.folder import load_policy, write_policy
-from training.judge.report.subject import Subject
+from training.judge.subject import Subject
 from training.pipeline.episodes import Episode
 
 EVIL = "</script><img src=x onerror=alert(1)>"  # a name of somebody else's

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import estimators, testbed
+from training import estimators
 from training.estimators import Step
 from training.guards import Box, Guards, capped, within_support
+from training.lab import testbed
 from training.learn.models import Critic, VelocityField, aggregate, time_table
 from training.sampling import sample
 

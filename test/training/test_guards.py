@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor
 
 from qgf_ros.errors import UsageError
-from training import estimators, testbed
+from training import estimators
 from training.guards import (
     Box,
     Guards,
@@ -27,9 +27,10 @@ from training.guards import (
     near_data,
     within_support,
 )
+from training.lab import testbed
+from training.lab.testbed import WIDE, BumpCritic
 from training.learn.models import Critic, VelocityField
 from training.sampling import sample
-from training.testbed import WIDE, BumpCritic
 
 TOLERANCE = 0.02  # 5000 particles: the standard error of a share is at most 0.007
 FIELDS = ("action", "q", "gradient_norm", "guidance_ratio")

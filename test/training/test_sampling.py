@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import estimators, testbed
+from training import estimators
 from training.guards import Box, Guards
+from training.lab import testbed
 from training.learn.grad_step import grad_step
 from training.learn.models import Critic, VelocityField, time_table
 from training.sampling import best_of_n, sample

@@ -67,7 +67,7 @@ class Nets:
 
     velocity: VelocityField  # as it samples
     critic: Critic  # as it guides: the target critic
-    target: Callable[[ChunkBatch], Tensor]  # (B,), what Q learns to predict (Learner.target)
+    target: Callable[[ChunkBatch], Tensor] | None  # (B,), what Q learnt to predict (Learner.target)
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,8 @@ def _flow_loss(
 def _td_error(
     nets: Nets, batch: ChunkBatch, episode: np.ndarray, config: FitConfig
 ) -> dict[str, Any]:
+    if nets.target is None:
+        return {"absent": "the policy does not hold what Q was trained to predict"}
     valid = batch.valid > 0
     if not valid.any():
         return {"absent": "nothing is known of the held-out chunks' values: all episodes were cut"}

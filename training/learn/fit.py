@@ -149,8 +149,8 @@ def _fit(
         judged.beta,
         judged.sanity,
         config,
-        dict(provenance)
-        | {
+        provenance,
+        {
             "select_metrics": figures,
             "guidance": judged.report.get("guidance", {}),
             "training_seconds": round(seconds, 1),

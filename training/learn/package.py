@@ -39,8 +39,10 @@ def write(
     sanity: Sanity,
     config: FitConfig,
     provenance: Mapping[str, Any],
+    found: Mapping[str, Any],
 ) -> str:
-    """-> the policy's sha256. critic: the target critic; provenance: where it all comes from."""
+    """-> the policy's sha256. critic: the target critic; provenance: where the data comes from; found:
+    what training found."""
     contract, normalizer = data.contract, data.normalizer
     objective, hidden = contract.outcome.objective, tuple(config.hidden)
     box = Box.of(tensors(data.measured, normalizer, 1.0).action)
@@ -64,6 +66,7 @@ def write(
         | {
             "contract_sha256": contract.hash,
             "config": asdict(config) | {"hidden": list(hidden)},
+            **found,
             "versions": {
                 "qgf_ros": version("qgf_ros"),
                 "torch": torch.__version__,

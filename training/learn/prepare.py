@@ -57,7 +57,7 @@ def prepare(groups: Groups, contract: Contract, config: FitConfig) -> Prepared:
             f"objective is {contract.outcome.objective}: leave bounded out"
         )
     trained = EpisodeArrays.of(groups.train)
-    held, reported = (_with_a_chunk(group, horizon) for group in (groups.select, groups.report))
+    held, reported = (with_a_chunk(group, horizon) for group in (groups.select, groups.report))
     if not held:
         say("nothing is held out: the figures and the scale of beta are from the training data")
     table = ChunkTable(trained, horizon, config.discount)
@@ -82,7 +82,7 @@ def prepare(groups: Groups, contract: Contract, config: FitConfig) -> Prepared:
     )
 
 
-def _with_a_chunk(episodes: Sequence[Episode], horizon: int) -> Sequence[Episode]:
+def with_a_chunk(episodes: Sequence[Episode], horizon: int) -> Sequence[Episode]:
     """Those that are long enough for a chunk."""
     if not episodes:
         return ()

@@ -27,6 +27,7 @@ RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CANDIDATES = (1, 2, 4, 8, 16, 32)
 NEIGHBOURS = 32  # recorded states; few enough to be alike, enough to show what was done there
 GENTLE = 1e-6  # a weight that asks for the gradient and leaves the path as it is
+POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes
 OUTSIDE = 0.99  # quantile of recorded chunks
 
 
@@ -61,6 +62,41 @@ class Reach:
     at_policy_betas: tuple[Point, ...]  # qgf, at the betas that the policy names
 
 
+def natural(pool: States, recorded: States) -> tuple[float, float]:
+    """Distance to the data that 99 % of the recorded chunks `pool` keep, and the median."""
+    away = distance(pool.action, nearest(pool, recorded)).double()
+    return float(away.quantile(OUTSIDE)), float(away.median())
+
+
+def lost_share(s: Sample) -> float:
+    """Of samples whose numbers or Q are not finite."""
+    return float(_lost(s).double().mean())
+
+
+def _lost(s: Sample) -> Tensor:
+    return ~(s.action.isfinite().all(-1) & s.q.isfinite())
+
+
+def measured(
+    s: Sample, unguided: Tensor, near: Tensor, radius: float, episode: Tensor
+) -> dict[str, Interval]:
+    """guidance_ratio, q, gain over the Q `unguided` (B,), distance to the chunks `near` (B, K, D) and
+    the share outside of their radius; of the samples that are not lost."""
+    lost, away = _lost(s), distance(s.action, near)
+
+    def kept(values: Tensor) -> Tensor:
+        return values.double().masked_fill(lost, torch.nan)
+
+    values = {
+        "guidance_ratio": s.guidance_ratio,
+        "q": s.q,
+        "gain": s.q - unguided,
+        "distance": away,
+    }
+    found = {name: interval(kept(x), episode) for name, x in values.items()}
+    return found | {"outside": share(kept(away > radius), episode)}
+
+
 @torch.no_grad()
 def reach(
     model: Model,
@@ -80,35 +116,22 @@ def reach(
     """
     near = nearest(states, recorded)
     pool = states if pool is None else pool
-    natural = distance(pool.action, nearest(pool, recorded)).double()
-    radius = float(natural.quantile(OUTSIDE))
+    radius, median = natural(pool, recorded)
     drawn = dict(zip(candidates, nested(model, states, candidates, seed)))
     unguided = drawn[candidates[0]].q
     ladder = [(n, interval(s.q, states.episode).mean) for n, s in drawn.items()]
 
     def point(name: str, s: Sample, weight: float = 0.0, ratio: float = 0.0, n: int = 1) -> Point:
-        lost = ~(s.action.isfinite().all(-1) & s.q.isfinite())
-        away = distance(s.action, near)
-
-        def kept(values: Tensor) -> Tensor:
-            return values.double().masked_fill(lost, torch.nan)
-
-        def mean(values: Tensor) -> Interval:
-            return interval(kept(values), states.episode)
-
-        q = mean(s.q)
+        found = measured(s, unguided, near, radius, states.episode)
+        q = found["q"]
         return Point(
             name=name,
             candidates=n,
             ratio=ratio,
             weight=weight,
             beta=1 / weight if weight else math.inf,
-            guidance_ratio=mean(s.guidance_ratio),
-            q=q,
-            gain=mean(s.q - unguided),
-            distance=mean(away),
-            outside=share(kept(away > radius), states.episode),
-            not_finite=float(lost.double().mean()),
+            not_finite=lost_share(s),
+            **found,
             best_of=max((n for n, reached in ladder if reached <= q.mean), default=0),
         )
 
@@ -125,7 +148,7 @@ def reach(
     done = Sample(states.action, model.q(states.obs, states.action), nothing, nothing)
     return Reach(
         radius=radius,
-        radius_median=float(natural.median()),
+        radius_median=median,
         neighbours=near.shape[1],
         recorded=point("recorded", done),
         best_of_n=tuple(point("best_of_n", s, n=n) for n, s in drawn.items()),

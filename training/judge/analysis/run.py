@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from qgf_ros.console import plain, say, table, track
@@ -18,39 +16,17 @@ from qgf_ros.errors import UsageError
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.statistics import FEW, RESAMPLES, ROUGH
-from training.export.parity import networks
-from training.judge.analysis.base import Model, States
-from training.judge.analysis.reach import Point, Reach, reach
+from training.judge.analysis.reach import POOL, Point, Reach, reach
 from training.judge.analysis.sensitivity import Sensitivity, sensitivity
 from training.judge.analysis.stability import STABLE_SHARE, Stability, stability
 from training.judge.pages.analysis_plot import draw
-from training.learn.batches import tensors
-from training.learn.config import provenance_of
-from training.pipeline.chunks import chunks
-from training.pipeline.episodes import Episode, data_hash, outcomes
+from training.judge.subject import Held, held_out, model_of
+from training.pipeline.episodes import Episode, data_hash
 from training.pipeline.readers.load import load_episodes
-from training.pipeline.split import RULE, split
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
-POOL = 2048  # held-out chunks that set the natural distance; all of a large set would take minutes
 TOLERATED = 0.05  # share off the data, of which recorded chunks have 1 %
 SHOWN_RATIOS = (0.25, 0.5, 1.0, 4.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """Which recorded chunks are looked at, and which they are compared with."""
-
-    pool: States  # held out, in random order
-    recorded: States
-    group: str  # select | train | all
-    why: str
-
-    @property
-    def comparable(self) -> bool:
-        """Whether each held-out state has a recorded one of another episode to be compared with."""
-        recorded = self.recorded.episode.unique()
-        return len(recorded) > 1 or not bool((self.pool.episode == recorded).any())
 
 
 def analyze(
@@ -131,68 +107,6 @@ def examine(
         say(f"- {line}")
     say(f"{out / DOCUMENT}, {out / PICTURE}: {time.monotonic() - began:.0f} s")
     return document
-
-
-def model_of(policy: Policy, dtype: torch.dtype = torch.float32) -> Model:
-    """The policy as the reference sampler runs it."""
-    velocity, critic = networks(policy, dtype)
-    times = torch.from_numpy(policy.velocity["time_embedding"])
-    return Model(velocity, critic, times, policy.description.returns.aggregation)
-
-
-def held_out(policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Held:
-    """States that the policy was not trained on, and recorded ones to compare with, normalised.
-
-    Of the policy's own data that is the select split, compared with the train split; the report
-    split stays untouched. Of other data it is everything, compared with its other episodes: nobody
-    can tell whether some of it was trained on.
-    """
-    made = provenance_of(policy.description)
-    own = is_own(made.get("data", {}), episodes)
-    group, compared = "all", tuple(range(len(episodes)))
-    why = "all of the data; it is not the set that the policy was made from, so nothing tells what was held out"
-    looked_at = compared
-    if own and made.get("split", {}).get("rule") == RULE:
-        groups = split(episodes, made["config"]["seed"])
-        long_enough = [i for i in groups.select if len(episodes[i]) >= policy.horizon]
-        compared = groups.train
-        group, looked_at = ("select", tuple(long_enough)) if long_enough else ("train", compared)
-        why = f"the {group} split of the policy's own data"
-        if group == "train":
-            why += "; there are too few episodes to hold some out, so figures are optimistic"
-    return chosen(policy, episodes, looked_at, compared, group, why, seed)
-
-
-def chosen(
-    policy: Policy,
-    episodes: Sequence[Episode],
-    looked_at: Sequence[int],
-    compared: Sequence[int],
-    group: str,
-    why: str,
-    seed: int = 0,
-) -> Held:
-    """The chunks of the episodes `looked_at`, in random order, and of those `compared` with."""
-    pool = _states(policy, episodes, looked_at)
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
-    recorded = pool if looked_at == compared else _states(policy, episodes, compared)
-    return Held(pool[order], recorded, group, why)
-
-
-def is_own(made: Mapping[str, Any], episodes: Sequence[Episode]) -> bool:
-    """By content, or by all its counts: a simulation that is recorded again on another machine
-    differs in the last digits, and the split, which goes by order and outcome, is still the same."""
-    counts = {"episodes": len(episodes), "ticks": sum(map(len, episodes))} | outcomes(episodes)
-    same = {name: made.get(name) for name in counts} == counts
-    return same or made.get("sha256") == data_hash(list(episodes))
-
-
-def _states(policy: Policy, episodes: Sequence[Episode], rows: Sequence[int]) -> States:
-    returns = policy.description.returns
-    parts = chunks([episodes[i] for i in rows], policy.horizon, returns.discount)
-    batch = tensors(parts, policy.normalizer, returns.scale)
-    index = torch.tensor(rows)[torch.from_numpy(np.asarray(parts.episode))]
-    return States(batch.obs, batch.action, index)
 
 
 def findings(

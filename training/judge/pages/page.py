@@ -15,13 +15,13 @@ FOLDER = Path(__file__).parent
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that `template`, a file of this folder, makes of `values`.
+    """The page that `template`, a file below `training`, makes of `values`.
 
     Names in the data are somebody else's text: all is escaped but what a template calls `safe`.
     Raises jinja2.UndefinedError where a value is missing.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader((FOLDER, FOLDER.parents[1])),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -33,11 +33,13 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def render_interactive(template: str, document: Mapping[str, Any], scripts: Sequence[str]) -> str:
-    """A page whose figures answer: the document, plotly (4.8 MB) and `scripts`, files of this
-    folder, are in it. Its scripts find the document in the element of that name."""
-    own = "\n".join((FOLDER / name).read_text() for name in scripts)
-    return render(template, document=document, plotly=get_plotlyjs(), own=own)
+def render_interactive(
+    template: str, document: Mapping[str, Any], scripts: Sequence[Path], **values: Any
+) -> str:
+    """A page whose figures answer: the document, plotly (4.8 MB) and `scripts` are in it. Its scripts
+    find the document in the element of that name."""
+    own = "\n".join(script.read_text() for script in scripts)
+    return render(template, document=document, plotly=get_plotlyjs(), own=own, **values)
 
 
 def number(value: Any) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from qgf_ros.errors import PolicyRefused, UsageError
-from training.judge.report.subject import Subject
 from training.judge.seen import Seen
+from training.judge.subject import Subject
 from training.learn.batches import tensors
 from training.learn.config import FitConfig, provenance_of
 from training.learn.critics.batch import ChunkBatch

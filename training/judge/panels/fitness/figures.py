@@ -20,10 +20,10 @@ import torch
 
 from qgf_ros.statistics import UNKNOWN, Interval
 from training.judge import critic_metrics
-from training.judge.report import soundness
-from training.judge.report.check import LONGER, MORE, SIGN, Check, Level, two, unknown
-from training.judge.report.evidence import Evidence
-from training.judge.report.subject import FOREIGN, TRAINED, Subject
+from training.judge.panels.fitness import soundness
+from training.judge.panels.fitness.check import LONGER, MORE, SIGN, Check, Level, two, unknown
+from training.judge.panels.fitness.evidence import Evidence
+from training.judge.subject import FOREIGN, TRAINED, Subject
 
 ENOUGH = 10  # held-out episodes of each outcome
 # Of the differences that Q claims between actions: of what is right a share of 1 comes, of noise none.
@@ -41,7 +41,7 @@ NOT_HELD_OUT = {
 
 
 @torch.no_grad()
-def fitness(subject: Subject) -> dict[str, Any]:
+def figures(subject: Subject, **_: Any) -> dict[str, Any]:
     """{verdict: fit | doubtful | unfit, reasons, todo, checks, figures}; NaN where nothing is known."""
     found = Evidence.of(subject)
     rise, climb = soundness.rise(subject)

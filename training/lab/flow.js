@@ -1,5 +1,5 @@
 // Flows whose posterior mean is known in closed form, a critic with a false peak, and ways to ask it.
-// The formulas of training/testbed.py, training/estimators and training/guards.py, written anew:
+// The formulas of training/lab/testbed.py, training/estimators and training/guards.py, written anew:
 // the page holds its numbers against theirs. A point is an array of D numbers, D = 1 or 2; a matrix
 // an array of rows. t = 0 is noise, t = 1 the clean action; T steps, k = 0 .. T - 1.
 "use strict";

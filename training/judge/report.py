@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,9 @@ from qgf_ros.errors import UsageError
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.spaces.contract import Contract
-from training.judge.pages.policy_page import render_report
-from training.judge.report.estimators import estimators
-from training.judge.report.fitness import fitness
-from training.judge.report.subject import Subject
-from training.judge.report.sweep import sweep
-from training.judge.report.timeline import timeline
+from training.judge.pages.report_page import render_report
+from training.judge.panels import PANELS
+from training.judge.subject import Subject
 from training.pipeline.episodes import EpisodeArrays, data_hash, outcomes
 from training.pipeline.readers.load import load_episodes
 
@@ -64,27 +62,24 @@ def report(
 def examine(subject: Subject) -> dict[str, Any]:
     """Every panel of the page, of a subject that was put together elsewhere."""
     policy = subject.policy
-    fit = fitness(subject)
-    found: dict[str, Any] = {
-        "schema": 1,
-        "about": {
-            "policy": policy.name,
-            "sha256": policy.sha256,
-            "beta": policy.description.beta,
-            "returns": policy.description.returns,
-            "data_sha256": data_hash(subject.episodes),
-            "episodes": len(subject.episodes),
-            "ticks": sum(map(len, subject.episodes)),
-            "outcomes": outcomes(subject.episodes),
-            "select": len(subject.select.rows),
-            "report": len(subject.report.rows),
-            "why": subject.why,
-            "seed": subject.seed,
-        },
-        "fitness": fit,
-        "sweep": sweep(subject, fit),
-        "timeline": timeline(subject),
-        "estimators": estimators(subject),
+    found: dict[str, Any] = {}
+    for name in PANELS:
+        found[name] = import_module(f"training.judge.panels.{name}.figures").figures(
+            subject, **found
+        )
+    about = {
+        "policy": policy.name,
+        "sha256": policy.sha256,
+        "beta": policy.description.beta,
+        "returns": policy.description.returns,
+        "data_sha256": data_hash(subject.episodes),
+        "episodes": len(subject.episodes),
+        "ticks": sum(map(len, subject.episodes)),
+        "outcomes": outcomes(subject.episodes),
+        "select": len(subject.select.rows),
+        "report": len(subject.report.rows),
+        "why": subject.why,
+        "seed": subject.seed,
     }
-    document: dict[str, Any] = plain(found)
+    document: dict[str, Any] = plain({"schema": 1, "about": about, **found})
     return document

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from qgf_ros.policy.description import Beta
 from training.judge.analysis.base import Model
-from training.judge.report.landscape import Plane, slopes, to_data
-from training.judge.report.packing import pack, short
+from training.judge.panels.timeline.landscape import Plane, slopes, to_data
+from training.judge.panels.timeline.packing import pack, short
 
 WAYS = ("qgf", "ood")
 NOISES = 3  # paths of each moment

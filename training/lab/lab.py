@@ -1,6 +1,6 @@
 """The lab: one page in which a newcomer turns the knobs of guidance on flows known in closed form.
 
-The page computes everything itself (`training/judge/pages/lab/`), for any critic and any start. What is
+The page computes everything itself (the scripts beside this file), for any critic and any start. What is
 computed here goes into the page beside that, by the code that users run: `testbed`, `sampling`,
 `guards`, `estimators`. It covers the two critics with a name at T = 10, each beta of the slider
 and each start that can be picked, so that whoever stands there sees both numbers.
@@ -11,7 +11,7 @@ Shapes: B rows, D = 1 or 2, K peaks, T steps. Float64; nothing is clipped and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,15 @@ import torch
 from torch import Tensor
 
 from qgf_ros.files.atomic import replaced_file
-from training import estimators, testbed
+from training import estimators
 from training.estimators.base import Step
 from training.estimators.qgf_chain import end
 from training.guards import Guards
-from training.judge.pages.lab_page import render_lab
+from training.judge.pages.page import FOLDER as SHARED
+from training.judge.pages.page import render_interactive
+from training.lab import testbed
+from training.lab.testbed import BumpCritic
 from training.sampling import sample
-from training.testbed import BumpCritic
 
 STEPS = 10  # T
 BETAS = (math.inf, 10, 5, 3, 2, 1.5, 1, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125)  # the slider's stops
@@ -97,11 +99,22 @@ def lab(out: Path) -> dict[str, Any]:
     """Writes the page to the file `out`; returns its path, size [bytes] and how many numbers of
     ours it holds. Raises OSError where it cannot be written."""
     content = document()
-    page = render_lab(content).encode()
+    page = render(content).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(out) as file:
         file.write(page)
     return {"out": out, "bytes": len(page), "numbers": _count(content["flows"])}
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The page (about 5.5 MB) of `document`."""
+    folder = Path(__file__).parent
+    first, *own = (
+        folder / f"{name}.js"
+        for name in ("flow", "plane", "panels_ask", "panels_why", "work", "knobs")
+    )
+    shared = (SHARED / "plots.js", SHARED / "sight.js")
+    return render_interactive("lab/lab.html.j2", content, [first, *shared, *own])
 
 
 def document() -> dict[str, Any]:

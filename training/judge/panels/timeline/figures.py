@@ -13,16 +13,16 @@ from torch import Tensor
 
 from training.judge.analysis.base import Model, States
 from training.judge.analysis.reach import nearest
-from training.judge.report.landscape import (
+from training.judge.panels.timeline.landscape import (
     Plane,
     landscape,
     marks,
     radius,
     slopes,
 )
-from training.judge.report.packing import pack, short
-from training.judge.report.paths import NOISES, paths, stops
-from training.judge.report.subject import Subject
+from training.judge.panels.timeline.packing import pack, short
+from training.judge.panels.timeline.paths import NOISES, paths, stops
+from training.judge.subject import Subject
 from training.learn.batches import tensors
 from training.learn.models import aggregate
 from training.pipeline.chunks import ChunkTable
@@ -34,7 +34,7 @@ MOMENTS = 56  # of all episodes together
 CLOUD = 24  # samples that show what the flow by itself would do
 
 
-def timeline(subject: Subject) -> dict[str, Any]:
+def figures(subject: Subject, **_: Any) -> dict[str, Any]:
     """Episodes, the stops of the slider, and the moments, each with its landscape and paths.
 
     One noise for all: what changes from tick to tick is the situation, and what differs between

@@ -13,9 +13,9 @@ from qgf_ros.statistics import Interval, interval, share
 from training.judge import critic_metrics
 from training.judge.analysis.reach import OUTSIDE, distance, nearest
 from training.judge.analysis.sensitivity import cosine
-from training.judge.report.check import LONGER, Check, two, unknown
-from training.judge.report.evidence import Evidence
-from training.judge.report.subject import Subject
+from training.judge.panels.fitness.check import LONGER, Check, two, unknown
+from training.judge.panels.fitness.evidence import Evidence
+from training.judge.subject import Subject
 
 STATES, CLIMBED = 256, 128  # at which gradients are taken, and from which Q is climbed
 NUDGE, STEADY = 0.1, 0.5  # per number of a_t; cosine of the gradients before and after

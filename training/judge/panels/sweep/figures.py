@@ -17,24 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qgf_ros.statistics import UNKNOWN, Interval, between, drawn, interval, share
+from qgf_ros.statistics import UNKNOWN, Interval, between, drawn
 from training.judge.analysis.base import States
-from training.judge.analysis.reach import OUTSIDE, distance, nearest, ratio_per_weight
+from training.judge.analysis.reach import lost_share, measured, natural, nearest, ratio_per_weight
 from training.judge.analysis.stability import STABLE_SHARE, stability
-from training.judge.report.subject import ALONE, Group, Subject
+from training.judge.subject import ALONE, Group, Subject
 
 STATES, CURVED = 256, 128  # at which is sampled, and where curvature is looked at
 RATIOS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of guidance to flow, that betas are for
 APART = 0.2  # of the logarithms of two betas; nearer ones tell the same
 TOLERATED = 0.05  # share beyond the data more than unguided
 LOOSE = 0.2  # share of unguided samples beyond the data
+SAID = {"guidance_ratio": "ratio", "outside": "beyond"}  # what the page calls them
 ROUGH = 2.0  # times the jerk of unguided chunks
 
 
 @torch.no_grad()
-def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
+def figures(subject: Subject, fitness: Mapping[str, Any], **_: Any) -> dict[str, Any]:
     """{betas, policy, stable, groups: {select, report}, advice}, plain but for NaN and infinity; or
-    {absent: why}. fit: the document of `fitness`."""
+    {absent: why}. fitness: what the panel of that name found."""
     beta, model = subject.policy.description.beta, subject.model
     if not all(g.held.comparable for g in subject.groups):
         return {"absent": ALONE}
@@ -59,7 +60,7 @@ def sweep(subject: Subject, fit: Mapping[str, Any]) -> dict[str, Any]:
             "overshoot": {f"{x.beta:g}": asdict(x.unstable) for x in stable.policy},
         },
         "groups": groups,
-        "advice": advice(subject, str(fit["verdict"]), groups["report"], stable.stable_beta),
+        "advice": advice(subject, str(fitness["verdict"]), groups["report"], stable.stable_beta),
     }
 
 
@@ -68,32 +69,22 @@ def _measured(subject: Subject, group: Group, betas: list[float]) -> dict[str, A
     held, model, width = group.held, subject.model, subject.policy.action_dim
     states = held.pool[:STATES]
     near = nearest(states, held.recorded)
-    natural = distance(held.pool.action, nearest(held.pool, held.recorded)).double()
-    radius, noise = float(natural.quantile(OUTSIDE)), states.noise(subject.seed)
+    (radius, median), noise = natural(held.pool, held.recorded), states.noise(subject.seed)
     recorded = _third(states.action, width)
     rows = []
     for beta in betas:
         sampled = model.sample(states.obs, noise, 0.0 if beta == math.inf else 1 / beta)
         if beta == math.inf:
             unguided = sampled.q
-        lost = ~(sampled.action.isfinite().all(-1) & sampled.q.isfinite())
-        away = distance(sampled.action, near).masked_fill(lost, torch.nan)
-        beyond = (away > radius).double().masked_fill(lost, torch.nan)
-        gain = (sampled.q - unguided).masked_fill(lost, torch.nan)
-        figures = {
-            "ratio": interval(sampled.guidance_ratio.masked_fill(lost, torch.nan), states.episode),
-            "gain": interval(gain, states.episode),
-            "distance": interval(away, states.episode),
-            "beyond": share(beyond, states.episode),
-            "jerk": _quotient(_third(sampled.action, width), recorded, states),
-        }
-        plain = {name: asdict(value) for name, value in figures.items()}
-        rows.append({"beta": beta, "lost": float(lost.double().mean()), **plain})
+        found = measured(sampled, unguided, near, radius, states.episode)
+        found["jerk"] = _quotient(_third(sampled.action, width), recorded, states)
+        plain = {SAID.get(name, name): asdict(v) for name, v in found.items() if name != "q"}
+        rows.append({"beta": beta, "lost": lost_share(sampled), **plain})
     return {
         "episodes": len(states.episode.unique()),
         "states": len(states),
         "radius": radius,
-        "median": float(natural.median()),
+        "median": median,
         "rows": rows,
     }
 

@@ -3,7 +3,7 @@
 
 const told = JSON.parse($("document").textContent);
 
-// Numbers that training/judge/report/packing.py packed, as nested arrays; null for what is not finite.
+// Numbers that training/judge/panels/timeline/packing.py packed, as nested arrays; null for what is not finite.
 function unpack({ shape, bits, low, high, data }) {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)),
     none = 2 ** bits - 1,

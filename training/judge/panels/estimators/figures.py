@@ -14,7 +14,7 @@ import torch
 from training.estimators import ESTIMATORS
 from training.judge.analysis.reach import GENTLE, Point, reach
 from training.judge.analysis.sensitivity import sensitivity
-from training.judge.report.subject import ALONE, Subject
+from training.judge.subject import ALONE, Subject
 from training.sampling import Sample
 
 STATES, POOL = 128, 1024
@@ -25,7 +25,7 @@ REPEATS = 11  # timed samples, of which the fastest counts: others shared the ma
 
 
 @torch.no_grad()
-def estimators(subject: Subject) -> dict[str, Any]:
+def figures(subject: Subject, **_: Any) -> dict[str, Any]:
     """{times, sigma, cosine, reach, samplers}, plain but for NaN; or {absent: why}."""
     held, model = subject.select.held, subject.model
     if not held.comparable:

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from training.estimators.base import gradient_at
 from training.judge.analysis.base import Model
-from training.judge.analysis.reach import OUTSIDE, distance, nearest
-from training.judge.analysis.run import POOL, Held
-from training.judge.report.packing import pack, short
+from training.judge.analysis.reach import POOL, natural
+from training.judge.panels.timeline.packing import pack, short
+from training.judge.subject import Held
 
 GRID = 33  # points along a side
 ROOM = 1.25  # of the square around all that is shown
@@ -87,10 +87,7 @@ class Plane:
 def radius(held: Held) -> float:
     """Distance to the data that 99 % of the held-out recorded chunks keep, as `analysis.reach` has
     it; NaN where there is no other episode to compare with."""
-    pool = held.pool[:POOL]
-    if not held.comparable:
-        return math.nan
-    return float(distance(pool.action, nearest(pool, held.recorded)).double().quantile(OUTSIDE))
+    return natural(held.pool[:POOL], held.recorded)[0] if held.comparable else math.nan
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""See `figures.py`; shown by `panel.html.j2` and the scripts beside it."""
