@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.control.checks.usable import ahead
+from qgf_ros.control.checks.clocks import ahead
 from qgf_ros.spaces.actions.spec import SilenceSpec
 
 HOLD_PERIODS = 3  # a command counts as still in force for this many periods

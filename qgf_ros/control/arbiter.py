@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.control.checks.usable import FUTURE_TOLERANCE
+from qgf_ros.control.checks.clocks import FUTURE_TOLERANCE
 from qgf_ros.control.gate import Candidate, Gate, Output, Refused
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qgf_ros.control.checks.bounds import Bounds
+from qgf_ros.control.checks.clocks import FUTURE_TOLERANCE, ahead
 from qgf_ros.control.checks.frozen import Frozen
-from qgf_ros.control.checks.usable import FUTURE_TOLERANCE, ahead, usable
 from qgf_ros.control.merge import Merger
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
@@ -23,7 +23,6 @@ from qgf_ros.spaces.observations.source import ObservationSource
 # its own max_age (cameras are late by more than two periods, and their owners say so there), and the
 # time that a wireless link or a busy executor takes at times [s].
 SKEW_PERIODS, SKEW_SHARE, SKEW_LEAST = 2, 1 / 3, 1 / 30
-NO_STATE = "not finite, or held a quaternion that is not of length 1"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Assembler:
             )
             return
         features = source.features(values)
-        if not usable(source, values, features):
+        if not source.usable(values, features):
             self.dropped += 1  # the last good one ages until it is too old
             self._nonfinite.add(name)
             return
@@ -196,11 +195,15 @@ class Assembler:
         missing = [s.topic for n, s in self._sources.items() if n not in latest]
         if not missing:
             return None
-        bad = [s.topic for n, s in self._sources.items() if n in self._nonfinite - set(latest)]
+        bad = [s for n, s in self._sources.items() if n in self._nonfinite - set(latest)]
+        why = {s.kind.unusable: [x.topic for x in bad if x.kind is s.kind] for s in bad}
         return Problem(
             "STATE_MISSING:" + ",".join(missing),
             f"waiting for {', '.join(missing)}"
-            + (f"; on {', '.join(bad)} came only messages that were {NO_STATE}" if bad else ""),
+            + "".join(
+                f"; on {', '.join(topics)} came only messages that were {said}"
+                for said, topics in why.items()
+            ),
         )
 
     def _untimely(self, now: int, latest: dict[str, _Latest]) -> Problem | None:
@@ -212,7 +215,7 @@ class Assembler:
                 return Problem(
                     f"STATE_{'NONFINITE' if spoilt else 'STALE'}:{source.topic}",
                     f"{source.topic} is {age * 1e-9:.3f} s old, allowed {limit * 1e-9:.3f} s"
-                    + (f"; newer messages were {NO_STATE}" if spoilt else ""),
+                    + (f"; newer messages were {source.kind.unusable}" if spoilt else ""),
                 )
             early = (latest[name].stamp - now - self._delay[name]) * 1e-9
             if early > FUTURE_TOLERANCE:

@@ -1,53 +1,22 @@
 """The gate: every command leaves through here, whatever made it. numpy only.
 
 Order of the checks: owner, epoch and sequence, deadline, names, finite, known start, absurd; then
-the limits in the order of MODES, and finite again. What fails is not sent; the robot is brought to
-hold instead: velocities ramp to zero, positions slow down and stay.
+the limits in the order that each number's kind says, and finite again. What fails is not sent; the
+robot is brought to hold instead: velocities ramp to zero, positions slow down and stay.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from qgf_ros.control.limiter import Limiter, at_rest
-from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 
 STOP_STREAM = 1.0  # s: how long the hold is repeated before the command topic falls silent
 STANDS_AFTER = 2  # periods without a command: what follows one has stopped by then
-
-
-class Mode(NamedTuple):
-    """How one kind of number is judged.
-
-    In three bands: within the range it passes; outside of it, by up to `clamped` widths, it is
-    brought to the range's end; what is further out is no action but a fault, and refused.
-    """
-
-    limits: tuple[str, str, str]  # keys of `Limit`: of its change, and so on; "" there is none
-    hold: str  # where a hold brings it
-    clamped: float
-
-
-_POSITION = Mode(("rate", "acceleration", "jerk"), "hold_last_sent", 1.0)
-_VELOCITY = Mode(("rate", "jerk", ""), "ramp_to_zero", 1.0)
-MODES = {
-    "position": _POSITION,
-    "velocity": _VELOCITY,
-    "twist": _VELOCITY,
-    "gripper": _POSITION,
-}
-
-
-def mode_of(action: ActionSpec) -> str:
-    """The row of MODES that an action's numbers are judged by."""
-    if action.representation == "velocity":
-        return "twist" if action.space == "twist" else "velocity"
-    return "gripper" if action.space == "gripper" else "position"
 
 
 @dataclass(frozen=True)
@@ -254,19 +223,14 @@ class Gate:
 
 
 def _limits(contract: Contract) -> tuple[Limiter, np.ndarray]:
-    """The contract's limits by the mode of each number, and how many widths beyond are clamped (A,)."""
-    rows = [
-        (MODES[mode_of(action)], action.limits[name])
-        for action in contract.actions
-        for name in action.labels_of_joints
-    ]
+    """The contract's limits by the kind of each number, and how many widths beyond are clamped (A,)."""
+    rows = [(a.kind, a.limits[name]) for a in contract.actions for name in a.labels_of_joints]
     rate, second, third = np.array([
-        [getattr(limit, key) if key else np.inf for key in mode.limits] for mode, limit in rows
+        [getattr(limit, key) if key else np.inf for key in kind.limits] for kind, limit in rows
     ]).T  # fmt: skip
     low, high, _ = contract.limits
-    ramps = np.array([mode.hold == "ramp_to_zero" for mode, _ in rows])
-    clamped = np.array([mode.clamped for mode, _ in rows])
-    return Limiter(low, high, rate, second, third, ramps), clamped
+    clamped = np.array([kind.clamped for kind, _ in rows])
+    return Limiter(low, high, rate, second, third, contract.velocity_like), clamped
 
 
 class Refused(Exception):

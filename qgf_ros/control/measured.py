@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.control.checks.usable import ahead
+from qgf_ros.control.checks.clocks import ahead
 from qgf_ros.control.merge import Merger
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
@@ -23,14 +23,12 @@ class MeasuredPositions:
         self._index = contract.measured_positions  # into [observation, NaN]
         self._observed = np.full(len(contract.observation_names), np.nan)
         self._since: dict[str, int] = {}  # ns, by source: its stamp or its receipt, the earlier one
-        self._part: dict[str, slice] = {}
+        self._part = {
+            name: part
+            for name, part in contract.observation_slices.items()
+            if any(part.start <= at < part.stop for at in self._index)
+        }
         self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}
-        begin = 0
-        for source in contract.observations:
-            part = slice(begin, begin + len(source.feature_labels))
-            if any(part.start <= at < part.stop for at in self._index):
-                self._part[source.name] = part
-            begin = part.stop
 
     @property
     def sources(self) -> list[ObservationSource]:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from qgf_ros.control.checks.usable import ahead, usable
+from qgf_ros.control.checks.clocks import ahead
 from qgf_ros.replay.ending import Held
 from qgf_ros.replay.events import Said
 from qgf_ros.spaces.contract import Contract
@@ -187,7 +187,7 @@ class _Goal:
         source = self._sources[said.name]
         features = source.features(said.values)
         late = said.name in self._seen and said.stamp < self._seen[said.name][0]
-        if late or not usable(source, said.values, features):
+        if late or not source.usable(said.values, features):
             return
         self._seen[said.name] = (said.stamp, features.tolist())
         if said.name == self._observation:

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.bags.commands import HOLD_PERIODS, in_force, of_this_clock
-from qgf_ros.control.checks.usable import finite
 from qgf_ros.replay.attempts import Attempts, Turn
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
 from qgf_ros.replay.events import Said
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.base import finite
 
 SEGMENT = 20.0  # s: longer stretches are cut, so that memory stays flat and intervals can be had
 SILENCE = 10.0  # s without any message: time is not ticked through, but jumps
@@ -59,7 +59,7 @@ class Commands:
         self._silence = {a.name: a.silence for a in contract.actions}
         longest = max((s.after for s in self._silence.values() if s is not None), default=0.0)
         self.kept = max(HOLD_PERIODS * contract.time.period, longest)  # s before a tick
-        self._width = {a.name: len(a.labels_of_joints) for a in contract.actions}
+        self._columns, self._numbers = contract.action_slices, len(contract.action_names)
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
@@ -72,16 +72,16 @@ class Commands:
 
     def at(self, ticks: np.ndarray, period: int) -> np.ndarray:
         """(M, A): what was commanded for each of the ticks (M,) [ns]; NaN where nothing was."""
-        columns = []
+        found = np.full((len(ticks), self._numbers), np.nan)
         for name, (stamps, values) in self._rows.items():
             stamp = np.array(stamps, np.int64)
-            said = np.array(values).reshape(len(stamps), self._width[name])
+            here = self._columns[name]
+            said = np.array(values).reshape(len(stamps), here.stop - here.start)
             usable = finite(said)
             column, known = in_force(
                 stamp[usable], said[usable], stamp[~usable], ticks, period, self._silence[name]
             )
-            columns.append(np.where(known[:, None], column, np.nan))
-        found = np.concatenate(columns, axis=1)
+            found[:, here] = np.where(known[:, None], column, np.nan)
         found[~np.isfinite(found).all(axis=1)] = np.nan
         return found
 

@@ -14,7 +14,6 @@ from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.drive import Row, Track
 from qgf_ros.replay.player import Segment
-from qgf_ros.spaces.contract import Contract
 
 Sums = dict[str, np.ndarray]  # figure -> (2, ...): what is added up, and over how many
 
@@ -30,14 +29,12 @@ class Scorer:
     """Scores the segments of one policy."""
 
     def __init__(self, policy: Policy) -> None:
-        low, high, rate = policy.contract.limits
-        velocity = policy.contract.velocity_like
+        low, high, _ = policy.contract.limits
         self._policy, self._critic = policy, NumpyCritic(policy)
         self._period = policy.contract.time.period
         self.span = high - low
-        self._velocity = velocity
-        self._speed = np.where(velocity, np.maximum(np.abs(low), np.abs(high)), rate)
-        self._gripper = _grippers(policy.contract)
+        self._velocity, self._speed = policy.contract.velocity_like, policy.contract.speeds
+        self._gripper = np.array([kind.grips for kind in policy.contract.action_kinds])
 
     def __call__(self, segment: Segment, track: Track, recorded: np.ndarray) -> Sums:
         """recorded: (n + H, A) commands of the n ticks and a horizon beyond, NaN where none was."""
@@ -144,10 +141,6 @@ class Scorer:
         if segment.ended:
             there["ending"] = np.arange(count) >= segment.ticks - round(ENDING / self._period)
         return there
-
-
-def _grippers(contract: Contract) -> np.ndarray:
-    return np.array([a.space == "gripper" for a in contract.actions for _ in a.labels_of_joints])
 
 
 def _sums(values: np.ndarray, axis: int = 0) -> np.ndarray:

@@ -20,7 +20,6 @@ from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import message_type
-from qgf_ros.spaces.messages.joints import JointTrajectory
 
 try:
     from qgf_ros.msg import Command, PolicyInfo, QValues, Status, Tick
@@ -100,9 +99,7 @@ def candidate(msg: Command) -> Candidate:
 def action_message(spec: ActionSpec, values: np.ndarray, now: int, period: float) -> Any:
     """One action entry's numbers as the robot's own message. `period` [s] of control."""
     kind = message_type(spec.type)
-    # To a trajectory controller 0 means from now on; it refuses a start that transport made the past.
-    stamp = 0 if isinstance(kind, JointTrajectory) else now
-    head = header(stamp, spec.frame) if kind.stamped else None
+    head = header(kind.command_stamp(now), spec.frame) if kind.stamped else None
     return kind.encode(make, spec.fields, spec.names, values, head, period)
 
 

@@ -26,6 +26,7 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status, ros_type
 from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Joints
@@ -68,12 +69,13 @@ class ForeignCommands:
     commands takes 0.36 ms of CPU each, and no message comes from one that is not in the graph.
     """
 
-    def __init__(self, node: Node, actions: Iterable[ActionSpec]) -> None:
+    def __init__(self, node: Node, contract: Contract) -> None:
         self._node = node
-        self._actions = tuple(actions)
-        self._echoes = [Echo() for _ in self._actions]
+        self._echoes: list[tuple[slice, Echo]] = []
         self._on_topic: dict[str, list[tuple[ActionSpec, Echo]]] = {}
-        for spec, echo in zip(self._actions, self._echoes):
+        for spec in contract.actions:
+            echo = Echo()
+            self._echoes.append((contract.action_slices[spec.name], echo))
             self._on_topic.setdefault(spec.topic, []).append((spec, echo))
         self._last = -QUIET  # steady time
         self._problem = Problem("COMMAND_CONFLICT", "")
@@ -94,11 +96,8 @@ class ForeignCommands:
 
     def sent(self, values: np.ndarray) -> None:
         """These numbers (A,) go out now, in the contract's order."""
-        begin = 0
-        for spec, echo in zip(self._actions, self._echoes):
-            end = begin + len(spec.labels_of_joints)
-            echo.sent(_content(values[begin:end]))
-            begin = end
+        for part, echo in self._echoes:
+            echo.sent(_content(values[part]))
 
     def problem(self) -> Problem | None:
         """Set until 1 s after the last foreign command."""

@@ -60,12 +60,9 @@ class RobotCommands:
         """Publishes `output.values` (A,), stamped `now` [ns, control clock]. None: nothing."""
         if output.values is None:
             return
-        begin = 0
         for spec, publisher in zip(self._contract.actions, self._by_action):
-            end = begin + len(spec.labels_of_joints)
-            values = output.values[begin:end]
+            values = output.values[self._contract.action_slices[spec.name]]
             publisher.publish(action_message(spec, values, now, self._contract.time.period))
-            begin = end
 
     def deliver(self) -> None:
         """Waits for the last words to arrive: what is destroyed at once may never do."""

@@ -84,12 +84,9 @@ class SimNode:
             name: (s, self.node.create_publisher(ros_type(s.type), s.topic, qos.REPORT))
             for name, s in sources.items()
         }
-        begin = 0
         for spec in self._contract.actions:
-            part = slice(begin, begin + len(spec.labels_of_joints))
-            callback = partial(self._on_command, spec, part)
+            callback = partial(self._on_command, spec, self._contract.action_slices[spec.name])
             self.node.create_subscription(ros_type(spec.type), spec.topic, callback, qos.COMMAND)
-            begin = part.stop
         self._thread = threading.Thread(target=self._work, name="qgf-sim", daemon=True)
 
     def _declare(self) -> dict[str, Any]:

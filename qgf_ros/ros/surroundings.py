@@ -85,7 +85,7 @@ class Surroundings:
     def activate(self, contract: Contract) -> None:
         """Listens for other commanders from now on."""
         if self._gate is None:
-            self._foreign = ForeignCommands(self._node, contract.actions)
+            self._foreign = ForeignCommands(self._node, contract)
         self.hear()
         if self._estop.is_pressed:
             self._stop(None)

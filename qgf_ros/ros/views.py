@@ -16,8 +16,6 @@ from qgf_ros.ros.conversions import header
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 
-# What a wheeled base can be told. With other numbers a twist is a tool's, in axes that stand still.
-OF_A_BASE = {"linear.x", "linear.y", "angular.z"}
 LINE_WIDTH, POINT_SIZE = 0.005, 0.012  # m
 
 
@@ -58,40 +56,14 @@ def trajectory(contract: Contract, chunk: Chunk) -> JointTrajectory:
 
 
 def markers(contract: Contract, chunk: Chunk) -> MarkerArray:
-    """For each twist the path it leads along, from the origin of its frame; yellow now, red later.
-
-    Joints get none: where they lead, only a model of the robot knows.
-    """
-    found, begin = [], 0
+    """For each action that tells it, the path it leads along, from the origin of its frame; yellow
+    now, red later. Joints have none: where they lead, only a model of the robot knows."""
+    found, period = [], contract.time.period
     for spec in contract.actions:
-        end = begin + len(spec.labels_of_joints)
-        if spec.space == "twist":
-            places = path(spec, chunk.actions[:, begin:end], contract.time.period)
-            found += _drawn(spec, places, chunk.start, contract.time.period)
-        begin = end
+        places = spec.kind.path(spec, chunk.actions[:, contract.action_slices[spec.name]], period)
+        if places is not None:
+            found += _drawn(spec, places, chunk.start, period)
     return MarkerArray(markers=found)
-
-
-def path(spec: ActionSpec, values: np.ndarray, period: float) -> np.ndarray:
-    """(H + 1, 3) m: where H twists `values` (H, fields) lead from the origin, `period` s each.
-
-    A tool's linear velocities are in axes that stand still; a base's axes turn with it.
-    """
-    by_field = {field.removeprefix("twist."): i for i, field in enumerate(spec.fields)}
-
-    def component(name: str) -> np.ndarray:
-        return values[:, by_field[name]] if name in by_field else np.zeros(len(values))
-
-    linear = np.stack([component(f"linear.{axis}") for axis in "xyz"], axis=1)
-    if set(by_field) <= OF_A_BASE:
-        yaw_rate = component("angular.z")
-        yaw = np.cumsum(yaw_rate) * period - yaw_rate * period / 2  # in the middle of each step
-        x, y = linear[:, 0], linear[:, 1]
-        linear[:, 0], linear[:, 1] = (
-            np.cos(yaw) * x - np.sin(yaw) * y,
-            np.sin(yaw) * x + np.cos(yaw) * y,
-        )
-    return np.concatenate([np.zeros((1, 3)), np.cumsum(linear, axis=0) * period])
 
 
 def _drawn(spec: ActionSpec, places: np.ndarray, start: int, period: float) -> list[Marker]:

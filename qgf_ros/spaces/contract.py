@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.files.strict_yaml import build, load_yaml
+from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.actions.measured import Measured
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.actions.topics import check_topics
@@ -90,6 +91,11 @@ class Contract:
         """Names of the O numbers of the observation vector, in order."""
         return tuple(f"{o.name}.{label}" for o in self.observations for label in o.feature_labels)
 
+    @property
+    def bounded(self) -> np.ndarray:
+        """(O,) bool: which observed numbers the box of recorded states judges."""
+        return np.array([o.kind.bounded for o in self.observations for _ in o.feature_labels])
+
     @cached_property
     def observation_slices(self) -> dict[str, slice]:
         """By the source's name, where its features stand in the observation vector."""
@@ -118,19 +124,33 @@ class Contract:
         rows = [a.limits[n] for a in self.actions for n in a.labels_of_joints]
         return tuple(np.array([getattr(r, k) for r in rows]) for k in ("min", "max", "rate"))  # type: ignore[return-value]
 
+    @cached_property
+    def action_kinds(self) -> tuple[ActionKind, ...]:
+        """The kind of each of the A numbers of one action."""
+        return tuple(a.kind for a in self.actions for _ in a.labels_of_joints)
+
     @property
     def velocity_like(self) -> np.ndarray:
         """(A,) bool: which numbers stop at zero rather than where they are."""
-        return np.array(
-            [a.representation == "velocity" for a in self.actions for _ in a.labels_of_joints]
-        )
+        return np.array([kind.stops_at_zero for kind in self.action_kinds])
+
+    @property
+    def travel(self) -> np.ndarray:
+        """(A,) how far a command of 1 leads within a period; 0 where it says the place itself."""
+        return np.array([kind.travel(self.time.period) for kind in self.action_kinds])
+
+    @property
+    def speeds(self) -> np.ndarray:
+        """(A,) the largest speed that each number may command, per s."""
+        rows = [(a.kind, a.limits[n]) for a in self.actions for n in a.labels_of_joints]
+        return np.array([kind.speed(limit) for kind, limit in rows])
 
     @property
     def measured_positions(self) -> np.ndarray:
-        """(A,) int: which observed number is the measured position of each absolute command, found
-        by the joint's name, or by what `measured` says; -1 of velocities."""
+        """(A,) int: which observed number is the measured position of each command that begins at
+        one, found by the joint's name, or by what `measured` says; -1 of the others."""
         return np.array([
-            self._measured.at(a.measured.get(n, n)) if a.representation == "absolute" else -1
+            self._measured.at(a.measured.get(n, n)) if a.kind.measured else -1
             for a in self.actions
             for n in a.labels_of_joints
         ])  # fmt: skip
@@ -139,13 +159,12 @@ class Contract:
     def relative_positions(self) -> np.ndarray:
         """(A,) int: as `measured_positions`, for the commands that may be learnt relative to them.
 
-        Not those of a gripper: closed is closed, whatever is between its fingers. Nor where the
-        measured position is read between messages, for the node can only hold the last one.
+        Not where the measured position is read between messages, for the node can only hold the last one.
         """
         held = [o.resample == "hold" for o in self.observations for _ in o.feature_labels]
-        joint = [a.space == "joint" for a in self.actions for _ in a.labels_of_joints]
+        relative = np.array([kind.relative for kind in self.action_kinds])
         at = self.measured_positions
-        return np.where(np.array(joint) & np.array([*held, False])[at], at, -1)
+        return np.where(relative & np.array([*held, False])[at], at, -1)
 
     def max_age(self, source: ObservationSource | EndSource) -> float:
         """Oldest usable age of a source [s]. A goal that was said once stays the goal."""

@@ -52,6 +52,24 @@ def yaw_sin_cos(quaternion: np.ndarray) -> np.ndarray:
     return turn[..., ::-1]
 
 
+def slerp(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The turn from `begin` to `end`, (..., 4) x, y, z, w of any length above 0, done by `share`
+    (..., 1) in 0..1 along the shortest way: (..., 4) of length 1; NaN where one is no rotation."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # By the largest first: the square of a small number vanishes.
+        a, b = (q / np.abs(q).max(axis=-1, keepdims=True) for q in (begin, end))
+        a, b = (q / np.linalg.norm(q, axis=-1, keepdims=True) for q in (a, b))
+        b = np.where((a * b).sum(axis=-1, keepdims=True) < 0, -b, b)
+        apart, along = (np.linalg.norm(q, axis=-1, keepdims=True) for q in (b - a, b + a))
+        angle = 2 * np.arctan2(apart, along)  # exact for small ones, where arccos is not
+        near = np.sin(angle) < 1e-9
+        scale = np.where(near, 1.0, np.sin(angle))
+        first = np.where(near, 1 - share, np.sin((1 - share) * angle) / scale)
+        last = np.where(near, share, np.sin(share * angle) / scale)
+        way = first * a + last * b
+        return way / np.linalg.norm(way, axis=-1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class Encoding:
     """A function of quaternions, and a name for each of its numbers."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.control.assembler import Assembler, Observation, Problem
-from qgf_ros.control.checks.usable import FUTURE_TOLERANCE
+from qgf_ros.control.checks.clocks import FUTURE_TOLERANCE
 from qgf_ros.control.notices import Notices
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract

@@ -1,4 +1,4 @@
-"""A million inputs into the gate in every mode: what leaves it, judged from its outputs alone.
+"""A million inputs into the gate of every kind of action: what leaves it, judged from its outputs alone.
 
 Gates with many numbers, each with limits of its own, so that a step of the real gate judges all of
 them; one input is one number of a candidate, with its limits, its last command and its step. The
@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from qgf_make import SCALE, SECOND, START, contract
 
-from qgf_ros.control.gate import MODES, Candidate, Gate, mode_of
+from qgf_ros.control.gate import Candidate, Gate
+from qgf_ros.spaces.actions import KINDS
 
 INPUTS = 1_000_000 * min(SCALE, 10)
-NUMBERS, STEPS = 240, 100  # of a gate, all of one mode
+NUMBERS, STEPS = 240, 100  # of a gate, all of one kind
 ROUNDING = 1e-14  # relative; a command near 1 is exact to 1e-16
 TWIST = [f"twist.{kind}.{axis}" for kind in ("linear", "angular") for axis in "xyz"]
 SPECIAL = np.array([0.0, -0.0, 5e-324, -5e-324, 1e-300, 1e-310])
 ABSURD = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 1e30])
 
 
-def limits_of(mode, rng):
+def limits_of(kind, rng):
     """One number's limits, over many orders of magnitude; half have none of the later ones."""
-    velocity = MODES[mode].hold == "ramp_to_zero"
+    velocity = kind.hold == "ramp_to_zero"
     width = 10 ** rng.uniform(-3, 3)
     low = -width * rng.random() if velocity else width * rng.normal()
     limit = {"min": low, "max": low + width, "rate": width * 10 ** rng.uniform(-2, 3)}
@@ -37,8 +38,8 @@ def limits_of(mode, rng):
     return limit
 
 
-def wide_contract(mode, rng, period):
-    """NUMBERS numbers of one mode."""
+def wide_contract(kind, rng, period):
+    """NUMBERS numbers of one kind."""
     names = [f"j{i}" for i in range(NUMBERS)]
     own = {
         "contract": 1,
@@ -50,19 +51,18 @@ def wide_contract(mode, rng, period):
         ],
         "outcome": {"objective": "time_to_success", "assume_success": True},
     }  # fmt: skip
-    if mode == "twist":
+    if kind.name == "twist":
         own["actions"] = [
             {"name": f"arm{i}", "topic": f"twist{i}", "type": "geometry_msgs/TwistStamped", "fields": TWIST,
              "representation": "velocity", "space": "twist", "frame": "base",
-             "limits": {n: limits_of(mode, rng) for n in TWIST}}
+             "limits": {n: limits_of(kind, rng) for n in TWIST}}
             for i in range(NUMBERS // len(TWIST))
         ]  # fmt: skip
     else:
         own["actions"] = [
             {"name": "arm", "topic": "commands", "type": "std_msgs/Float64MultiArray", "names": names,
-             "representation": "velocity" if mode == "velocity" else "absolute",
-             "space": "gripper" if mode == "gripper" else "joint",
-             "limits": {n: limits_of(mode, rng) for n in names}}
+             "representation": kind.representation, "space": kind.space,
+             "limits": {n: limits_of(kind, rng) for n in names}}
         ]  # fmt: skip
     return contract(own)
 
@@ -190,16 +190,16 @@ def spoilt(values, rng):
     ][kind - 3]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_fault_067_a_million_inputs_in_every_mode(mode):
-    seed = [67, sorted(MODES).index(mode)]
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_fault_067_a_million_inputs_of_every_kind(kind):
+    seed = [67, KINDS.index(kind)]
     print(f"seed {seed}")  # shown where it fails
     rng = np.random.default_rng(seed)
     inputs = checked = jerks = admitted = limited = 0
     began = time.perf_counter()
     while inputs < INPUTS:
-        own = wide_contract(mode, rng, float(10 ** rng.uniform(-3, 0)))
-        assert {mode_of(a) for a in own.actions} == {mode}
+        own = wide_contract(kind, rng, float(10 ** rng.uniform(-3, 0)))
+        assert {a.kind for a in own.actions} == {kind}
         gate, watch = Gate(own), Watch(own)
         outs = run(gate, watch, own, rng)
         inputs += NUMBERS * STEPS
@@ -208,7 +208,7 @@ def test_fault_067_a_million_inputs_in_every_mode(mode):
         admitted += sum(o.admitted for o in outs)
         limited += sum(o.limited for o in outs)
         assert gate.limit_hits == sum(o.limited for o in outs)
-    print(f"{mode}: {inputs} inputs, {admitted} of {inputs // NUMBERS} candidates admitted, "
+    print(f"{kind.name}: {inputs} inputs, {admitted} of {inputs // NUMBERS} candidates admitted, "
           f"{limited} limited, {jerks} times jerk, {time.perf_counter() - began:.1f} s")  # fmt: skip
     assert checked > 0.7 * inputs and admitted > 0.4 * inputs / NUMBERS, "something was judged"
     assert limited > 0.2 * inputs / NUMBERS

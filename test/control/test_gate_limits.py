@@ -1,5 +1,7 @@
 """Acceleration and jerk, the three bands, the explicit hold: what the gate makes of a candidate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qgf_make import (
@@ -14,12 +16,12 @@ from qgf_make import (
     velocity_dict,
 )
 
-from qgf_ros.control.gate import MODES, STANDS_AFTER, STOP_STREAM, Candidate, Gate, mode_of
+from qgf_ros.control.gate import STANDS_AFTER, STOP_STREAM, Candidate, Gate
 from qgf_ros.control.limiter import Limiter, at_rest
 from qgf_ros.control.supervisor import State
 from qgf_ros.files.share import share_folder
 from qgf_ros.policy.folder import load_policy
-from qgf_ros.spaces.actions.spec import ON_HOLD
+from qgf_ros.spaces.actions import KINDS
 
 T = SECOND // 20
 E = 0.05  # s
@@ -491,8 +493,11 @@ def test_fault_075_an_explicit_hold_makes_older_candidates_stale():
 def test_fault_067_each_action_has_its_row():
     twist, grip = contract(twist_dict()).actions
     rows = [contract(position_dict()).actions[0], contract(velocity_dict()).actions[0], twist, grip]
-    assert [mode_of(a) for a in rows] == list(MODES)
-    assert all(MODES[mode_of(a)].hold == ON_HOLD[a.representation] for a in rows)
+    roller = replace(grip, fields=(), representation="velocity", on_hold="")
+    told = ["joint_position", "joint_velocity", "twist", "gripper", "gripper_velocity"]
+    assert [a.kind.name for a in [*rows, roller]] == told == [k.name for k in KINDS]
+    holds = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
+    assert all(a.kind.hold == a.on_hold == holds[a.representation] for a in [*rows, roller])
 
 
 def test_fault_067_numbers_without_a_limit_of_acceleration_stand_once_they_are_not_commanded():

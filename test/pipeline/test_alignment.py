@@ -14,7 +14,7 @@ from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.bags.commands import HOLD_PERIODS
 from qgf_ros.control.assembler import Assembler, Observation, Problem
-from qgf_ros.control.checks.usable import LARGEST
+from qgf_ros.spaces.observations.base import LARGEST
 from training.pipeline.align import Report, _usable, align, featured, observe
 from training.pipeline.episodes import data_hash
 from training.pipeline.readers.load import without_duplicates

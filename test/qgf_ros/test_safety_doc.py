@@ -11,9 +11,9 @@ import pytest
 
 from qgf_ros import errors
 from qgf_ros.control.assembler import Problem
-from qgf_ros.control.gate import MODES
 from qgf_ros.control.reasons import REASONS
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
+from qgf_ros.spaces.actions import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = (ROOT / "docs" / "safety.md").read_text()
@@ -105,13 +105,13 @@ def test_numbers_are_those_of_the_code(row):
     assert row[1] == f"{value} s" if isinstance(value, float) else row[1] == f"{value}"
 
 
-def test_modes_are_those_of_the_gate():
+def test_limits_and_holds_are_those_of_the_kinds_of_actions():
     told = {
         name.strip("`"): (limits, hold.strip("`")) for name, _, limits, hold in rows("The gate")
     }
-    for name, mode in MODES.items():
-        keys = ", ".join(f"`{key}`" for key in mode.limits if key)
-        assert told.pop(name) == (f"`min`, `max`; {keys}", mode.hold)
+    for kind in KINDS:
+        keys = ", ".join(f"`{key}`" for key in kind.limits if key)
+        assert told.pop(kind.name) == (f"`min`, `max`; {keys}", kind.hold)
     assert not told
 
 

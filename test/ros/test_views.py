@@ -59,7 +59,7 @@ def test_a_base_that_turns_drives_an_arc(views):
     }
     spec = contract(own).actions[0]
     speed, turn, steps, period = 0.5, 2.0, 200, 0.005
-    end = views.path(spec, np.tile([speed, turn], (steps, 1)), period)[-1]
+    end = spec.kind.path(spec, np.tile([speed, turn], (steps, 1)), period)[-1]
     angle, radius = turn * steps * period, speed / turn
     expected = (radius * np.sin(angle), radius * (1 - np.cos(angle)), 0.0)
     np.testing.assert_allclose(end, expected, atol=1e-4)

@@ -119,13 +119,13 @@ def test_only_what_was_sent_for_an_action_of_a_shared_topic_is_ones_own():
         get_publishers_info_by_topic=lambda topic: [],
         get_fully_qualified_name=lambda: "/qgf",
     )
-    foreign = ForeignCommands(node, contract.actions)
+    foreign = ForeignCommands(node, contract)
     foreign.sent(np.array([0.5, -0.5]))
     for own in (message(b=-0.5), message(a=0.5)):  # in any order, each once
         foreign._on_message("commands", own)
         assert foreign.problem() is None
     for other in (message(a=0.5), message(a=0.5, b=-0.5), message(c=0.5), message()):
-        foreign = ForeignCommands(node, contract.actions)
+        foreign = ForeignCommands(node, contract)
         if list(other.name) != ["a"]:
             foreign.sent(np.array([0.5, -0.5]))
         foreign._on_message("commands", other)

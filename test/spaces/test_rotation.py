@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE
 
-from qgf_ros.spaces.rotation import ENCODINGS, UPRIGHT, matrix, matrix_columns, rot6d, yaw_sin_cos
+from qgf_ros.spaces.rotation import (
+    ENCODINGS,
+    UPRIGHT,
+    matrix,
+    matrix_columns,
+    rot6d,
+    slerp,
+    yaw_sin_cos,
+)
 
 Rotation = pytest.importorskip("scipy.spatial.transform").Rotation
 
@@ -132,3 +140,18 @@ def test_there_is_no_yaw_where_the_x_axis_stands_upright():
         for yaw in (0.0, 1.0, 3.0):
             q = Rotation.from_euler("ZYX", [yaw, np.pi / 2 - tilt, 0]).as_quat()
             assert np.isfinite(yaw_sin_cos(q)).all() == there, (tilt, yaw)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(-12, 12))
+def test_the_shortest_turn_is_scipys(seed, share, size):
+    rng = np.random.default_rng(seed)
+    begin = rng.normal(size=(5, 4))
+    end = np.concatenate([rng.normal(size=(3, 4)), begin[3:] + 1e-7 * rng.normal(size=(2, 4))])
+    end[4] *= -1
+    got = slerp(begin * 10.0**size, end, np.full((5, 1), share))
+    first, last = Rotation.from_quat(begin), Rotation.from_quat(end)
+    want = first * Rotation.from_rotvec(share * (first.inv() * last).as_rotvec())
+    assert np.linalg.norm(got, axis=1) == pytest.approx(1)
+    assert np.abs((got * want.as_quat()).sum(axis=1)) == pytest.approx(1, abs=1e-14)
+    assert (Rotation.from_quat(got).inv() * want).magnitude() == pytest.approx(0, abs=1e-7)

@@ -15,8 +15,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from qgf_ros.bags.sources import contract_sources
-from qgf_ros.control.checks.usable import quaternions
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.orientation import quaternions
 from training.pipeline.writers.bag import BagWriter
 
 T = SECOND // 20
@@ -27,7 +27,7 @@ MAGIC = b"\x89MCAP0\r\n"
 def numbers(source, rng, scale=1.0):
     """Random numbers of a message (labels,); its orientations are rotations."""
     values = rng.normal(size=len(source.labels)) * scale
-    for part in quaternions(source.labels):
+    for part in quaternions(source.type, source.fields):
         values[part] /= np.linalg.norm(values[part])
     return values
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from qgf_ros.spaces.messages import TYPES
+from qgf_ros.spaces.actions import command_types
 from training.pipeline.delay import measured_leads
 from training.pipeline.readers.endings import kind_of
 from training.pipeline.streams import Signal, Stream, Survey
@@ -23,7 +23,7 @@ COMMAND_WORDS = {
 GOALS = {"goal", "goals"}  # a command where joints are sent there, an observation elsewhere
 ORDERS = {"close", "open", "set", "grip", "release"}  # as the last word: what a gripper is told
 SENSED = {"is", "sensor", "measured", "actual", "feedback", "state", "states", "status"}
-COMMAND_TYPES = {t.name for t in TYPES.values() if t.command}
+COMMAND_TYPES = set(command_types())
 STATE_WORDS = {"observation", "observations", "obs", "state", "states"}
 OUTCOME_WORDS = {
     *(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qgf_ros.files.strict_yaml import FILL_IN
+from qgf_ros.spaces.actions import KINDS, by_type, command_types
+from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.messages import TYPES
 from qgf_ros.spaces.messages.array import Array
 from qgf_ros.spaces.messages.moment import Moment
@@ -41,7 +43,8 @@ PLAIN_WORDS = JOINTS_WORDS | {
 }
 TAKEN = {"reward", "success", "episode_start"}
 JOINTS, ARRAY = "sensor_msgs/JointState", "std_msgs/Float64MultiArray"
-TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
+# What a joint may be told, by what a contract calls it.
+JOINT_KINDS = {k.representation: k for k in KINDS if k.space == "joint"}
 
 
 @dataclass
@@ -112,14 +115,16 @@ def _action(
 ) -> tuple[Lines, list[Pair]]:
     """One action, and the pairs whose states must be observed as joints."""
     head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
-    if s.type in TWISTS:
-        return head + _twist(s, pace, notes), []
+    own = by_type(s.type)
+    if own is not None:
+        return head + _of_type(s, own, pace, notes), []
     pairs = {n: pairs[n] for n in labels if n in pairs}
     said = ""
     if s.type in BY_JOINT:
-        said = "absolute" if joint(labels[0])[0] == "position" else "velocity"
+        said = next(n for n, k in JOINT_KINDS.items() if k.field == joint(labels[0])[0])
     found = meaning(s, labels, pairs, data, said)
-    absolute = found.representation == "absolute"
+    kind = JOINT_KINDS.get(found.representation)  # None: only a person knows
+    absolute = kind is not None and kind.measured
     named = s.type in BY_JOINT or any(map(has_name, s.labels))
     names = {n: name_of(name, n, named) for n in labels}
     note = ""
@@ -129,8 +134,9 @@ def _action(
     elif not named:
         note = f"   {MARK} the recording has no name for each number: write those of the joints"
     if s.type in BY_JOINT or (not s.type and absolute):
-        field = "position" if absolute or said == "absolute" else "velocity"
-        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]] + [f"    fields: [{field}]"]
+        known = kind or JOINT_KINDS[said]
+        head[2:] = [line.replace(ARRAY, JOINTS) for line in head[2:]]
+        head.append(f"    fields: [{known.field}]")
     head.append(f"    names: {flow_list(names.values())}{note}")
     if found.representation:
         head.append(f"    representation: {found.representation}   {MARK} {comment(found.why)}")
@@ -147,12 +153,10 @@ def _action(
             f"    # measured: {{{', '.join(f'{scalar(a)}: {scalar(b)}' for a, b in told.items())}}}   "
             "# with absolute: they move alike; without the first # if they are the same joints"
         )
-    if "gripper" in s.topic.lower():
-        head.append("    space: gripper")
-    through_zero = found.representation == "velocity"
-    followed = [
-        p for p in pairs.values() if absolute or (not found.representation and p.state_label)
-    ]
+    spaces = [k.space for k in KINDS if any(word in s.topic.lower() for word in k.words)]
+    head += [f"    space: {space}" for space in spaces[:1]]
+    through_zero = kind is not None and kind.stops_at_zero
+    followed = [p for p in pairs.values() if absolute or (kind is None and p.state_label)]
     return head + _limits(s, names, through_zero, pace), followed
 
 
@@ -169,8 +173,9 @@ def _holds_joints(s: SignalSummary) -> bool:
     return s.type == JOINTS or (not s.type and "" not in fields and fields != {"effort"})
 
 
-def _twist(s: SignalSummary, pace: float, notes: Notes) -> Lines:
-    """A body's velocity. What is always 0 may be left out, and is said; a constant speed is not."""
+def _of_type(s: SignalSummary, kind: ActionKind, pace: float, notes: Notes) -> Lines:
+    """A command that its type says the kind of: a body's velocity. What is always 0 may be left out,
+    and is said; a constant speed is not."""
     still = constants(s)
     usual = dict(zip(s.labels, np.fmax.reduce(s.extremes.values)))
     kept = [n for n in s.labels if n not in still or usual[n] != 0] or list(s.labels)
@@ -180,8 +185,8 @@ def _twist(s: SignalSummary, pace: float, notes: Notes) -> Lines:
         + "; ".join(["the others were always 0, and are sent as 0", *always])
     ]
     notes.left += [f"{s.topic} {n}: always 0, and sent as 0" for n in s.labels if n not in kept]
-    head += ["    representation: velocity", "    space: twist"]
-    if s.type == "geometry_msgs/TwistStamped":
+    head += [f"    representation: {kind.representation}", f"    space: {kind.space}"]
+    if TYPES[s.type].stamped:
         told = [f for f in s.frames if f.strip("/")]
         if len(s.frames) == len(told) == 1:
             head.append(f"    frame: {scalar(told[0])}   {MARK} the recorded frame_id")
@@ -194,7 +199,7 @@ def _twist(s: SignalSummary, pace: float, notes: Notes) -> Lines:
             notes.open.append(
                 f"{s.topic}: the frame that the receiver expects; recorded: {seen or 'none'}"
             )
-    return head + _limits(s, {n: n for n in kept}, True, pace)
+    return head + _limits(s, {n: n for n in kept}, kind.stops_at_zero, pace)
 
 
 def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: float) -> Lines:
@@ -397,7 +402,7 @@ def _unusable(s: SignalSummary, command: bool) -> str:
         return "it holds neither positions nor velocities of joints"
     if isinstance(TYPES[s.type], Moment):
         return "it only marks a moment"
-    if command and not TYPES[s.type].command:
+    if command and s.type not in command_types():
         return "looks like a command; this version cannot command poses, Bool or integers"
     return ""
 

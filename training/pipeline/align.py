@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qgf_ros.bags.commands import LATEST, of_this_clock
-from qgf_ros.control.checks.usable import ahead, finite, usable
+from qgf_ros.control.checks.clocks import ahead
 from qgf_ros.errors import UsageError
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.base import finite
 from training.pipeline.attempts import Attempt, attempts, marks, trimmed
 from training.pipeline.episodes import Episode
 from training.pipeline.grid import LATE, SLACK, Grid, cut_episodes, lay
@@ -154,7 +155,7 @@ def featured(recording: Recording, contract: Contract) -> dict[str, Stream]:
     for o in contract.observations:
         if (s := recording.streams.get(o.name)) is not None:
             features = o.features(s.values)
-            good = usable(o, s.values, features)[:, None]
+            good = o.usable(s.values, features)[:, None]
             values = np.where(good, features if o.resample == "hold" else s.values, np.nan)
             seen[o.name] = replace(s, values=values)
     return recording.streams | seen

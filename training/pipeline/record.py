@@ -96,10 +96,8 @@ def _episode(
         values = teacher.act()
         stream.world.command(values)
         sent = stream.now + _milliseconds(rng, imperfect.command_latency)
-        parts = np.split(
-            values, np.cumsum([len(a.labels_of_joints) for a in contract.actions])[:-1]
-        )
-        said += [(sent, Event(a.name, sent, v)) for a, v in zip(contract.actions, parts)]
+        parts = contract.action_slices.items()
+        said += [(sent, Event(action, sent, values[part])) for action, part in parts]
         for _ in range(per_period):
             said += received(stream.advance())
             if stream.world.outcome is not Outcome.RUNNING:

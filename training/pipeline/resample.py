@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.observations.source import ObservationSource
 from training.pipeline.streams import Stream
 
@@ -66,33 +65,4 @@ def between(
         nearer = np.where(stamp[after] - at < at - stamp[before], after, before)
         return values[nearer], fresh
     share = np.where(fresh, (at - stamp[before]) / np.maximum(stamp[after] - stamp[before], 1), 0)
-    share = share[:, None]
-    out = values[before] + share * (values[after] - values[before])
-    for column in _orientations(source):
-        out[:, column] = _slerp(values[before, column], values[after, column], share)
-    return out, fresh
-
-
-def _slerp(begin: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The turn from `begin` to `end` (T, 4), done by `share` (T, 1) in 0..1 along the shortest way.
-
-    scipy's Slerp is the same between keys of one list, and asks for these to be ever later.
-    """
-    from scipy.spatial.transform import Rotation  # half of what reading data imports
-
-    # By the largest first: scipy takes a quaternion for zero where its squares vanish.
-    first, last = (
-        Rotation.from_quat(q / np.abs(q).max(axis=1, keepdims=True)) for q in (begin, end)
-    )
-    turn = (first.inv() * last).as_rotvec()
-    return (first * Rotation.from_rotvec(share * turn)).as_quat()
-
-
-def _orientations(source: ObservationSource) -> list[slice]:
-    """Where the quaternions stand among the numbers of a message."""
-    kind, at, found = message_type(source.type), 0, []
-    for path in source.fields:
-        width = len(kind.labels(path))
-        found += [slice(at, at + width)] if kind.is_orientation(path) else []
-        at += width
-    return found
+    return source.kind.between(source, values[before], values[after], share[:, None]), fresh

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-ALIGN = 5  # alignment, resample, rewards, labels; and what the node believes (control/usable.py)
-ENCODE = 1  # what a contract makes of a message's numbers (orientations)
+ALIGN = 5  # alignment, resample, rewards, labels; and what the node believes (spaces/observations)
+ENCODE = 1  # what a contract makes of a message's numbers (spaces/observations)
 STORE = 2  # how arrays and index lie in the cache
 
 

@@ -42,6 +42,7 @@ class Bounds:
         box, self._normalizer = policy.description.states, policy.normalizer
         self._known = "recorded" if box else "expected"
         self._names = policy.contract.observation_names
+        self._judged = policy.contract.bounded
         size = len(self._names)
         self._low = np.array(box.low) if box else np.full(size, -WITHOUT_BOX)
         self._high = np.array(box.high) if box else np.full(size, WITHOUT_BOX)
@@ -56,6 +57,7 @@ class Bounds:
         n = self._normalizer
         z = (vector - n.obs_mean) / n.obs_std  # float64: 1e38 must not overflow to no score
         outside = np.maximum(np.maximum(self._low - z, z - self._high), 0.0) / self._unit
+        outside = np.where(self._judged, outside, 0.0)
         worst = int(np.where(self._varied, outside, 0.0).argmax())
         score = float(outside[worst]) if self._varied[worst] else 0.0
         if score > self._bound:

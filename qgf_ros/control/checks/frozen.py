@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.spaces.actions.spec import TWISTS, ActionSpec
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.observations.source import ObservationSource
 
 FROZEN_AFTER = 0.5  # s of commanded motion without another number
 SLOW = 0.02  # of the largest speed: less than that is no motion that every sensor shows
 REPEATS = 2  # messages with the same numbers: a slow sensor is silent, not frozen
-MEASURES_TWISTS = ("nav_msgs/Odometry", "geometry_msgs/TwistStamped")
 
 
 class Frozen:
@@ -23,13 +20,15 @@ class Frozen:
 
     def __init__(self, contract: Contract) -> None:
         masks = {
-            o.name: np.array([_measures(o, a, n) for a in contract.actions for n in a.labels_of_joints])
+            o.name: np.array([
+                a.kind.measured_by(n, o) for a in contract.actions for n in a.labels_of_joints
+            ])
             for o in contract.observations
         }  # fmt: skip
         self._watched = {name: mask for name, mask in masks.items() if mask.any()}
-        low, high, rate = contract.limits
+        self._repeats_itself = {o.name: o.kind.repeats for o in contract.observations}
         self._velocity, self._period = contract.velocity_like, contract.time.period
-        self._speed = np.where(self._velocity, np.maximum(-low, high), rate)
+        self._travel, self._speed = contract.travel, contract.speeds
         self.clear()
 
     def clear(self) -> None:
@@ -43,7 +42,7 @@ class Frozen:
         """A message that counts, later than those before it."""
         if name not in self._watched:
             return
-        if np.array_equal(self._values.get(name), values):  # type: ignore[arg-type]
+        if name in self._values and self._repeats_itself[name](self._values[name], values):
             self._repeats[name] += 1
         else:
             self._values[name], self._repeats[name] = values, 0
@@ -53,7 +52,7 @@ class Frozen:
         if values is None:
             asked = np.where(self._velocity, self._asked, np.nan)
         else:
-            asked = np.where(self._velocity, self._asked + values * self._period, values)
+            asked = np.where(self._velocity, self._asked + values * self._travel, values)
         moves = np.abs(asked - self._asked) > SLOW * self._speed * self._period  # NaN: no motion
         self._asked = asked
         for name, mask in self._watched.items():
@@ -70,10 +69,3 @@ class Frozen:
         # The way, too: a dither about one place moves nothing that has friction.
         way = np.abs(self._asked - asked) > SLOW / 2 * self._speed * FROZEN_AFTER
         return waited if waited >= FROZEN_AFTER and way[self._watched[name]].any() else 0.0
-
-
-def _measures(source: ObservationSource, action: ActionSpec, name: str) -> bool:
-    """Whether a source measures a commanded number: the joint by its name, or the body's motion."""
-    if action.type in TWISTS:
-        return source.type in MEASURES_TWISTS
-    return name in source.names

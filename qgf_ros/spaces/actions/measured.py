@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qgf_ros.spaces.actions.spec import ActionSpec
+from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.joints import JointState
 from qgf_ros.spaces.observations.source import ObservationSource
 
 
@@ -23,10 +25,10 @@ class Measured:
             label.removeprefix("position.")
             for o in self._observations
             for label in o.labels
-            if o.type == "sensor_msgs/JointState" and label.startswith("position.")
+            if isinstance(message_type(o.type), JointState) and label.startswith("position.")
         ]
         for action in actions:
-            if action.representation != "absolute":
+            if not action.kind.measured:
                 continue
             for name, where in action.measured.items():
                 at = self.at(where)
@@ -71,6 +73,6 @@ class Measured:
         found = [
             at
             for at, (source, label) in enumerate(labels)
-            if source.type == "sensor_msgs/JointState" and label == f"position.{name}"
+            if isinstance(message_type(source.type), JointState) and label == f"position.{name}"
         ]
         return found[0] if len(found) == 1 else -1

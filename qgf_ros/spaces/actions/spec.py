@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from qgf_ros.spaces.actions import command_types, kind_of
+from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.limits import Limit
-from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.source import Source, later
-
-# In the format, so that contracts can be written for them, but not in this version.
-NOT_YET = {"delta_observed", "delta_last"}
-
-
-# What a representation does when it has to hold, and the only answer that is safe for it.
-ON_HOLD = {"absolute": "hold_last_sent", "velocity": "ramp_to_zero"}
-FIELD_OF = {"absolute": "position", "velocity": "velocity"}  # of a JointState or JointTrajectory
-TWISTS = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
 
 
 @dataclass(frozen=True)
@@ -51,8 +44,8 @@ class ActionSpec(Source):
 
     name: str = ""
     units: str = ""
-    representation: Literal["absolute", "delta_observed", "delta_last", "velocity"] = "absolute"
-    space: Literal["joint", "twist", "gripper"] = "joint"
+    representation: str = "absolute"
+    space: str = "joint"
     frame: str = ""
     limits: dict[str, Limit] = field(default_factory=dict)
     on_hold: Literal["", "hold_last_sent", "ramp_to_zero"] = ""
@@ -63,36 +56,12 @@ class ActionSpec(Source):
         super().__post_init__()
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
-        if not message_type(self.type).command:
+        if self.type not in command_types():
             raise ValueError(
                 f"{self.type} is not a command type of this version; allowed: "
-                + ", ".join(t.name for t in TYPES.values() if t.command)
+                + ", ".join(command_types())
             )
-        if self.representation in NOT_YET:
-            raise ValueError(
-                f"representation {self.representation} is part of the format, but this version cannot "
-                f"do it yet; allowed: {', '.join(ON_HOLD)}"
-            )
-        if (self.type in TWISTS) != (self.space == "twist"):
-            raise ValueError(
-                f"space is {self.space} and type {self.type}; space twist goes with {' or '.join(TWISTS)}, "
-                "and they with it"
-            )
-        if self.space == "twist":
-            if self.representation != "velocity":
-                raise ValueError(
-                    f"representation is {self.representation}; a twist is a velocity, so it must be velocity"
-                )
-            if message_type(self.type).stamped and not self.frame.strip():
-                raise ValueError(
-                    f"frame is {self.frame!r}; {self.type} says in its header along which axes it is, "
-                    'so give the frame_id that the receiver expects ("base_link", "tool0")'
-                )
-        elif self.fields not in ((), (FIELD_OF[self.representation],)):
-            raise ValueError(
-                f"fields is {list(self.fields)}; representation {self.representation} commands "
-                f"[{FIELD_OF[self.representation]}] and nothing else"
-            )
+        self.kind.check(self)
         missing = [n for n in self.labels_of_joints if n not in self.limits]
         unknown = [n for n in self.limits if n not in self.labels_of_joints]
         if missing:
@@ -106,29 +75,13 @@ class ActionSpec(Source):
                 f"it has {', '.join(self.labels_of_joints)}"
             )
         self._check_later()
-        safe = ON_HOLD[self.representation]
+        safe = self.kind.hold
         if self.on_hold not in ("", safe):
             raise ValueError(
                 f"on_hold is {self.on_hold}; for representation {self.representation} it is {safe}"
             )
         object.__setattr__(self, "on_hold", safe)
-        if self.representation == "velocity":
-            stuck = [n for n, limit in self.limits.items() if not limit.min <= 0 <= limit.max]
-            if stuck:
-                raise ValueError(f"a velocity that cannot be zero cannot stop: {', '.join(stuck)}")
-            twice = [n for n, limit in self.limits.items() if limit.acceleration < math.inf]
-            if twice:
-                raise ValueError(
-                    f"the rate of a velocity is its acceleration; leave acceleration out of {', '.join(twice)}"
-                )
-        else:
-            alone = [
-                n for n, limit in self.limits.items() if limit.jerk < limit.acceleration == math.inf
-            ]
-            if alone:
-                raise ValueError(
-                    f"jerk limits how an acceleration changes; give the acceleration of {', '.join(alone)} too"
-                )
+        self.kind.check_limits(self.limits)
 
     def _check_later(self) -> None:
         """`measured` and `silence`."""
@@ -138,14 +91,14 @@ class ActionSpec(Source):
                 f"measured names {', '.join(strangers)}, which this action does not have; "
                 f"it has {', '.join(self.labels_of_joints)}"
             )
-        if self.measured and self.representation != "absolute":
+        if self.measured and not self.kind.measured:
             raise ValueError(
                 f"measured is given, and representation is {self.representation}: only positions "
                 "(absolute) begin where something is measured; leave it out"
             )
         if self.silence is None:
             return
-        if self.representation != "velocity":
+        if not self.kind.stops_at_zero:
             raise ValueError(
                 f"silence is given, and representation is {self.representation}: a position stays "
                 "where it was sent when nobody speaks; leave it out"
@@ -155,7 +108,12 @@ class ActionSpec(Source):
         if beyond:
             raise ValueError(f"silence.value is {value}, beyond the limits of {', '.join(beyond)}")
 
+    @cached_property
+    def kind(self) -> ActionKind:
+        """What is known of all actions of its kind."""
+        return kind_of(self)
+
     @property
     def labels_of_joints(self) -> tuple[str, ...]:
         """A name for each number, which is also its key in `limits`: joints, or a twist's fields."""
-        return self.names or self.fields
+        return self.kind.labels(self)

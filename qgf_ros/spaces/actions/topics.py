@@ -25,7 +25,7 @@ def _check_topic(actions: list[ActionSpec]) -> None:
     if len(types) > 1:
         raise ValueError(f"{what}, with types {', '.join(types)}; a topic has one type")
     if not isinstance(message_type(types[0]), Joints):
-        named = ", ".join(t.name for t in TYPES.values() if t.command and isinstance(t, Joints))
+        named = ", ".join(t.name for t in TYPES.values() if isinstance(t, Joints))
         raise ValueError(
             f"{what}; {types[0]} does not say whose numbers it holds: make them one, or each "
             f"would undo the other (by joint names: {named})"

@@ -29,7 +29,7 @@ TYPES: dict[str, MessageType] = {
         Moment("std_msgs/Header", stamped=True),
         Tree("nav_msgs/Odometry", stamped=True),
         Tree("sensor_msgs/Imu", stamped=True),
-        *(Tree(f"geometry_msgs/{n}", command=n == "Twist") for n in _GEOMETRY),
+        *(Tree(f"geometry_msgs/{n}") for n in _GEOMETRY),
         *(Tree(f"geometry_msgs/{n}Stamped", stamped=True, command=n == "Twist") for n in _GEOMETRY),
     )
 }

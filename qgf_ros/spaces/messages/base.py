@@ -31,7 +31,11 @@ class MessageType:
 
     name: str
     stamped: bool = False  # has a std_msgs/Header
-    command: bool = False  # can carry commands
+    command: bool = False  # can carry commands of any kind; a kind's own types need not say so
+
+    def command_stamp(self, now: int) -> int:
+        """The stamp of a command that is sent `now` [ns]."""
+        return now
 
     @property
     def fields(self) -> Names:

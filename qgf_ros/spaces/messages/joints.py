@@ -69,6 +69,10 @@ class JointState(Joints):
 class JointTrajectory(Joints):
     """A trajectory of one point: where to be (position), or how fast (velocity), a period from now."""
 
+    def command_stamp(self, now: int) -> int:
+        """To a controller 0 means from now on; it refuses a start that transport made the past."""
+        return 0
+
     @property
     def fields(self) -> Names:
         return ("position", "velocity")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import Joints
-from qgf_ros.spaces.rotation import ENCODINGS
+from qgf_ros.spaces.observations import encodings, kind_of
+from qgf_ros.spaces.observations.base import ObservationKind
 from qgf_ros.spaces.source import MAX_AGE, Source, later
 
 
@@ -30,7 +32,7 @@ class ObservationSource(Source):
     units: str = ""
     max_age: float = 0.0  # s; 0: the larger of three periods and 50 ms; of a goal, an hour
     delay: float = 0.0
-    encoding: Literal["identity", "rot6d", "matrix_columns", "yaw_sin_cos"] = "identity"
+    encoding: str = "identity"
     resample: Literal["hold", "linear", "slerp", "nearest"] = later("hold")
     merge: Literal["", "joints"] = later("")
 
@@ -45,22 +47,9 @@ class ObservationSource(Source):
             raise ValueError(f"name is {self.name!r}; give one without a dot")
         if not self.labels:
             raise ValueError(f"{self.type} carries no numbers to observe")
-        turned = any(map(self._is_orientation, self.fields))
-        if turned != (self.encoding != "identity"):
-            raise ValueError(
-                f"encoding is {self.encoding}, and fields {list(self.fields)} "
-                + ("hold" if turned else "do not hold")
-                + f" an orientation; give {', '.join(ENCODINGS)} with one, identity without"
-            )
-        if self.resample == ("linear" if turned else "slerp"):
-            raise ValueError(
-                f"resample is {self.resample}, and fields {list(self.fields)} "
-                + (
-                    "hold an orientation, which has no straight way; give slerp, nearest or hold"
-                    if turned
-                    else "do not hold an orientation; give linear, nearest or hold"
-                )
-            )
+        if self.encoding not in encodings():
+            raise ValueError(f"encoding is {self.encoding!r}; allowed: {', '.join(encodings())}")
+        self.kind.check(self)
         if self.merge and not isinstance(message_type(self.type), Joints):
             raise ValueError(
                 f"merge is {self.merge}, and {self.type} does not name its joints; leave it out"
@@ -72,42 +61,35 @@ class ObservationSource(Source):
         if not 0 <= self.max_age <= MAX_AGE or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
 
-    def _is_orientation(self, path: str) -> bool:
-        return message_type(self.type).is_orientation(path)
+    @cached_property
+    def kind(self) -> ObservationKind:
+        """What is known of all observations of its kind."""
+        return kind_of(self)
 
     @property
     def feature_labels(self) -> tuple[str, ...]:
         """A name for each number that the policy sees; `labels` names those of the message."""
-        if self.encoding == "identity":
-            return self.labels
-        suffixes = ENCODINGS[self.encoding].labels
-        return tuple(
-            label
-            for f in self.fields
-            for label in ([f"{f}.{s}" for s in suffixes] if self._is_orientation(f) else [f])
-        )
+        return self.kind.feature_labels(self)
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """For each feature, what it shares its unit with: the field of its joints, the vector or the
-        orientation that it is a part of. Numbers that only have a name stand alone."""
-        if self.names:
-            return tuple(f or n for f in self.fields or ("",) for n in self.names)
-        return tuple(label.rpartition(".")[0] or label for label in self.feature_labels)
+        """For each feature, what it shares its unit with."""
+        return self.kind.stems(self)
 
     def features(self, values: np.ndarray) -> np.ndarray:
-        """(..., labels) as the message has them -> (..., feature_labels) as the policy sees them.
+        """(..., labels) as the message has them -> (..., feature_labels) as the policy sees them."""
+        return self.kind.features(self, values)
 
-        A quaternion that is none (length 0) gives NaN, and so does a turn that there is not.
+    def usable(self, values: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        """Whether messages are a state: asked by the node and by training alike, so that no policy
+        learns from what the robot would refuse.
+
+        Args:
+            values: (..., labels), as the messages have them.
+            features: what the source makes of them, (..., feature_labels), where that is known already.
+
+        Returns:
+            (...,) bool.
         """
-        if self.encoding == "identity":
-            return values
-        columns, at = [], 0
-        for path in self.fields:
-            if self._is_orientation(path):
-                columns.append(ENCODINGS[self.encoding].encode(values[..., at : at + 4]))
-                at += 4
-            else:
-                columns.append(values[..., at : at + 1])
-                at += 1
-        return np.concatenate(columns, axis=-1)
+        known = self.features(values) if features is None else features
+        return self.kind.usable(self, values, known)

@@ -99,12 +99,8 @@ def recording(
     cubes = [said[n][:, :3] for n in sorted(said) if n.startswith("cube")]
     there = np.stack([np.linalg.norm(c - g, axis=-1) <= RADIUS for c, g in zip(cubes, goals)])
     streams = {o.name: Stream(stamp, stamp, said[o.name]) for o in contract.observations}
-    at = 0
-    for spec in contract.actions:
-        width = len(spec.labels_of_joints)
-        values = commands(obs, action)[:-1, at : at + width]
-        streams[spec.name] = Stream(stamp[:-1], stamp[:-1], values)
-        at += width
+    for name, part in contract.action_slices.items():
+        streams[name] = Stream(stamp[:-1], stamp[:-1], commands(obs, action)[:-1, part])
     if contract.outcome.goal is None:  # a success for another goal is none
         reward = (there.sum(axis=0) - float(len(goals)))[1:, None]
         streams["reward"] = Stream(stamp[1:], stamp[1:], reward)

@@ -98,11 +98,9 @@ def on_grid(
             at += len(o.feature_labels)
             parts[column_name(contract, o.name)].append(episode.obs[:, at : at + len(o.labels)])
             at += len(o.labels)
-        action, at = np.concatenate([episode.action, episode.action[-1:]]), 0
-        for a in contract.actions:
-            width = len(a.labels_of_joints)
-            parts[column_name(contract, a.name)].append(action[:, at : at + width])
-            at += width
+        action = np.concatenate([episode.action, episode.action[-1:]])
+        for name, part in contract.action_slices.items():
+            parts[column_name(contract, name)].append(action[:, part])
         columns = {c: np.concatenate(p, axis=1).astype(np.float32) for c, p in parts.items()}
         columns[outcome["reward"]] = np.append(episode.reward, 0.0).astype(np.float32)
         for name, how in (("success", True), ("failure", False)):
