@@ -11,7 +11,7 @@ from training.pipeline.streams import Reader
 
 VERSIONS = {
     # `align.align`: alignment, resample, rewards, labels; and what the node believes (checks/clocks.py)
-    "align": 6,
+    "align": 5,
     "encode": 1,  # `align.featured`: what a contract makes of a message's numbers (spaces/observations)
     "store": 2,  # `store`: how arrays and index lie in the cache
 }
