@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 import numpy as np
 import pytest
 import yaml
-from qgf_make import contract, description, edit, tensors, write_tiny
+from qgf_make import contract, description, edit, policy_in_memory, tensors, write_tiny
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.guidance.registry import backend_names, make_sampler
@@ -273,3 +273,22 @@ def test_names_alone_bring_nothing_of_another_package_into_the_process(installed
     names, loaded = json.loads(ran.stdout)
     assert "mine" in names and not loaded
     assert [e.name for e in entry_points(group="qgf_ros.backends")] == ["mine"]
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_relative_actions_of_older_policies_begin_where_their_bags_say(schema):
+    """In what the networks were told, float32: a chunk is replayed to the bit. From 3 on, as measured."""
+    own = contract()
+    size = len(own.observation_names)
+    plain = policy_in_memory(own, schema=schema)
+    normalizer = replace(
+        plain.normalizer,
+        obs_mean=np.full(size, 0.1),
+        obs_std=np.full(size, 0.3),
+        action_reference=np.zeros_like(plain.normalizer.action_reference),
+    )
+    policy, raw = replace(plain, normalizer=normalizer), np.linspace(-1, 1, size) / 3
+    seen = policy.observed(raw)
+    assert np.array_equal(seen.encoded, normalizer.normalize_obs(raw))
+    told = normalizer.unnormalize_obs(seen.encoded)
+    assert np.array_equal(seen.origin, told if schema == 2 else raw) and (told != raw).any()
