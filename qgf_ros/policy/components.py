@@ -4,8 +4,8 @@ A policy is data. Where it needs code that is not ours, it says the name of an e
 robot's owner has installed the package that provides it. Nothing of it is imported before a sampler is
 made, which a child process does first, see `vetting`.
 
-    qgf_ros.velocity_fields    make(policy, component, tensors) -> guidance.protocols.VelocityField
-    qgf_ros.encoders           make(policy, component, tensors) -> an Encoder, as below
+    qgf.velocity_fields    make(policy, component, tensors) -> guidance.protocols.VelocityField
+    qgf.encoders           make(policy, component, tensors) -> an Encoder, as below
 
 policy: the loaded `Policy`; component: its `Plugin` (options among it); tensors: file ->
 name -> float32 array.
@@ -23,8 +23,8 @@ from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.files.strict_yaml import clipped, shown
 from qgf_ros.policy.description import OURS, Network, Plugin
 
-VELOCITY_FIELDS = "qgf_ros.velocity_fields"
-ENCODERS = "qgf_ros.encoders"
+VELOCITY_FIELDS = "qgf.velocity_fields"
+ENCODERS = "qgf.encoders"
 
 
 class Encoder(Protocol):

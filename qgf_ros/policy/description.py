@@ -19,8 +19,8 @@ DESCRIPTION = "policy.yaml"
 SCHEMA = 3
 RELATIVE, COMPONENTS = 2, 3  # the schemas that brought these
 OURS = {
-    "qgf_ros.velocity_fields": ("mlp",),
-    "qgf_ros.encoders": ("normalizer",),
+    "qgf.velocity_fields": ("mlp",),
+    "qgf.encoders": ("normalizer",),
 }  # entry-point group -> kinds
 MAX_FILES_OF_ONE = 8  # of a component
 MAX_ENCODERS = 16

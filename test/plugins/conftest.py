@@ -9,9 +9,15 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.fixture
+def installed(folder, monkeypatch):
+    """The folder with the package and its metadata, on the path for one test."""
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory):
-    """On the path from here on: a folder with the package and its metadata."""
+def folder(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("plugins")
     for file in [HERE / "pyproject.toml", *HERE.glob("qgf_examples/**/*")]:
         if file.is_file() and "__pycache__" not in file.parts:
@@ -20,6 +26,4 @@ def installed(tmp_path_factory):
             copy.write_bytes(file.read_bytes())
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--target", target, source], check=True)
-    sys.path.insert(0, str(target))
-    yield target
-    sys.path.remove(str(target))
+    return target

@@ -56,15 +56,15 @@ class Backend:
         return sampler
 '''
 ENTRIES = """
-[qgf_ros.velocity_fields]
+[qgf.velocity_fields]
 straight = foreign_parts:Field
 ends = foreign_parts:ends
 missing = foreign_parts:NotThere
 
-[qgf_ros.encoders]
+[qgf.encoders]
 squares = foreign_parts:squares
 
-[qgf_ros.backends]
+[qgf.backends]
 mine = foreign_parts:Backend
 """
 
@@ -176,7 +176,7 @@ def test_an_unknown_kind_is_refused_with_where_another_comes_from(tmp_path, inst
         load_policy(tmp_path / "p")
     known = "mlp, straight, ends, missing" if part == "velocity" else "normalizer, squares"
     assert f"kind is 'elsewhere'; allowed: {known}" in str(caught.value)
-    assert f"group qgf_ros.{key}" in str(caught.value)
+    assert f"group qgf.{key}" in str(caught.value)
 
 
 def test_a_package_that_is_needed_and_not_there_is_named(tmp_path, installed):
@@ -272,7 +272,7 @@ def test_names_alone_bring_nothing_of_another_package_into_the_process(installed
     )  # fmt: skip
     names, loaded = json.loads(ran.stdout)
     assert "mine" in names and not loaded
-    assert [e.name for e in entry_points(group="qgf_ros.backends")] == ["mine"]
+    assert [e.name for e in entry_points(group="qgf.backends")] == ["mine"]
 
 
 @pytest.mark.parametrize("schema", [2, 3])
