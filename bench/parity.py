@@ -26,7 +26,7 @@ from qgf_ros.errors import exit_codes
 from qgf_ros.guidance.backends.explicit import INPUTS, GuidedSampler
 from qgf_ros.guidance.backends.native import NativeSampler
 from qgf_ros.guidance.backends.onnx import OnnxSampler
-from qgf_ros.guidance.block import Question, inputs
+from qgf_ros.guidance.block import SamplerInputs, inputs
 from qgf_ros.policy.folder import Policy, load_policy
 from training.export import parity
 
@@ -113,7 +113,7 @@ def explicit(policy: Policy, dtype: torch.dtype) -> Any:
     def answer(obs: np.ndarray, noise: np.ndarray, *rest: Any) -> Any:
         block = inputs(policy, len(noise), obs_rows=len(noise))
         views = block.views(np.zeros(block.nbytes, np.uint8))
-        Question(policy, views).write(obs, noise, *rest)
+        SamplerInputs(policy, views).write(obs, noise, *rest)
         given = [torch.from_numpy(views[name]) for name in INPUTS]
         given = [g.to(dtype) if g.is_floating_point() else g for g in given]
         with torch.no_grad():

@@ -72,7 +72,7 @@ def outputs(policy: Policy, count: int, align: int = ALIGNMENT) -> Block:
     )
 
 
-class Question:
+class SamplerInputs:
     """Writes what a sampler is asked into the arrays of `inputs`."""
 
     def __init__(self, policy: Policy, arrays: dict[str, np.ndarray]) -> None:

@@ -10,9 +10,7 @@ from qgf_ros.guidance.protocols import DEVICES, PRECISIONS, Backend, Sampler
 from qgf_ros.guidance.reference import check_answers
 from qgf_ros.policy.folder import Policy
 
-GROUP = (
-    "qgf.backends"  # entry points of other packages: a name, and a class like those of `table`
-)
+GROUP = "qgf.backends"  # entry points of other packages: a name, and a class like those of `table`
 NATIVE, ONNX, TORCH, NUMPY = Native(), Onnx(), Torch(), Numpy()
 OURS: dict[str, Backend] = {b.name: b for b in (NATIVE, ONNX, TORCH, NUMPY)}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from qgf_ros.control.checks.clocks import ahead
 from qgf_ros.replay.ending import Held
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.spaces.contract import Contract
 
 What = Literal["", "ended", "other", "again", "found"]
@@ -52,7 +52,7 @@ class Attempts:
             goal = _Goal(contract)
             self._sources |= dict.fromkeys(goal.names, goal)
         self._trackers = list(dict.fromkeys(self._sources.values()))
-        self._heard: list[Said] = []  # of one moment
+        self._heard: list[BagMessage] = []  # of one moment
         self._goes_on = True
 
     def anew(self) -> None:
@@ -61,7 +61,7 @@ class Attempts:
         for tracker in self._trackers:
             tracker.forget()
 
-    def hear(self, said: Said) -> None:
+    def hear(self, said: BagMessage) -> None:
         """Takes a message; what it means `settle` says, when all of one moment are there."""
         if said.name not in self._sources or ahead(said.stamp, said.at):
             return
@@ -94,7 +94,7 @@ class Attempts:
         return Turn(CLOSE[what], None if holds else begin, since) if what else None
 
 
-def _order(said: Said) -> tuple[int, list[float]]:
+def _order(said: BagMessage) -> tuple[int, list[float]]:
     outcome = said.name in ORDER
     return ORDER.get(said.name, len(ORDER)), said.values.tolist() if outcome else []
 
@@ -117,7 +117,7 @@ class _Level:
         what, self._what = self._what, ""
         return what
 
-    def hear(self, said: Said) -> None:
+    def hear(self, said: BagMessage) -> None:
         if self._held.newest is not None and said.stamp < self._held.newest:
             return
         first, self._spoken = not self._spoken, True
@@ -148,7 +148,7 @@ class _Moments:
         what, self._what = self._what, ""
         return what
 
-    def hear(self, said: Said) -> None:
+    def hear(self, said: BagMessage) -> None:
         true, last = bool(said.values[0]), self._last
         if not (true or self._success):  # false says nothing of a failure
             self._last = None
@@ -183,7 +183,7 @@ class _Goal:
         self._given: list[float] | None = None  # the goal that counts as the same
         self._known = self._other = self.active = False
 
-    def hear(self, said: Said) -> None:
+    def hear(self, said: BagMessage) -> None:
         source = self._sources[said.name]
         features = source.features(said.values)
         late = said.name in self._seen and said.stamp < self._seen[said.name][0]

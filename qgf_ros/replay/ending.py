@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.spaces.condition import Condition
 from qgf_ros.spaces.contract import Contract
 
@@ -28,7 +28,7 @@ class Ending:
         for test in self._tests.values():
             test.since = test.newest = None
 
-    def said(self, said: Said) -> bool:
+    def said(self, said: BagMessage) -> bool:
         """Once per episode, or, where nobody says when one starts, each time that it is said."""
         if not np.isfinite(said.values).all():
             return False

@@ -19,7 +19,7 @@ from qgf_ros.spaces.contract import Contract
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
 
 
-class Said(NamedTuple):
+class BagMessage(NamedTuple):
     """One message. `name` is the contract's for its source; or one of node_messages.py, and then
     `values` is what is read there."""
 
@@ -47,7 +47,7 @@ class BagEvents:
         self._reader = ContractReader(bag, contract, self._row, self._of_the_node)
         self.losses = self._reader.losses
 
-    def __iter__(self) -> Iterator[Said]:
+    def __iter__(self) -> Iterator[BagMessage]:
         """Raises DataRefused where the bag has no usable message of a source that is observed."""
         now: int | None = None
         for receipt, name, stamp, values in self._in_order():
@@ -64,7 +64,7 @@ class BagEvents:
                 if known is None:
                     continue
                 stamp, values = known
-            yield Said(at, name, stamp, values)
+            yield BagMessage(at, name, stamp, values)
         self._reader.check_observed("policy")
 
     def _in_order(self) -> Iterator[tuple[int, str, int, Any]]:

@@ -20,7 +20,7 @@ from qgf_ros.bags.commands import HOLD_PERIODS, in_force, of_this_clock
 from qgf_ros.replay.attempts import Attempts, Turn
 from qgf_ros.replay.drive import Drive, Track
 from qgf_ros.replay.ending import Ending
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.base import finite
 
@@ -64,7 +64,7 @@ class Commands:
     def __contains__(self, name: str) -> bool:
         return name in self._rows
 
-    def add(self, said: Said) -> None:
+    def add(self, said: BagMessage) -> None:
         stamps, values = self._rows[said.name]
         sound = bool(of_this_clock(said.stamp, said.at))
         stamps.append(said.stamp if sound else said.at)
@@ -125,7 +125,7 @@ class Player:
         self.jumps = 0
         self.episodes = 0
 
-    def play(self, events: Iterable[Said]) -> None:
+    def play(self, events: Iterable[BagMessage]) -> None:
         """From the first message to the last."""
         for said in events:
             self._until(said)
@@ -137,7 +137,7 @@ class Player:
         while self._pending:
             self._finish(self._pending.popleft())
 
-    def _until(self, said: Said) -> None:
+    def _until(self, said: BagMessage) -> None:
         """Ticks until just before a message."""
         if said.at < self._newest - BACK_PERIODS * self._period:
             self._jump()
@@ -170,7 +170,7 @@ class Player:
         elif self._segment.ticks * self._period >= SEGMENT * 1e9:
             self._close(goes_on=True)
 
-    def _hear(self, said: Said) -> None:
+    def _hear(self, said: BagMessage) -> None:
         name = said.name
         if name in self._observed:
             for drive in self._drives:

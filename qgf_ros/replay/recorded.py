@@ -22,7 +22,7 @@ from qgf_ros.control.settings import Settings
 from qgf_ros.control.supervisor import State, Supervisor
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.replay.node_messages import CHUNK, STATUS, TICK, ShownChunk, Tick
 
 LATE = 1_000_000_000  # ns by which what a tick saw may come behind the tick, in the recorder
@@ -111,7 +111,7 @@ class Recorded:
         self._braking = False  # what is sent is the rest of a stop that began before
         self.found = Sameness()
 
-    def watch(self, events: Iterable[Said]) -> Iterator[Said]:
+    def watch(self, events: Iterable[BagMessage]) -> Iterator[BagMessage]:
         """Passes events on, but for the node's own, and follows what it said."""
         for said in events:
             if said.name in self._seen:
@@ -130,7 +130,7 @@ class Recorded:
         while self._ticks:
             self._follow(self._ticks.popleft()[1])
 
-    def _remember(self, said: Said) -> None:
+    def _remember(self, said: BagMessage) -> None:
         rows = self._seen[said.name]
         rows.append((said.stamp, said.values))
         while len(rows) > 1 and rows[1][0] < said.stamp - KEPT:

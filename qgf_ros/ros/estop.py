@@ -2,7 +2,7 @@
 
 Each sample counts: the queue holds what comes while this process does not run, and is emptied before
 anything is decided that hangs on it. What comes faster than the system's own buffers hold (a few
-hundred messages of all topics) is lost with the process: see PROCESS_STALLED in surroundings.py.
+hundred messages of all topics) is lost with the process: see PROCESS_STALLED in graph_monitor.py.
 
 A publisher that ends in order is missed at once. One that is killed stays in the graph for about
 20 s, unless it offers a liveliness lease of at most LEASE: then it is missed within its lease. One

@@ -50,6 +50,7 @@ from qgf_ros.ros.conversions import (
     ros_type,
     tick_message,
 )
+from qgf_ros.ros.graph_monitor import GraphMonitor
 from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
 from qgf_ros.ros.parameters import Parameters, Values
@@ -57,7 +58,6 @@ from qgf_ros.ros.policy_swap import PolicySwap
 from qgf_ros.ros.process import STOPPING, exit_with_parent, run
 from qgf_ros.ros.reports import Reports
 from qgf_ros.ros.robot_commands import DELIVERY, RobotCommands, bring_to_rest
-from qgf_ros.ros.surroundings import Surroundings
 from qgf_ros.ros.views import Views
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
@@ -100,7 +100,7 @@ class QgfNode(LeanLifecycleNode):
             self, self.parameters, lambda: self.core, self._vet, self._build, self._announce
         )
         values = self.parameters.values
-        self._around = Surroundings(
+        self._around = GraphMonitor(
             self,
             values["estop_required"],
             values["estop_timeout"],

@@ -37,7 +37,7 @@ ROW, ROW_GAP = 3, 0.5  # statuses of one live node: so many, s between two; they
 QUIET = 1.0  # s after the last foreign command, before the robot may be commanded again
 
 
-class Echo:
+class OwnMessages:
     """Tells own messages from others' on a topic that this node also hears: each thing sent comes
     back once at most, and what was not sent is foreign."""
 
@@ -71,10 +71,10 @@ class ForeignCommands:
 
     def __init__(self, node: Node, contract: Contract) -> None:
         self._node = node
-        self._echoes: list[tuple[slice, Echo]] = []
-        self._on_topic: dict[str, list[tuple[ActionSpec, Echo]]] = {}
+        self._echoes: list[tuple[slice, OwnMessages]] = []
+        self._on_topic: dict[str, list[tuple[ActionSpec, OwnMessages]]] = {}
         for spec in contract.actions:
-            echo = Echo()
+            echo = OwnMessages()
             self._echoes.append((contract.action_slices[spec.name], echo))
             self._on_topic.setdefault(spec.topic, []).append((spec, echo))
         self._last = -QUIET  # steady time
@@ -122,7 +122,7 @@ class ForeignCommands:
         self._last = time.monotonic()
 
 
-def _is_foreign(spec: ActionSpec, echo: Echo, msg: Any) -> bool:
+def _is_foreign(spec: ActionSpec, echo: OwnMessages, msg: Any) -> bool:
     """Whether a message on an action's topic is not one that this node sent for that action."""
     kind, content = message_type(spec.type), b""  # of a form that this node never sends for it
     if not isinstance(kind, Joints) or set(kind.joints(msg)) == set(spec.names):
@@ -136,14 +136,14 @@ def _content(values: np.ndarray) -> bytes:
     return np.asarray(values, dtype=np.float32).tobytes()
 
 
-class Twin:
+class DuplicateNode:
     """Listens on ~/status for a second live node of this name. `found` is given its ticks so far, and
     whether that is sure: anybody may publish there, and a message alone ends no node. It is sure after
     ROW of them that go on from each other, where the graph has another publisher of this name too."""
 
     def __init__(self, node: Node, found: Callable[[int, bool], None]) -> None:
         self._node = node
-        self._echo = Echo()
+        self._echo = OwnMessages()
         self._found = found
         self._row = 0  # foreign messages that went on from the one before
         self._last = (-ROW_GAP, 0, 0)  # of the newest: steady time, stamp [ns], ticks

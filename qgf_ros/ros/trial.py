@@ -27,7 +27,7 @@ from qgf_ros.policy.folder import load_policy
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import PolicyInfo, Status
 from qgf_ros.ros.lean import EnduringExecutor, LeanNode
-from qgf_ros.ros.trial_bag import BagRecorder, Ear
+from qgf_ros.ros.trial_bag import AdaptiveSubscription, BagRecorder
 from qgf_ros.ros.trial_guard import Guard
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
@@ -69,7 +69,7 @@ class RobotLink:
         self._error: Exception | None = None  # of a callback
         self._guard: Guard | None = None
         self.recorder: BagRecorder | None = None
-        self._judge_ears: list[Ear] = []
+        self._outcome_subscriptions: list[AdaptiveSubscription] = []
         self._needed: set[str] = set()  # topics that somebody has to publish
         create = self.node.create_client
         self._enable: Client = create(SetBool, f"{of}/enable")
@@ -190,8 +190,10 @@ class RobotLink:
         if not self._judge.sources:
             raise UsageError("the contract has no success and no failure topic; use --verdict key")
         self._needed |= {s.topic for s in self._judge.sources.values()}
-        self._judge_ears = [
-            Ear(self.node, s.type, s.topic, partial(self._on_outcome, name, s), raw=False)
+        self._outcome_subscriptions = [
+            AdaptiveSubscription(
+                self.node, s.type, s.topic, partial(self._on_outcome, name, s), raw=False
+            )
             for name, s in self._judge.sources.items()
         ]
 
@@ -279,8 +281,8 @@ class RobotLink:
         self._state.publish(String(data=f"{phase} {episode}"))
 
     def begin_bag(self, path: Path) -> None:
-        for ear in self._judge_ears:
-            ear.look()
+        for subscription in self._outcome_subscriptions:
+            subscription.look()
         if self.recorder is not None:
             self.recorder.begin(path)
 

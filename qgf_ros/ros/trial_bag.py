@@ -33,7 +33,7 @@ OF_THE_NODE = {
 }
 
 
-class Ear:
+class AdaptiveSubscription:
     """A subscription that asks for what the topic's publishers offer, as a recorder does. `heard` is
     given a message, and when it was received [ns of system time]."""
 
@@ -132,17 +132,21 @@ class BagRecorder:
         self._heard: list[tuple[int, Stream, bytes]] = []  # system time of receipt [ns]
         self._times: list[tuple[int, int]] | None = [] if simulated else None  # system time, /clock
         self._last: dict[str, bytes] = {}
-        self._ears = [
-            Ear(node, s.type, s.topic, partial(self._hear, s), raw=True, latched=s.observed)
+        self._subscriptions = [
+            AdaptiveSubscription(
+                node, s.type, s.topic, partial(self._hear, s), raw=True, latched=s.observed
+            )
             for s in self._streams
         ]
         if simulated:
-            self._ears.append(Ear(node, "rosgraph_msgs/Clock", "/clock", self._tick, raw=False))
+            self._subscriptions.append(
+                AdaptiveSubscription(node, "rosgraph_msgs/Clock", "/clock", self._tick, raw=False)
+            )
 
     def begin(self, path: Path) -> None:
         """A new bag. It begins with the newest of what is observed: the node knows it too."""
-        for ear in self._ears:
-            ear.look()
+        for subscription in self._subscriptions:
+            subscription.look()
         with self._lock:
             self._path, self._began, self._until = path, time.time_ns(), 2**63 - 1
             self._starts = 0

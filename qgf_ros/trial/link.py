@@ -77,7 +77,7 @@ class Link(Protocol):
     def end_bag(self) -> None: ...
 
 
-class Ears(Protocol):
+class OperatorInput(Protocol):
     """The keys."""
 
     lost: bool

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import QgfError, UsageError
-from qgf_ros.trial.link import Ears, Link, Screen, View
+from qgf_ros.trial.link import Link, OperatorInput, Screen, View
 from qgf_ros.trial.record import Episode, Outcome, Record
-from qgf_ros.trial.shelf import Shelf
+from qgf_ros.trial.trial_folder import TrialFolder
 
 TICK = 0.05  # s, how soon a word or a change is noticed
 SILENT = 1.0  # s without a status: nobody knows what the robot does
@@ -40,15 +40,15 @@ class Session:
     def __init__(
         self,
         link: Link,
-        ears: Ears,
+        operator_input: OperatorInput,
         screen: Screen,
-        shelf: Shelf,
+        trial_folder: TrialFolder,
         record: Record,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.record = record
-        self._link, self._ears, self._screen = link, ears, screen
-        self._shelf, self._interrupted = shelf, interrupted
+        self._link, self._operator_input, self._screen = link, operator_input, screen
+        self._folder, self._interrupted = trial_folder, interrupted
         self._words: list[str] = []
         self._phase: Phase = "busy"
         self._stopped_at = -float("inf")  # on the node's clock
@@ -75,7 +75,7 @@ class Session:
         if said != "start" or not self._scene_is_back():
             return
         number = self._number
-        bag = self._shelf.name(number)
+        bag = self._folder.name(number)
         if not self._recording(bag, beta):
             return
         try:
@@ -97,7 +97,7 @@ class Session:
 
     def _keep(self, record: Record) -> None:
         self.record = record
-        self._shelf.keep(record)
+        self._folder.keep(record)
         last = record.episodes[-1]
         helped = " (success with a hand)" if last.verdict != last.outcome else ""
         self._screen.note(f"episode {last.number}: {last.outcome}{helped}, by {last.by}")
@@ -183,7 +183,7 @@ class Session:
     def _recording(self, bag: str, beta: float) -> bool:
         """Begins the bag; the robot does not move before every observed topic is in it."""
         if bag:
-            self._link.begin_bag(self._shelf.begin(bag))
+            self._link.begin_bag(self._folder.begin(bag))
         until = time.monotonic() + SETTING
         while bag and (unheard := self._link.unheard()):
             self._look("busy", "SETTING UP", SOON, QUIT)
@@ -326,8 +326,8 @@ class Session:
     def _next_word(self) -> str:
         """The next word within TICK, else "". Raises Quit."""
         if not self._words:
-            self._words += [*self._ears.pressed(TICK), *self._link.words()]
-        if self._interrupted() or self._ears.lost:
+            self._words += [*self._operator_input.pressed(TICK), *self._link.words()]
+        if self._interrupted() or self._operator_input.lost:
             raise Quit
         word = self._words.pop(0) if self._words else ""
         if word == "quit":
@@ -336,7 +336,7 @@ class Session:
 
     def _forget(self) -> None:
         """A word that was said before it was asked for is no answer."""
-        self._ears.forget()
+        self._operator_input.forget()
         self._link.words()
         self._words.clear()
 

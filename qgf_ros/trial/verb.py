@@ -24,7 +24,7 @@ from qgf_ros.errors import QgfError, StorageError, UsageError
 if TYPE_CHECKING:
     from qgf_ros.ros.trial import RobotLink
     from qgf_ros.trial.record import Record
-    from qgf_ros.trial.shelf import Shelf
+    from qgf_ros.trial.trial_folder import TrialFolder
 
 CONTRACT = "contract.yaml"  # the policy's, for training
 
@@ -76,8 +76,8 @@ class Trial(Options):
             rules = self.limit, self.at_limit, self.verdict
             design = Design(self.node, sha256, self.beta, self.episodes, seed, *rules)
             record = resumed(self.out, design)
-            shelf = self._prepared(link, record)
-            shelf.resume(record)
+            trial_folder = self._prepared(link, record)
+            trial_folder.resume(record)
             link.start_guard()
             keys = Keys()
             self._greet(record, keys.there)
@@ -87,7 +87,7 @@ class Trial(Options):
                 return len(session.record.episodes) + 1, session.record.still_to_come
 
             with keys.raw(), Terminal(progress) as screen:
-                session = Session(link, keys, screen, shelf, record, interrupted)
+                session = Session(link, keys, screen, trial_folder, record, interrupted)
                 try:
                     over = session.run()
                 finally:
@@ -121,9 +121,9 @@ class Trial(Options):
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed {self.seed}; allowed: 0 and above")
 
-    def _prepared(self, link: RobotLink, record: Record) -> Shelf:
+    def _prepared(self, link: RobotLink, record: Record) -> TrialFolder:
         from qgf_ros.trial.record import replace_file
-        from qgf_ros.trial.shelf import LABELS, Shelf
+        from qgf_ros.trial.trial_folder import LABELS, TrialFolder
 
         labels = LABELS
         if self.record or self.verdict == "topic":
@@ -136,7 +136,7 @@ class Trial(Options):
             link.record(contract)
             text = yaml.safe_dump(contract.to_dict(), sort_keys=False)
             replace_file(self.out / CONTRACT, text.encode())
-        return Shelf(self.out, self.record, labels)
+        return TrialFolder(self.out, self.record, labels)
 
     def _greet(self, record: Record, keys: bool) -> None:
         if record.episodes:

@@ -23,7 +23,7 @@ Life = Literal["never", "live", "stale", "gone", "ended"]
 Zone = Literal["gentle", "firm", "beyond", "unknown"]
 
 
-class Said(NamedTuple):
+class Received(NamedTuple):
     """A message and when it came."""
 
     at: float
@@ -45,13 +45,13 @@ class Speaker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.said: Said | None = None
+        self.said: Received | None = None
         self.since = math.nan  # when it came into its state; NaN: before it was first heard
 
     def status(self, now: float, msg: Any) -> None:
         if self.said is not None and self.said.msg.state != msg.state:
             self.since = now
-        self.said = Said(now, msg)
+        self.said = Received(now, msg)
 
     def age(self, now: float) -> float:
         """s since its last word; infinite without one."""
@@ -81,9 +81,9 @@ class Heard:
         self.gate = Speaker(f"{name.rpartition('/')[0]}/qgf_gate")
         self.gate_announced = False  # somebody offers its status, whether heard or not
         self.asked: dict[str, float] = {}  # the node's parameters
-        self.q: Said | None = None
+        self.q: Received | None = None
         self.samples: deque[Sampled] = deque(maxlen=MOST)
-        self.statuses: deque[Said] = deque(maxlen=MOST)
+        self.statuses: deque[Received] = deque(maxlen=MOST)
         self.others: list[str] = []  # nodes that have a status, where ours has none
         self._info: Any = None
 
@@ -91,12 +91,12 @@ class Heard:
 
     def status(self, now: float, msg: Any) -> None:
         self.node.status(now, msg)
-        self.statuses.append(Said(now, msg))
+        self.statuses.append(Received(now, msg))
         while self.statuses[0].at < now - HISTORY:
             self.statuses.popleft()
 
     def q_values(self, now: float, msg: Any) -> None:
-        self.q = Said(now, msg)
+        self.q = Received(now, msg)
         row = (msg.q_unguided, msg.q_sampled, msg.q_gain, msg.guidance_ratio)
         self.samples.append(Sampled(now, *row))
         while self.samples[0].at < now - HISTORY:

@@ -56,7 +56,7 @@ FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | 
     "qgf_ros/trial/sequential.py": ("test/trial/test_sequential.py",),
     "qgf_ros/ros/robot_commands.py": ("test/ros/test_robot_commands.py",),
     "qgf_ros/ros/trial_guard.py": ("test/ros/test_trial_guard_process.py",),
-    "qgf_ros/ros/surroundings.py": ("test/ros/test_surroundings.py",),
+    "qgf_ros/ros/graph_monitor.py": ("test/ros/test_graph_monitor.py",),
     "qgf_ros/ros/outside_gate.py": (
         "test/ros/test_outside_gate.py",
         "test/ros/test_outside_gate_size.py",

@@ -268,11 +268,11 @@ def test_rejected_commands_are_not_bridged_and_silence_is_what_is_said(times, us
     if silence is not None:
         value["actions"][0]["silence"] = {"after": after, "value": 0.25}
     replayed = Commands(Contract.from_dict(value))
-    from qgf_ros.replay.events import Said
+    from qgf_ros.replay.events import BagMessage
 
     for at, number in commands:
         row = np.full(2, np.nan if number is None else number)
-        replayed.add(Said(at, "arm", at, row))
+        replayed.add(BagMessage(at, "arm", at, row))
     column = replayed.at(ticks, T)[:, 0]
     assert [None if np.isnan(v) else v for v in column] == got
 
@@ -392,7 +392,11 @@ def test_training_and_replay_count_the_same_of_a_shared_topic(tmp_path):
     for k in range(20):
         at = START + k * T
         names, velocity = (
-            (["stranger"], [1]) if k == 4 else (joint_names, [1]) if k == 7 else (joint_names, [1] * 3)
+            (["stranger"], [1])
+            if k == 4
+            else (joint_names, [1])
+            if k == 7
+            else (joint_names, [1] * 3)
         )
         said += [(at, contract.observations[0].topic, joints(joint_names, [0, 0, 0], at))]
         said += [(at, topic, command(names, velocity, at))]
@@ -404,6 +408,9 @@ def test_training_and_replay_count_the_same_of_a_shared_topic(tmp_path):
     for name, stream in recording.streams.items():
         sound = [(s, v) for n, s, v in rows if n == name and np.isfinite(v).all()]
         assert sound == list(zip(stream.stamp.tolist(), stream.values.tolist()))
-    unusable = {n: sorted(s for m, s, v in rows if m == n and not np.isfinite(v).all()) for n in ("left", "right")}
+    unusable = {
+        n: sorted(s for m, s, v in rows if m == n and not np.isfinite(v).all())
+        for n in ("left", "right")
+    }
     assert unusable == {n: stamps.tolist() for n, stamps in recording.refused.items()}
     assert unusable["left"] == unusable["right"] == [START + 7 * T]

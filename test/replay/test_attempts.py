@@ -8,7 +8,7 @@ import pytest
 from qgf_make import SCALE, START
 from qgf_replay import CONTRACT, PERIOD
 
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.replay.player import Player
 from qgf_ros.spaces.outcome import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
 from training.pipeline.align import Report, align
@@ -87,7 +87,7 @@ def replayed(contract, said):
         found.append(((segment.begin - START) // PERIOD, segment.ticks, segment.ended))
 
     player = Player(contract, [], 5, score)
-    player.play(Said(at, name, at, values) for at, name, values in said)
+    player.play(BagMessage(at, name, at, values) for at, name, values in said)
     assert player.episodes == len(found)
     return found
 
@@ -137,5 +137,5 @@ def test_every_attempt_begins_anew_and_what_was_seen_is_known():
     said.append((START + 3 * PERIOD + 1, "success", np.array([1.0])))
     said.sort(key=lambda row: row[0])
     player = Player(contract, [Drive()], 5, lambda segment, commands: None)
-    player.play(Said(at, name, at, values) for at, name, values in said)
+    player.play(BagMessage(at, name, at, values) for at, name, values in said)
     assert told == [0, 1, 2, 3, "take", "again", 0, 1, 2, "take"]

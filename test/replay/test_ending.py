@@ -9,7 +9,7 @@ from qgf_make import SECOND
 from qgf_replay import CONTRACT, PERIOD, START
 
 from qgf_ros.replay.ending import Ending
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.replay.player import Player
 from qgf_ros.spaces.outcome import EndSource, OutcomeSpec
 from training.pipeline.readers.rewards import ending
@@ -36,7 +36,7 @@ def test_a_field_test_ends_an_episode_when_training_says_so(name, seconds):
         values = random.choice([0.0, 2.0], (12, 1), p=[0.3, 0.7])
         theirs = ending({name: Stream(stamp, stamp, values)}, ours, None, False, Counter())
         follow = Ending(ours)
-        said = [follow.said(Said(int(s), name, int(s), v)) for s, v in zip(stamp, values)]
+        said = [follow.said(BagMessage(int(s), name, int(s), v)) for s, v in zip(stamp, values)]
         first = int(stamp[said.index(True)]) if True in said else None
         assert first == theirs.at
         ended += first is not None
@@ -46,12 +46,14 @@ def test_a_field_test_ends_an_episode_when_training_says_so(name, seconds):
 def test_a_test_that_goes_on_holding_is_said_once_until_another_episode():
     follow = Ending(contract(success=EndSource(**FORCE, test="force.z > 1", max_age=1.0)))
     over = [
-        follow.said(Said(START + k * PERIOD, "success", START + k * PERIOD, np.array([2.0])))
+        follow.said(BagMessage(START + k * PERIOD, "success", START + k * PERIOD, np.array([2.0])))
         for k in range(5)
     ]
     assert over == [True, False, False, False, False]
     follow.anew()
-    assert follow.said(Said(START + 5 * PERIOD, "success", START + 5 * PERIOD, np.array([2.0])))
+    assert follow.said(
+        BagMessage(START + 5 * PERIOD, "success", START + 5 * PERIOD, np.array([2.0]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_a_test_that_goes_on_holding_is_said_once_until_another_episode():
 def test_a_plain_outcome_ends_an_episode_as_in_training(name, value, ends):
     plain = EndSource("done", "std_msgs/Float64", ("data",))
     follow = Ending(contract(success=plain, failure=replace(plain, topic="failed")))
-    assert follow.said(Said(START, name, START, np.array([value]))) is ends
+    assert follow.said(BagMessage(START, name, START, np.array([value]))) is ends
 
 
 def test_a_clock_that_jumps_back_begins_a_test_anew(tmp_path):
@@ -76,8 +78,8 @@ def test_a_clock_that_jumps_back_begins_a_test_anew(tmp_path):
         for k in range(20):
             at = begin + k * PERIOD
             for name, values in (*state.items(), ("arm", np.zeros(2))):
-                yield Said(at, name, at, values)
-            yield Said(at, "success", at, np.array([2.0 * (k > 10)]))
+                yield BagMessage(at, name, at, values)
+            yield BagMessage(at, "success", at, np.array([2.0 * (k > 10)]))
 
     player.play([*second(START + 1000 * SECOND), *second(START)])
     assert ended.count(True) == 2 and player.jumps == 1

@@ -16,7 +16,7 @@ from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.guidance.registry import make_sampler
 from qgf_ros.policy.folder import load_policy
-from qgf_ros.replay.events import Said
+from qgf_ros.replay.events import BagMessage
 from qgf_ros.replay.node_messages import CHUNK, TICK, ShownChunk, Tick
 from qgf_ros.replay.recorded import Recorded
 
@@ -37,7 +37,7 @@ def driven(delays, ticks=80, silent=range(0), seed=3):
         state = {"joints": [-0.1, 0.8, 0, 0], "goal": [-0.65, 0.0], "obstacle": [0.0, 0.45]}
         for name, values in state.items() if k and k not in silent else ():
             values = np.array(values) + 0.01 * rng.normal(size=len(values))
-            said.append(Said(now - 1000, name, now - 2000, values))
+            said.append(BagMessage(now - 1000, name, now - 2000, values))
             core.assembler.push(name, now - 2000, now - 1000, values)
         result = core.tick(now)
         inference.advance()
@@ -45,13 +45,15 @@ def driven(delays, ticks=80, silent=range(0), seed=3):
             chunk = result.sampled.chunk
             late += chunk.start < now
             said.append(
-                Said(now, CHUNK, 0, ShownChunk(chunk.start, CONTRACT.action_names, chunk.actions))
+                BagMessage(
+                    now, CHUNK, 0, ShownChunk(chunk.start, CONTRACT.action_names, chunk.actions)
+                )
             )
         stamps = dict(zip(TOPICS.values(), result.stamps))
         out = result.output.values
         sent = {} if out is None else dict(zip(CONTRACT.action_names, out))
         row = Tick(now, k, result.state, core.epoch, core.beta, core.samples, stamps, sent)
-        said.append(Said(now, TICK, 0, row))
+        said.append(BagMessage(now, TICK, 0, row))
     return said, late, policy, sampler
 
 

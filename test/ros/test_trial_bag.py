@@ -15,7 +15,7 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
 from std_msgs.msg import Bool
 
-from qgf_ros.ros.trial_bag import TELLS_WHEN, BagRecorder, Ear
+from qgf_ros.ros.trial_bag import TELLS_WHEN, AdaptiveSubscription, BagRecorder
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 
@@ -47,8 +47,10 @@ class Node:
 
 def test_only_what_is_observed_counts_from_before():
     node = Node()
-    Ear(node, "std_msgs/Bool", "success", lambda msg, at: None, raw=False)
-    Ear(node, "std_msgs/Bool", "goal", lambda msg, at: None, raw=True, latched=True)
+    AdaptiveSubscription(node, "std_msgs/Bool", "success", lambda msg, at: None, raw=False)
+    AdaptiveSubscription(
+        node, "std_msgs/Bool", "goal", lambda msg, at: None, raw=True, latched=True
+    )
     found = {topic: profile.durability for topic, (profile, _) in node.heard.items()}
     assert found == {
         "success": DurabilityPolicy.VOLATILE,

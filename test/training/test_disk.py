@@ -24,7 +24,7 @@ from qgf_ros.files.share import share_folder
 from qgf_ros.policy.folder import load_policy, write_policy
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.trial import record as trial_record
-from qgf_ros.trial.shelf import Shelf
+from qgf_ros.trial.trial_folder import TrialFolder
 
 pytest.importorskip("torch")
 pytest.importorskip("rosbags")
@@ -127,16 +127,16 @@ def design():
 
 @pytest.mark.parametrize("size", (0, 50))
 def test_fault_134_a_trial_that_finds_no_room_keeps_what_it_counted(tmp_path, size):
-    shelf = Shelf(tmp_path / "trial")
-    shelf.folder.mkdir()
+    trial_folder = TrialFolder(tmp_path / "trial")
+    trial_folder.folder.mkdir()
     one = trial_record.Record(design())
-    one.save(shelf.folder)
-    before = (shelf.folder / trial_record.FILE).read_bytes()
+    one.save(trial_folder.folder)
+    before = (trial_folder.folder / trial_record.FILE).read_bytes()
     with full_at(size), pytest.raises(Exception) as info:
-        one.save(shelf.folder)
+        one.save(trial_folder.folder)
     assert info.value.code == 7
-    assert (shelf.folder / trial_record.FILE).read_bytes() == before
-    assert [p.name for p in shelf.folder.iterdir()] == [trial_record.FILE]
+    assert (trial_folder.folder / trial_record.FILE).read_bytes() == before
+    assert [p.name for p in trial_folder.folder.iterdir()] == [trial_record.FILE]
 
 
 # Row 139: what may only be read is read, and nothing is written beside it.
@@ -165,7 +165,7 @@ def held_to_modes():
 def read_only(data, policy):
     """Dataset, contract and policy in folders that nobody may write to."""
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "shelf"
+        root = Path(scratch) / "trial"
         shutil.copytree(data, root)
         shutil.copytree(policy, root / "policy")
         for path in (*root.rglob("*"), root, root.parent):

@@ -14,7 +14,7 @@ from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Design, Record
 from qgf_ros.trial.session import Session
-from qgf_ros.trial.shelf import Shelf
+from qgf_ros.trial.trial_folder import TrialFolder
 
 INF = math.inf
 
@@ -136,8 +136,8 @@ class Robot:
 
 def trial(tmp_path, robot, betas=(INF, 0.11), episodes=2, seed=1, **rules):
     record = Record(Design("/qgf", "abc", betas, episodes, seed, **rules))
-    shelf = Shelf(tmp_path)
-    return Session(robot, robot, robot, shelf, record, lambda: robot.signal)
+    trial_folder = TrialFolder(tmp_path)
+    return Session(robot, robot, robot, trial_folder, record, lambda: robot.signal)
 
 
 def test_each_episode_runs_with_its_beta_and_ends_with_the_robot_disabled(tmp_path):
@@ -419,7 +419,7 @@ def test_a_helped_success_is_a_failure_up_to_the_first_hand(tmp_path):
     assert (first.outcome, first.verdict, first.interventions) == ("failure", "success", 2)
     assert (second.outcome, second.interventions) == ("failure", 1)
     assert third.outcome == "success"
-    labels = Shelf(tmp_path)._read()
+    labels = TrialFolder(tmp_path)._read()
     assert labels["episode_0001"] == {"outcome": "failure", "to": 1.25}
     assert labels["episode_0003"] == "success"
 
@@ -435,7 +435,7 @@ def test_the_last_verdict_can_be_taken_back(tmp_path):
     assert [e.outcome for e in session.record.episodes] == ["failure"] + ["success"] * 3
     assert robot.notes[0] == "there is no verdict to change"
     assert [said for said in robot.said if said.startswith("asking")] == ["asking 1"]
-    assert Shelf(tmp_path)._read()["episode_0001"] == "failure"
+    assert TrialFolder(tmp_path)._read()["episode_0001"] == "failure"
 
 
 def test_a_discarded_episode_leaves_no_bag_and_is_repeated(tmp_path):

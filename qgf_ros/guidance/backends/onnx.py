@@ -17,7 +17,7 @@ import onnxruntime
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused
 from qgf_ros.guidance.backends.onnx_graph import check_graph
-from qgf_ros.guidance.block import Question, inputs, outputs
+from qgf_ros.guidance.block import SamplerInputs, inputs, outputs
 from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.policy.folder import Policy
 from qgf_ros.policy.manifest import SAMPLER
@@ -125,7 +125,7 @@ class _Call:
         asked, self._answered = inputs(policy, count, obs_rows=count), outputs(policy, count)
         self._asked = np.zeros(asked.nbytes, np.uint8)
         views = asked.views(self._asked)
-        self._question = Question(policy, views)
+        self._inputs = SamplerInputs(policy, views)
         self._in, self._out = (_memory(block.nbytes, device) for block in (asked, self._answered))
         for name, view in views.items():
             address = self._in.data_ptr() + asked.offset(name)
@@ -141,7 +141,7 @@ class _Call:
 
     def __call__(self, *asked: Any) -> Sample:
         """asked: as in `base.Sampler`."""
-        self._question.write(*asked)
+        self._inputs.write(*asked)
         self._run()
         # Copied, because on the CPU that is the buffer itself, which the next call overwrites.
         return Sample(**self._answered.views(np.array(self._out.numpy())))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qgf_ros.errors import DeviceUnavailable
 from qgf_ros.guidance.backends.explicit import INPUTS, GuidedSampler
-from qgf_ros.guidance.block import Block, Question, inputs, outputs
+from qgf_ros.guidance.block import Block, SamplerInputs, inputs, outputs
 from qgf_ros.guidance.protocols import UNGUARDED, Guards, Sample, warm_up
 from qgf_ros.policy.folder import Policy
 
@@ -104,7 +104,7 @@ class _Call:
             torch.zeros(block.nbytes, dtype=torch.uint8, pin_memory=pinned)
             for block in (asked, self._answered)
         ]
-        self._question = Question(policy, asked.views(self._host[0].numpy()))
+        self._inputs = SamplerInputs(policy, asked.views(self._host[0].numpy()))
         self._in, self._out = (torch.empty_like(t, device=device) for t in self._host)
         self._given = _tensors(asked, self._in)
         self._stream = torch.cuda.Stream() if device == "cuda" else None
@@ -119,7 +119,7 @@ class _Call:
         guards: Guards,
         committed: np.ndarray | None,
     ) -> Sample:
-        self._question.write(obs, noise, weight, guards, committed)
+        self._inputs.write(obs, noise, weight, guards, committed)
         limited = guards.support or min(guards.disagreement, guards.ratio_cap) < np.inf
         kind = UNGUIDED if weight == 0 else LIMITED if limited else GUIDED
         with torch.cuda.stream(self._stream):  # without one, nothing

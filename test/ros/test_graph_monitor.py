@@ -10,25 +10,25 @@ from std_msgs.msg import Bool
 
 from qgf_ros.control.reasons import Problem
 from qgf_ros.errors import UsageError
-from qgf_ros.ros import estop, peers, surroundings
+from qgf_ros.ros import estop, graph_monitor, peers
 from qgf_ros.ros.conversions import Status
 
 
 class Around:
-    """Surroundings of a node `/qgf` that is active; `now` is their steady clock."""
+    """GraphMonitor of a node `/qgf` that is active; `now` is their steady clock."""
 
     def __init__(
         self, monkeypatch, required=False, gate=None, started=True, active=True, timeout=0.0
     ):
         self.now, self.stops, self.stalls, self.failed = 100.0, [], [], []
         clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(surroundings, "time", clock)
+        monkeypatch.setattr(graph_monitor, "time", clock)
         monkeypatch.setattr(peers, "time", clock)
         monkeypatch.setattr(
             estop.EmergencyStop.__init__, "__defaults__", ("~/estop", 0.0, clock.monotonic)
         )
         self.node = FakeNode(named={"/qgf/status": ["/qgf", "/qgf"]})
-        self.all = surroundings.Surroundings(
+        self.all = graph_monitor.GraphMonitor(
             self.node, required, timeout, self.stops.append,
             lambda problem, ask: self.stalls.append((problem.code, ask)), self.failed.append,
         )  # fmt: skip
@@ -105,7 +105,7 @@ def test_fault_081_who_is_older_or_long_there_goes_on(monkeypatch):
     assert not older.failed
     assert any("another live node is called /qgf" in w.detail for w in older.all.look())
     late = Around(monkeypatch)
-    late.pass_time(surroundings.TWIN_IS_ERROR + 0.1)
+    late.pass_time(graph_monitor.DUPLICATE_IS_ERROR + 0.1)
     late.twin(5, stamp=1000)
     assert not late.failed
     before = Around(monkeypatch, started=False)
@@ -145,11 +145,11 @@ def test_fault_129_who_heard_nothing_holds_and_asks_where_there_is_an_emergency_
     if spoken:
         around.say_estop(False)
     around.pass_time(0.5)
-    around.now += surroundings.DEAF - 0.01
+    around.now += graph_monitor.DEAF - 0.01
     assert around.all.problem() is None
     around.all.look()
     assert not around.stalls
-    around.now += surroundings.DEAF + 0.01
+    around.now += graph_monitor.DEAF + 0.01
     assert around.all.problem().code == "PROCESS_STALLED"
     around.all.look()
     assert around.stalls == [("PROCESS_STALLED", spoken)] and around.all.problem() is None
@@ -207,10 +207,10 @@ def test_fault_079_peers_that_do_not_hear_are_looked_for_again_and_again(monkeyp
         asked.append([e.topic for e in endpoints])
         return [Problem("TYPE", "", "of another type")]
 
-    monkeypatch.setattr(surroundings, "unheard", unheard)
+    monkeypatch.setattr(graph_monitor, "unheard", unheard)
     around = Around(monkeypatch, gate=gate)
     assert "TYPE" in around.codes and len(asked) == 1
-    around.pass_time(surroundings.LOOK_PERIOD * 3)
+    around.pass_time(graph_monitor.LOOK_PERIOD * 3)
     assert 3 <= len(asked) <= 4
     topics = {a.topic for a in around.own.actions}
     assert (topics <= set(asked[-1])) == (gate is None), "else they are the gate's"

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from qgf_ros.errors import UsageError
-from qgf_ros.trial import shelf as module
+from qgf_ros.trial import trial_folder as module
 from qgf_ros.trial.record import Design, Episode, Record, load
-from qgf_ros.trial.shelf import Shelf
+from qgf_ros.trial.trial_folder import TrialFolder
 
 DESIGN = Design("/qgf", "abc", (math.inf, 0.11), 9, 3)
 
@@ -22,10 +22,10 @@ class Killed(BaseException):
     pass
 
 
-def judged(record, shelf, verdict="success", to=None):
+def judged(record, trial_folder, verdict="success", to=None):
     """The record with one more episode, whose bag was just closed."""
     number = len(record.episodes) + 1
-    bag = shelf.begin(shelf.name(number))
+    bag = trial_folder.begin(trial_folder.name(number))
     bag.mkdir()
     (bag / "data.mcap").write_bytes(b"messages")
     block, beta = record.next
@@ -54,9 +54,9 @@ def consistent(folder):
 def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatch):
     """Each step on the disk is a moment; whatever was said before it counts, or nothing does, and
     no bag lies in its place without a label."""
-    shelf = Shelf(tmp_path)
-    record = judged(Record(DESIGN), shelf)
-    shelf.keep(record)
+    trial_folder = TrialFolder(tmp_path)
+    record = judged(Record(DESIGN), trial_folder)
+    trial_folder.keep(record)
     steps = 0
 
     def counted(act):
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
 
         return step
 
-    second = judged(record, shelf, "failure", to=2.5)
+    second = judged(record, trial_folder, "failure", to=2.5)
     with monkeypatch.context() as patched:
         for owner, name in (
             (module, "replace_file"),
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
             patched.setattr(owner, name, counted(getattr(owner, name)))
         patched.setattr(module.Path, "replace", counted(module.Path.replace))
         try:
-            Shelf(tmp_path).keep(second)
+            TrialFolder(tmp_path).keep(second)
             killed = False
         except Killed:
             killed = True
@@ -87,7 +87,7 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
     found = load(tmp_path)
     assert found in (record, second)
     assert {p.name for p in (tmp_path / "bags").iterdir() if p.is_dir()} <= set(labels(tmp_path))
-    again = Shelf(tmp_path)
+    again = TrialFolder(tmp_path)
     again.resume(found)
     consistent(tmp_path)
     third = judged(found, again, "success")
@@ -96,16 +96,16 @@ def test_killed_at_any_moment_of_keeping_it_goes_on(tmp_path, moment, monkeypatc
 
 
 def test_labels_that_somebody_changed_stay(tmp_path):
-    shelf = Shelf(tmp_path)
-    record = judged(Record(DESIGN), shelf)
-    shelf.keep(record)
+    trial_folder = TrialFolder(tmp_path)
+    record = judged(Record(DESIGN), trial_folder)
+    trial_folder.keep(record)
     file = tmp_path / "bags" / "labels.yaml"
     file.write_text("version: 1\nepisodes: {episode_0001: exclude, other: success}\n")
-    record = judged(record, shelf, "failure")
-    shelf.keep(record)
+    record = judged(record, trial_folder, "failure")
+    trial_folder.keep(record)
     file.write_text(file.read_text().replace("failure", "exclude"))
     os.utime(file, (time.time() + 1, time.time() + 1))  # clocks of files may be coarse
-    Shelf(tmp_path).resume(record)
+    TrialFolder(tmp_path).resume(record)
     assert labels(tmp_path) == {
         "episode_0001": "exclude",
         "other": "success",
@@ -114,33 +114,33 @@ def test_labels_that_somebody_changed_stay(tmp_path):
 
 
 def test_the_contracts_own_name_of_the_file_counts(tmp_path):
-    shelf = Shelf(tmp_path, labels="said.yaml")
-    shelf.keep(judged(Record(DESIGN), shelf))
+    trial_folder = TrialFolder(tmp_path, labels="said.yaml")
+    trial_folder.keep(judged(Record(DESIGN), trial_folder))
     assert (tmp_path / "bags" / "said.yaml").is_file()
 
 
 def test_without_recording_there_are_no_bags(tmp_path):
-    shelf = Shelf(tmp_path, bags=False)
-    assert shelf.name(1) == ""
+    trial_folder = TrialFolder(tmp_path, bags=False)
+    assert trial_folder.name(1) == ""
 
 
 def test_a_file_that_holds_no_labels_is_not_overwritten(tmp_path):
     (tmp_path / "bags").mkdir()
     (tmp_path / "bags" / "labels.yaml").write_text("[1, 2]")
-    shelf = Shelf(tmp_path)
+    trial_folder = TrialFolder(tmp_path)
     with pytest.raises(UsageError, match="is no file of labels"):
-        shelf.keep(judged(Record(DESIGN), shelf))
+        trial_folder.keep(judged(Record(DESIGN), trial_folder))
 
 
 def test_a_verdict_that_was_taken_back_is_finished_after_a_kill(tmp_path, monkeypatch):
-    shelf = Shelf(tmp_path)
-    record = judged(Record(DESIGN), shelf)
-    shelf.keep(record)
+    trial_folder = TrialFolder(tmp_path)
+    record = judged(Record(DESIGN), trial_folder)
+    trial_folder.keep(record)
     with monkeypatch.context() as patched:
-        patched.setattr(shelf, "_settle", lambda *_: None)
+        patched.setattr(trial_folder, "_settle", lambda *_: None)
         for verdict, left in (("failure", {"episode_0001": "failure"}), ("aborted", {})):
             record = record.with_last(verdict)
-            shelf.keep(record)
-            Shelf(tmp_path).resume(record)
+            trial_folder.keep(record)
+            TrialFolder(tmp_path).resume(record)
             assert labels(tmp_path) == left
     consistent(tmp_path)

@@ -26,7 +26,7 @@ from qgf_ros.trial.record import FILE, Record, replace_file
 LABELS = "labels.yaml"  # unless the contract names another file
 
 
-class Shelf:
+class TrialFolder:
     """The folder of one trial."""
 
     def __init__(self, folder: Path, bags: bool = True, labels: str = LABELS) -> None:

@@ -13,20 +13,20 @@ from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import Status
 from qgf_ros.ros.estop import EmergencyStop
 from qgf_ros.ros.outside_gate import OutsideGate
-from qgf_ros.ros.peers import Endpoint, ForeignCommands, Twin, unheard
+from qgf_ros.ros.peers import DuplicateNode, Endpoint, ForeignCommands, unheard
 from qgf_ros.spaces.contract import Contract
 
 PATIENCE = 1.0  # s without an error in a callback, or without a sign of a twin, until all is well
 LOOK_PERIOD = 0.5  # s between two looks at the graph
 # s after the start, in which DDS has discovered the other (it takes 0.05 s or about 2.8 s); later,
 # this node may be the one that others rely on.
-TWIN_IS_ERROR = 4.0
+DUPLICATE_IS_ERROR = 4.0
 # s between two turns of `look`, about 0.1 in health: beyond it the executor has heard nothing, no
 # emergency stop either, because the process stood still or because a callback kept it.
 DEAF = 0.3
 
 
-class Surroundings:
+class GraphMonitor:
     """The emergency stop, other commanders, a second node of this name, peers that cannot be heard,
     errors of callbacks. `problem` is for the control thread, the rest for the executor's."""
 
@@ -53,7 +53,7 @@ class Surroundings:
         self._stalled = stalled
         self._fail = fail
         self._estop = EmergencyStop(node, lambda: stop(None), estop_required, timeout=estop_timeout)
-        self._twin = Twin(node, self._on_twin)
+        self._duplicate = DuplicateNode(node, self._on_duplicate)
         self._gate: OutsideGate | None = None
         self._foreign: ForeignCommands | None = None
         self._endpoints: list[Endpoint] = []
@@ -122,7 +122,7 @@ class Surroundings:
 
     def said(self, status: Status) -> None:
         """This status goes out now."""
-        self._twin.sent(status)
+        self._duplicate.sent(status)
         self._ticks = status.tick
 
     # What the node asks.
@@ -192,10 +192,10 @@ class Surroundings:
             warnings.append(self._raised)
         return warnings
 
-    def _on_twin(self, ticks: int, sure: bool) -> None:
+    def _on_duplicate(self, ticks: int, sure: bool) -> None:
         """The younger one ends. `ticks`: of the other; sure: there is one, and no mere message."""
         self._twin_at, self._twin_sure = time.monotonic(), sure
-        early = self._started is not None and self._twin_at - self._started <= TWIN_IS_ERROR
+        early = self._started is not None and self._twin_at - self._started <= DUPLICATE_IS_ERROR
         if sure and early and ticks >= self._ticks:
             self._fail(
                 UsageError(
