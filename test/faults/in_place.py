@@ -24,6 +24,8 @@ from typing import Any
 
 import pytest
 
+from qgf_ros.processes import signal_at_parents_death
+
 PATIENCE = (
     30.0  # s for a test beyond ten times what it takes; a mutant on which it hangs is noticed
 )
@@ -189,6 +191,7 @@ def _forked(work: Callable[[Callable[[Any], None]], None]) -> Any:
     child = os.fork()
     if not child:
         os.setsid()
+        signal_at_parents_death(signal.SIGKILL)
         os.close(read)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         try:

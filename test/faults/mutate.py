@@ -45,10 +45,11 @@ from in_place import Fate, InPlace  # noqa: E402
 CONTROL = ("gate", "limiter", "assembler", "supervisor", "arbiter", "schedule", "slew", "checks/bounds",
            "saturation")  # fmt: skip
 # Each file with what tests it: in process, but for the guard of a trial, which is a process.
-POLICY = ("description", "folder", "manifest", "plausible", "tensors")
+POLICY = ("components", "description", "folder", "manifest", "plausible", "schema", "tensors")
 POLICY_TESTS = (
     "test/policy/test_policy_numbers.py",
     "test/policy/test_policy_folder.py",
+    "test/policy/test_components.py",
     "test/policy/test_vetting.py",
 )
 FILES = {f"qgf_ros/control/{name}.py": ("test/control",) for name in CONTROL} | {

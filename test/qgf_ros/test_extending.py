@@ -4,7 +4,6 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/extending.md").read_text()
 
