@@ -178,6 +178,7 @@ def test_parity_that_compared_nothing_is_no_parity(tmp_path, monkeypatch):
 def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
     """Enough to train on, but the episode that fell to the select split is shorter than a chunk."""
     from training.learn import fit as fit_module
+    from training.learn import package as package_module
     from training.pipeline.align import Report
 
     rng = np.random.default_rng(0)
@@ -194,9 +195,9 @@ def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
     split = fit_module.split([episode(k, 30) for k in range(10)], 0)
     episodes = [episode(k, 3 if k in split.select else 30) for k in range(10)]
     arrays = EpisodeArrays.of(episodes)
-    monkeypatch.setattr(fit_module, "prepare", lambda *_: (arrays, Report(10, 273)))
+    monkeypatch.setattr(fit_module.store, "prepare", lambda *_: (arrays, Report(10, 273)))
     monkeypatch.setattr(
-        fit_module, "version", lambda _: "0"
+        package_module, "version", lambda _: "0"
     )  # also where the package is not installed
     path = tmp_path / "contract.yaml"
     path.write_text(yaml.safe_dump(velocity_dict()))
@@ -208,6 +209,7 @@ def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
 def test_fault_096_what_was_lost_is_said_by_the_result_and_refused_by_strict(tmp_path, monkeypatch):
     """Exit code 3 of `qgf train`; 5 with --strict, before anything is trained."""
     from training.learn import fit as fit_module
+    from training.learn import package as package_module
     from training.pipeline.align import Report
 
     rng = np.random.default_rng(0)
@@ -223,8 +225,8 @@ def test_fault_096_what_was_lost_is_said_by_the_result_and_refused_by_strict(tmp
     }
     report = Report(10, 300, Counter(lost | kept))
     arrays = EpisodeArrays.of(episodes)
-    monkeypatch.setattr(fit_module, "prepare", lambda *_: (arrays, report))
-    monkeypatch.setattr(fit_module, "version", lambda _: "0")
+    monkeypatch.setattr(fit_module.store, "prepare", lambda *_: (arrays, report))
+    monkeypatch.setattr(package_module, "version", lambda _: "0")
     path = tmp_path / "contract.yaml"
     path.write_text(yaml.safe_dump(velocity_dict()))
     config = fit_module.FitConfig(hidden=(8,), steps=2, batch=4, denoise_steps=2)

@@ -31,8 +31,8 @@ def test_fault_014_the_box_lets_100000_states_of_the_same_kind_pass():
             np.full(count, 5.0),
         ], -1)  # fmt: skip
 
-    bounds = Bounds(policy_in_memory(contract(), states=state_box(batch(states(30_000)))))
-    refused = sum(bounds.judge(s, 1.0).problem is not None for s in states(100_000))
+    bounds = Bounds(policy_in_memory(contract(), states=state_box(batch(states(30_000)))), 1.0)
+    refused = sum(bounds.judge(s).problem is not None for s in states(100_000))
     assert refused < 100
 
 
