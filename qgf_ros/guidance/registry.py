@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
 from qgf_ros.guidance.backends.table import Native, Numpy, Onnx, Torch
 from qgf_ros.guidance.protocols import DEVICES, PRECISIONS, Backend, Sampler
 from qgf_ros.guidance.reference import check_answers
+from qgf_ros.plugins import Kinds
 from qgf_ros.policy.folder import Policy
 
-GROUP = "qgf.backends"  # entry points of other packages: a name, and a class like those of `table`
 NATIVE, ONNX, TORCH, NUMPY = Native(), Onnx(), Torch(), Numpy()
 OURS: dict[str, Backend] = {b.name: b for b in (NATIVE, ONNX, TORCH, NUMPY)}
+# Other packages add a name, and a class like those of `table`.
+BACKENDS = Kinds(
+    "backend",
+    "qgf.backends",
+    {n: f"{type(b).__module__}:{type(b).__name__}" for n, b in OURS.items()},
+)
 
 
 def backend_names() -> tuple[str, ...]:
     """What `backend` may be: auto, ours, and those that other packages add under a name of their own."""
-    return ("auto", *OURS, *(e.name for e in _added()))
+    return ("auto", *(name for name in BACKENDS.names if name != "auto"))
 
 
 def make_sampler(
@@ -106,18 +110,12 @@ def candidates(
     return fit
 
 
-def _added() -> list[EntryPoint]:
-    return [e for e in entry_points(group=GROUP) if e.name != "auto" and e.name not in OURS]
-
-
 def _load(name: str) -> Backend:
     """A backend of another package, which the robot's owner has installed and asked for by name."""
-    entry = next(e for e in _added() if e.name == name)
     try:
-        made: Backend = entry.load()()
-    except Exception as error:
+        made: Backend = BACKENDS.load(name)()
+    except Exception as error:  # of somebody else's code
         raise DeviceUnavailable(
-            f"backend {name} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}; "
-            "repair the package that adds it, or use another backend"
+            f"backend {name} cannot be had: {error}; repair the package that adds it, or use another"
         ) from None
     return made
