@@ -27,6 +27,7 @@ from qgf_ros.bags.damage import (
 from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 from qgf_ros.errors import StorageError
+from qgf_ros.files.strict_yaml import shown
 
 MAGIC = b"SQLite format 3\0"
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -183,8 +184,13 @@ def _channels(database: sqlite3.Connection, name: str, losses: Losses) -> dict[i
         )  # fmt: skip
         characters = 0
         for row in _rows(database, f"SELECT {texts} FROM message_definitions"):
-            definitions[row[0]] = Definition(*map(str, row[1:]))
-            check_definitions(characters := characters + len(definitions[row[0]].text))
+            found = Definition(*map(str, row[1:]))
+            check_definitions(characters := characters + len(found.text))
+            if definitions.setdefault(row[0], found) != found:
+                raise Damage(
+                    f"{name}: it defines {shown(row[0])} twice, differently: which one its messages are "
+                    "of cannot be known"
+                )
     names = ", ".join(
         f"substr({c}, 1, {MAX_NAME + 1})" for c in ("name", "type", "serialization_format")
     )

@@ -235,3 +235,21 @@ def test_a_definition_that_is_not_the_one_it_was_recorded_with_is_not_used(tmp_p
     )
     with pytest.raises(DataRefused, match="joint_states.*other hash"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("same_text", [True, False])
+def test_a_type_that_is_defined_twice_is_one_definition(tmp_path, bag, same_text):
+    """The last one would be taken, whatever the messages are of."""
+    file, _, whole = bag
+    text = "encoded_message_definition" + ("" if same_text else " || 'float64 more\n'")
+    edit(
+        file,
+        "INSERT INTO message_definitions (topic_type, encoding, encoded_message_definition, "
+        f"type_description_hash) SELECT topic_type, encoding, {text}, type_description_hash "
+        "FROM message_definitions WHERE topic_type = 'sensor_msgs/msg/JointState'",
+    )
+    if same_text:
+        assert same(read(tmp_path), whole)
+        return
+    with pytest.raises(DataRefused, match="twice, differently"):
+        read(tmp_path)

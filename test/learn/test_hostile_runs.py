@@ -113,6 +113,15 @@ def test_fault_150_tensors_of_a_checkpoint_are_those_of_such_a_run(run, part, ho
         train(run)
 
 
+@pytest.mark.parametrize("count", [-1, 43, 2**62])
+def test_fault_150_more_updates_than_there_were_are_refused(run, count):
+    """They decide how fast the averaged weights follow."""
+    tensors, facts = checkpoint.load(run)
+    put(run, tensors | {"learner.steps": torch.tensor(count)}, facts)
+    with pytest.raises(UsageError, match=r"cannot be read .*updates are counted"):
+        train(run)
+
+
 @pytest.mark.parametrize("part", ["learner", "best"])
 def test_fault_150_a_tensor_that_no_run_has_is_refused(run, part):
     tensors, facts = checkpoint.load(run)

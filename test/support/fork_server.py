@@ -2,7 +2,8 @@
 
 A node takes 0.7 s of a processor before its first line: the interpreter, numpy, rclpy. Hundreds of tests
 start one. `start()` is `subprocess.Popen` for `python -m qgf_ros.ros...`: same module, arguments, environment,
-folder, streams and session, but the imports are done, and nothing of ROS is running yet. Installed executables and whatever is not such a module start as they do for a user.
+folder, streams and session, but the imports are done, and nothing of ROS is running yet. Installed
+executables and whatever is not such a module start as they do for a user.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ("qgf_ros.ros.node", "qgf_ros.ros.gate_node", "qgf_ros.ros.sim_node")
+WANTED = ("qgf_ros.policy.folder", "qgf_ros.guidance.registry", "qgf_ros.guidance.backends.native")
 MAX_REQUEST = 2**20
 _server: _Server | None = None
 
@@ -159,7 +162,9 @@ def _become(request: dict[str, Any]) -> None:
     the fork has not. What is to be proven of that is proven with an installed executable.
     """
     import qgf_ros.ros.process
+    from qgf_ros.policy import vetting
 
+    vetting._run = _forked_vetting(vetting, vetting._run)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
@@ -180,7 +185,47 @@ def _become(request: dict[str, Any]) -> None:
     os._exit(code)
 
 
+def _forked_vetting(vetting: Any, started: Any) -> Any:
+    """`vetting._run`, whose child is a fork as well while a node begins: 0.35 s of a processor less.
+
+    Its answer, limits and end are those of the child that a robot starts. At a swap that one is
+    started: nothing is forked beside a sampler that runs.
+    """
+    begun = threading.Event()
+
+    def run(file: Any, stopping: Any, until: float) -> tuple[bytes, int]:
+        if begun.is_set():
+            return started(file, stopping, until)  # type: ignore[no-any-return]
+        begun.set()
+        answer, written = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setsid()
+                null = os.open(os.devnull, os.O_WRONLY)
+                for fd, number in ((file.fileno(), 0), (written, 1), (null, 2)):
+                    os.dup2(fd, number)
+                os.closerange(3, 1024)
+                sys.stdin = os.fdopen(0, closefd=False)
+                vetting.child()
+            finally:
+                os._exit(1)
+        os.close(written)
+        try:
+            return vetting._read(answer, stopping, until), os.waitstatus_to_exitcode(
+                os.waitpid(pid, 0)[1]
+            )
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        finally:
+            os.close(answer)
+
+    return run
+
+
 if __name__ == "__main__":
-    for name in PRELOADED:
+    for name in (*PRELOADED, *WANTED):
         __import__(name)
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -184,6 +184,8 @@ def _resume(
     checkpoint.check_tensors(out, best.tensors, chosen)
     if math.isnan(error) or error < 0:
         raise checkpoint.unreadable(out, f"best error {error}")
+    if not 0 <= (counted := int(part("learner")["steps"])) <= step:
+        raise checkpoint.unreadable(out, f"{counted} of {step} updates are counted")
     learner.load_state(part("learner"))
     say(f"going on after update {step}")
     return best, step
