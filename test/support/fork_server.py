@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
+import importlib
+import inspect
 import json
 import os
 import runpy
@@ -27,6 +30,26 @@ from typing import Any
 
 PRELOADED = ("qgf_ros.ros.node", "qgf_ros.ros.gate_node", "qgf_ros.ros.sim_node")
 WANTED = ("qgf_ros.policy.folder", "qgf_ros.guidance.registry", "qgf_ros.guidance.backends.native")
+# Whose C libraries are loaded when a type is first used.
+TYPES = {
+    "builtin_interfaces.msg": "Time",
+    "diagnostic_msgs.msg": "DiagnosticArray",
+    "geometry_msgs.msg": "PointStamped Twist TwistStamped",
+    "lifecycle_msgs.msg": "TransitionEvent",
+    "lifecycle_msgs.srv": "ChangeState GetAvailableStates GetAvailableTransitions GetState",
+    "qgf_ros.msg": "Command GateStatus PolicyInfo QValues Status Tick",
+    "qgf_ros.srv": "LoadPolicy",
+    "rcl_interfaces.msg": "Log ParameterEvent",
+    "rcl_interfaces.srv": "DescribeParameters GetParameters GetParameterTypes ListParameters SetParameters "
+    "SetParametersAtomically",
+    "rosgraph_msgs.msg": "Clock",
+    "sensor_msgs.msg": "JointState",
+    "std_msgs.msg": "Bool Float64MultiArray String",
+    "std_srvs.srv": "SetBool Trigger",
+    "trajectory_msgs.msg": "JointTrajectory",
+    "type_description_interfaces.srv": "GetTypeDescription",
+    "visualization_msgs.msg": "MarkerArray",
+}
 MAX_REQUEST = 2**20
 _server: _Server | None = None
 
@@ -109,6 +132,20 @@ class _Server:
 
 
 # In the process that forks.
+
+
+def _preload() -> None:
+    """What each node would do by itself, and what takes a tenth of a second or more there."""
+    from rclpy.type_support import check_for_type_support
+
+    for module in (*PRELOADED, *WANTED):
+        importlib.import_module(module)
+    for module, names in TYPES.items():
+        for name in names.split():
+            check_for_type_support(getattr(importlib.import_module(module), name))
+    # rclpy's logger looks for the line that it is called from among all modules, and remembers them.
+    inspect.getmodule(sys._getframe())
+    gc.freeze()
 
 
 def _serve(control: socket.socket) -> dict[str, Any]:
@@ -226,6 +263,5 @@ def _forked_vetting(vetting: Any, started: Any) -> Any:
 
 
 if __name__ == "__main__":
-    for name in (*PRELOADED, *WANTED):
-        __import__(name)
+    _preload()
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
