@@ -5,7 +5,6 @@ another real-time factor; a simulation that died and looked like a robot that st
 """
 
 import json
-import time
 
 import numpy as np
 import pytest
