@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ("qgf_ros.ros.node", "qgf_ros.ros.gate_node", "qgf_ros.ros.sim_node")
+SCRIPTS = (str(Path(__file__).with_name("fault_sampler.py")),)  # a node too
 WANTED = ("qgf_ros.policy.folder", "qgf_ros.guidance.registry", "qgf_ros.guidance.backends.native")
 # Whose C libraries are loaded when a type is first used.
 TYPES = {
@@ -55,10 +56,10 @@ _server: _Server | None = None
 
 
 def can_start(command: Sequence[str], changed: dict[str, str]) -> bool:
-    """Whether it is one of our modules, and finds the same code as this process."""
+    """Whether it is one of our nodes, and finds the same code as this process."""
     return (
-        tuple(command[:2]) == (sys.executable, "-m")
-        and command[2] in PRELOADED
+        command[0] == sys.executable
+        and (command[1] in SCRIPTS or (command[1] == "-m" and command[2] in PRELOADED))
         and not changed.keys() & {"PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD"}
     )
 
@@ -69,7 +70,8 @@ def start(command: Sequence[str], env: dict[str, str], cwd: Path | None) -> Fork
     global _server
     if _server is None or _server.process.poll() is not None:
         _server = _Server()
-    return _server.start({"argv": list(command[2:]), "env": env, "cwd": str(cwd or os.getcwd())})
+    argv = list(command[1:] if command[1] in SCRIPTS else command[2:])
+    return _server.start({"argv": argv, "env": env, "cwd": str(cwd or os.getcwd())})
 
 
 class Forked:
@@ -193,7 +195,7 @@ def _report(statuses: dict[int, int]) -> None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Runs the module as `python -m` does, and ends.
+    """Runs the module as `python -m` does, or the script, and ends.
 
     The interpreter is not taken down: a tracing library below rclpy would cancel a thread of its own, which
     the fork has not. What is to be proven of that is proven with an installed executable.
@@ -209,10 +211,13 @@ def _become(request: dict[str, Any]) -> None:
     sys.path[0] = os.getcwd()
     sys.argv = request["argv"]
     qgf_ros.ros.process.PARENT = os.getppid()
-    del sys.modules[request["argv"][0]]  # it is run as __main__, as if nobody had imported it
-    code = 1
+    name, code = request["argv"][0], 1
     try:
-        runpy.run_module(request["argv"][0], run_name="__main__", alter_sys=True)
+        if name in SCRIPTS:
+            runpy.run_path(name, run_name="__main__")
+        else:
+            del sys.modules[name]  # it is run as __main__, as if nobody had imported it
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
