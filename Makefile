@@ -18,7 +18,7 @@ STAMP := $(VENV)/installed
 SOURCES := $(shell git ls-files -co --exclude-standard qgf_ros training src msg srv launch config cmake CMakeLists.txt setup.py package.xml)
 RUN := source ./env.sh &&
 
-.PHONY: build demo test quick native-check test-long test-runs lint clean
+.PHONY: build demo test quick tables native-check test-long test-runs lint clean
 
 build: install/.built
 
@@ -32,6 +32,9 @@ quick: install/.built
 
 test: install/.built
 	$(RUN) pytest -n 3 --dist loadgroup --max-worker-restart 0 test
+
+tables: install/.built
+	$(RUN) python test/tables.py
 
 native-check: install/.built
 	$(RUN) test/native/run.sh

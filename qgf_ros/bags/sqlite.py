@@ -170,7 +170,7 @@ def _channels(database: sqlite3.Connection, name: str, losses: Losses) -> dict[i
             f"{name} is no bag: its messages have a column 'rowid', which hides their number"
         )
     there = {column[1] for column in _columns(database, "message_definitions")}
-    definitions = {}
+    definitions: dict[str, Definition] = {}
     if {"topic_type", "encoding", "encoded_message_definition"} <= there:
         if not _is_plain(database, "message_definitions"):
             raise Damage(f"{name} is no bag: 'message_definitions' is no plain table")

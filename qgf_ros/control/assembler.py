@@ -6,11 +6,12 @@ newest message of a source is kept. Nothing missing is ever filled in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qgf_ros.control.checks.bounds import Bounds
+from qgf_ros.control.checks.base import StateCheck
 from qgf_ros.control.checks.clocks import FUTURE_TOLERANCE, ahead
 from qgf_ros.control.checks.frozen import Frozen
 from qgf_ros.control.merge import Merger
@@ -45,12 +46,15 @@ class _Latest:
 class Assembler:
     """One slot per source. `push` may be called from another thread than `assemble`.
 
-    bounds: those of the policy, see bounds.py; None: any finite state is one.
+    checks: what is asked of every state; none: any finite state is one.
     hold_if_frozen: a frozen sensor is a problem, not a warning alone.
     """
 
     def __init__(
-        self, contract: Contract, bounds: Bounds | None = None, notices: Notices | None = None
+        self,
+        contract: Contract,
+        checks: tuple[StateCheck, ...] = (),
+        notices: Notices | None = None,
     ) -> None:
         """notices: where warnings go."""
         self._sources = {o.name: o for o in contract.observations}
@@ -62,7 +66,7 @@ class Assembler:
         if contract.outcome.goal is not None:  # what was said once is true at every moment
             del self._max_skew[contract.outcome.goal.observation]
         self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}
-        self.bounds = bounds
+        self.checks = checks
         self._notices = notices or Notices()
         self._frozen = Frozen(contract)
         self._unstamped: set[str] = set()
@@ -173,9 +177,10 @@ class Assembler:
         if problem is not None:
             return problem
         vector = np.concatenate([latest[name].values for name in self._sources])
-        if self.bounds is not None:
-            judged = self.bounds.judge(vector)
-            self.state_score = judged.score
+        for check in self.checks:
+            judged = check.judge(vector)
+            if not math.isnan(judged.score):
+                self.state_score = judged.score
             if judged.problem is not None:
                 return judged.problem
             if judged.warning is not None:

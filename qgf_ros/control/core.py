@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qgf_ros.control.assembler import Assembler, Observation
-from qgf_ros.control.checks.bounds import Bounds
 from qgf_ros.control.chunk import Choice, Chunk, Sampled, draw_noise
 from qgf_ros.control.gate import NOTHING, Candidate, Gate, Output
 from qgf_ros.control.inference import Inference, Request, Result
@@ -135,7 +134,7 @@ class ControlCore:
     def apply(self, settings: Settings) -> None:
         """From the next sample and the next command on: the one place where a setting reaches the part
         that obeys it. A sample sees all of the old ones, or all of the new."""
-        self.assembler.bounds = Bounds(self.policy, settings.state_bound)
+        self.assembler.checks = settings.checks
         self.assembler.hold_if_frozen = settings.hold_if_frozen
         self.gate.scale = settings.limits_scale
         self.schedule.blend_steps = settings.blend_steps

@@ -12,96 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from qgf_ros.control.checks import CHECKS
+from qgf_ros.control.checks.base import StateCheck
+from qgf_ros.control.spec import TINY, Spec
 from qgf_ros.errors import UsageError
 from qgf_ros.guidance.guards import guards_of
 from qgf_ros.guidance.protocols import DEVICES, PRECISIONS, Guards
 from qgf_ros.guidance.registry import backend_names
 from qgf_ros.policy.folder import Policy
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One setting. `low` and `high` are inclusive; a policy's floor raises the one of beta."""
-
-    name: str
-    kind: type  # bool, int, float or str
-    default: Any  # None: unset
-    description: str
-    unit: str = ""
-    low: float = -math.inf
-    high: float = math.inf
-    live: bool = False  # may change while the robot is driven
-    choices: tuple[str, ...] = ()
-    unrepeatable: str = ""  # why a replay cannot repeat it at another value than the default
-
-    @property
-    def range_text(self) -> str:
-        if self.choices:
-            return ", ".join(self.choices)
-        return "" if self.low == -math.inf else f"{self.low:g} to {self.high:g}"
-
-    def shown(self, value: Any) -> Any:
-        """The value as a ROS parameter, which cannot be None."""
-        if value is None:
-            return math.nan if self.kind is float else ""
-        return value
-
-    def checked(self, value: Any, low: float | None = None) -> Any:
-        """A value that was given from outside, in the setting's type; None for a text that is not set.
-
-        Integers serve as doubles, and "inf" is understood, since that is how `ros2 param set` sends
-        `beta 1` and `beta inf`.
-
-        Args:
-            low: takes the place of the setting's own.
-
-        Raises:
-            UsageError: what was given, what is allowed.
-        """
-        low = self.low if low is None else low
-        if self.kind is float:
-            if isinstance(value, str) and value.strip().lower() in INFINITE:
-                value = math.inf
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UsageError(
-                    f"{self.name} must be a number, not {type(value).__name__} {value!r}"
-                )
-            value = float(value)
-            if math.isnan(value):
-                raise UsageError(f"{self.name} is NaN; allowed: {low:g} to {self.high:g}")
-        elif type(value) is not self.kind:
-            raise UsageError(
-                f"{self.name} must be of type {self.kind.__name__}, not {type(value).__name__} {value!r}"
-            )
-        if self.kind in (int, float) and not low <= value <= self.high:
-            hint = (
-                " (a temperature: the guidance weight is 1/beta; inf is unguided)"
-                if self.name == "beta"
-                else ""
-            )
-            raise UsageError(f"{self.name} is {value:g}; allowed: {low:g} to {self.high:g}{hint}")
-        if self.choices and value not in self.choices:
-            raise UsageError(f"{self.name} is {value!r}; allowed: {', '.join(self.choices)}")
-        return None if self.default is None and value == "" else value
-
-    @property
-    def readme_row(self) -> tuple[str, str, str, str, str]:
-        """The setting's row of the README's table, which a test holds to this."""
-        default = str(self.default).lower() if self.kind is bool else f"{self.default}"
-        shown = f"`{default}`"
-        if self.default is None:
-            shown = "the policy's" if self.kind is float else "none"
-        span = (
-            "above 0, not below the policy's floor, to inf" if self.low == TINY else self.range_text
-        )
-        return f"`{self.name}`", shown, span, "yes" if self.live else "", self.description
-
-
-INFINITE = ("inf", ".inf", "+inf", "+.inf", "infinity")
-TINY = 5e-324  # beta: anything above zero, until the policy's floor is known
 
 TABLE = (
     Spec("policy", str, None, "Policy folder, or the name of a shipped policy (planar_arm, ur5e_cube)."),
@@ -116,8 +37,7 @@ TABLE = (
     Spec("estop_required", bool, False, "FAULT, and no motion at start, without somebody who publishes ~/estop."),
     Spec("estop_timeout", float, 0.0, "FAULT where ~/estop, a heartbeat, is silent for so long, and no motion "
          "before it is heard; 0: never. Of qgf_gate too.", "s", 0.0, 60.0),
-    Spec("state_bound", float, 1.0, "HOLD where the state is further outside of what was recorded; inf: never.",
-         "widths of the recorded range", 0.0, math.inf),
+    *(setting for check in CHECKS for setting in check.settings),
     Spec("hold_if_frozen", bool, False, "HOLD, not a warning alone, where a sensor repeats itself in motion."),
     Spec("real_time_chunking", bool, False, "Sample while the last chunk goes on, its committed actions held "
          "fixed.", unrepeatable="when it asks for a chunk depends on measured latency"),
@@ -193,10 +113,11 @@ class Settings:
     slew: float  # s in which the guidance weight crosses its whole range; 0: at once
     guards: Guards
     limits_scale: float
-    state_bound: float  # widths of the recorded range
     hold_if_frozen: bool
     blend_steps: int  # actions
     real_time_chunking: bool
+    # Of every state, in this order. What they were made of is in the table of settings.
+    checks: tuple[StateCheck, ...] = field(compare=False)
 
 
 def resolve(given: Mapping[str, Any], policy: Policy, fall_back: bool = False) -> Settings:
@@ -225,5 +146,6 @@ def resolve(given: Mapping[str, Any], policy: Policy, fall_back: bool = False) -
         "beta": beta,
         "slew": values["guidance.slew"],
         "guards": guards_of(values, policy),
+        "checks": tuple(filter(None, (check.of(values, policy) for check in CHECKS))),
     }
     return Settings(**fields)

@@ -94,7 +94,7 @@ class Recorded:
         self._inference = _Timed(sampler)
         self._supervisor = _Followed()
         # The recorded state has judged the sensors already, and its beta was slewed.
-        settings = replace(settings, slew=0.0, state_bound=float("inf"), hold_if_frozen=False)
+        settings = replace(settings, slew=0.0, checks=(), hold_if_frozen=False)
         self.core = ControlCore(policy, self._inference, settings)
         self.core.supervisor = self._supervisor
         self._seen: dict[str, deque[tuple[int, np.ndarray]]] = {

@@ -27,7 +27,8 @@ from qgf_ros.control.arbiter import Arbiter, Moment
 from qgf_ros.control.gate import Candidate, Output, Refused
 from qgf_ros.control.measured import MeasuredPositions
 from qgf_ros.control.reasons import Code, Problem
-from qgf_ros.control.settings import BY_NAME, Spec
+from qgf_ros.control.settings import BY_NAME
+from qgf_ros.control.spec import Spec
 from qgf_ros.errors import QgfError, UsageError
 from qgf_ros.files.share import find_policy
 from qgf_ros.policy.vetting import vetted_policy

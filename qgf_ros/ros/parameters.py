@@ -17,7 +17,8 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from qgf_ros.control.settings import TABLE, Spec, read
+from qgf_ros.control.settings import TABLE, read
+from qgf_ros.control.spec import Spec
 from qgf_ros.errors import UsageError
 
 Store = Callable[[list[Parameter]], SetParametersResult]

@@ -20,7 +20,8 @@ import numpy as np
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from qgf_ros.control.settings import BY_NAME, Spec
+from qgf_ros.control.settings import BY_NAME
+from qgf_ros.control.spec import Spec
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode

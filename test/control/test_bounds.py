@@ -134,7 +134,7 @@ def test_fault_014_without_a_box_fifteen_standard_deviations_are_the_end():
 
 def test_fault_014_the_assembler_refuses_warns_and_scores():
     notices = Notices()
-    box = Assembler(contract(), Bounds(policy(), 1.0), notices)
+    box = Assembler(contract(), (Bounds(policy(), 1.0),), notices)
     box.push("goal", START, START, np.array([5.0]))
     for k, (position, expected) in enumerate([(0.0, 0.0), (4.0, 0.5), (8.0, 1.5)]):
         box.push("joints", START + k, START + k, np.array([position, 0, 0, 0]))
@@ -143,12 +143,12 @@ def test_fault_014_the_assembler_refuses_warns_and_scores():
         assert isinstance(got, Problem if expected > 1 else Observation)
     assert got.code_text == "STATE_OOD:joints.position.a"
     assert [n.code_text for n in notices.current(START)] == ["OOD:joints.position.a"]
-    box.bounds = Bounds(policy(), 2.0)
+    box.checks = (Bounds(policy(), 2.0),)
     assert isinstance(box.assemble(START + 9), Observation)
 
 
 def test_the_score_is_unknown_without_a_state():
-    box = Assembler(contract(), Bounds(policy(), 1.0))
+    box = Assembler(contract(), (Bounds(policy(), 1.0),))
     assert np.isnan(box.state_score)
     box.push("goal", START, START, np.array([5.0]))
     box.push("joints", START, START, np.zeros(4))

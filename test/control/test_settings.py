@@ -17,7 +17,8 @@ from qgf_make import (
     velocity_dict,
 )
 
-from qgf_ros.control.settings import BY_NAME, DEFAULTS, TABLE, Settings, Spec, read, resolve
+from qgf_ros.control.settings import BY_NAME, DEFAULTS, TABLE, Settings, read, resolve
+from qgf_ros.control.spec import Spec
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import UsageError
 from qgf_ros.files.share import share_folder
@@ -181,7 +182,7 @@ OTHER = Settings(
     slew=5.0,
     guards=Guards(ratio_cap=0.5),
     limits_scale=0.1,
-    state_bound=math.inf,
+    checks=(),
     hold_if_frozen=True,
     blend_steps=2,
     real_time_chunking=True,

@@ -396,7 +396,8 @@ class Rig:
 
     def swap(self, policy: Policy, sampler: Any = None, **changed: Any) -> None:
         """Another policy, with these settings, else as they are."""
-        now = dataclasses.replace(self.core.settings, **changed)
+        checks = settings(policy).checks
+        now = dataclasses.replace(self.core.settings, **{"checks": checks} | changed)
         self.core.swap(policy, sampler or FakeSampler(), now)
 
     def step(self, count: int = 1, skip: tuple[str, ...] = ()) -> TickResult:

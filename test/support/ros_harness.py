@@ -493,6 +493,9 @@ class Wire:
         self.context.try_shutdown()
 
 
+STEP = 0.02  # s, between joint states
+
+
 class FakeRobot(Wire):
     """A velocity-driven arm as the node sees it: publishes state, takes commands, judges them.
 
@@ -577,12 +580,12 @@ class FakeRobot(Wire):
             return max(self.last_said.get(t, 0.0) for t in topics or STATE_TOPICS)
 
     def _publish(self) -> None:
-        """100 Hz, every fifth time also the two slow topics. Late is late: nothing is caught up."""
+        """50 Hz, every other time also the two slow topics. Late is late: nothing is caught up."""
         due, count = time.monotonic(), 0
         while not self._stopping.is_set():
             with self._publishing:
-                self._integrate(0.01)
-                for topic in STATE_TOPICS if count % 5 == 0 else ("joint_states",):
+                self._integrate(STEP)
+                for topic in STATE_TOPICS if count % 2 == 0 else ("joint_states",):
                     make = self.say[topic]
                     if make is None:
                         continue
@@ -593,7 +596,7 @@ class FakeRobot(Wire):
                         self.stamps[topic].append(stamp)
                         self.publishers[topic].publish(msg)
             count += 1
-            due = max(due + 0.01, time.monotonic() - 0.01)
+            due = max(due + STEP, time.monotonic() - STEP)
             self._stopping.wait(max(0.0, due - time.monotonic()))
 
     def _integrate(self, dt: float) -> None:

@@ -9,11 +9,15 @@ hardly varied in the data may vary a little more on the robot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from qgf_ros.control.checks.base import Judgement, StateCheck
 from qgf_ros.control.reasons import Code, Problem
+from qgf_ros.control.spec import Spec
 from qgf_ros.policy.folder import Policy
 
 WARN_AT = 0.1  # widths
@@ -24,17 +28,17 @@ VARIED = 1e-6  # normalised width: less is no range that could measure a distanc
 LEAST_WIDTH = 3.0  # standard deviations; what varied evenly between two ends has 3.5
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a state deserves. At most one of `warning` and `problem` is there."""
-
-    score: float  # widths, of the numbers that varied in the data
-    warning: Problem | None = None
-    problem: Problem | None = None
-
-
-class Bounds:
+class Bounds(StateCheck):
     """The box of one policy, and how far outside of it a state may be."""
+
+    settings = (
+        Spec("state_bound", float, 1.0, "HOLD where the state is further outside of what was recorded; inf: never.",
+             "widths of the recorded range", 0.0, math.inf),
+    )  # fmt: skip
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], policy: Policy) -> Bounds:
+        return cls(policy, values["state_bound"])
 
     def __init__(self, policy: Policy, bound: float) -> None:
         """bound: the score beyond which a state is refused [widths]; infinite: never."""
@@ -53,7 +57,6 @@ class Bounds:
         self._unit = np.where(self._varied, np.maximum(width, LEAST_WIDTH), 1.0)
 
     def judge(self, vector: np.ndarray) -> Judgement:
-        """vector: (O,) finite, robot units."""
         n = self._normalizer
         z = (vector - n.obs_mean) / n.obs_std  # float64: 1e38 must not overflow to no score
         outside = np.maximum(np.maximum(self._low - z, z - self._high), 0.0) / self._unit
