@@ -143,7 +143,7 @@ class Contract:
     def speeds(self) -> np.ndarray:
         """(A,) the largest speed that each number may command, per s."""
         rows = [(a.kind, a.limits[n]) for a in self.actions for n in a.labels_of_joints]
-        return np.array([kind.speed(limit) for kind, limit in rows])
+        return np.array([kind.speed(limit, self.time.period) for kind, limit in rows])
 
     @property
     def measured_positions(self) -> np.ndarray:

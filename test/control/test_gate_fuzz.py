@@ -51,10 +51,10 @@ def wide_contract(kind, rng, period):
         ],
         "outcome": {"objective": "time_to_success", "assume_success": True},
     }  # fmt: skip
-    if kind.name == "twist":
+    if kind.types:
         own["actions"] = [
             {"name": f"arm{i}", "topic": f"twist{i}", "type": "geometry_msgs/TwistStamped", "fields": TWIST,
-             "representation": "velocity", "space": "twist", "frame": "base",
+             "representation": kind.representation, "space": kind.space, "frame": "base",
              "limits": {n: limits_of(kind, rng) for n in TWIST}}
             for i in range(NUMBERS // len(TWIST))
         ]  # fmt: skip

@@ -31,8 +31,8 @@ class JointDelta(JointVelocity):
     def travel(self, period):
         return 1.0
 
-    def speed(self, limit):
-        return 20 * super().speed(limit)
+    def speed(self, limit, period):
+        return super().speed(limit, period) / period
 
 
 class PoseDelta(JointDelta):

@@ -107,8 +107,8 @@ class ActionKind:
         """How far a command of 1 leads in a period [s]; 0 where it says the place itself."""
         raise NotImplementedError
 
-    def speed(self, limit: Limit) -> float:
-        """The largest speed that it may command within its limit, per s."""
+    def speed(self, limit: Limit, period: float) -> float:
+        """The largest speed that it may command within its limit, per s, once per `period` [s]."""
         raise NotImplementedError
 
     def measured_by(self, label: str, sensor: Sensor) -> bool:

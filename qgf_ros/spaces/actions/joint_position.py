@@ -20,5 +20,5 @@ class JointPosition(ActionKind):
     def travel(self, period: float) -> float:
         return 0.0
 
-    def speed(self, limit: Limit) -> float:
+    def speed(self, limit: Limit, period: float) -> float:
         return limit.rate

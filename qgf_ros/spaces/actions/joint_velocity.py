@@ -18,5 +18,5 @@ class JointVelocity(ActionKind):
     def travel(self, period: float) -> float:
         return period
 
-    def speed(self, limit: Limit) -> float:
+    def speed(self, limit: Limit, period: float) -> float:
         return max(-limit.min, limit.max)
