@@ -155,7 +155,8 @@ def set_default_beta(folder: Path, beta: float) -> None:
     d = policy.description
     tensors = {d.flow_network.file: policy.velocity, d.critic.file: policy.critic}
     extra = {"sampler.onnx": policy.onnx} if policy.onnx else {}
-    write_policy(folder, replace(d, beta=replace(d.beta, default=beta)), tensors, extra)
+    changed = replace(d, beta=replace(d.beta, default=beta))
+    write_policy(folder, changed, tensors, extra, policy.sha256)
 
 
 def _judge(inside: list[Evaluation], wire: list[Evaluation], document: dict[str, Any]) -> None:

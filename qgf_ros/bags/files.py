@@ -47,7 +47,7 @@ class Bag:
         """Messages of one file, in the order in which they were written. Raises Damage where
         nothing of it can be read."""
         with _plain(file, losses) as plain:
-            with plain.open("rb") as opened:
+            with open_regular(plain) as opened:
                 begin = opened.read(16)
             if begin == sqlite.MAGIC:
                 read = sqlite.read_sqlite
@@ -249,7 +249,7 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
     """The file itself, or a copy in a place of our own: decompressed, or with what its journal
     holds, or without a page that was cut. The original is never written to, nothing is left beside
     it."""
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         packed = opened.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
     journals = [j for end in JOURNALS if (j := Path(f"{file}{end}")).is_file() and j.stat().st_size]
     whole = sqlite.whole_pages(file)
@@ -284,7 +284,7 @@ def _plain(file: Path, losses: Losses) -> Iterator[Path]:
 def _unpack(file: Path, copy: Path, losses: Losses) -> None:
     """Decompresses as much of a file as there is."""
     frame, left = ZstdDecompressor(), budget(file.stat().st_size)
-    with file.open("rb") as source, copy.open("wb") as target:
+    with open_regular(file) as source, copy.open("wb") as target:
         while left > 0:
             if frame.eof:
                 data = frame.unused_data or source.read(2**16)

@@ -7,6 +7,7 @@ file's index names. Nothing is read out of an incomplete chunk: nobody could che
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from bisect import bisect_right
@@ -29,6 +30,7 @@ from qgf_ros.bags.damage import (
 )
 from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
+from qgf_ros.files.regular import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06
@@ -52,8 +54,9 @@ def read_mcap(
 
     `name` is what the file is called in `losses`; `expected` is how many messages others say it has.
     """
-    with path.open("rb") as file:
-        yield from _File(file, path.stat().st_size, name, choose, losses).messages(expected)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        yield from _File(file, size, name, choose, losses).messages(expected)
 
 
 @dataclass
@@ -134,7 +137,7 @@ class _File:
                     self._indexed += max(0, length - 6) // 16
             except TooMuch:
                 raise
-            except Damage:
+            except (Damage, struct.error):  # the latter where the file has become shorter meanwhile
                 if later < len(chunks):
                     self._lose(f"file damaged: a record of {length} bytes that cannot be")
                     at = border
@@ -149,7 +152,7 @@ class _File:
         count = 0
         while len(head := self._bytes(end, HEAD.size)) == HEAD.size:
             opcode, length = HEAD.unpack(head)
-            if opcode != MESSAGE_INDEX:
+            if opcode != MESSAGE_INDEX or length > self._size - end:
                 break
             count += max(0, length - 6) // 16
             end += HEAD.size + length
@@ -267,18 +270,21 @@ class _File:
             elif opcode == STATISTICS and length >= 8:
                 (summary.messages,) = struct.unpack_from("<Q", raw, body)
             at = stop
-        summary.chunks.sort()
+        # What is said to begin behind the data is none, and nothing could be looked for there.
+        summary.chunks = sorted(at for at in summary.chunks if at < begin)
         summary.records = bytes(declared)
         return summary
 
     def _check_data(self, end: int) -> None:
         """Messages outside of checked chunks against the checksum of everything, where there is one."""
         body = self._bytes(end, HEAD.size + 4)
-        if not self._unchecked or body[0] != DATA_END:
+        if not self._unchecked or body[:1] != bytes([DATA_END]) or len(body) < HEAD.size + 4:
             return
         (checksum,), found, at = struct.unpack_from("<I", body, HEAD.size), 0, 0
         while checksum and at < end:
             block = self._bytes(at, min(2**20, end - at))
+            if not block:  # the file has become shorter meanwhile
+                break
             found, at = zlib.crc32(block, found), at + len(block)
         if checksum and found != checksum:
             self._lose(

@@ -27,6 +27,7 @@ from qgf_ros.bags.damage import (
 from qgf_ros.bags.definitions import MAX_DEFINITION
 from qgf_ros.bags.types import Channel, Choose, Definition, Message, Take
 from qgf_ros.errors import StorageError
+from qgf_ros.files.regular import open_regular
 from qgf_ros.files.strict_yaml import shown
 
 MAGIC = b"SQLite format 3\0"
@@ -235,7 +236,7 @@ def _rows(database: sqlite3.Connection, query: str, *values: Any) -> Iterator[An
 def whole_pages(path: Path) -> int:
     """Bytes of a file up to its last whole page: sqlite takes what is missing of a page for zeros,
     and a message that reaches into it for whole."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(100)
     page = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) else 0
     size = path.stat().st_size
@@ -244,7 +245,7 @@ def whole_pages(path: Path) -> int:
 
 def _is_short(path: Path) -> bool:
     """Whether there are fewer pages than the file itself says."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(100)
     page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
     valid = head[24:28] == head[92:96]  # sqlite's own rule of when to believe the number
@@ -254,7 +255,7 @@ def _is_short(path: Path) -> bool:
 def names_another_file(journal: Path) -> bool:
     """Whether a journal ends in the name of a super-journal: sqlite would look for that file, which
     may be anywhere, and delete it. No bag has one."""
-    with journal.open("rb") as file:
+    with open_regular(journal) as file:
         file.seek(max(0, journal.stat().st_size - len(JOURNAL_MAGIC)))
         return file.read() == JOURNAL_MAGIC
 

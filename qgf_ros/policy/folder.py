@@ -257,12 +257,16 @@ def write_policy(
     description: PolicyDescription,
     tensors: dict[str, dict[str, np.ndarray]],
     extra: dict[str, bytes] | None = None,
+    over: str = "",
 ) -> str:
     """Writes a policy folder in one step (a reader sees the old one or the new one) and returns its id.
 
     Args:
         tensors: file name -> tensors, for the files that `description` names.
         extra: further files, e.g. {"sampler.onnx": ...}.
+        over: id of the policy that it is made of and replaces; another one in its place stays.
+
+    Raises UsageError where something else is there.
     """
     contents = {
         name: safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in part.items()})
@@ -271,7 +275,7 @@ def write_policy(
     contents[DESCRIPTION] = yaml.safe_dump(
         plain_of(description), sort_keys=False, width=100, default_flow_style=None
     ).encode()
-    return write_files(Path(folder), contents)
+    return write_files(Path(folder), contents, over)
 
 
 def check_fits(folder: Path, own: Contract, robot: Contract) -> None:

@@ -119,12 +119,16 @@ def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
             raise PolicyRefused(f"cannot read {said(path)}: {error.strerror}") from None
 
 
-def write_files(folder: Path, contents: dict[str, bytes]) -> str:
+def write_files(folder: Path, contents: dict[str, bytes], over: str = "") -> str:
     """Writes a folder of these files and their manifest in one step (a reader sees the old one or the
     new one), and returns its id. `contents` gets the manifest.
 
-    Raises UsageError where something else than a policy is there.
+    over: id of the policy that is replaced; "": of any one, or none. What came into its place
+    meanwhile stays. Where `folder` is a link, what it leads to is replaced.
+
+    Raises UsageError where something else is there.
     """
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     manifest = "".join(
         f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())
@@ -139,8 +143,15 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> str:
                 os.fsync(file.fileno())
         staging.chmod(0o755)
         if folder.exists():
-            _check_replaceable(folder)
+            _check_replaceable(folder, folder, over)
             _exchange(staging, folder)  # what is deleted below is then the old one
+            try:
+                _check_replaceable(staging, folder, over)  # nobody came between
+            except UsageError:
+                _exchange(staging, folder)
+                raise
+        elif over:
+            raise UsageError(f"{folder} is not there any more; nothing was written")
         else:
             staging.rename(folder)
     finally:
@@ -148,15 +159,27 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> str:
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Only a policy folder is replaced, and nothing that somebody keeps in it is lost."""
+def _check_replaceable(folder: Path, place: Path, over: str) -> None:
+    """Only a policy folder is replaced, the one that is meant, and nothing that somebody keeps in it
+    is lost. place: where it lies, or lay."""
     present = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
     ours = {DESCRIPTION, MANIFEST, SAMPLER}
     strangers = sorted(n for n in present - ours if not n.endswith(".safetensors"))
     if strangers or (present and DESCRIPTION not in present):
         raise UsageError(
-            f"{folder} is not a policy folder alone ({', '.join(strangers[:5]) or 'no ' + DESCRIPTION}); "
+            f"{place} is not a policy folder alone ({', '.join(strangers[:5]) or 'no ' + DESCRIPTION}); "
             "choose another one, or move those files away"
+        )
+    if not over:
+        return
+    try:
+        found = hashlib.sha256(verified_files(folder)[MANIFEST]).hexdigest()
+    except PolicyRefused as error:
+        found = str(error)
+    if found != over:
+        raise UsageError(
+            f"{place} was changed while it was worked on: it is no longer the policy {over[:12]}; nothing "
+            "was written. Repeat the command"
         )
 
 

@@ -32,6 +32,7 @@ from qgf_ros.ros.trial_guard import Guard
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
+from qgf_ros.trial.keys import WORDS
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Outcome
 from qgf_ros.trial.verdict import Judge
@@ -40,6 +41,7 @@ ANSWER = 2.0  # s for a service
 STARTING = 3.0  # s for the state to be complete
 DISCOVERY = 10.0  # s for the node to be heard
 OTHERS = 1.0  # s for another trial to be heard of
+MOST_WORDS = 16  # of an operator, that nobody has asked for yet, and letters of one
 
 
 class RobotLink:
@@ -331,7 +333,9 @@ class RobotLink:
         self._info = msg
 
     def _on_word(self, msg: String) -> None:
-        self._words.append(msg.data.strip().lower())
+        word = msg.data[:MOST_WORDS].strip().lower()
+        if word in WORDS and len(self._words) < MOST_WORDS:
+            self._words.append(word)
 
     def _on_outcome(self, name: str, source: Any, msg: Any, received: int) -> None:
         if self._judge is None or not self._armed:

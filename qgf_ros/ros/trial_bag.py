@@ -23,6 +23,7 @@ from qgf_ros.ros.conversions import ros_type
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import TYPES
 
+STEP = 10**9  # ns, the longest of /clock; what is stamped later than that has no stamp of its clock
 QUEUE = 1000  # messages: of 1 kHz a second
 TELLS_WHEN = hasattr(rclpy.subscription, "MessageInfo")  # Humble's rclpy does not
 OF_THE_NODE = {
@@ -197,7 +198,8 @@ class BagRecorder:
                     # /clock goes in steps: what is stamped with the next one came after this one.
                     step = int(np.searchsorted(times[:, 0], at, "right")) - 1
                     receipt = int(times[max(step, 0), 1])
-                    receipt = max(receipt, _stamp(raw)) if stream.stamped else receipt
+                    if stream.stamped and receipt < (stamp := _stamp(raw)) <= receipt + STEP:
+                        receipt = stamp
                 bag.write(stream.name, receipt, raw)
         finally:
             bag.close()
@@ -218,13 +220,16 @@ class BagRecorder:
     def _tick(self, msg: Any, at: int) -> None:
         with self._lock:
             assert self._times is not None
-            self._times.append((at, msg.clock.sec * 10**9 + msg.clock.nanosec))
+            self._times.append((at, max(0, msg.clock.sec * 10**9 + msg.clock.nanosec)))
             if self._path is None:
                 del self._times[:-1]
 
 
 def _stamp(raw: bytes) -> int:
-    """ns of the header that a message begins with: CDR puts it behind its own 4 bytes."""
+    """ns of the header that a message begins with: CDR puts it behind its own 4 bytes. 0 where it is
+    too short to have one: whoever publishes, and whatever, ends no trial."""
+    if len(raw) < 12:
+        return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
     return int(seconds) * 10**9 + int(nanoseconds)
 

@@ -21,6 +21,8 @@ SILENT = 1.0  # s without a status: nobody knows what the robot does
 ENABLING = 1.0  # s, steady, in which the status must say what ~/enable answered
 SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
 SCENE = 120.0  # s for the service that puts the scene back
+FASTEST = 100.0  # times real time, a simulation's clock; what goes further at once is a jump
+LOOKS = 1.0  # s of the node's clock between two looks at it, beside that
 MOVING = (State.RUN, State.HOLD)
 Phase = Literal["busy", "waiting", "running", "asking"]
 SOON = "the robot moves soon: hand on the stop"
@@ -32,6 +34,28 @@ SAID: dict[str, Outcome] = {"success": "success", "failure": "failure", "abort":
 
 class Quit(Exception):
     """The operator ends the trial here, or is gone."""
+
+
+class Stopwatch:
+    """Seconds of the node's clock, which may be set, go back, or begin anew with its simulation. What
+    it jumped is no time that passed: it is left out, and `jumped` says that it did."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._seconds = 0.0
+        self._last, self._looked = now(), time.monotonic()
+        self.jumped = False
+
+    def __call__(self) -> float:
+        """Since it was made [s]."""
+        now, looked = self._now(), time.monotonic()
+        step = now - self._last
+        if 0 <= step <= LOOKS + FASTEST * (looked - self._looked):
+            self._seconds += step
+        else:
+            self.jumped = True
+        self._last, self._looked = now, looked
+        return self._seconds
 
 
 class Session:
@@ -49,9 +73,10 @@ class Session:
         self.record = record
         self._link, self._operator_input, self._screen = link, operator_input, screen
         self._folder, self._interrupted = trial_folder, interrupted
+        self._keys: list[str] = []
         self._words: list[str] = []
         self._phase: Phase = "busy"
-        self._stopped_at = -float("inf")  # on the node's clock
+        self._stopped: Stopwatch | None = None  # since the robot was disabled
 
     def run(self) -> bool:
         """True: the trial is over; False: the operator quit, and the same command goes on.
@@ -108,8 +133,8 @@ class Session:
         """Beta is in effect before anybody is asked to start."""
         until = time.monotonic() + SETTING
         while (view := self._look("busy", "STOPPING", "wait", QUIT)).state in MOVING or (
-            self._link.now() < self._stopped_at + self._link.slew  # else it begins at the last beta
-        ):
+            self._stopped is not None and self._stopped() < self._link.slew
+        ):  # else it begins at the last beta
             if view.enabled and time.monotonic() > until:
                 raise UsageError(
                     "somebody else enabled the robot; disable it and repeat the command"
@@ -206,7 +231,7 @@ class Session:
 
     def _drive(self, beta: float) -> dict[str, Any] | None:
         """One episode; the robot is disabled when this returns. None: it does not count."""
-        before, began, verdict, by = self._link.view().holds, self._link.now(), None, ""
+        before, verdict, by = self._link.view().holds, None, ""
         interventions: list[float] = []
         self._forget()
         try:
@@ -214,9 +239,9 @@ class Session:
             if refusal := self._link.enable(True):
                 self._screen.note(f"not started: {refusal}")
                 return None
-            began = self._link.now()
-            verdict, by = self._watch(beta, began, interventions)
-            seconds, holds = self._link.now() - began, self._link.view().holds - before
+            passed = Stopwatch(self._link.now)
+            verdict, by = self._watch(beta, passed, interventions)
+            seconds, holds = passed(), self._link.view().holds - before
         finally:
             self._stop()
         self._link.end_bag()
@@ -234,14 +259,14 @@ class Session:
         }
 
     def _watch(
-        self, beta: float, began: float, interventions: list[float]
+        self, beta: float, stopwatch: Stopwatch, interventions: list[float]
     ) -> tuple[Outcome | None, str]:
         """How it ended and who said so; without a verdict, why it is over. `interventions`: s from the
         begin of the bag, filled here."""
         enabled, design, asked = False, self.record.design, time.monotonic()
         while True:
             self._link.beat()
-            view, passed = self._link.view(), self._link.now() - began
+            view, passed = self._link.view(), stopwatch()
             enabled = enabled or view.enabled
             if view.taken_over and not interventions:
                 interventions.append(self._link.bag_seconds())
@@ -251,6 +276,8 @@ class Session:
                 return judged, "topic"
             if self._link.began_anew():
                 return None, "the scene began anew: how did it go until then?"
+            if stopwatch.jumped:
+                return None, "the clock jumped: how did it go until then?"
             if view.age > SILENT:
                 return None, f"the node has said nothing for {SILENT:g} s"
             over = view.state is State.FAULT or not view.enabled
@@ -276,7 +303,7 @@ class Session:
         """Raises QgfError where the node does not answer; by then the guard has tried too."""
         try:
             self._link.enable(False)
-            self._stopped_at = self._link.now()
+            self._stopped = Stopwatch(self._link.now)
         except QgfError as error:
             raise QgfError(f"STOP THE ROBOT BY HAND: {error}") from None
 
@@ -324,12 +351,15 @@ class Session:
         return self._link.view()
 
     def _next_word(self) -> str:
-        """The next word within TICK, else "". Raises Quit."""
-        if not self._words:
-            self._words += [*self._operator_input.pressed(TICK), *self._link.words()]
+        """The next word within TICK, else "". Keys come first, whatever is on the operator's topic.
+        Raises Quit."""
+        waiting = self._keys or self._words
+        self._keys += self._operator_input.pressed(0.0 if waiting else TICK)
+        self._words += self._link.words()
         if self._interrupted() or self._operator_input.lost:
             raise Quit
-        word = self._words.pop(0) if self._words else ""
+        said = self._keys or self._words
+        word = said.pop(0) if said else ""
         if word == "quit":
             raise Quit
         return word
@@ -338,6 +368,7 @@ class Session:
         """A word that was said before it was asked for is no answer."""
         self._operator_input.forget()
         self._link.words()
+        self._keys.clear()
         self._words.clear()
 
     def _trouble(self, view: View) -> str:

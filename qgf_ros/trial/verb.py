@@ -20,6 +20,7 @@ import yaml
 from qgf_ros.cli import Options
 from qgf_ros.console import emit, say
 from qgf_ros.errors import QgfError, StorageError, UsageError
+from qgf_ros.files.regular import lock_file
 
 if TYPE_CHECKING:
     from qgf_ros.ros.trial import RobotLink
@@ -162,7 +163,7 @@ class Trial(Options):
         """One trial at a time in a folder. Raises UsageError, StorageError."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            handle = lock_file(self.out / ".lock")
         except OSError as error:
             raise StorageError(f"cannot write {self.out}: {error.strerror}") from None
         try:

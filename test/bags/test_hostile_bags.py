@@ -1,6 +1,8 @@
 """Bags made to take memory and time: bombs, definitions without end, topics without end."""
 
+import os
 import sqlite3
+import struct
 from contextlib import closing
 from time import process_time
 
@@ -8,12 +10,13 @@ import lz4.frame
 import numpy as np
 import pytest
 from backports.zstd import compress
-from qgf_bags import channel, chunk, mcap, message
+from qgf_bags import ARM, MAGIC, channel, chunk, copy_bag, mcap, message, record, write
 from qgf_make import START, contract, velocity_dict
 
 pytest.importorskip("pyarrow")
 
 from qgf_ros.bags import damage, files
+from qgf_ros.bags import mcap as mcap_files
 from qgf_ros.bags.damage import MAX_CHANNELS, Damage, Losses
 from qgf_ros.bags.types import Channel, Definition, typestore
 from qgf_ros.errors import DataRefused
@@ -344,3 +347,90 @@ def test_fault_137_sqlite_names_of_megabytes_are_neither_kept_nor_quoted(tmp_pat
     got = READER.survey(tmp_path / "x.db3", ".")
     assert list(got.signals) == ["/good"] and not got.others
     assert sum(got.rejected.values()) == 4 and max(map(len, got.rejected)) <= 200
+
+
+# 152: numbers that lead out of the file
+
+
+BEYOND = [2**40, 2**63 - 10, 2**63, 2**64 - 9, 2**64 - 1]
+
+
+def indexed(*parts, chunks=(), messages=0):
+    """A file with an index: of chunks that begin there, and with so many messages."""
+    data = mcap(*parts, end=False) + record(0x0F, bytes(4))
+    index = b"".join(record(0x08, struct.pack("<QQQ", 0, 0, at) + bytes(32)) for at in chunks)
+    index += record(0x0B, struct.pack("<Q", messages) + bytes(34))
+    return data + index + record(0x02, struct.pack("<QQI", len(data), 0, 0)) + MAGIC
+
+
+@pytest.mark.parametrize("far", BEYOND)
+@pytest.mark.parametrize("what", ["record", "chunk", "index behind damage"])
+def test_fault_152_lengths_and_indexes_that_lead_out_of_the_file_end_there(tmp_path, what, far):
+    """Not even where the file's index says that a chunk begins out there."""
+    damaged = bytearray(chunk(GOOD))
+    damaged[-1] ^= 1
+    behind = {
+        "record": record(0x80, bytes(20), far),
+        "chunk": record(0x06, bytes(20), far),
+        "index behind damage": bytes(damaged) + record(0x07, bytes(22), far),
+    }[what]
+    (tmp_path / "x.mcap").write_bytes(
+        indexed(chunk(GOOD), behind, chunks=[far, 2**64 - 1], messages=far)
+    )
+    got = READER.survey(tmp_path / "x.mcap", ".")
+    assert len(got.signals["/good"].stream) == 1 and got.rejected
+
+
+# 153: files that change while they are read
+
+
+@pytest.fixture(params=["mcap", "sqlite3"])
+def opened(tmp_path, request):
+    """A bag that was opened, and how to read it: messages, and what was lost."""
+    write(tmp_path / "whole", ARM, ticks=10)
+    copy_bag(tmp_path / "whole", tmp_path / "bag", request.param)
+    bag, losses = files.open_bag(tmp_path / "bag", "."), Losses()
+
+    def read(change, after):
+        count = 0
+        for count, _ in enumerate(files.read_messages(bag, lambda c: lambda *_: None, losses), 1):
+            if count == after:
+                change(bag.files[0])
+        return count, losses
+
+    return bag.files[0], read
+
+
+def pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def shorter(file):
+    os.truncate(file, 60)
+
+
+@pytest.mark.parametrize("change", [pipe, shorter])
+@pytest.mark.parametrize("after", [0, 3])
+def test_fault_153_a_bag_that_changes_behind_the_check_is_read_or_counted(opened, change, after):
+    """A pipe in its place would be waited for without end."""
+    file, read = opened
+    if not after:
+        change(file)
+    count, losses = read(change, after)
+    assert losses if not after else count >= after
+
+
+def test_fault_153_a_file_that_shrinks_under_its_checksum_is_not_read_for_ever(tmp_path):
+    """Messages outside of chunks are checked by the checksum of the whole file, at its end."""
+    parts = mcap(GOOD, end=False)
+    tail = record(0x0F, struct.pack("<I", 1)) + record(0x02, bytes(20)) + MAGIC
+    file = tmp_path / "x.mcap"
+    file.write_bytes(parts + tail)
+    found = mcap_files._File(file.open("rb"), len(parts + tail), "x", lambda c: None, Losses())
+    list(found._data([]))
+    found._unchecked = True
+    body = found._bytes(len(parts), 13)
+    found._bytes = lambda at, count: body if at == len(parts) else b""
+    found._check_data(len(parts))
+    assert "wrong checksum" in str(found._losses)

@@ -335,3 +335,28 @@ def test_names_with_a_key_twice_are_refused(tmp_path):
     )
     with pytest.raises(DataRefused, match="'actions' is there twice"):
         NpzReader().recordings(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("change", ["fewer episodes", "a pipe"])
+def test_fault_153_a_file_that_changes_between_survey_and_reading_is_refused(tmp_path, change):
+    file, reader = tmp_path / "x.npz", NpzReader()
+    np.savez(file, **arrays())
+    names = reader.recordings(file)
+    reader.survey(file, names[0])
+    file.unlink()
+    if change == "a pipe":
+        os.mkfifo(file)
+    else:
+        np.savez(file, **arrays(lengths=LENGTHS[:1]))
+    with pytest.raises(DataRefused, match="while it was read" if change != "a pipe" else "x.npz"):
+        reader.survey(file, names[-1])
+
+
+def test_fault_153_arrays_are_those_whose_headers_were_read(tmp_path):
+    """They are read when they are asked for, and the file may be another one by then."""
+    file = tmp_path / "x.npz"
+    np.savez(file, **arrays())
+    opened = npz.NpzArchive(file)
+    np.savez(file, **{k: v[:-3] for k, v in arrays().items()})
+    with opened.episode(0) as table, pytest.raises(DataRefused, match="written to while it was"):
+        table.rows(1).column(table.columns[0])

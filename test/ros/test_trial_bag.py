@@ -9,15 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 import ros_harness as ros
+from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
+from rosgraph_msgs.msg import Clock as ClockMsg
 from std_msgs.msg import Bool
 
 from qgf_ros.ros.trial_bag import TELLS_WHEN, AdaptiveSubscription, BagRecorder
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
+
+ARM = Contract.load(world_folder("planar_arm") / "contract.yaml")
 
 
 class Node:
@@ -73,3 +77,27 @@ def test_a_bag_holds_one_episode_and_an_outcome_where_it_judged(tmp_path, judged
     with Reader(tmp_path / "bag") as bag:
         found = [connection.topic for connection, *_ in bag.messages()]
     assert found == ["/episode_start"] + ["/success"] * judged
+
+
+@pytest.mark.parametrize("seconds", [-5, 2**31 - 1])
+def test_fault_155_whatever_is_on_the_wire_an_episode_gets_its_bag(tmp_path, seconds):
+    """Bytes that are no message, a clock before its time, a stamp of another century: the trial
+    died of them when it wrote down an episode that had gone well."""
+    node = Node()
+    recorder = BagRecorder(node, ARM, "/qgf", simulated=True)
+    recorder.begin(tmp_path / "bag")
+    when = [{"received_timestamp": time.time_ns()}] * TELLS_WHEN
+    for clock in (seconds, 7):
+        node.heard["/clock"][1](ClockMsg(clock=Time(sec=clock)), *when)
+        for raw in (
+            b"",
+            b"\0",
+            b"\0\1\0\0\1",
+            serialize_message(ros.Header(stamp=Time(sec=seconds))),
+        ):
+            node.heard[ARM.observations[0].topic][1](raw, *when)
+            node.heard["/qgf/status"][1](raw, *when)
+    recorder.end()
+    with Reader(tmp_path / "bag") as bag:
+        receipts = [receipt for _, receipt, _ in bag.messages()]
+    assert receipts and set(receipts) <= {0, 7 * 10**9, max(seconds, 0) * 10**9}

@@ -445,3 +445,66 @@ def test_a_discarded_episode_leaves_no_bag_and_is_repeated(tmp_path):
     assert [e.outcome for e in session.record.episodes] == ["aborted"] + ["success"] * 4
     bags = sorted(p.name for p in (tmp_path / "bags").iterdir() if p.is_dir())
     assert bags == [f"episode_{n:04d}" for n in range(2, 6)]
+
+
+# 154: clocks and words of no use
+
+
+def jumps(at, by):
+    """From the operator's `at`-th look at a robot that moves, the node's clock is `by` s further."""
+    looks = []
+
+    def look(robot):
+        looks.append(robot.time)
+        if len(looks) == at:
+            robot.time += by
+        return []
+
+    return [("running", look)] * at
+
+
+@pytest.mark.parametrize("by", [3600.0, -3600.0, 30.0])
+def test_fault_154_a_clock_that_jumps_judges_no_episode(tmp_path, by):
+    """An hour ahead was a failure by the limit, for beta that had a tenth of a second."""
+    robot = Robot([*jumps(3, by), ("asking", "success")], default=False)
+    robot.script.appendleft(("waiting", "start"))
+    robot.script.append(("waiting", "quit"))
+    session = trial(tmp_path, robot, limit=20.0)
+    assert not session.run()
+    (episode,) = session.record.episodes
+    assert (episode.outcome, episode.by) == ("success", "operator")
+    assert 0 <= episode.seconds < 1 and not robot.enabled
+
+
+def test_fault_154_a_clock_that_begins_anew_between_episodes_keeps_nobody_waiting(tmp_path):
+    """A simulation that is started again: the time until beta may change was waited for once more."""
+    robot = Robot()
+    robot.slew = 0.5
+    robot.time = 5000.0
+    end_bag = robot.end_bag
+
+    def restarted():
+        end_bag()
+        if not robot.enabled:
+            robot.time = 10.0
+
+    robot.end_bag = restarted
+    assert trial(tmp_path, robot, episodes=1).run()
+    assert robot.time < 60
+
+
+@pytest.mark.parametrize("phase", ["waiting", "running", "asking"])
+def test_fault_154_keys_come_before_all_that_is_said_on_the_topic(tmp_path, phase):
+    """A storm of words that mean nothing there: it filled the queue that the keys were behind."""
+    script = [("waiting", "start"), ("running", lambda r: setattr(r, "age", 2.0))]
+    robot = Robot(script[: ("waiting", "running", "asking").index(phase)], default=False)
+    storm, scripted, looks = iter(range(1000)), robot.pressed, []
+
+    def pressed(timeout):
+        looks.append(robot.phase)
+        return ["quit"] if looks.count(phase) == 3 else scripted(timeout)
+
+    robot.pressed = pressed
+    robot.words = lambda: ["undo" if next(storm) else ""] * 3
+    assert not trial(tmp_path, robot).run()
+    assert not robot.enabled

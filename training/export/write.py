@@ -32,6 +32,7 @@ def export(folder: Path) -> Export:
     Raises:
         PolicyRefused: the folder is not a sound policy.
         CriterionNotMet: parity failed; the folder is left as it was.
+        UsageError: another policy, or an edited one, came into its place meanwhile, and stays.
     """
     policy = load_policy(folder)
     d = policy.description
@@ -63,7 +64,7 @@ def export(folder: Path) -> Export:
         d.critic.file: policy.critic,
         **policy.others,
     }
-    write_policy(folder, replace(d, export=result), tensors, {SAMPLER: onnx})
+    write_policy(folder, replace(d, export=result), tensors, {SAMPLER: onnx}, policy.sha256)
     return result
 
 

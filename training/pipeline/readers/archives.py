@@ -74,7 +74,7 @@ class ReadsArchives:
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         (file,), number = self.files(path, name), _number(name)
-        archive = self._opened(path, _base(name))
+        archive = self._with(path, name)
         with archive.episode(number) as table:
             if table.endings.unsaid and needs_endings(contract):
                 raise DataRefused(f"{table.where}: {table.endings.unsaid}")
@@ -84,7 +84,7 @@ class ReadsArchives:
 
     def survey(self, path: Path, name: str) -> Survey:
         """Where the file does not say its rate, rows are stamped a second apart and rate is 0."""
-        archive = self._opened(path, _base(name))
+        archive = self._with(path, name)
         with archive.episode(_number(name)) as table:
             rows = table.rows(round(1e9 / (archive.fps or 1.0)))
             enders = [name for name in table.apart if kind_of(name)]
@@ -95,6 +95,16 @@ class ReadsArchives:
 
     def files(self, path: Path, name: str) -> list[Path]:
         return [_file(path, _base(name))]
+
+    def _with(self, path: Path, name: str) -> Archive:
+        """The file of an episode. Raises DataRefused where it has no such one any more."""
+        archive = self._opened(path, _base(name))
+        if not 0 <= _number(name) < len(archive):
+            raise DataRefused(
+                f"{_file(path, _base(name))} has {len(archive)} episodes, and had more: it was written to "
+                "while it was read; begin again when nothing writes there"
+            )
+        return archive
 
     def _opened(self, path: Path, name: str) -> Archive:
         file = _file(path, name)

@@ -24,6 +24,7 @@ import numpy as np
 
 from qgf_ros.bags.files import check_file
 from qgf_ros.errors import DataRefused
+from qgf_ros.files.regular import open_regular
 from training.pipeline.readers.archives import EpisodeTable, ReadsArchives, cannot_be_read
 from training.pipeline.readers.endings import Endings, has_rewards, kind_of, read_endings
 from training.pipeline.readers.hdf5_storage import (
@@ -65,7 +66,7 @@ class Hdf5Archive:
     def __init__(self, file: Path) -> None:
         self.file = file
         check_file(file)
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             if opened.read(len(MAGIC)) != MAGIC:
                 raise DataRefused(f"{file} is no HDF5 file: it does not begin like one")
         import h5py as _  # noqa: F401  0.3 s, and more memory than what follows is given

@@ -27,6 +27,7 @@ from numpy.lib import format as npy
 
 from qgf_ros.bags.files import check_file
 from qgf_ros.errors import DataRefused
+from qgf_ros.files.regular import open_regular
 from qgf_ros.files.strict_json import parse_json
 from training.pipeline.readers.archives import EpisodeTable, ReadsArchives, cannot_be_read
 from training.pipeline.readers.endings import (
@@ -67,7 +68,7 @@ class NpzArchive:
         self._arrays: dict[str, np.ndarray] = {}
         check_file(file)
         try:
-            with zipfile.ZipFile(file) as source:
+            with open_regular(file) as opened, zipfile.ZipFile(opened) as source:
                 members = source.infolist()
                 if _said(source) not in (None, len(members)):
                     raise ValueError("its directory lost arrays")
@@ -192,8 +193,14 @@ class NpzArchive:
             if self._left < 0:
                 raise DataRefused(f"{self.file}: more than {BUDGET} bytes would have to be read")
             try:
-                with np.load(self.file, allow_pickle=False) as source:
-                    self._arrays[name] = source[name]
+                with (
+                    open_regular(self.file) as file,
+                    np.load(file, allow_pickle=False) as source,
+                ):
+                    found = source[name]
+                if (found.shape, found.dtype) != (shape, dtype):
+                    raise ValueError(f"{name} was written to while it was read")
+                self._arrays[name] = found
             except DAMAGE as error:
                 raise cannot_be_read(self.file, error) from None
         return self._arrays[name]
