@@ -239,6 +239,7 @@ def _train_for_ever(out):
 
 def test_fault_088_killed_at_any_moment_a_run_leaves_a_checkpoint_that_loads(tmp_path):
     """SIGKILL, 20 times (200 in `make test-long`): the run goes on each time from where it was."""
+    train(tmp_path / "first", replace(CONFIG, steps=2))  # what torch imports late, each child has
     context, rng = get_context("fork"), np.random.default_rng(7)
     steps, cut_short = [0], 0
     for _ in range(20 * min(SCALE, 10)):
