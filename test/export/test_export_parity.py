@@ -48,8 +48,10 @@ class Tampered:
         return dataclasses.replace(sample, action=self._change(sample.action.copy()))
 
 
-def error(policy, sampler, monkeypatch):
+def error(policy, sampler, monkeypatch, kinds=()):
+    """By few inputs; of guards, those of `kinds`."""
     monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    monkeypatch.setattr(parity_module, "KINDS", kinds)
     return parity_module.parity(policy, sampler)[0].largest_error
 
 
@@ -66,6 +68,7 @@ def test_without_the_native_sampler_the_export_says_so_and_measures_nothing_of_i
 ):
     shutil.copytree(exported[0], tmp_path / "p")
     monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    monkeypatch.setattr(parity_module, "KINDS", ())
     monkeypatch.setattr(export_module, "_onnx", lambda policy: policy.onnx)  # it takes seconds
     monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
     native._library.cache_clear()
@@ -83,6 +86,7 @@ def test_an_export_whose_sampler_is_off_is_refused_and_nothing_written(
     shutil.copytree(exported[0], tmp_path / "p")
     before = load_policy(tmp_path / "p").sha256
     monkeypatch.setattr(parity_module, "ROUNDS", 1)
+    monkeypatch.setattr(parity_module, "KINDS", ())
     monkeypatch.setattr(export_module, "_onnx", lambda policy: policy.onnx)
     monkeypatch.setattr(export_module, backend, lambda policy, *_: Tampered(policy, off_by_little))
     with pytest.raises(CriterionNotMet, match="the tampered sampler differs"):
@@ -102,7 +106,7 @@ def not_a_number(action):
 
 def test_parity_sees_one_number_that_is_off(exported, monkeypatch):
     policy = load_policy(exported[0])
-    assert error(policy, Tampered(policy), monkeypatch) <= 1
+    assert error(policy, Tampered(policy), monkeypatch, parity_module.KINDS) <= 1
     assert error(policy, Tampered(policy, off_by_little), monkeypatch) > 1
 
 
@@ -119,13 +123,15 @@ class Forgetful(Tampered):
         )
 
 
-@pytest.mark.parametrize(
-    "name", ["disagreement", "ratio_cap", "only", "skip_first", "last", "support", "committed"]
-)
+GUARDS = ["disagreement", "ratio_cap", "only", "skip_first", "last", "support", "committed"]
+
+
+@pytest.mark.parametrize("name", GUARDS)
 def test_parity_sees_a_guard_that_is_not_there(exported, monkeypatch, name):
+    assert set(parity_module.KINDS) == {*GUARDS, "all"}
     monkeypatch.setattr(Forgetful, "forgotten", name)
     policy = load_policy(exported[0])
-    assert error(policy, Forgetful(policy), monkeypatch) > 1
+    assert error(policy, Forgetful(policy), monkeypatch, (name,)) > 1
 
 
 @pytest.mark.parametrize("share", ["one", "all"])

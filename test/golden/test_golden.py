@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ spec.loader.exec_module(golden_check)
 SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
 FILES = sorted(DATA.glob("*.npz"))
 assert len(FILES) == 2, "the authors' vectors are part of the repository"
+pytestmark = pytest.mark.xdist_group("golden")  # what `computed` makes is made once
 
 
 def exporter():
@@ -136,33 +138,40 @@ def sampled(w: Weights, how: str, obs, a, weight: float, estimator="qgf"):
     return np.clip(a, -1, 1), q(np.clip(a, -1, 1))
 
 
-def losses(w: Weights, before: Weights, b: Weights, how: str) -> dict[str, np.ndarray]:
-    """Each net's loss with weights `w`; whatever it does not train is as `before`."""
+def losses(before: Weights, b: Weights, how: str) -> dict[str, Callable[[Weights], np.ndarray]]:
+    """Each net's loss as a function of weights; whatever it does not train is as `before`."""
     obs, action = b["batch/observations"], b["batch/actions"].reshape(-1, CHUNK)
     noise, t = b["update/0/noise"], b["update/0/time"][:, None]
-    error = velocity(w, obs, (1 - t) * noise + t * action, t[:, 0]) - (action - noise)
     next_v = value(before, b["batch/next_observations"][:, -1])
     y = b["batch/rewards"][:, -1] + 0.97**HORIZON * b["batch/masks"][:, -1] * next_v
     valid = b["batch/valid"][:, -1]
     low = getattr(np, how)(q_members(before, "target_critic", obs, action), axis=0)
-    d = low - value(w, obs)
+
+    def of_policy(w):
+        error = velocity(w, obs, (1 - t) * noise + t * action, t[:, 0]) - (action - noise)
+        return (error**2).mean()
+
+    def of_value(w):
+        d = low - value(w, obs)
+        return (valid * np.where(d < 0, 0.1, 0.9) * d**2).mean()
+
     return {
-        "policy": (error**2).mean(),
-        "critic": (valid * (q_members(w, "critic", obs, action) - y) ** 2).mean(),
-        "value": (valid * np.where(d < 0, 0.1, 0.9) * d**2).mean(),
+        "policy": of_policy,
+        "critic": lambda w: (valid * (q_members(w, "critic", obs, action) - y) ** 2).mean(),
+        "value": of_value,
     }
 
 
-def after_one_update(w: Weights, b: Weights, how: str) -> Weights:
+def after_one_update(w: Weights, loss_of: dict[str, Callable[[Weights], np.ndarray]]) -> Weights:
     """Adam's first step, g / (|g| + 1e-8), with g by central differences of the losses."""
     after = {name: array.astype(np.float64) for name, array in w.items()}
     for name in [n for n in w if not n.startswith("target_critic")]:
-        moved = w[name].astype(np.float64)
+        moved, loss = w[name].astype(np.float64), loss_of[name.split("/")[0]]
         for at in np.ndindex(moved.shape):
             middle, sides = moved[at], []
             for eps in (1e-5, -1e-5):
                 moved[at] = middle + eps
-                sides.append(losses(w | {name: moved}, w, b, how)[name.split("/")[0]])
+                sides.append(loss(w | {name: moved}))
             moved[at] = middle
             g = (sides[0] - sides[1]) / 2e-5
             after[name][at] -= 3e-4 * g / (abs(g) + 1e-8)
@@ -215,9 +224,9 @@ def computed(members: int, how: str) -> Weights:
         "update/0/noise": normal(rows, CHUNK),
         "update/0/time": np.abs(normal(rows)) % 1,
     }
-    before = losses(w, w, b, how)
-    out |= b | {"update/losses_bc_critic_value": np.array([list(before.values())])}
-    out |= {f"after1/{k}": array for k, array in after_one_update(w, b, how).items()}
+    loss_of = losses(w, b, how)
+    out |= b | {"update/losses_bc_critic_value": np.array([[f(w) for f in loss_of.values()]])}
+    out |= {f"after1/{k}": array for k, array in after_one_update(w, loss_of).items()}
     return {name: np.asarray(array, np.float32) for name, array in out.items()}
 
 
@@ -272,31 +281,34 @@ def test_onnx_is_checked_too(tmp_path):
     assert all(rows[f"qgf (onnx) w={w:g}"].ok for w in (0, 0.5, 2))
 
 
-@pytest.mark.parametrize(
-    "key, quantity",
-    [
-        ("probe/velocity", "velocity"),
-        ("probe/q_members", "q members"),
-        ("probe/v", "v"),
-        ("sample/qgf/2", "qgf w=2"),
-        ("sample/qgf/2", "qgf (explicit) w=2"),
-        ("sample/ood/0", "ood w=0"),
-        ("sample/qgf_jacobian/1", "qgf_jacobian w=0.5"),
-        ("best_of_n/unguided", "best of 3 unguided w=0"),
-        ("best_of_n/guided", "best of 3 guided w=0.5"),
-        ("after1/value/value_net/Dense_1/kernel", "value after 1 updates"),
-        ("after1/target_critic/value_net/LayerNorm_0/scale", "target_critic after 1 updates"),
-    ],
-)
+WRONG = {
+    "probe/velocity": {"velocity"},
+    "probe/q_members": {"q members"},
+    "probe/v": {"v"},
+    "sample/qgf/2": {"qgf w=2", "qgf (explicit) w=2"},
+    "sample/ood/0": {"ood w=0"},
+    "sample/qgf_jacobian/1": {"qgf_jacobian w=0.5"},
+    "best_of_n/unguided": {"best of 3 unguided w=0"},
+    "best_of_n/guided": {"best of 3 guided w=0.5"},
+    "after1/value/value_net/Dense_1/kernel": {"value after 1 updates"},
+    "after1/target_critic/value_net/LayerNorm_0/scale": {"target_critic after 1 updates"},
+}
+
+
 @pytest.mark.parametrize("by", [3e-4, math.nan])
-def test_one_wrong_number_is_found(tmp_path, capsys, no_export, key, quantity, by):
+@pytest.mark.parametrize("keys", [["probe/v"], list(WRONG)], ids=["one", "all"])
+def test_one_wrong_number_of_an_array_is_found_and_no_other_array_is_blamed(
+    tmp_path, capsys, no_export, keys, by
+):
+    """Nothing is computed from these arrays: each is only compared, so many may be wrong at once."""
     arrays = made_up(2, "mean")
-    arrays[key].flat[-1] += by
+    for key in keys:
+        arrays[key].flat[-1] += by
     assert golden_check.main([str(save(tmp_path, arrays))]) == 8
     out, err = capsys.readouterr()
     failed = {line.split("  ")[0] for line in out.splitlines() if line.endswith("FAILED")}
-    assert quantity in failed and len(failed) <= 2
-    assert err.startswith("qgf: error[8]: ") and quantity in err
+    assert failed == set().union(*(WRONG[key] for key in keys))
+    assert err.startswith("qgf: error[8]: ") and all(quantity in err for quantity in failed)
 
 
 def test_ties_are_left_out_and_counted(tmp_path, no_export):

@@ -347,6 +347,17 @@ def test_recordings_stay_where_they_are_and_only_what_is_shown_is_cut(monkeypatc
     assert cut == [len(e["tick"]) for e in shown] and max(cut) <= 200
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """A page of few states and moments: what its figures are, the tests above look at."""
+    panels = "training.judge.panels"
+    monkeypatch.setattr(f"{panels}.estimators.figures.REPEATS", 1)
+    monkeypatch.setattr(f"{panels}.estimators.figures.STATES", 16)
+    monkeypatch.setattr(f"{panels}.sweep.figures.STATES", 32)
+    monkeypatch.setattr(f"{panels}.sweep.figures.CURVED", 8)
+    monkeypatch.setattr(f"{panels}.timeline.figures.MOMENTS", 8)
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -361,7 +372,7 @@ def test_recordings_stay_where_they_are_and_only_what_is_shown_is_cut(monkeypatc
         ),
     ],
 )  # fmt: skip
-def test_whatever_the_data_holds_there_is_a_page(made):
+def test_whatever_the_data_holds_there_is_a_page(made, few):
     document = examine(made())
     page = render_report(document)
     words = {"fit": "Fit to guide", "doubtful": "Doubtful", "unfit": "Unfit to guide"}
@@ -369,7 +380,7 @@ def test_whatever_the_data_holds_there_is_a_page(made):
     assert "<b>0</b>" not in page.split("<script")[0]  # names are somebody else's text
 
 
-def test_a_policy_that_is_not_guided_by_default_has_a_page():
+def test_a_policy_that_is_not_guided_by_default_has_a_page(few):
     made = subject(RIGHT)
     description = replace(made.policy.description, beta=Beta(math.inf, 1.0))
     document = examine(replace(made, policy=replace(made.policy, description=description)))

@@ -55,7 +55,7 @@ def world(returns: bool) -> ChunkBatch:
     )
 
 
-def learnt(kind: str, expectile=0.9, bounded=False, aggregation="min", steps=300):
+def learnt(kind: str, expectile=0.9, bounded=False, aggregation="min", steps=220):
     """-> Q(s, a) of the world's six pairs by the target critic, and V of its states or None."""
     torch.manual_seed(0)
     output = "sigmoid" if bounded else "linear"
@@ -84,12 +84,19 @@ def exact(tau: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([[plus, minus], [1, 0], [0.4, 0]]), torch.tensor([v0, v1, v2])
 
 
-@pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize(
-    "kind, tau", [("iql", 0.9), ("iql", 0.5), ("sarsa", 0.5), ("monte_carlo", 0.5)]
+    "kind, tau, bounded",
+    [
+        ("iql", 0.9, False),
+        ("iql", 0.9, True),
+        ("iql", 0.5, False),  # which is sarsa
+        ("sarsa", 0.5, True),
+        ("monte_carlo", 0.5, False),
+        ("monte_carlo", 0.5, True),
+    ],
 )
 def test_values_of_the_small_world(kind, tau, bounded):
-    q, v = learnt(kind, tau, bounded)
+    q, v = learnt(kind, tau, bounded, steps=120 if kind == "monte_carlo" else 220)
     want_q, want_v = exact(tau)
     torch.testing.assert_close(q, want_q, atol=0.03, rtol=0)
     if v is None:

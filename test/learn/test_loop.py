@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -26,7 +25,7 @@ from training.learn.batches import Recorded
 from training.learn.config import FitConfig
 from training.learn.critics import sarsa
 from training.learn.critics.base import CriticConfig, Learner
-from training.learn.distributed import World
+from training.learn.distributed import World, joined
 from training.learn.fit import fit_episodes
 from training.learn.models import Critic, Value, VelocityField
 from training.pipeline.chunks import ChunkTable
@@ -240,6 +239,7 @@ def _train_for_ever(out):
 
 def test_fault_088_killed_at_any_moment_a_run_leaves_a_checkpoint_that_loads(tmp_path):
     """SIGKILL, 20 times (200 in `make test-long`): the run goes on each time from where it was."""
+    train(tmp_path / "first", replace(CONFIG, steps=2))  # what torch imports late, each child has
     context, rng = get_context("fork"), np.random.default_rng(7)
     steps, cut_short = [0], 0
     for _ in range(20 * min(SCALE, 10)):
@@ -285,43 +285,39 @@ def fresh_learner(out, config, step):
     return seen
 
 
-TWO = """
-import json, sys, torch
-from dataclasses import replace
-from pathlib import Path
-sys.path[:0] = [{support!r}, {here!r}]
-import test_loop as t
-from training.learn import fit, loop
-from training.learn.distributed import joined
-said = []
-honest = loop.Logs.write
-loop.Logs.write = lambda self, step, values: (said.append(values), honest(self, step, values))
-loop.LOG_EVERY = 1
-torch.set_num_threads(1)
-with joined() as world:
-    groups = fit.Groups(t.DATA[:9], t.DATA[9:])
-    fit._fit(groups, t.CONTRACT, Path({out!r}), t.CONFIG, {{}}, world)
-if world.first:
-    Path({out!r}, "said.json").write_text(json.dumps(said))
-"""
+def _one_of_two(out):
+    """What `qgf train` does in each process that torchrun has started; the first notes its losses."""
+    from training.learn import fit
+
+    said, honest = [], loop.Logs.write
+    loop.Logs.write = lambda self, step, values: (said.append(values), honest(self, step, values))
+    loop.LOG_EVERY = 1
+    with joined() as world:
+        assert world.size == 2
+        fit._fit(fit.Groups(DATA[:9], DATA[9:]), CONTRACT, out, CONFIG, {}, world)
+    if world.first:
+        (out / "said.json").write_text(json.dumps(said))
+
+
+def _torchrun(function, *arguments):
+    """torchrun --standalone --nproc-per-node=2, by its own launcher; its processes are forked, which
+    spares them the import of torch."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.05, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(config, function)(*arguments)
 
 
 def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tmp_path, monkeypatch):
     """torchrun and gloo, as a user would."""
-    script = tmp_path / "two.py"
-    here = os.path.dirname(__file__)
-    support = os.path.join(here, "..", "support")
-    script.write_text(TWO.format(support=support, here=here, out=str(tmp_path / "two")))
     (tmp_path / "two").mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launcher = get_context("fork").Process(target=_torchrun, args=(_one_of_two, tmp_path / "two"))
+    launcher.start()  # a process of its own: it takes the signals
+    launcher.join(180)
+    assert launcher.exitcode == 0
     two = json.loads((tmp_path / "two" / "said.json").read_text())
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     one = []

@@ -11,8 +11,8 @@ else. What error is left is float32's own, see docs/design.md.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,8 +67,8 @@ def parity(policy: Policy, *samplers: Sampler, seed: int = 0) -> list[Parity]:
     Guards are set so that they take hold of some samples of the first one.
     """
     reference, tallies = Reference(policy), [_Tally() for _ in samplers]
-    for case in cases(policy, samplers[0], np.random.default_rng([20265, seed])):
-        theirs, tied = reference(case, torch.float64)
+    asked = list(cases(policy, samplers[0], np.random.default_rng([20265, seed])))
+    for case, (theirs, tied) in zip(asked, reference.each(asked), strict=True):
         apart: np.ndarray | None = None
         for sampler, tally in zip(samplers, tallies):
             ours = sampler(case.obs, case.noise, case.weight, case.guards, case.committed).action
@@ -101,27 +101,48 @@ class Reference:
 
     def __call__(self, case: Case, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
         """-> actions (N, D) in float64, and (N,) which rows came near a tie that may decide."""
-        d, (velocity, critic) = self._policy.description, self._networks[dtype]
-        watch = TieWatch(critic)
-        rows = torch.from_numpy(case.obs).to(dtype).expand(len(case.noise), -1)
-        committed = None if case.committed is None else torch.from_numpy(case.committed.ravel())
-        drawn = sample(
-            velocity, watch, rows, torch.from_numpy(case.noise).to(dtype),
-            float(np.float32(case.weight)), steps=d.flow.denoise_steps,
-            aggregation=d.returns.aggregation, times=self._times,
-            guards=Guards.of(case.guards, self._policy), committed=committed,
-        )  # fmt: skip
-        decisive = d.returns.aggregation == "min" and case.weight > 0
-        return drawn.action.double().numpy(), watch.tied.numpy() & decisive
+        return self._together([case], dtype)[0]
+
+    def each(self, cases: Sequence[Case]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same of each case, in float64. Those of the same guards and committed actions are one
+        batch: most of the time of a small one is not arithmetic."""
+        batches: defaultdict[Any, list[int]] = defaultdict(list)
+        for i, case in enumerate(cases):
+            held = None if case.committed is None else case.committed.tobytes()
+            batches[case.guards, held].append(i)
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for batch in batches.values():
+            drawn = self._together([cases[i] for i in batch], torch.float64)
+            found |= zip(batch, drawn, strict=True)
+        return [found[i] for i in range(len(cases))]
 
     def apart(self, case: Case, actions: np.ndarray) -> np.ndarray:
         """(N,): the error of the reference itself, in float32, where the noise's last digits change."""
-        largest = np.zeros(len(case.noise))
-        for scale in NUDGES:  # one run in float32 may be lucky
-            nudged = replace(case, noise=case.noise * np.float32(1 + scale))
-            single, _ = self(nudged, torch.float32)
-            largest = np.maximum(largest, row_errors(single, actions, case.weight))
-        return largest
+        nudged = [replace(case, noise=case.noise * np.float32(1 + scale)) for scale in NUDGES]
+        singles = self._together(nudged, torch.float32)  # one run in float32 may be lucky
+        return np.max([row_errors(a, actions, case.weight) for a, _ in singles], axis=0)
+
+    def _together(
+        self, cases: Sequence[Case], dtype: torch.dtype
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Cases that differ in observations, noise and weight alone, as one batch."""
+        d, (velocity, critic) = self._policy.description, self._networks[dtype]
+        watch, sizes = TieWatch(critic), [len(case.noise) for case in cases]
+        obs = [np.broadcast_to(c.obs, (n, c.obs.shape[-1])) for c, n in zip(cases, sizes)]
+        noise = torch.from_numpy(np.concatenate([case.noise for case in cases])).to(dtype)
+        weight = np.repeat(np.array([case.weight for case in cases], np.float32), sizes)
+        held = cases[0].committed
+        drawn = sample(
+            velocity, watch, torch.from_numpy(np.concatenate(obs)).to(dtype), noise,
+            torch.from_numpy(weight).to(dtype), steps=d.flow.denoise_steps,
+            aggregation=d.returns.aggregation, times=self._times,
+            guards=Guards.of(cases[0].guards, self._policy),
+            committed=None if held is None else torch.from_numpy(held.ravel()),
+        )  # fmt: skip
+        decisive = (d.returns.aggregation == "min") & (weight > 0)
+        ends = np.cumsum(sizes)[:-1]
+        actions = np.split(drawn.action.double().numpy(), ends)
+        return list(zip(actions, np.split(watch.tied.numpy() & decisive, ends), strict=True))
 
 
 class TieWatch:
