@@ -3,8 +3,11 @@ by entry points. Nothing is imported before it is asked for by name."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -55,4 +58,18 @@ class Kinds:
         return EntryPoint(name, self.own[name], self.group) if name in self.own else None
 
     def _foreign(self) -> dict[str, EntryPoint]:
-        return {p.name: p for p in sorted(entry_points(group=self.group), key=lambda p: p.name)}
+        return dict(_offered(self.group, tuple((folder, _changed(folder)) for folder in sys.path)))
+
+
+@lru_cache(64)
+def _offered(group: str, path: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
+    """By name. To look opens a file of every installed package, and readers ask for each recording."""
+    return {p.name: p for p in sorted(entry_points(group=group), key=lambda p: p.name)}
+
+
+def _changed(folder: str) -> int:
+    """When something was last installed there or taken away, in ns; -1 where nothing can be."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return -1

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -222,11 +223,16 @@ def _metadata(path: Path) -> dict[str, int | None]:
     try:
         with open_regular(path) as file:
             text = file.read(MAX_METADATA + 1)
-        info = parse_yaml(text, str(path)) if len(text) <= MAX_METADATA else {}
-        info = info["rosbag2_bagfile_information"]
-        found = {_name(n): None for n in info["relative_file_paths"]}
+        return dict(_counts(text)) if len(text) <= MAX_METADATA else {}
     except Exception:  # whatever a damaged text leads to
         return {}
+
+
+@lru_cache(32)
+def _counts(text: bytes) -> dict[str, int | None]:
+    """Of a metadata.yaml's text, which is parsed once, however often its bag is opened."""
+    info = parse_yaml(text, "metadata.yaml")["rosbag2_bagfile_information"]
+    found = {_name(n): None for n in info["relative_file_paths"]}
     counts = {}
     with suppress(Exception):
         counts = {_name(f["path"]): _count(f["message_count"]) for f in info["files"]}

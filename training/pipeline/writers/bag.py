@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import get_typestore
+from rosbags.typesys.store import Typestore
 
 from qgf_ros.bags.sources import contract_sources, frame_of
 from qgf_ros.bags.types import STORE, long_type
@@ -25,6 +27,12 @@ from training.pipeline.labels import Label
 from training.pipeline.streams import Recording, Stream
 
 EPOCH = 1_760_000_000 * 10**9  # ns: what has no date begins at one, and not in 1970
+
+
+@cache
+def _store() -> Typestore:
+    """One for all bags: it compiles what serializes a type when it meets the first message of it."""
+    return get_typestore(STORE)
 
 
 def _names_its_joints(source: Source) -> bool:
@@ -56,7 +64,7 @@ class BagWriter:
         if foreign:
             raise UsageError(f"{', '.join(foreign)}: such messages can be read, not written")
         self._sources = sources
-        self._store = get_typestore(STORE)
+        self._store = _store()
         self._writer = CheckedWriter(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
 
     def __enter__(self) -> BagWriter:
