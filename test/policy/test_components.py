@@ -140,7 +140,7 @@ def test_it_samples_with_what_is_installed_and_says_why_no_faster_one_does(tmp_p
         make_sampler(policy, "native")
 
 
-def test_the_child_runs_it_first(tmp_path, installed):
+def test_fault_121_the_child_runs_it_first(tmp_path, installed):
     write(tmp_path / "p")
     assert vetted_policy(tmp_path / "p", use=Use()).description.velocity.kind == "straight"
     assert "foreign_parts" not in sys.modules
@@ -160,14 +160,14 @@ def test_the_child_runs_it_first(tmp_path, installed):
     ],
     ids=["broken", "noisy", "missing"],
 )  # fmt: skip
-def test_what_does_not_work_is_refused_by_name(tmp_path, installed, velocity, error, said):
+def test_fault_121_what_does_not_work_is_refused_by_name(tmp_path, installed, velocity, error, said):
     write(tmp_path / "p", velocity)
     with pytest.raises(error, match=said):
         make_sampler(load_policy(tmp_path / "p"))
 
 
 @pytest.mark.parametrize("part, key", [("velocity", "velocity_fields"), ("encoders", "encoders")])
-def test_an_unknown_kind_is_refused_with_where_another_comes_from(tmp_path, installed, part, key):
+def test_fault_040_an_unknown_kind_is_refused_with_where_another_comes_from(tmp_path, installed, part, key):
     if part == "velocity":
         write(tmp_path / "p", Plugin("elsewhere"))
     else:
@@ -179,7 +179,7 @@ def test_an_unknown_kind_is_refused_with_where_another_comes_from(tmp_path, inst
     assert f"group qgf.{key}" in str(caught.value)
 
 
-def test_a_package_that_is_needed_and_not_there_is_named(tmp_path, installed):
+def test_fault_040_a_package_that_is_needed_and_not_there_is_named(tmp_path, installed):
     write(tmp_path / "p", Plugin("straight", ("field.safetensors",), ("no_such_model",)))
     with pytest.raises(PolicyRefused, match="kind straight needs the Python package no_such_model"):
         load_policy(tmp_path / "p")

@@ -152,6 +152,7 @@ def test_fault_073_signals_of_the_terminal_are_meant_for_the_trial(number):
 ANSWERS = "import os\nprint('READY', flush=True)\nwhile os.read(0, 1): os.write(1, b'.')"
 SILENT = "import os\nprint('READY', flush=True)\nwhile os.read(0, 1): pass"
 ENDS = "print('READY', flush=True)"
+MUTE = "import os\nprint('READY', flush=True)\nos.close(1)\nwhile os.read(0, 1): pass"
 DEAF = "import time\nprint('READY', flush=True)\ntime.sleep(3600)"
 
 
@@ -208,12 +209,27 @@ def test_fault_075_waiting_for_a_silent_guard_ends(guarded, monkeypatch):
         guard.arm()
 
 
-def test_fault_074_a_guard_that_has_ended_is_no_guard(guarded):
+def test_fault_075_what_closed_its_mouth_has_not_answered(guarded, monkeypatch):
+    """The end of what it says can be read for ever, and is no answer."""
+    monkeypatch.setattr(trial_guard, "PATIENCE", 0.3)
+    guard = guarded(MUTE)
+    with pytest.raises(QgfError, match="has not answered"):
+        guard.arm()
+
+
+def test_fault_074_nobody_waits_for_a_guard_who_has_been_interrupted(guarded, monkeypatch):
+    monkeypatch.setattr(trial_guard, "STARTING", 3600.0)
+    monkeypatch.setattr(trial_guard, "ENDING", 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        guarded("import time; time.sleep(3600)", interrupted=lambda: True)
+
+
+def test_fault_074_a_guard_that_has_ended_is_no_guard(guarded, monkeypatch):
+    monkeypatch.setattr(trial_guard, "PATIENCE", float(HARD))
     guard = guarded(ENDS)
     guarded.made[0].wait(HARD)
-    with pytest.raises(QgfError, match="ended|not answered"):
-        while True:
-            guard.beat()
+    with pytest.raises(QgfError, match="has ended"):
+        guard.beat()
     guard.rest()
     guard.close()
 
