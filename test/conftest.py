@@ -38,6 +38,15 @@ SLOW = set(
 )
 
 
+# What torch needs to export takes 5 s of a processor in each process that does it the first time.
+EXPORT = set(
+    """
+    test_critics_export test_critics_in_node test_explicit test_export_parity test_golden
+    test_pointmaze_in_node test_whole_path
+    """.split()
+)
+
+
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="three minutes: no process, no training")
 
@@ -59,8 +68,9 @@ def pytest_collection_modifyitems(items):
             for f in definitions
             if f.scope == "module"
         ]
-        if shared and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        group = "export" if item.path.stem in EXPORT else item.path.stem if shared else ""
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_configure(config):

@@ -29,7 +29,6 @@ spec.loader.exec_module(golden_check)
 SCALE = int(os.environ.get("QGF_TEST_SCALE", "1"))
 FILES = sorted(DATA.glob("*.npz"))
 assert len(FILES) == 2, "the authors' vectors are part of the repository"
-pytestmark = pytest.mark.xdist_group("golden")  # what `computed` makes is made once
 
 
 def exporter():
