@@ -191,7 +191,8 @@ HOSTILE = [
     (("components", "velocity"), [], "mapping"),
     (("components", "velocity", "kind"), ["mlp"], "kind"),
     (("components", "velocity", "kind"), "os.system", "is no name"),
-    (("components", "velocity", "files"), ["../x.safetensors"], "files"),
+    (("components", "velocity", "files"), ["../x.safetensors"], r"files holds '../x.safetensors'"),
+    (("components", "velocity", "files"), ["weights.pt"], r"files holds 'weights.pt'"),
     (("components", "velocity", "files"), ["a.safetensors"] * 9, "files"),
     (
         ("components", "velocity", "files"),
