@@ -24,16 +24,18 @@ else:
 
 
 # What `make quick` leaves out beside test/ros: it trains, exports, opens a browser, starts many processes, or
-# costs more than 6 s of a processor.
+# costs more than 4 s of a processor.
 SLOW = set(
     """
-    test_analyze test_assembler test_bags_folders test_bags_mcap test_bags_sqlite test_commands test_contract
-    test_coverage test_critics test_critics_export test_draft_fits test_explicit test_export_parity test_formats
-    test_gate_fuzz test_golden test_guards test_handed_cases test_hostile_bags test_hostile_runs test_init
-    test_inspect test_killed_writers test_lab test_loop test_mutate test_native_sampler test_ogbench_bench
-    test_play_data test_policy_folder test_private_names test_processes test_prediction_bench
-    test_reference_sampler test_replay test_report_page test_sampler_bench test_sampler_torch test_soak
-    test_undefined_types test_vetting test_whole_path
+    test_analyze test_assembler test_attempts test_bags_folders test_bags_mcap test_bags_sqlite test_cache
+    test_commands test_components test_contract test_coverage test_critics test_critics_export test_disk
+    test_draft_fits test_draft_meaning test_explicit test_export_parity test_formats test_gate_fuzz test_golden
+    test_guards test_handed_cases test_hdf5 test_hostile_bags test_hostile_runs test_init test_inspect
+    test_killed_writers test_lab test_lerobot test_loop test_make_sampler test_mutate test_native_sampler
+    test_ogbench_bench test_old_bags test_play_data test_pointmaze test_policy_folder test_prediction_bench
+    test_private_names test_processes test_reference_sampler test_replay test_report_figures test_report_moments
+    test_report_page test_rosbag2 test_sampler_bench test_sampler_between_calls test_sampler_ort test_sampler_torch
+    test_soak test_testbed test_undefined_types test_vetting test_whole_path
     """.split()
 )
 
@@ -48,7 +50,7 @@ EXPORT = set(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="three minutes: no process, no training")
+    parser.addoption("--quick", action="store_true", help="a minute and a half: no process, no training")
 
 
 def pytest_ignore_collect(collection_path, config):
