@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import dataclasses
 from collections.abc import Iterator
 
@@ -18,8 +17,18 @@ class Mutant:
     file: str
     line: int
     what: str
-    source: str
+    original: str
+    place: tuple[int, int]  # which node of its code, and which of its parts is missing
     function: str = ""  # which has it, by its qualified name; "": code of the module or of a class
+
+    @property
+    def source(self) -> str:
+        """Made when it is asked for: most of who lists mutants wants to know which there are."""
+        tree = ast.parse(self.original)
+        at, part = self.place
+        _, change = _without(list(_code(tree))[at])[part]
+        change()
+        return ast.unparse(ast.fix_missing_locations(tree))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -34,12 +43,9 @@ def mutants(file: str, original: str) -> list[Mutant]:
     within = _functions(tree)
     for at, node in enumerate(nodes):
         for part, (what, _) in enumerate(_without(node)):
-            other = copy.deepcopy(tree)
-            _, change = _without(list(_code(other))[at])[part]
-            change()
             text = f"{what}: {' '.join(ast.unparse(_headline(node)).split())[:90]}"
-            source = ast.unparse(ast.fix_missing_locations(other))
-            found.append(Mutant(file, node.lineno, text, source, within.get(node, "")))
+            place = at, part
+            found.append(Mutant(file, node.lineno, text, original, place, within.get(node, "")))
     return sorted(found, key=lambda m: m.line)
 
 

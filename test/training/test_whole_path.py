@@ -204,12 +204,10 @@ def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run,
         arguments = ("export", folder)
     else:
         arguments = ("train", data, "--contract", contract, "--out", tmp_path / "out")
-    if case == "no policy":  # as a process of its own once; the others here
-        actual, out, err = qgf(*arguments)
-    else:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        actual, (out, err) = ended.value.code, capfd.readouterr()
+    # Here; test_json_is_one_document_on_stdout has the process of its own.
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    actual, (out, err) = ended.value.code, capfd.readouterr()
     assert actual == code
     assert (
         err.splitlines()[-1].startswith(f"qgf: error[{code}]: ") and words in err.splitlines()[-1]
@@ -218,19 +216,31 @@ def test_bad_input_is_named_and_ends_with_its_code(case, code, words, bags, run,
 
 
 def test_json_is_one_document_on_stdout(tmp_path):
-    code, out, err = qgf(
-        "record", "--out", tmp_path / "bags", "--episodes", 2, "--workers", 1, "--json"
-    )
+    """As processes of their own: one that succeeds, and one that does not."""
+    command = "record", "--out", tmp_path / "bags", "--episodes", 2, "--workers", 1, "--json"
+    code, out, err = qgf(*command)
     assert code == 0
     assert sum(json.loads(out)["outcomes"].values()) == 2
+    code, out, err = qgf(*command)
+    assert code == 2 and out == "" and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("qgf: error[2]: ") and "exists already" in err
 
 
-def test_samplers_are_compared_side_by_side(tmp_path):
-    code, out, err = qgf(
-        "evaluate", "planar_arm", "--episodes", 3, "--candidates", 2, "--workers", 1, "--json",
-    )  # fmt: skip
-    assert code == 0, err
-    document = json.loads(out)
+def test_samplers_are_compared_side_by_side(capfd):
+    main(
+        [
+            "evaluate",
+            "planar_arm",
+            "--episodes",
+            "3",
+            "--candidates",
+            "2",
+            "--workers",
+            "1",
+            "--json",
+        ]
+    )
+    document = json.loads(capfd.readouterr().out)
     assert [(s["sampler"], s["episodes"]) for s in document["samplers"]] == [
         ("unguided", 3),
         ("qgf", 3),
