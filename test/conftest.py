@@ -50,7 +50,9 @@ EXPORT = set(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="a minute and a half: no process, no training")
+    parser.addoption(
+        "--quick", action="store_true", help="a minute and a half: no process, no training"
+    )
 
 
 def pytest_ignore_collect(collection_path, config):
