@@ -222,6 +222,18 @@ def test_fault_040_components_that_say_nothing_sound_are_refused(
         load_policy(tmp_path / "p")
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [{"encoders": ENCODERS}, {"velocity": Plugin("straight", ("field.safetensors",))}],
+    ids=lambda change: next(iter(change)),
+)
+def test_fault_040_older_schemas_have_no_components_of_other_kinds(schema, change):
+    """They would be written, and read as something else."""
+    with pytest.raises(ValueError, match="need 3"):
+        replace(description(contract()), schema=schema, **change)
+
+
 def test_older_schemas_say_what_they_said(tmp_path):
     """A policy of two networks is written as before: older robots load it."""
     write_tiny(tmp_path / "p")
