@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
 MOST_COLUMNS = 256  # a run writes dozens; each row is held with all of them
 
 
