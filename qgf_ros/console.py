@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from qgf_ros.errors import printable
+
 console = Console(  # no markup: names in recordings are somebody else's text
     stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 110
 )
@@ -56,16 +58,16 @@ def track(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
 
 def say(text: str) -> None:
     """One line for a person."""
-    console.print(text)
+    console.print(printable(text))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for a person; numbers are aligned right."""
-    rows = [list(map(str, row)) for row in rows]
-    out = Table(title=title, title_justify="left", title_style="bold")
+    rows = [[printable(str(cell)) for cell in row] for row in rows]
+    out = Table(title=printable(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         number = rows and all(row[i][:1] in "0123456789-+.n" for row in rows)
-        out.add_column(column, justify="right" if number else "left")
+        out.add_column(printable(column), justify="right" if number else "left")
     for row in rows:
         out.add_row(*row)
     console.print(out)

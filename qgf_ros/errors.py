@@ -14,6 +14,14 @@ from qgf_ros.files.regular import NotRegular
 from qgf_ros.missing import remedy
 
 
+def printable(text: str) -> str:
+    """Text as a terminal may have it: a name in a recording, or a word on the wire, may hold the
+    sequences by which one clears screens, hides lines and changes titles."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t\xa0" else "?" for c in text)
+
+
 class QgfError(Exception):
     """Base of the errors that are meant for a person. Subclasses fix the exit code."""
 
@@ -87,7 +95,8 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
         if isinstance(error, OSError):
             what = f"{error.filename}: " if error.filename else "cannot read or write a file: "
             text = f"{what}{error.strerror or error}; {_remedy(error)}"
-        print(f"qgf: error[{code}]: {' '.join(text.split())}{hint}", file=sys.stderr)
+        line = printable(" ".join(text.split()))
+        print(f"qgf: error[{code}]: {line}{hint}", file=sys.stderr)
         raise SystemExit(code) from None
 
 

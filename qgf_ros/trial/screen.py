@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qgf_ros.console import console, say
+from qgf_ros.errors import printable
 
 MOVES, ASKS, WAITS = "bold white on red3", "bold black on yellow3", "bold black on green3"
 STYLES = {
@@ -46,6 +47,7 @@ class Terminal:
         self._live.stop()
 
     def show(self, state: str, line: str, keys: Sequence[str], seconds: float) -> None:
+        line = printable(line)
         number, left = self._progress()
         title = f"episode {number}, at most {left} to go"
         shown = (state, line, keys, self._note, round(seconds))
@@ -59,7 +61,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Something went otherwise than asked; stays until the next one."""
-        self._note = text
+        self._note = text = printable(text)
         if not console.is_terminal:
             say(text)
 

@@ -157,8 +157,9 @@ def test_fault_150_nothing_is_written_through_a_link_and_no_pipe_is_waited_for(
 @pytest.mark.parametrize(
     "text",
     [b"a,b\n1,2\n", b"step,seconds\n7,x\n", b"step,seconds\n7," + b"1" * 200_000, b"\xff\x00\n,,\n",
-     "step,seconds\n\u00b2,3\n".encode(), b"step\n7,8,9\n", b""],
-    ids=range(7),
+     "step,seconds\n\u00b2,3\n".encode(), b"step\n7,8,9\n", b"",
+     b"step,seconds" + b",a" * 300 + b"\n7,8" + b",9" * 300 + b"\n"],
+    ids=range(8),
 )  # fmt: skip
 def test_fault_150_a_log_that_is_none_of_a_run_is_begun_anew(run, text):
     (run / "metrics.csv").write_bytes(text)

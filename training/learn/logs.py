@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+MOST_COLUMNS = 256  # a run writes dozens; each row is held with all of them
+
 
 class Logs:
     """metrics.csv and TensorBoard events of a run; no account, no network."""
@@ -28,7 +30,9 @@ class Logs:
         rows: list[dict[str, str]] = []
         if self._after and path.exists():
             with path.open(newline="", errors="replace") as file, contextlib.suppress(csv.Error):
-                rows = [r for r in csv.DictReader(file) if _whole(r, self._after)]
+                read = csv.DictReader(file)
+                if len(read.fieldnames or ()) <= MOST_COLUMNS:
+                    rows = [r for r in read if _whole(r, self._after)]
         if rows:  # a run begun by an older version has no such column, and gets none
             self._timed = "seconds" in rows[0]
             with contextlib.suppress(ValueError):  # damaged: the time begins anew
