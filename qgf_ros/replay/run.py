@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qgf_ros.bags import files
+from qgf_ros.control.checks import CHECKS
 from qgf_ros.control.exchange import check_exchange
 from qgf_ros.control.settings import Settings, resolve
 from qgf_ros.errors import DataRefused, UsageError
@@ -44,6 +45,13 @@ class Plan:
     def settings(self, policy: Policy, beta: float | None = None) -> Settings:
         """Those of a core with one of the policies. beta: None: the policy's default."""
         return resolve({**self.given, "beta": beta}, policy)
+
+    def said(self, policy: Policy) -> dict[str, Any]:
+        """The settings but beta, as plain values: those of the checks as they were given."""
+        plain = asdict(replace(self.settings(policy), checks=()))
+        checks = {spec.name: spec.default for check in CHECKS for spec in check.settings}
+        plain |= {name: self.given.get(name, default) for name, default in checks.items()}
+        return {name: value for name, value in plain.items() if name not in ("beta", "checks")}
 
 
 @dataclass
@@ -167,7 +175,7 @@ def document(plan: Plan, played: Played, began: float) -> dict[str, Any]:
         "policies": [
             {"name": p.name, "sha256": p.sha256, "folder": str(p.folder)} for p in policies
         ],
-        "settings": {n: v for n, v in asdict(plan.settings(policies[0])).items() if n != "beta"},
+        "settings": plan.said(policies[0]),
         "bag_seconds": played.ticks * policies[0].contract.time.period,
         "ticks": played.ticks,
         "episodes": played.episodes,
