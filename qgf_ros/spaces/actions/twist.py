@@ -18,7 +18,7 @@ class Twist(JointVelocity):
 
     name = "twist"
     space = "twist"
-    types = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
+    types: tuple[str, ...] = ("geometry_msgs/Twist", "geometry_msgs/TwistStamped")
     field = ""
 
     def check(self, spec: Commanded) -> None:
