@@ -106,7 +106,7 @@ def write(folder, velocity=None, encoders=ENCODERS, **changes):
     return d
 
 
-def test_it_is_written_and_loaded(tmp_path, installed):
+def test_fault_040_it_is_written_and_loaded(tmp_path, installed):
     d = write(tmp_path / "p")
     content = yaml.safe_load((tmp_path / "p" / "policy.yaml").read_text())
     assert content["schema"] == 3 and not {"velocity", "critic", "encoders"} & set(content)
@@ -164,6 +164,13 @@ def test_fault_121_what_does_not_work_is_refused_by_name(tmp_path, installed, ve
     write(tmp_path / "p", velocity)
     with pytest.raises(error, match=said):
         make_sampler(load_policy(tmp_path / "p"))
+
+
+def test_fault_121_an_encoder_that_gives_another_number_of_features_is_refused(tmp_path, installed):
+    write(tmp_path / "p", encoders=(Plugin("normalizer"), Plugin("squares", size=3)))
+    policy = load_policy(tmp_path / "p")
+    with pytest.raises(ValueError, match=r"give \(7,\) numbers; needed: \(8,\)"):
+        policy.encode(np.zeros(5))
 
 
 @pytest.mark.parametrize("part, key", [("velocity", "velocity_fields"), ("encoders", "encoders")])

@@ -33,7 +33,7 @@ from qgf_make import (
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files import strict_yaml
 from qgf_ros.policy.description import Beta, Flow, Network
-from qgf_ros.policy.folder import load_policy, write_policy
+from qgf_ros.policy.folder import check_fits, load_policy, write_policy
 
 FILES = ("policy.yaml", "velocity.safetensors", "critic.safetensors", "SHA256SUMS")
 
@@ -396,6 +396,43 @@ def test_fault_041_another_contract_refused_and_both_sides_named(pristine, robot
 def test_fault_041_difference_far_into_a_source_is_shown(pristine, robot, named):
     """Refused, and the text shows what differs, not only the first 160 characters of both sides."""
     refused(pristine, "policy has", "robot has", *named, robot=robot)
+
+
+LISTS = [
+    (["a", "b"], ["a", "c"], r"actions\.x\[1\]: policy has \"b\", robot has \"c\"$"),
+    (["a"], ["a", "b"], r"actions\.x: policy has \[\"a\"\], robot has \[\"a\", \"b\"\]"),
+    (["a"], "a", r"actions\.x: policy has \[\"a\"\], robot has \"a\""),
+    ("a", ["a"], r"actions\.x: policy has \"a\", robot has \[\"a\"\]"),
+    (None, ["a"], r"actions\.x: policy has null, robot has \[\"a\"\]"),
+    (["a"], None, r"actions\.x: policy has \[\"a\"\], robot has null"),
+]
+
+
+@pytest.mark.parametrize(("own", "robot", "words"), LISTS)
+def test_fault_041_lists_are_compared_by_place_or_shown_whole(own, robot, words):
+    a, b = (Said({"x": value}) for value in (own, robot))
+    with pytest.raises(PolicyRefused, match=words):
+        check_fits(Path("p"), a, b)
+
+
+@pytest.mark.parametrize("count", [8, 9, 30])
+def test_fault_041_eight_differences_are_shown_and_the_others_counted(count):
+    a, b = ({f"k{i}": side for i in range(count)} for side in (0, 1))
+    with pytest.raises(PolicyRefused) as error:
+        check_fits(Path("p"), Said(a), Said(b))
+    said = str(error.value)
+    assert said.count("policy has") == 8
+    assert said.endswith(f"(and {count - 8} more)") == (count > 8)
+
+
+class Said:
+    """What a contract says, of which only the actions are looked at here."""
+
+    def __init__(self, actions):
+        self.actions = actions
+
+    def to_dict(self):
+        return {"time": {}, "observations": [], "actions": self.actions}
 
 
 def test_fault_041_same_contract_accepted(pristine):
