@@ -37,7 +37,7 @@ class Field:
         return (self.goal + 0.1 * obs[0] + shift - action) / (1 - time)
 
 def squares(policy, component, tensors):
-    return lambda raw: np.square(raw[:component.size])
+    return lambda raw: np.square(raw[:component.options.get("gives", component.size)])
 
 def ends(policy, component, tensors):
     import os
@@ -160,21 +160,28 @@ def test_fault_121_the_child_runs_it_first(tmp_path, installed):
     ],
     ids=["broken", "noisy", "missing"],
 )  # fmt: skip
-def test_fault_121_what_does_not_work_is_refused_by_name(tmp_path, installed, velocity, error, said):
+def test_fault_121_what_does_not_work_is_refused_by_name(
+    tmp_path, installed, velocity, error, said
+):
     write(tmp_path / "p", velocity)
     with pytest.raises(error, match=said):
         make_sampler(load_policy(tmp_path / "p"))
 
 
 def test_fault_121_an_encoder_that_gives_another_number_of_features_is_refused(tmp_path, installed):
-    write(tmp_path / "p", encoders=(Plugin("normalizer"), Plugin("squares", size=3)))
+    write(
+        tmp_path / "p",
+        encoders=(Plugin("normalizer"), Plugin("squares", size=3, options={"gives": 2})),
+    )
     policy = load_policy(tmp_path / "p")
     with pytest.raises(ValueError, match=r"give \(7,\) numbers; needed: \(8,\)"):
         policy.encode(np.zeros(5))
 
 
 @pytest.mark.parametrize("part, key", [("velocity", "velocity_fields"), ("encoders", "encoders")])
-def test_fault_040_an_unknown_kind_is_refused_with_where_another_comes_from(tmp_path, installed, part, key):
+def test_fault_040_an_unknown_kind_is_refused_with_where_another_comes_from(
+    tmp_path, installed, part, key
+):
     if part == "velocity":
         write(tmp_path / "p", Plugin("elsewhere"))
     else:
