@@ -63,8 +63,9 @@ def pytest_ignore_collect(collection_path, config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """What a module's tests share is made once, not once per worker."""
+def pytest_collection_modifyitems(config, items):
+    """What a module's tests share is made once, not once per worker. Of several workers one waits for
+    a wire while others compute: the tests of both kinds are spread over the run."""
     for item in items:
         shared = [
             f
@@ -75,6 +76,11 @@ def pytest_collection_modifyitems(items):
         group = "export" if item.path.stem in EXPORT else item.path.stem if shared else ""
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        wire = [item for item in items if item.path.parent.name == "ros"]
+        others = [item for item in items if item.path.parent.name != "ros"]
+        shares = [(n / len(kind), item) for kind in (wire, others) for n, item in enumerate(kind)]
+        items[:] = [item for _, item in sorted(shares, key=lambda share: share[0])]
 
 
 def pytest_configure(config):

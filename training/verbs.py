@@ -91,7 +91,7 @@ class DataConvert(ReadsData):
     """Processes."""
 
     def run(self) -> Mapping[str, Any]:
-        from training.pipeline.align import Report
+        from training.pipeline.report import Report
         from training.pipeline.writers.convert import convert
 
         number = None if self.recording == "all" else self.recording

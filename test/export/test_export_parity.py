@@ -185,7 +185,7 @@ def test_fit_with_short_held_out_episodes(tmp_path, monkeypatch):
     """Enough to train on, but the episode that fell to the select split is shorter than a chunk."""
     from training.learn import fit as fit_module
     from training.learn import package as package_module
-    from training.pipeline.align import Report
+    from training.pipeline.report import Report
 
     rng = np.random.default_rng(0)
 
@@ -216,7 +216,7 @@ def test_fault_096_what_was_lost_is_said_by_the_result_and_refused_by_strict(tmp
     """Exit code 3 of `qgf train`; 5 with --strict, before anything is trained."""
     from training.learn import fit as fit_module
     from training.learn import package as package_module
-    from training.pipeline.align import Report
+    from training.pipeline.report import Report
 
     rng = np.random.default_rng(0)
     episodes = [

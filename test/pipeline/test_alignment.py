@@ -16,9 +16,10 @@ from qgf_ros.bags.commands import HOLD_PERIODS
 from qgf_ros.control.assembler import Assembler, Observation
 from qgf_ros.control.reasons import Problem
 from qgf_ros.spaces.observations.base import LARGEST
-from training.pipeline.align import Report, _usable, align, featured, observe
+from training.pipeline.align import _usable, align, featured, observe
 from training.pipeline.episodes import data_hash
 from training.pipeline.readers.load import without_duplicates
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 
 MS = 1_000_000

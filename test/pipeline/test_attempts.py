@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, START, contract, velocity_dict
 
 from qgf_ros.errors import UsageError
-from training.pipeline.align import Report, align, endings
+from training.pipeline.align import align, endings
 from training.pipeline.labels import Label
 from training.pipeline.readers.load import load_episodes
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 from training.pipeline.writers.convert import convert
 

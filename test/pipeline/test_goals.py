@@ -149,7 +149,8 @@ def test_a_failure_reaches_nothing_wherever_it_was():
 
 
 def test_recordings_without_any_outcome_are_cut_and_a_success_earns_one():
-    from training.pipeline.align import Report, align
+    from training.pipeline.align import align
+    from training.pipeline.report import Report
     from training.pipeline.streams import Recording, Stream
 
     own = velocity_dict()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qgf_make import SCALE, START, contract, velocity_dict
 
 from qgf_ros.errors import StorageError, UsageError
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.label_verbs import DataLabel
 from training.pipeline.labels import (
     OUTCOMES,
@@ -24,6 +24,7 @@ from training.pipeline.labels import (
     read_labels,
     short_names,
 )
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 
 MS = 1_000_000

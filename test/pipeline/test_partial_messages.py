@@ -26,8 +26,9 @@ from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from training.doctor.checks import checks
 from training.doctor.dataset import survey_dataset
-from training.pipeline.align import Report, align, observe
+from training.pipeline.align import align, observe
 from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.report import Report
 from training.pipeline.writers.bag import BagWriter
 
 STORE = custom("test_msgs/msg/Unused", "float64 x\n")

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qgf_make import SCALE, START, contract, velocity_dict
 
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.chunks import chunks
 from training.pipeline.episodes import Episode
 from training.pipeline.readers.rewards import diagnose_outcomes
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 
 MS = 1_000_000

@@ -11,7 +11,8 @@ from qgf_replay import CONTRACT, PERIOD
 from qgf_ros.replay.events import BagMessage
 from qgf_ros.replay.player import Player
 from qgf_ros.spaces.outcome import AttemptsSpec, EndSource, GoalSpec, OutcomeSpec
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 
 PLAIN = EndSource("success", "std_msgs/Bool", ("data",))

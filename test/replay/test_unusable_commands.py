@@ -14,8 +14,9 @@ from qgf_ros.bags.sources import contract_sources
 from qgf_ros.bags.writer import RawBag
 from qgf_ros.replay.events import BagEvents
 from qgf_ros.replay.player import Commands
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.readers.rosbag2 import Rosbag2Reader
+from training.pipeline.report import Report
 from training.pipeline.writers.bag import BagWriter
 
 TICKS, BAD = 40, (10, 11, 25)

@@ -15,9 +15,10 @@ from qgf_ros.control.supervisor import State
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.trial.record import load
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.labels import load_labels
 from training.pipeline.readers.load import find_reader
+from training.pipeline.report import Report
 
 RELIABLE = ros.QoSProfile(depth=1000) if not ros.MISSING else None
 FLOOR = 0.014  # of the shipped policy

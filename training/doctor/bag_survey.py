@@ -144,10 +144,10 @@ class _Topic:
             leaves = list(islice(_leaves(store, channel.type), MAX_VALUES + 1))
         except _TooMany:
             return None
-        joints = self.type in BY_JOINT
+        joints = self.type in READ_BY_JOINT
         if not (joints or 0 < len(leaves) <= MAX_VALUES):
             return None
-        read = BY_JOINT[self.type] if joints else _reader(leaves)
+        read = READ_BY_JOINT[self.type] if joints else _reader(leaves)
         stamped = any(f[0] == "header" for f in store.fielddefs[channel.type][1])
 
         def add(msg: Any, receipt: int) -> None:
@@ -197,7 +197,7 @@ class _Topic:
         Joints go by name. Of other arrays only those count that are as long in nearly every message
         that has any: the elements of the rest have no fixed meaning.
         """
-        labels = self._all_joints() if self.type in BY_JOINT else self._common()
+        labels = self._all_joints() if self.type in READ_BY_JOINT else self._common()
         count = len(self.times)
         if not labels or not count or len(labels) > MAX_VALUES or count * len(labels) > 4 * MAX_NUMBERS:  # fmt: skip
             return None
@@ -328,7 +328,7 @@ def _joints(names: Any, parts: list[Any]) -> tuple[Any, Any]:
     return (names, tuple(bool(len(p)) for p in parts)), array("d", numbers.tobytes())
 
 
-BY_JOINT = {
+READ_BY_JOINT = {
     "sensor_msgs/JointState": _joint_state,
     "trajectory_msgs/JointTrajectory": _trajectory,
 }

@@ -13,9 +13,10 @@ from qgf_ros.errors import DataRefused
 from qgf_ros.spaces.contract import Contract
 from training.doctor.sample import Sample
 from training.doctor.summary import ROWS
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.episodes import Episode
 from training.pipeline.labels import Label
+from training.pipeline.report import Report
 from training.pipeline.streams import Reader, Recording
 
 ROUNDING = 1e-6  # of a limit's range, which a float32 command may be off

@@ -39,10 +39,6 @@ OUTCOME_WORDS = {
     ),
 }
 INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
-BY_JOINT = (
-    "sensor_msgs/JointState",
-    "trajectory_msgs/JointTrajectory",
-)  # messages name their joints
 FIELDS = ("position", "velocity", "effort")
 QUANTITIES = {
     "position": {"position", "positions", "pos", "qpos", "angle", "angles"},

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from qgf_ros.spaces.messages import BY_JOINT
 from training.doctor.leads import Lead, leads
-from training.doctor.roles import BY_JOINT, Pair, Role, joint, last_word, positions, role
+from training.doctor.roles import Pair, Role, joint, last_word, positions, role
 from training.doctor.sample import Extremes, Sample, column_quantile
 from training.pipeline.labels import Label
 from training.pipeline.streams import Signal, Stream, Survey

@@ -10,14 +10,14 @@ import numpy as np
 from qgf_ros.files.strict_yaml import FILL_IN
 from qgf_ros.spaces.actions import KINDS, by_type, command_types
 from qgf_ros.spaces.actions.base import ActionKind
-from qgf_ros.spaces.messages import TYPES
+from qgf_ros.spaces.messages import BY_JOINT, TYPES
 from qgf_ros.spaces.messages.array import Array
 from qgf_ros.spaces.messages.moment import Moment
 from training.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.doctor.check_values import constants
 from training.doctor.dataset import Dataset, rate
 from training.doctor.others import why_not_numbers
-from training.doctor.roles import BY_JOINT, Pair, has_name, joint, last_word, positions, role
+from training.doctor.roles import Pair, has_name, joint, last_word, positions, role
 from training.doctor.sample import column_quantile
 from training.doctor.summary import SignalSummary
 from training.draft.meaning import groups, meaning, name_of, part_of, share

@@ -31,9 +31,9 @@ from training.learn.loop import train
 from training.learn.models import Critic, VelocityField
 from training.learn.prepare import Groups, Prepared, prepare, warn
 from training.pipeline import store
-from training.pipeline.align import Report
 from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, outcomes
 from training.pipeline.readers.rewards import diagnose_outcomes
+from training.pipeline.report import Report
 from training.pipeline.split import RULE, split
 
 

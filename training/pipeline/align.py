@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,43 +30,11 @@ from training.pipeline.grid import LATE, SLACK, Grid, cut_episodes, lay
 from training.pipeline.grid import observe as observe
 from training.pipeline.labels import Label
 from training.pipeline.readers.rewards import End, ending
+from training.pipeline.report import EXCLUDED, Report
 from training.pipeline.streams import Recording, Stream
 
 AFTER = "row after the end of its episode, by a terminal state or an outcome"
-EXCLUDED = "episode excluded by its label"
 EPISODE = {"success", "failure", "reward"}  # what counts within an episode only
-
-
-@dataclass
-class Report:
-    """What became of the data; counts of ticks, episodes and messages by reason."""
-
-    episodes: int = 0
-    ticks: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    noticed: Counter[str] = field(default_factory=Counter)  # odd, but nothing was lost by it
-
-    def without_duplicates(self, episodes: int, ticks: int) -> None:
-        """An episode that is there twice would leak from training into the report."""
-        self.dropped["duplicate episode"] += episodes
-        self.episodes -= episodes
-        self.ticks -= ticks
-
-    @property
-    def lost(self) -> int:
-        """Messages, outcomes and whole episodes that nobody wanted to lose."""
-        unwanted = ("message ", "episode ")
-        return sum(
-            count
-            for reason, count in self.dropped.items()
-            if reason.startswith(unwanted) and reason != EXCLUDED
-        )
-
-    def merge(self, other: Report) -> None:
-        self.episodes += other.episodes
-        self.ticks += other.ticks
-        self.dropped.update(other.dropped)
-        self.noticed.update(other.noticed)
 
 
 def align(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +16,9 @@ from qgf_ros.spaces.contract import Contract
 from training.pipeline.attempts import Attempt
 from training.pipeline.episodes import Episode
 from training.pipeline.readers.rewards import rewards
+from training.pipeline.report import Report
 from training.pipeline.resample import between, hold
 from training.pipeline.streams import Stream
-
-if TYPE_CHECKING:
-    from training.pipeline.align import Report
 
 SLACK = (
     100  # what is received, or ends, within period / SLACK of a tick does so there: rounded stamps

@@ -15,8 +15,8 @@ import numpy as np
 
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.files.regular import open_regular
-from training.pipeline.align import Report
 from training.pipeline.episodes import Episode, EpisodeArrays
+from training.pipeline.report import Report
 
 MAGIC = b"qgf piece "  # then the SHA-256 of key and content in hexadecimal digits, a new line, the content
 ARRAYS = ("obs", "action", "reward")

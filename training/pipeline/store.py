@@ -33,7 +33,6 @@ from qgf_ros.executors import Progress, each
 from qgf_ros.files.atomic import replaced_folder
 from qgf_ros.files.regular import NotRegular, lock_file
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.align import Report
 from training.pipeline.episodes import EpisodeArrays
 from training.pipeline.keys import key_of, state_of
 from training.pipeline.labels import Label
@@ -49,6 +48,7 @@ from training.pipeline.pieces import (
     write_piece,
 )
 from training.pipeline.readers.load import contents, read_episodes, refuse_nothing
+from training.pipeline.report import Report
 from training.pipeline.streams import Reader
 
 

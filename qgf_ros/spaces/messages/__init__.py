@@ -10,7 +10,7 @@ from __future__ import annotations
 from qgf_ros.spaces.messages import foreign
 from qgf_ros.spaces.messages.array import Array
 from qgf_ros.spaces.messages.base import MessageType
-from qgf_ros.spaces.messages.joints import JointState, JointTrajectory
+from qgf_ros.spaces.messages.joints import Joints, JointState, JointTrajectory
 from qgf_ros.spaces.messages.moment import Moment
 from qgf_ros.spaces.messages.number import Number
 from qgf_ros.spaces.messages.tree import Tree
@@ -33,6 +33,8 @@ TYPES: dict[str, MessageType] = {
         *(Tree(f"geometry_msgs/{n}Stamped", stamped=True, command=n == "Twist") for n in _GEOMETRY),
     )
 }
+# Those whose messages name their joints.
+BY_JOINT = tuple(name for name, kind in TYPES.items() if isinstance(kind, Joints))
 
 
 def message_type(name: str) -> MessageType:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.messages.base import Make, MessageType, Names, SchemaError, number_type
+from qgf_ros.spaces.messages.base import Given, Make, MessageType, Names, SchemaError, number_type
 
 
 class Array(MessageType):
@@ -21,14 +21,7 @@ class Array(MessageType):
             raise SchemaError(f"{len(msg.data)} numbers where the contract names {len(names)}")
         return np.array(msg.data, dtype=np.float64)
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
+    def build(self, make: Make, given: Given) -> Any:
         layout = make("std_msgs/MultiArrayLayout", dim=[], data_offset=0)
-        return make(self.name, layout=layout, data=np.array(values, dtype=number_type(self.name)))
+        data = np.array(given.values, dtype=number_type(self.name))
+        return make(self.name, layout=layout, data=data)

@@ -25,6 +25,17 @@ class SchemaError(ValueError):
     """A message does not have the shape that the contract says."""
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a message is made of, as for `encode`."""
+
+    fields: Names
+    names: Names
+    values: np.ndarray
+    header: Any
+    period: float  # s
+
+
 @dataclass(frozen=True)
 class MessageType:
     """How one ROS message type carries numbers."""
@@ -78,6 +89,10 @@ class MessageType:
         `header` is a std_msgs/Header for stamped types. `period` [s] is how long the robot may
         take to where a JointTrajectory says.
         """
+        return self.build(make, Given(fields, names, values, header, period))
+
+    def build(self, make: Make, given: Given) -> Any:
+        """What `encode` gives."""
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.messages.base import MAX_VALUES, Make, MessageType, Names, SchemaError
+from qgf_ros.spaces.messages.base import MAX_VALUES, Given, Make, MessageType, Names, SchemaError
 
 
 class Others(SchemaError):
@@ -53,17 +53,9 @@ class JointState(Joints):
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         return _joints(msg.name, {f: getattr(msg, f) for f in fields}, names)
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
-        arrays = dict.fromkeys(self.fields, np.empty(0)) | _blocks(fields, names, values)
-        return make(self.name, header=header, name=list(names), **arrays)
+    def build(self, make: Make, given: Given) -> Any:
+        arrays = dict.fromkeys(self.fields, np.empty(0)) | _blocks(given)
+        return make(self.name, header=given.header, name=list(given.names), **arrays)
 
 
 class JointTrajectory(Joints):
@@ -86,30 +78,23 @@ class JointTrajectory(Joints):
         arrays = {f: getattr(msg.points[0], PLURAL[f]) for f in fields}
         return _joints(msg.joint_names, arrays, names)
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
+    def build(self, make: Make, given: Given) -> Any:
         arrays = dict.fromkeys((*PLURAL.values(), "accelerations", "effort"), np.empty(0))
-        arrays |= {PLURAL[f]: block for f, block in _blocks(fields, names, values).items()}
-        seconds, nanoseconds = divmod(round(period * 1e9), 10**9)
+        arrays |= {PLURAL[f]: block for f, block in _blocks(given).items()}
+        seconds, nanoseconds = divmod(round(given.period * 1e9), 10**9)
         duration = make("builtin_interfaces/Duration", sec=seconds, nanosec=nanoseconds)
         point = make("trajectory_msgs/JointTrajectoryPoint", time_from_start=duration, **arrays)
-        return make(self.name, header=header, joint_names=list(names), points=[point])
+        return make(self.name, header=given.header, joint_names=list(given.names), points=[point])
 
 
 PLURAL = {"position": "positions", "velocity": "velocities"}
 
 
-def _blocks(fields: Names, names: Names, values: np.ndarray) -> dict[str, np.ndarray]:
+def _blocks(given: Given) -> dict[str, np.ndarray]:
     """Values as `decode` gives them to an array per field."""
-    rows = np.ascontiguousarray(values, dtype=np.float64).reshape(len(fields), len(names))
-    return dict(zip(fields, rows))
+    shape = len(given.fields), len(given.names)
+    rows = np.ascontiguousarray(given.values, dtype=np.float64).reshape(shape)
+    return dict(zip(given.fields, rows))
 
 
 def _joints(given: Sequence[str], arrays: dict[str, Any], names: Names) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.messages.base import Make, MessageType, Names
+from qgf_ros.spaces.messages.base import Given, Make, MessageType, Names
 
 
 class Moment(MessageType):
@@ -19,13 +19,5 @@ class Moment(MessageType):
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         return np.empty(0)
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
-        return header
+    def build(self, make: Make, given: Given) -> Any:
+        return given.header

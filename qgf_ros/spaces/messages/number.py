@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.messages.base import NUMBERS, Make, MessageType, Names, number, number_type
+from qgf_ros.spaces.messages.base import (
+    NUMBERS,
+    Given,
+    Make,
+    MessageType,
+    Names,
+    number,
+    number_type,
+)
 
 
 class Number(MessageType):
@@ -26,13 +34,5 @@ class Number(MessageType):
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         return np.array([number(msg, "data")])
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
-        return make(self.name, data=NUMBERS[number_type(self.name)](values[0]))
+    def build(self, make: Make, given: Given) -> Any:
+        return make(self.name, data=NUMBERS[number_type(self.name)](given.values[0]))

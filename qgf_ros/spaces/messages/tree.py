@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qgf_ros.spaces.messages.base import NUMBERS, Make, MessageType, Names, number
+from qgf_ros.spaces.messages.base import NUMBERS, Given, Make, MessageType, Names, number
 
 # Parts of messages: another message, a number, or what is written as zeros or empty and never
 # read (covariances, names of frames). Headers are the caller's.
@@ -106,15 +106,7 @@ class Tree(MessageType):
     def decode(self, msg: Any, fields: Names, names: Names) -> np.ndarray:
         return np.array([number(msg, path) for f in fields for path in self.labels(f)])
 
-    def encode(
-        self,
-        make: Make,
-        fields: Names,
-        names: Names,
-        values: np.ndarray,
-        header: Any = None,
-        period: float = 0.0,
-    ) -> Any:
-        paths = [label for f in fields for label in self.labels(f)]
-        stamp = {"header": header} if self.stamped else {}
-        return built(make, self.name, "", dict(zip(paths, values)), stamp)
+    def build(self, make: Make, given: Given) -> Any:
+        paths = [label for f in given.fields for label in self.labels(f)]
+        stamp = {"header": given.header} if self.stamped else {}
+        return built(make, self.name, "", dict(zip(paths, given.values)), stamp)

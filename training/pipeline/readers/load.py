@@ -9,11 +9,12 @@ from pathlib import Path
 from qgf_ros.errors import DataRefused
 from qgf_ros.executors import Progress, each
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.episodes import Episode
 from training.pipeline.labels import Label, load_labels
 from training.pipeline.readers.foreign import remedy
 from training.pipeline.readers.formats import READABLE, READERS
+from training.pipeline.report import Report
 from training.pipeline.streams import Reader
 
 NEEDED = ("version", "recognises", "recordings", "read", "survey", "files")  # of a Reader

@@ -18,8 +18,9 @@ from qgf_ros.sim.ur5e_cube import MAX_STEP, PERIOD
 from qgf_ros.sim.world import world_folder
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.outcome import AttemptsSpec
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.episodes import Episode
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording, Stream
 
 CENTER, SCALE = np.array([0.425, 0.0, 0.0]), 10.0  # of positions in the package's observations

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from qgf_ros.spaces.contract import Contract
-from training.pipeline.align import Report
 from training.pipeline.labels import Label
 from training.pipeline.readers.npz import BOOKKEEPING
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording
 from training.pipeline.writers.table import TableEpisode, layout, on_grid, rate
 

@@ -12,9 +12,10 @@ from qgf_ros.errors import UsageError
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.source import Source
-from training.pipeline.align import Report, align
+from training.pipeline.align import align
 from training.pipeline.labels import Label
 from training.pipeline.readers.tables import column_name
+from training.pipeline.report import Report
 from training.pipeline.streams import Recording
 
 RESERVED = (
