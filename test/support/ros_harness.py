@@ -322,10 +322,11 @@ class Proc:
         self._killer.start()
 
     def _read(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            with self._news:
-                lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+        with stream:
+            for line in stream:
+                with self._news:
+                    lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
 
     def wait_line(self, text: str, timeout: float = 20.0) -> str:
         """The first line of either stream that contains `text`."""
