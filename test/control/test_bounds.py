@@ -4,12 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from qgf_make import START, Rig, contract, policy_in_memory, write_tiny
+from qgf_make import START, Rig, contract, policy_in_memory, settings, write_tiny
 
 from qgf_ros.control.assembler import Assembler, Observation
+from qgf_ros.control.checks import CHECKS
+from qgf_ros.control.checks.base import Judgement, StateCheck
 from qgf_ros.control.checks.bounds import LEAST_WIDTH, WARN_AT, WITHOUT_BOX, Bounds
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
+from qgf_ros.control.settings import resolve
 from qgf_ros.control.supervisor import State
 from qgf_ros.errors import PolicyRefused
 from qgf_ros.policy.description import Support
@@ -145,6 +148,39 @@ def test_fault_014_the_assembler_refuses_warns_and_scores():
     assert [n.code_text for n in notices.current(START)] == ["OOD:joints.position.a"]
     box.checks = (Bounds(policy(), 2.0),)
     assert isinstance(box.assemble(START + 9), Observation)
+
+
+class Says(StateCheck):
+    """A check that says one thing of every state, and what it was asked about."""
+
+    def __init__(self, **said):
+        self.said, self.asked = Judgement(**said), []
+
+    def judge(self, vector):
+        self.asked.append(vector.tolist())
+        return self.said
+
+
+def test_fault_014_checks_are_asked_in_their_order_until_one_refuses():
+    low, high = Problem("STATE_OOD", "low", ""), Problem("STATE_OOD", "high", "")
+    notices = Notices()
+    odd, first, second = Says(warning=Problem("OOD", "odd", "")), Says(problem=low), Says(problem=high)
+    box = Assembler(contract(), (Bounds(policy(), 1.0), odd, first, second), notices)
+    box.push("goal", START, START, np.array([5.0]))
+    box.push("joints", START, START, np.array([4.0, 0, 0, 0]))
+    assert box.assemble(START) is low
+    assert len(odd.asked) == len(first.asked) == 1 and not second.asked
+    assert first.asked == [[4.0, 0.0, 0.0, 0.0, 5.0]]
+    assert box.state_score == pytest.approx(0.5), "who says no score leaves that of the bounds"
+    assert {n.subject for n in notices.current(START)} == {"joints.position.a", "odd"}
+
+
+def test_fault_014_each_check_is_made_from_the_settings_and_the_policy():
+    made = settings(policy()).checks
+    assert [type(check) for check in made] == list(CHECKS)
+    assert made[0].judge(np.array([12.0, 0, 0, 0, 5.0])).problem is not None
+    free = resolve({"state_bound": np.inf}, policy()).checks
+    assert free[0].judge(np.array([12.0, 0, 0, 0, 5.0])).problem is None
 
 
 def test_the_score_is_unknown_without_a_state():
