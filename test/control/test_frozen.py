@@ -14,6 +14,7 @@ from qgf_make import (
 )
 
 from qgf_ros.control.assembler import Assembler, Observation
+from qgf_ros.control.checks.frozen import Frozen
 from qgf_ros.control.notices import Notices
 from qgf_ros.control.reasons import Problem
 from qgf_ros.control.supervisor import State
@@ -48,6 +49,36 @@ def test_fault_006_repeated_numbers_in_commanded_motion_are_said_after_half_a_se
     assert isinstance(got, Observation) and frozen(box, now) == ["FROZEN:joint_states"]
     early, got, now = drive(velocity_dict(), lambda k: np.array([1.0, 0.0]), seconds=0.45)
     assert frozen(early, now) == []
+
+
+def watched(script):
+    """script: of each period what `joints` says (None: nothing) and the speed that is commanded.
+    -> how long the sensor has been frozen after each [s]."""
+    frozen, found = Frozen(contract(velocity_dict())), []
+    for k, (said, speed) in enumerate(script):
+        if said is not None:
+            frozen.heard("joints", np.full(4, float(said)))
+        frozen.sent(START + k * T, np.array([speed, 0.0]))
+        found.append(frozen.seconds("joints", START + k * T))
+    return found
+
+
+def test_fault_006_the_time_begins_with_the_last_new_number():
+    """Long motion before it says nothing of the sensor."""
+    found = watched([(k, 1.0) for k in range(40)] + [(39, 1.0)] * 12)
+    assert found[:49] == [0.0] * 49 and found[-1] == pytest.approx(12 * 0.05)
+
+
+def test_fault_006_what_is_stuck_before_the_first_command_is_found():
+    found = watched([(7, 1.0)] * 15)
+    assert found[-1] == pytest.approx(14 * 0.05)
+    asked_late = [(7, 0.0)] * 3 + [(7, 1.0)] * 13
+    assert watched(asked_late)[-1] >= 0.5
+
+
+def test_fault_006_one_repeat_and_then_silence_is_a_source_that_is_late():
+    assert watched([(7, 1.0)] * 2 + [(None, 1.0)] * 20) == [0.0] * 22
+    assert watched([(7, 1.0)] * 3 + [(None, 1.0)] * 20)[-1] > 0.5
 
 
 def test_fault_006_with_hold_if_frozen_it_is_no_state():

@@ -89,6 +89,9 @@ EQUIVALENT = {
         "qgf_ros/ros/trial_guard.py", "Guard.__init__",
         "without part 2: self._process.stdin is not None and self._process.stdout is not None",
     ): "as part 1",
+    ("qgf_ros/control/checks/frozen.py", "Frozen.heard", "never: name not in self._watched"): (
+        "what nobody watches is never asked about: numbers are kept for nothing"
+    ),
     ("qgf_ros/control/limiter.py", "Limiter.follow", "never: not chained.any()"): (
         "a shortcut: without any chained number the last line gives the same, after 25 operations more"
     ),
