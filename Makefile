@@ -1,5 +1,5 @@
 # make demo    the whole path on the simulated arm, over real ROS 2
-# make test    every test once, at reduced counts; about 18 minutes on 2 cores
+# make test    every test once, at reduced counts; about 13 minutes on 2 cores
 # make quick   what needs no process and no training, in a minute and a half: while you write
 # make native-check   the native sampler in C++: sanitizers, random shapes, aarch64 under emulation
 # make test-long   the same tests at full counts, in the background, resumable

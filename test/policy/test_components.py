@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -166,6 +167,23 @@ def test_fault_121_what_does_not_work_is_refused_by_name(
     write(tmp_path / "p", velocity)
     with pytest.raises(error, match=said):
         make_sampler(load_policy(tmp_path / "p"))
+
+
+def test_fault_121_one_package_provides_a_kind(tmp_path, installed, monkeypatch):
+    """Of two nobody knows which one the policy was made with."""
+    write(tmp_path / "p")
+    policy = load_policy(tmp_path / "p")
+    second = tmp_path / "site2" / "others-1.0.dist-info"
+    second.mkdir(parents=True)
+    (second / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    (second / "entry_points.txt").write_text("[qgf.velocity_fields]\nstraight = elsewhere:Field\n")
+    monkeypatch.syspath_prepend(second.parent)
+    with pytest.raises(DeviceUnavailable, match="elsewhere:Field.*one package must provide it"):
+        make_sampler(policy)
+    shutil.rmtree(second)
+    shutil.rmtree(installed / "foreign_parts-1.0.dist-info")
+    with pytest.raises(DeviceUnavailable, match="is provided by nothing"):
+        make_sampler(policy)
 
 
 def test_fault_121_an_encoder_that_gives_another_number_of_features_is_refused(tmp_path, installed):
