@@ -239,6 +239,7 @@ HOSTILE = [
     (("components", "encoders"), [{"kind": "squares", "size": 10**7}], "size"),
     (("components", "critic", "kind"), "straight", "kind"),
     (("components", "critic", "files"), [], "0 files"),
+    (("components", "critic", "needs"), ["numpy"], "1 needs"),
     (("velocity",), {"file": "velocity.safetensors", "hidden": [8]}, "unknown key 'velocity'"),
     (("schema",), 2, "unknown key 'components'"),
 ]

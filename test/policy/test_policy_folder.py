@@ -104,6 +104,21 @@ def test_fault_088_a_folder_that_is_no_policy_is_not_replaced(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
+def test_fault_088_weights_without_a_description_are_no_policy_and_stay(tmp_path):
+    """Somebody's tensors, under names that ours could have."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "velocity.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"not a policy folder alone \(no policy.yaml\)"):
+        write_tiny(tmp_path / "p")
+    assert (tmp_path / "p" / "velocity.safetensors").read_bytes() == b"mine"
+
+
+def test_fault_088_an_empty_folder_is_a_place_for_a_policy(tmp_path):
+    (tmp_path / "p").mkdir()
+    write_tiny(tmp_path / "p")
+    load_policy(tmp_path / "p")
+
+
 def test_fault_088_a_policy_folder_with_strangers_is_not_deleted(tmp_path):
     """Somebody keeps notes beside the policy: they must not go with it."""
     write_tiny(tmp_path / "p")
