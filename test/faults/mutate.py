@@ -261,6 +261,7 @@ def save(
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
+    asked = [a for a in sys.argv[1:] if a not in ("--save", str(to))]  # a place of this machine
     for file in files:
         own = [(m, a) for m, a in zip(todo, alive) if m.file == file]
         results[file] = {
@@ -268,7 +269,7 @@ def save(
             "total": len(own),
             "survived": [f"{m.line} {m.what}" for m, a in own if a],
             "equivalent": [f"{m.line} {m.what}" for m in same if m.file == file],
-            "command": shlex.join(["python", "test/faults/mutate.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "test/faults/mutate.py", *asked]),
             "commit": commit,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         }

@@ -470,6 +470,14 @@ def test_fault_041_normaliser_scale_of_another_size_refused(folder, key, size):
     refused(folder, "normaliser")
 
 
+@pytest.mark.parametrize("size", [4, 6])
+def test_fault_041_a_whole_normaliser_of_another_robot_is_refused_with_both_sizes(folder, size):
+    """Its means and scales fit each other, and not the contract."""
+    for key in ("obs_mean", "obs_std"):
+        edit(folder, "normalizer", key, value=[1.0] * size)
+    refused(folder, f"the normaliser has ({size}, 2) numbers", "the contract (5, 2)")
+
+
 @pytest.mark.parametrize("key", ["obs_mean", "obs_std", "action_center", "action_half_range"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_fault_042_normaliser_not_finite_refused(folder, key, bad):
