@@ -1,4 +1,4 @@
-"""Two minutes of random faults in `make test`, twenty in `make test-long`."""
+"""Three quarters of a minute of random faults in `make test`, twenty in `make test-long`."""
 
 import importlib.util
 import sys
@@ -27,9 +27,9 @@ GATES = ["outside"] if SCALE == 1 else ["outside", "inside"]
 def test_fault_066_random_faults_leave_no_violation_no_silent_gap_and_no_growth(gate):
     if ros.MISSING:
         pytest.fail(ros.MISSING, pytrace=False)
-    document = load().soak(60.0 if SCALE == 1 else 1200.0, seed=1, gate=gate)
+    document = load().soak(45.0 if SCALE == 1 else 1200.0, seed=1, gate=gate)
     print(document)
-    assert document["commands"] > 1000
+    assert document["commands"] > 700  # of 900
     late = [p for p in document["problems"] if "waited " in p or "not in RUN" in p]
     if late and late == document["problems"]:  # nothing was wrong but slow
         raise ros.TimedOut(str(late))

@@ -23,11 +23,18 @@ def rows_of(out):
     return json.loads((out / "cube-single-16x16-20.json").read_text())
 
 
+@pytest.mark.xdist_group("export")  # whose worker has what an export imports
 def test_the_benchmark_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd):
-    command = [sys.executable, str(BENCH / "ogbench.py"), "--out", str(tmp_path), *OPTIONS]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env)
-    assert done.returncode == 0, done.stderr[-2000:]
+    """In this process, where the policy is trained and played; then as its command, which finds all
+    of it there."""
+    arguments = [str(BENCH / "ogbench.py"), "--out", str(tmp_path), *OPTIONS]
+    monkeypatch.setattr(sys, "argv", arguments)
+    spec = importlib.util.spec_from_file_location("bench_ogbench", BENCH / "ogbench.py")
+    bench = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, bench)
+    spec.loader.exec_module(bench)
+    monkeypatch.setattr(bench, "process_pool", ThreadPoolExecutor)
+    assert bench.main() == 0
     rows = rows_of(tmp_path)
     assert {r["sampler"] for r in rows} == {
         "bc",
@@ -41,14 +48,12 @@ def test_the_benchmark_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch, 
     bc = next(r for r in rows if r["sampler"] == "bc")
     assert bc["weight"] == 0 and bc["beta"] is None
     played = (tmp_path / "episodes.jsonl").read_text()
-    # Again, in this process: it only looks at what is there.
-    monkeypatch.setattr(sys, "argv", ["ogbench.py", "--out", str(tmp_path), *OPTIONS])
-    spec = importlib.util.spec_from_file_location("bench_ogbench", BENCH / "ogbench.py")
-    bench = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, bench)
-    spec.loader.exec_module(bench)
-    monkeypatch.setattr(bench, "process_pool", ThreadPoolExecutor)
-    assert bench.main() == 0
+    assert "training:" in capfd.readouterr().err
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, env=env
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     assert rows_of(tmp_path) == rows
     assert (tmp_path / "episodes.jsonl").read_text() == played  # nothing was played twice
-    assert "training:" not in capfd.readouterr().err
+    assert "training:" not in done.stderr
