@@ -13,11 +13,11 @@ from qgf_make import SCALE, SECOND, START, contract
 
 from qgf_ros.control.gate import Candidate, Gate
 from qgf_ros.spaces.actions import KINDS
+from qgf_ros.spaces.messages import TYPES
 
 INPUTS = min(1_000_000 // len(KINDS) * SCALE, 10_000_000)  # of each kind
 NUMBERS, STEPS = 240, 100  # of a gate, all of one kind
 ROUNDING = 1e-14  # relative; a command near 1 is exact to 1e-16
-TWIST = [f"twist.{kind}.{axis}" for kind in ("linear", "angular") for axis in "xyz"]
 SPECIAL = np.array([0.0, -0.0, 5e-324, -5e-324, 1e-300, 1e-310])
 ABSURD = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 1e30])
 
@@ -52,11 +52,13 @@ def wide_contract(kind, rng, period):
         "outcome": {"objective": "time_to_success", "assume_success": True},
     }  # fmt: skip
     if kind.types:
+        type_ = TYPES[kind.types[-1]]
+        fields = [field for field in type_.fields if not type_.is_orientation(field)]
         own["actions"] = [
-            {"name": f"arm{i}", "topic": f"twist{i}", "type": "geometry_msgs/TwistStamped", "fields": TWIST,
+            {"name": f"arm{i}", "topic": f"body{i}", "type": type_.name, "fields": fields,
              "representation": kind.representation, "space": kind.space, "frame": "base",
-             "limits": {n: limits_of(kind, rng) for n in TWIST}}
-            for i in range(NUMBERS // len(TWIST))
+             "limits": {n: limits_of(kind, rng) for n in fields}}
+            for i in range(NUMBERS // len(fields))
         ]  # fmt: skip
     else:
         own["actions"] = [

@@ -210,7 +210,7 @@ def test_fault_034_later_limits_must_be_positive(key, value):
 
 def test_fault_034_acceleration_of_a_velocity_is_its_rate():
     given = changed(("actions", 0, "limits", "elbow", "acceleration"), 5.0)
-    refused(given, "the rate of a velocity is its acceleration", "elbow")
+    refused(given, "the rate of velocity is all that limits its change", "elbow")
     own = contract(changed(("actions", 0, "limits", "elbow", "jerk"), 5.0))
     assert own.actions[0].limits["elbow"].jerk == 5.0
 
@@ -500,7 +500,7 @@ def test_observed_orientation_that_makes_no_sense_says_what_is_allowed(changes, 
     ({"type": "std_msgs/Float64MultiArray", "fields": [], "names": ["a"]}, ("space is twist", "geometry_msgs/TwistStamped")),
     ({"space": None}, ("space is joint", "geometry_msgs/TwistStamped")),
     ({"space": "gripper"}, ("space is gripper", "geometry_msgs/Twist")),
-    ({"space": "wrench"}, ("wrench", "joint, twist, gripper")),
+    ({"space": "telepathy"}, ("telepathy", "joint, twist, gripper")),
     ({"representation": "absolute"}, ("absolute", "must be velocity")),
     ({"representation": "delta_observed"}, ("delta_observed", "velocity")),
     ({"representation": "delta_last"}, ("delta_last", "cannot do it yet", "absolute, velocity")),

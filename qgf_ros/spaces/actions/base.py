@@ -91,12 +91,13 @@ class ActionKind:
         stuck = [n for n, limit in limits.items() if not limit.min <= 0 <= limit.max]
         if stuck:
             raise ValueError(
-                f"a {self.representation} that cannot be zero cannot stop: {', '.join(stuck)}"
+                f"{self.representation} that cannot be zero cannot stop: {', '.join(stuck)}"
             )
         twice = [n for n, limit in limits.items() if limit.acceleration < math.inf]
         if twice:
             raise ValueError(
-                f"the rate of a {self.representation} is its acceleration; leave acceleration out of {', '.join(twice)}"
+                f"the rate of {self.representation} is all that limits its change; leave acceleration out of "
+                f"{', '.join(twice)}"
             )
 
     def labels(self, spec: Commanded) -> tuple[str, ...]:
