@@ -22,9 +22,10 @@ from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.policy.vetting import Interrupted
 from qgf_ros.processes import signal_at_parents_death
 from qgf_ros.ros.lean import EnduringExecutor
+from qgf_ros.signals import Flag
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
-STOPPING = threading.Event()  # SIGINT or SIGTERM has come: whatever takes long looks at it
+STOPPING = Flag()  # SIGINT or SIGTERM has come: whatever takes long looks at it
 PARENT = os.getppid()  # as early as this is imported: it may die while the node is being made
 
 
@@ -88,7 +89,7 @@ def _leave(code: Any) -> None:
 def _run(make: Callable[[], Program], name: str) -> None:
     stop = STOPPING
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.set)
     with exit_codes(debug="--debug" in sys.argv):
         try:
             rclpy.init(
@@ -108,7 +109,7 @@ def _run(make: Callable[[], Program], name: str) -> None:
                 signal.signal(number, signal.SIG_IGN)
 
 
-def _spin(program: Program, stop: threading.Event, name: str) -> None:
+def _spin(program: Program, stop: Flag, name: str) -> None:
     executor = EnduringExecutor(program.raised)
     program.node.failed = program.raised  # type: ignore[attr-defined]
     executor.add_node(program.node)

@@ -7,7 +7,6 @@ looks: waking up for each of fifty per second takes three times as long as takin
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +25,7 @@ from qgf_ros.errors import UsageError
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import PolicyInfo, QValues, Status
 from qgf_ros.ros.lean import LeanNode
+from qgf_ros.signals import Flag
 from qgf_ros.watch.heard import Heard
 
 NUMBERS = {
@@ -84,7 +84,7 @@ class Listener:
         self._node.destroy_node()
         self._context.try_shutdown()
 
-    def listen(self, until: float, stop: threading.Event) -> None:
+    def listen(self, until: float, stop: Flag) -> None:
         """Waits for a steady time, or until told to stop, and hears what came meanwhile."""
         self._look_around()
         stop.wait(max(0.0, until - time.monotonic()))

@@ -9,7 +9,6 @@ import os
 import random
 import shlex
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from qgf_ros.cli import Options
 from qgf_ros.console import emit, say
 from qgf_ros.errors import QgfError, StorageError, UsageError
 from qgf_ros.files.regular import lock_file
+from qgf_ros.signals import Flag
 
 if TYPE_CHECKING:
     from qgf_ros.ros.trial import RobotLink
@@ -182,9 +182,9 @@ class Trial(Options):
 def _signals() -> Iterator[Any]:
     """Whatever would end or stop the process ends the trial in order instead: the robot is disabled
     first. A second Ctrl-C changes nothing."""
-    came = threading.Event()
+    came = Flag()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.signal(n, lambda *_: came.set()) for n in numbers}
+    before = {n: signal.signal(n, came.set) for n in numbers}
     before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         yield came.is_set

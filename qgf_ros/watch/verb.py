@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from qgf_ros.cli import Options
 from qgf_ros.errors import CriterionNotMet, UsageError
+from qgf_ros.signals import Flag
 
 REFRESH = 0.25  # s, of the panel
 LINE_EVERY = 1.0  # s, of lines
@@ -59,7 +59,7 @@ class Watch(Options):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
 
-    def _once(self, listener: Any, stop: threading.Event) -> Mapping[str, Any]:
+    def _once(self, listener: Any, stop: Flag) -> Mapping[str, Any]:
         heard, until = listener.heard, time.monotonic() + PATIENCE
         while time.monotonic() < until and not stop.is_set():
             listener.listen(time.monotonic() + PIECE, stop)
@@ -97,7 +97,7 @@ class Watch(Options):
         console = Console(highlight=False, markup=False)
         console.print(Group(*panel(heard, now, console.width, console.height - 1)))
 
-    def _lines(self, listener: Any, stop: threading.Event) -> None:
+    def _lines(self, listener: Any, stop: Flag) -> None:
         from qgf_ros.console import plain
         from qgf_ros.watch.line import line
 
@@ -114,7 +114,7 @@ class Watch(Options):
             print(said, flush=True)
             due = max(due + LINE_EVERY, now)
 
-    def _panel(self, listener: Any, stop: threading.Event) -> None:
+    def _panel(self, listener: Any, stop: Flag) -> None:
         from rich.console import Console, Group
         from rich.live import Live
 
@@ -141,11 +141,11 @@ def _draws() -> bool:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
+def _stopped_by_signals() -> Iterator[Flag]:
     """SIGINT and SIGTERM end the work, and leave the terminal as it was."""
-    stop = threading.Event()
+    stop = Flag()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    before = [signal.signal(number, stop.set) for number in numbers]
     try:
         yield stop
     finally:

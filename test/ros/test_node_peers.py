@@ -218,8 +218,10 @@ publisher = node.create_publisher(Bool, "qgf/estop", qos)
 publisher.publish(Bool(data=False))
 print("button up", flush=True)
 try:
-    rclpy.spin(node)
+    rclpy.spin(node)  # ends by an exception, or without one: whichever notices the signal first
 except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
+    pass
+finally:
     node.destroy_node()
 """
 
