@@ -148,6 +148,8 @@ EXTRAS = {
         "tensorboard",
         "pyarrow",
         "h5py",
+        "av>=12",
+        "simplejpeg>=1.7",
         "scipy",
         "matplotlib",
         "jinja2",
@@ -156,6 +158,7 @@ EXTRAS = {
     "ros": ["ros-rclpy[fastrtps]==9.1.2", "ros-common-interfaces==5.5.1"],
     "sim": ["mujoco>=3.2", "ogbench>=1.2"],  # ogbench: the UR5e world and its tasks
     "onnx": ["onnxruntime>=1.19"],
+    "cameras": ["onnxruntime>=1.19", "simplejpeg>=1.7", "av>=12"],  # of a robot that sees
     "gpu": [
         "onnxruntime-gpu>=1.19"
     ],  # shares its import name with onnxruntime: an environment of its own

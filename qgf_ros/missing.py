@@ -10,6 +10,7 @@ BROUGHT_BY = {
     **dict.fromkeys(("scipy", "matplotlib", "jinja2", "plotly"), "train"),
     **dict.fromkeys(("mujoco", "ogbench", "gymnasium"), "sim"),
     "onnxruntime": "onnx",
+    **dict.fromkeys(("simplejpeg", "av"), "cameras"),
     **dict.fromkeys(("jax", "jaxlib"), "bench"),
 }
 OURS = ("qgf_ros", "training")
