@@ -81,10 +81,30 @@ class Contract:
         """Plain values only, ready for YAML; `from_dict` gives the same contract back."""
         return json.loads(json.dumps(_plain(self)))
 
+    @cached_property
+    def heard(self) -> Contract:
+        """The same contract as the control node hears it: features in place of images."""
+        if not any(o.is_camera for o in self.observations):
+            return self
+        heard = dataclasses.replace(self, observations=tuple(o.heard for o in self.observations))
+        heard.__dict__["recorded"] = self
+        return heard
+
+    @cached_property
+    def recorded(self) -> Contract:
+        """Of a contract as it is `heard` the one that it was made of."""
+        return self
+
+    @property
+    def cameras(self) -> tuple[ObservationSource, ...]:
+        """The sources of images; none in a contract as it is `heard`."""
+        return tuple(o for o in self.observations if o.is_camera)
+
     @property
     def hash(self) -> str:
-        """SHA-256 of the content, independent of comments and layout."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the content, independent of comments and layout; the same as it is `heard`."""
+        plain = self.recorded.to_dict()
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def observation_names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.camera import FRAME, Camera
 from qgf_ros.spaces.messages.foreign import Foreign
 
 MAX_AGE = 3600.0  # s, the longest that can be asked for
@@ -65,6 +66,8 @@ class Source:
         """A name for each value, in order: "position.elbow", "point.x", "gripper"."""
         if not self.names:
             kind = message_type(self.type)
+            if isinstance(kind, Camera):
+                return FRAME
             return tuple(label for f in self.fields for label in kind.labels(f))
         fields = self.fields or ("",)
         return tuple(f"{f}.{n}" if f else n for f in fields for n in self.names)

@@ -1,6 +1,8 @@
 """Every message type in ROS's own bytes: written by rclpy and read by the bag reader, and the other
 way round, with the numbers kept; types that are not installed are refused before they are imported."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import ros_harness as ros
@@ -17,9 +19,16 @@ from qgf_ros.spaces.messages import TYPES, message_type
 
 @pytest.fixture(scope="module")
 def store():
-    from rosbags.typesys import Stores, get_typestore
+    from ament_index_python.packages import get_package_share_directory
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-    return get_typestore(Stores.ROS2_KILTED)
+    store = get_typestore(Stores.ROS2_KILTED)
+    for name in TYPES:
+        if long(name) not in store.types:  # one of ours
+            package, short = name.split("/")
+            text = Path(get_package_share_directory(package), "msg", f"{short}.msg").read_text()
+            store.register(get_types_from_msg(text, long(name)))
+    return store
 
 
 def long(type_name):

@@ -1,5 +1,6 @@
 """Messages are matched by name; what does not fit is a SchemaError, and nothing else."""
 
+from pathlib import Path
 from types import SimpleNamespace as Msg
 
 import numpy as np
@@ -32,6 +33,8 @@ def fake(type_name, **fields):
 def rosbags_make():
     rosbags = pytest.importorskip("rosbags.typesys")
     store = rosbags.get_typestore(rosbags.Stores.ROS2_KILTED)
+    own = (Path(__file__).parents[2] / "msg/Features.msg").read_text()
+    store.register(rosbags.get_types_from_msg(own, "qgf_ros/msg/Features"))
 
     def make(type_name, **fields):
         package, name = type_name.split("/")
@@ -154,6 +157,14 @@ def test_decoded_array_is_a_copy():
 
 def test_every_type_is_covered_below():
     assert set(SHAPES) == set(TYPES)
+
+
+def test_pixels_are_no_numbers():
+    for name in ("sensor_msgs/Image", "sensor_msgs/CompressedImage"):
+        with pytest.raises(SchemaError, match="pixels"):
+            message_type(name).decode(Msg(), (), ())
+        with pytest.raises(ValueError, match="no fields and no names"):
+            message_type(name).check(("data",), ())
 
 
 @pytest.mark.parametrize("maker", ["fake", "rosbags"])

@@ -13,6 +13,9 @@ SHAPES = {
         (("effort",), ("x", "y", "z")),
     ],
     "std_msgs/Float64MultiArray": [((), ("a", "b", "c"))],
+    "qgf_ros/Features": [((), ("f0", "f1", "f2"))],
+    "sensor_msgs/Image": [],  # pixels are no numbers
+    "sensor_msgs/CompressedImage": [],
     "std_msgs/Header": [((), ())],
     "geometry_msgs/PointStamped": [
         (("point.x",), ()),
@@ -64,7 +67,7 @@ def numbers_of(type_name):
             (0, 2**bits - 1) if short.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         )
         return st.integers(low, high).map(float)
-    return st.floats(allow_nan=False, width=32 if short == "Float32" else 64)
+    return st.floats(allow_nan=False, width=32 if short in ("Float32", "qgf_ros/Features") else 64)
 
 
 def values_of(type_name, fields, names):

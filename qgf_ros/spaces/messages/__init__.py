@@ -1,7 +1,7 @@
 """ROS messages to named numbers and back, without ROS: messages are read by attribute, so that
 rclpy's and a bag reader's objects serve alike, and built by a factory that the caller brings.
 
-A file per family: trees of numbers, one number, arrays, joints by name, moments. A type is a line
+A file per family: trees of numbers, one number, arrays, joints by name, moments, cameras. A type is a line
 in the table below; a tree's parts are a line in `tree.PARTS`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from qgf_ros.spaces.messages import foreign
 from qgf_ros.spaces.messages.array import Array
 from qgf_ros.spaces.messages.base import MessageType
+from qgf_ros.spaces.messages.camera import Camera, Features
 from qgf_ros.spaces.messages.joints import Joints, JointState, JointTrajectory
 from qgf_ros.spaces.messages.moment import Moment
 from qgf_ros.spaces.messages.number import Number
@@ -29,6 +30,9 @@ TYPES: dict[str, MessageType] = {
         Moment("std_msgs/Header", stamped=True),
         Tree("nav_msgs/Odometry", stamped=True),
         Tree("sensor_msgs/Imu", stamped=True),
+        Camera("sensor_msgs/Image", stamped=True),
+        Camera("sensor_msgs/CompressedImage", stamped=True),
+        Features("qgf_ros/Features", stamped=True),
         *(Tree(f"geometry_msgs/{n}") for n in _GEOMETRY),
         *(Tree(f"geometry_msgs/{n}Stamped", stamped=True, command=n == "Twist") for n in _GEOMETRY),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from qgf_ros.spaces.observations.base import ObservationKind, Observed
+from qgf_ros.spaces.observations.image import Features, Image
 from qgf_ros.spaces.observations.orientation import Orientation
 from qgf_ros.spaces.observations.vector import Vector
 
 # The first that claims a source has it; plain numbers are what nobody else claims.
 KINDS: tuple[ObservationKind, ...] = (
+    Image(),
+    Features(),
     Orientation(),
     Vector(),
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from qgf_ros.spaces.observations.image import EncoderSpec
 
 # The networks' arithmetic: beyond it a number is infinite.
 LARGEST = float(np.finfo(np.float32).max)
@@ -30,6 +33,8 @@ class Observed(Protocol):
     def encoding(self) -> str: ...
     @property
     def resample(self) -> str: ...
+    @property
+    def encoder(self) -> EncoderSpec | None: ...
 
 
 class ObservationKind:
@@ -40,6 +45,7 @@ class ObservationKind:
     encodings: tuple[str, ...] = ("identity",)  # what a contract may give
     resamplings: tuple[str, ...] = ("hold", "linear", "nearest")
     bounded = True  # the box of recorded states judges its features, see control/checks/bounds.py
+    sees_motion = False  # shows every motion of the robot, whatever its joints are called
     unusable = "not finite"  # how a message that is not `usable` is said to be
 
     def claims(self, source: Observed) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,7 +14,12 @@ from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import Joints
 from qgf_ros.spaces.observations import encodings, kind_of
 from qgf_ros.spaces.observations.base import ObservationKind
+from qgf_ros.spaces.observations.image import MAX_LATENCY, EncoderSpec, ImageSpec
+from qgf_ros.spaces.observations.image import TYPES as IMAGES
 from qgf_ros.spaces.source import MAX_AGE, Source, later
+
+FEATURES = "qgf_encoder"  # topics of features: qgf_encoder/<name of the camera>
+FEATURES_TYPE = "qgf_ros/Features"
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class ObservationSource(Source):
     `resample` says how recordings come onto the ticks: `hold` is what
     the node does and the only thing it can; `linear`, `slerp` (an orientation by the shortest way,
     other numbers linearly) and `nearest` look at the message after the tick too.
+    `image` and `encoder` are of cameras, see `image.py`; `latency` [s] is how long after an image's capture
+    its features are there on the robot: training knows no image before that.
     """
 
     name: str = ""
@@ -35,6 +44,9 @@ class ObservationSource(Source):
     encoding: str = "identity"
     resample: Literal["hold", "linear", "slerp", "nearest"] = later("hold")
     merge: Literal["", "joints"] = later("")
+    image: ImageSpec | None = later(None)
+    encoder: EncoderSpec | None = later(None)
+    latency: float = later(0.0)
 
     def __post_init__(self) -> None:
         if any(f.split(".")[-2:-1] == ["orientation"] for f in self.fields):
@@ -43,12 +55,17 @@ class ObservationSource(Source):
                 '("pose.orientation") and give encoding: rot6d'
             )
         super().__post_init__()
+        if self.is_camera and not re.fullmatch(r"[A-Za-z]\w*", self.name):
+            raise ValueError(
+                f"name is {self.name!r}, and its features have a topic of that name: give letters, digits and _"
+            )
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
         if not self.labels:
             raise ValueError(f"{self.type} carries no numbers to observe")
         if self.encoding not in encodings():
             raise ValueError(f"encoding is {self.encoding!r}; allowed: {', '.join(encodings())}")
+        self._check_camera()
         self.kind.check(self)
         if self.merge and not isinstance(message_type(self.type), Joints):
             raise ValueError(
@@ -60,6 +77,49 @@ class ObservationSource(Source):
             )
         if not 0 <= self.max_age <= MAX_AGE or not 0 <= self.delay <= 10:
             raise ValueError(f"max_age {self.max_age} s or delay {self.delay} s is out of range")
+
+    def _check_camera(self) -> None:
+        camera = self.type in IMAGES
+        for key, given in (("image", self.image), ("encoder", self.encoder)):
+            if camera and given is None:
+                raise ValueError(
+                    f"{self.type} is a camera's and lacks {key}; give image: {{size: [64, 64]}} and encoder: "
+                    "{kind: small}"
+                )
+            if not camera and given is not None:
+                raise ValueError(f"{key} is of cameras ({', '.join(IMAGES)}), and this is {self.type}")
+        if not 0 <= self.latency <= MAX_LATENCY or (self.latency and not camera):
+            raise ValueError(
+                f"latency is {self.latency} s; allowed: 0 to {MAX_LATENCY:g}, of cameras alone"
+            )
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether pixels come from it: the node is told features in their place."""
+        return self.image is not None
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether it is a camera whose encoder is learnt with the policy: until then frames are kept."""
+        return self.encoder is not None and self.encoder.kind != "frozen"
+
+    @cached_property
+    def heard(self) -> ObservationSource:
+        """What the control node subscribes to: of a camera the features that its encoder publishes, else
+        the source itself."""
+        if not self.is_camera:
+            return self
+        return dataclasses.replace(
+            self,
+            topic=f"{FEATURES}/{self.name}",
+            type=FEATURES_TYPE,
+            names=self.feature_labels,
+            stamp="header",
+            image=None,
+            encoder=None,
+            latency=0.0,
+            resample="hold",
+        )
 
     @cached_property
     def kind(self) -> ObservationKind:
