@@ -6,12 +6,21 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from qgf_ros.bags.damage import Damage, Losses
 from qgf_ros.bags.files import Bag, read_messages
-from qgf_ros.bags.sources import Decoder, about_others, bare, check_type, contract_sources, merges
+from qgf_ros.bags.sources import (
+    Decoder,
+    Decoders,
+    about_others,
+    bare,
+    check_type,
+    contract_sources,
+    merges,
+    topics,
+)
 from qgf_ros.bags.types import Channel, Take, Use, take_with, typestore
 from qgf_ros.errors import DataRefused
 from qgf_ros.spaces.actions.spec import ActionSpec
@@ -34,6 +43,8 @@ class ContractReader:
     Args:
         row: takes what each source said.
         also: further uses of a channel's messages, whether the contract names its topic or not.
+        decoders: by name, for sources that are decoded otherwise than their type is: cameras.
+        sources: by name; those of the contract where none are given.
 
     Attributes:
         losses: messages that could not be used, by reason.
@@ -45,15 +56,21 @@ class ContractReader:
         contract: Contract,
         row: Row,
         also: Callable[[Channel], Sequence[Use]] = lambda channel: (),
+        decoders: Decoders | None = None,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.losses = Losses()
         self._bag, self._contract, self._also = bag, contract, also
         self._topics: set[str] = set()
-        sources = contract_sources(contract).items()
-        self._sources = {name: _SourceReader(name, source, row) for name, source in sources}
+        special = decoders or {}
+        self._sources = {
+            name: _SourceReader(name, source, row, *special.get(name, ()))
+            for name, source in (sources or contract_sources(contract)).items()
+        }
         self._by_topic: dict[str, list[_SourceReader]] = defaultdict(list)  # sources may share one
-        for own in self._sources.values():
-            self._by_topic[bare(own.source.topic)].append(own)
+        for reading in self._sources.values():
+            for topic in topics(reading.source):
+                self._by_topic[bare(topic)].append(reading)
 
     def read(self, file_ends: Callable[[], None] = lambda: None) -> Iterator[int]:
         """The receipt of each message [ns], when its rows have been given. file_ends: called when all
@@ -64,16 +81,17 @@ class ContractReader:
         """Raises DataRefused where the bag that was read has no topic of a source."""
         there = {bare(topic) for topic in self._topics}
         for name, own in self._sources.items():
-            if bare(own.source.topic) not in there:
+            if not there & set(map(bare, topics(own.source))):
                 named = ", ".join(sorted(self._topics)[:MAX_NAMED]) or "no topic that can be read"
                 raise DataRefused(
                     f"{self._bag.path} has no topic {own.source.topic!r}, which the contract needs for "
                     f"{name!r}; it has {named}{self._damage()}"
                 )
 
-    def check_observed(self, who: str) -> None:
-        """Raises DataRefused where an observation said nothing that can be used. who: observes it."""
-        observed = [self._sources[o.name] for o in self._contract.observations]
+    def check_observed(self, who: str, but: Collection[str] = ()) -> None:
+        """Raises DataRefused where an observation said nothing that can be used. who: observes it; but:
+        names of those that have been seen otherwise."""
+        observed = [self._sources[o.name] for o in self._contract.observations if o.name not in but]
         silent = [own.source.topic for own in observed if not own.heard]
         if silent:
             raise DataRefused(
@@ -86,8 +104,11 @@ class ContractReader:
 
     def _choose(self, channel: Channel) -> Take | None:
         self._topics.add(channel.topic)
-        sources = self._by_topic.get(bare(channel.topic), [])
+        topic = bare(channel.topic)
+        # A camera may be there raw and compressed: the first that comes is read, and no image twice.
+        sources = [s for s in self._by_topic.get(topic, []) if s.topic in ("", topic)]
         for own in sources:
+            own.topic = topic
             check_type(self._bag.path, own.source, channel)
         uses = [*_together(sources), *self._also(channel)]
         if not uses:
@@ -115,12 +136,20 @@ def undecodable(channel: Channel, damage: Damage, losses: Losses) -> tuple[str, 
 class _SourceReader:
     """The messages of one source, as they come."""
 
-    def __init__(self, name: str, source: Source, row: Row) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        row: Row,
+        decode: Callable[[Any], bytes] | None = None,
+        width: int | None = None,
+    ) -> None:
         self.source, self.command = source, isinstance(source, ActionSpec)
         self.heard = False  # anything that can be used
+        self.topic = ""  # as it is in the bag, once it was seen
         self.pending = False  # a message has come and is not dealt with
-        self._name, self._row, self._decode = name, row, Decoder(source)
-        self._width = len(source.labels)
+        self._name, self._row, self._decode = name, row, Decoder(source, decode)
+        self._width = len(source.labels) if width is None else width
 
     def take(self, msg: Any, receipt: int) -> None:
         """Raises whatever a message that does not fit leads to."""

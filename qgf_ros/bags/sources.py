@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import MessageType, SchemaError
 from qgf_ros.spaces.messages.joints import Joints, Others
+from qgf_ros.spaces.observations.image import TYPES as CAMERAS
+from qgf_ros.spaces.observations.image import topics_of
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.source import Source
+
+# For sources that are decoded otherwise than their type is, cameras above all: what turns a message into
+# numbers, as bytes of float64, and how many there are.
+Decoders = Mapping[str, tuple[Callable[[Any], bytes], int]]
 
 
 def contract_sources(contract: Contract) -> dict[str, Source]:
@@ -34,9 +40,10 @@ def contract_sources(contract: Contract) -> dict[str, Source]:
 class Decoder:
     """Stamp and numbers of the messages of one source."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, decode: Callable[[Any], bytes] | None = None) -> None:
+        """decode: takes the place of what is done for its type of message."""
         self._source = source
-        self._decode = _decoder(message_type(source.type), source)
+        self._decode = decode or _decoder(message_type(source.type), source)
         self._frame = frame_of(source).strip("/")
         self._header = (
             (lambda msg: msg) if source.type == "std_msgs/Header" else attrgetter("header")
@@ -146,11 +153,19 @@ def _joint_decoder(
     return decode
 
 
+def topics(source: Source) -> dict[str, str]:
+    """Topic -> type, under which a source may be recorded: the contract's, and of cameras another."""
+    if source.type in CAMERAS:
+        return topics_of(source.topic, source.type)
+    return {source.topic: source.type}
+
+
 def check_type(bag: Path, source: Source, channel: Channel) -> None:
     """The contract's type is the only one that its topic may carry."""
-    if channel.short_type != source.type:
+    known = {bare(topic): type_name for topic, type_name in topics(source).items()}
+    if channel.short_type != known[bare(channel.topic)]:
         raise DataRefused(
-            f"{bag}: {source.topic} carries {channel.short_type}, the contract says {source.type}"
+            f"{bag}: {channel.topic.strip('/')} carries {channel.short_type}, the contract says {source.type}"
         )
 
 

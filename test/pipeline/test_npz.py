@@ -14,6 +14,7 @@ from qgf_ros.errors import DataRefused
 
 pytest.importorskip("pyarrow")
 
+from training.doctor.cameras import LABELS
 from training.pipeline.readers import npz
 from training.pipeline.readers.load import load_episodes
 from training.pipeline.readers.npz import NpzReader
@@ -193,11 +194,12 @@ def test_survey_has_the_arrays_with_numbers(tmp_path):
     names = reader.recordings(tmp_path / "set.npz")
     assert names == ["set.npz#0", "set.npz#1", "set.npz#2"]
     found = reader.survey(tmp_path / "set.npz", names[1])
-    assert set(found.signals) == {"observations", "actions", "rewards", "terminals"}
+    assert set(found.signals) == {"observations", "actions", "rewards", "terminals", "images"}
+    assert found.signals["images"].labels == LABELS, "a few numbers of each image"
     assert found.signals["actions"].labels == ("b", "a")
     assert found.signals["observations"].labels == ("0", "1", "2")
     assert found.signals["rewards"].stream.values[:, 0].tolist() == list(range(5, 13))
-    assert found.others == {"images": "uint8[16, 4, 4, 3]", "meta": "<U1[]"}
+    assert found.others == {"meta": "<U1[]"}
     assert found.rate == 0 and found.one_episode
     assert reader.files(tmp_path / "set.npz", names[1]) == [tmp_path / "set.npz"]
 

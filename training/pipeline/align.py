@@ -26,6 +26,7 @@ from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.base import finite
 from training.pipeline.attempts import Attempt, attempts, marks, trimmed
 from training.pipeline.episodes import Episode
+from training.pipeline.frames import by_column
 from training.pipeline.grid import LATE, SLACK, Grid, cut_episodes, lay
 from training.pipeline.grid import observe as observe
 from training.pipeline.labels import Label
@@ -54,6 +55,7 @@ def align(
     commands = {a.name for a in contract.actions}
     found = featured(recording, contract)
     streams = {n: _usable(s, n, report, n in commands) for n, s in found.items()}
+    streams |= _known(streams, contract)
     exact = commands | ({"reward"} if contract.outcome.objective == "reward" else set())
     refused = {n: _refused(recording, n) for n in sorted(exact & set(found))}
     for reason, count in recording.rejected.items():
@@ -82,6 +84,9 @@ def align(
             episodes += _episode(name, streams, contract, report, span, label, recording, refused)
     report.episodes += len(episodes)
     report.ticks += sum(len(e) for e in episodes)
+    if recording.frames:
+        frames = by_column(recording.frames, contract)
+        episodes = [replace(e, frames=frames) for e in episodes]
     return episodes
 
 
@@ -148,6 +153,18 @@ def _usable(stream: Stream, name: str, report: Report, command: bool = False) ->
     report.noticed[f"out of order: {name}"] += int((np.diff(stamp) < 0).sum())
     report.noticed[f"stamp repeated: {name}"] += len(stamp) - len(np.unique(stamp))
     return Stream(stamp, stream.receipt[order], stream.values[order])
+
+
+def _known(streams: Mapping[str, Stream], contract: Contract) -> dict[str, Stream]:
+    """The streams of cameras by when the robot will know their features, which is not when a recorder had
+    their images."""
+    late = {o.name: round(o.latency * 1e9) for o in contract.observations if o.latency}
+    known = {}
+    for name, latency in late.items():
+        s = streams[name]
+        order = np.argsort(s.stamp, kind="stable")
+        known[name] = Stream(s.stamp[order], s.stamp[order] + latency, s.values[order])
+    return known
 
 
 def _refused(recording: Recording, name: str) -> np.ndarray:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import overload
 
 import numpy as np
+
+from training.pipeline.frames import ByColumn, digested
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Episode:
     terminal: bool  # ended by success or failure; False: cut (time-out, end of recording)
     success: bool | None = None  # None: nobody said
     origin: str = ""  # name of the episode that this is a part of, where that was cut at gaps
+    frames: ByColumn = field(default_factory=dict)  # whose numbers stand in these columns of `obs`
 
     def __post_init__(self) -> None:
         steps = len(self.action)
@@ -49,8 +52,12 @@ class Episode:
     @property
     def digest(self) -> str:
         """SHA-256 of the content as float32, which is what training reads; the name does not count."""
-        hashed = hashlib.sha256()
-        for array in (self.obs, self.action, self.reward):
+        hashed, obs = hashlib.sha256(), self.obs
+        if self.frames:
+            hashed.update(digested(self.frames, obs))
+            obs = obs.copy()
+            obs[:, list(self.frames)] = 0  # numbers are told by what they show
+        for array in (obs, self.action, self.reward):
             hashed.update(np.ascontiguousarray(array, np.float32).tobytes())
         return hashed.hexdigest()
 
@@ -81,12 +88,17 @@ class EpisodeArrays(Sequence[Episode]):
     names: tuple[str, ...]
     origins: tuple[str, ...]
     digests: tuple[str, ...] = ()  # where they are known, for they are long to compute
+    frames: ByColumn = field(default_factory=dict)  # whose numbers stand in these columns of `obs`
 
     @classmethod
     def of(cls, episodes: Sequence[Episode]) -> EpisodeArrays:
-        """In memory; those that are arrays already are not copied."""
+        """In memory; those that are arrays already are not copied. Raises ValueError where they do not
+        share their frames."""
         if isinstance(episodes, EpisodeArrays):
             return episodes
+        frames = episodes[0].frames if episodes else {}
+        if any(not _same(e.frames, frames) for e in episodes):
+            raise ValueError("episodes with frames of their own are put together by the store")
         steps = np.array([len(e) for e in episodes], np.int64)
         return cls(
             np.concatenate([e.obs for e in episodes]),
@@ -98,6 +110,7 @@ class EpisodeArrays(Sequence[Episode]):
             tuple(e.success for e in episodes),
             tuple(e.name for e in episodes),
             tuple(e.origin for e in episodes),
+            frames=frames,
         )
 
     def __len__(self) -> int:
@@ -120,6 +133,7 @@ class EpisodeArrays(Sequence[Episode]):
             bool(self.terminal[index]),
             self.success[index],
             self.origins[index],
+            self.frames,
         )
 
     def pick(self, indices: Iterable[int]) -> EpisodeArrays:
@@ -136,6 +150,7 @@ class EpisodeArrays(Sequence[Episode]):
             tuple(self.names[i] for i in chosen),
             tuple(self.origins[i] for i in chosen),
             tuple(self.digests[i] for i in chosen) if self.digests else (),
+            self.frames,
         )
 
     @property
@@ -154,6 +169,10 @@ class EpisodeArrays(Sequence[Episode]):
         episode = np.searchsorted(ends, picked, side="right")
         rows = self.begin[episode] + picked - (ends - self.steps)[episode]
         return self.obs[rows], self.action[rows]
+
+
+def _same(one: ByColumn, other: ByColumn) -> bool:
+    return one.keys() == other.keys() and all(one[column] is other[column] for column in one)
 
 
 def outcomes(episodes: Sequence[Episode]) -> dict[str, int]:

@@ -28,6 +28,13 @@ def key_of(
     about = f"{stages(reader)} {contract.hash} {name} {said}"
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     hashed.update(_types(contract).encode())
+    for camera in contract.cameras:
+        if camera.encoder is not None and camera.encoder.file:
+            own = Path(camera.encoder.file)
+            with _readable(own):
+                status = own.stat()
+                changed = (status.st_mtime_ns, status.st_ctime_ns)
+                hashed.update(_content(own, status.st_size, changed).encode())
     for file in reader.files(path, name):
         with _readable(file):
             status = file.stat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.files.regular import open_regular
 from training.pipeline.episodes import Episode, EpisodeArrays
+from training.pipeline.frames import BLOCK, ByColumn, Size, used
 from training.pipeline.report import Report
 
 MAGIC = b"qgf piece "  # then the SHA-256 of key and content in hexadecimal digits, a new line, the content
@@ -27,18 +29,67 @@ class Damaged(Exception):
 
 
 def write_piece(piece: Path, episodes: Sequence[Episode], report: Report) -> None:
-    """piece: the file, called by its key."""
+    """piece: the file, called by its key; frames that its episodes name lie in one beside it."""
     index = {"episodes": [_entry(e) for e in episodes], "report": plain(report)}
     arrays: dict[str, np.ndarray] = {}
     if episodes:
         joined = EpisodeArrays.of(episodes)
+        kept, obs = used(joined.frames, joined.obs)
         arrays = {a: getattr(joined, a).astype(np.float32) for a in ARRAYS}
+        arrays["obs"] = obs.astype(np.float32)
+        if kept:
+            index["frames"] = _write_frames(frames_of(piece), joined.frames, kept)
     content = io.BytesIO()
     np.savez(content, **arrays, index=np.array(json.dumps(index)))  # type: ignore[arg-type]
     piece.parent.mkdir(parents=True, exist_ok=True)  # it may be cleared at any time
     with replaced_file(piece) as file:
         file.write(MAGIC + digest_of(piece.stem, content.getbuffer()).encode() + b"\n")
         file.write(content.getbuffer())
+
+
+def frames_of(piece: Path) -> Path:
+    """The file with a piece's frames."""
+    return piece.with_suffix(".frames")
+
+
+def _write_frames(
+    path: Path, frames: ByColumn, kept: Mapping[int, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Cameras behind each other; -> by column, as text, what `read_frames` needs."""
+    index, at = {}, 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as file:
+        for column, numbers in kept.items():
+            hashed = hashlib.sha256()
+            for first in range(0, len(numbers), BLOCK):
+                block = frames[column][numbers[first : first + BLOCK]].tobytes()
+                hashed.update(block)
+                file.write(block)
+            shape = [len(numbers), *frames[column].shape]
+            about = {"at": at, "shape": shape, "size": list(frames[column].size)}
+            index[str(column)] = about | {"sha256": hashed.hexdigest()}
+            at += math.prod(shape)
+    return index
+
+
+def read_frames(
+    path: Path, index: Mapping[str, Mapping[str, Any]]
+) -> dict[int, tuple[np.ndarray, Size]]:
+    """By column the frames (N, H, W, C) of one recording, mapped from its file, and the size of the images
+    that they were made of. Raises Damaged."""
+    found: dict[int, tuple[np.ndarray, Size]] = {}
+    try:
+        for column, about in index.items():
+            shape = tuple(about["shape"])
+            with open_regular(path, follow=False) as file:
+                array = np.memmap(file, np.uint8, "r", about["at"], shape)
+            if hashlib.sha256(array.data).hexdigest() != about["sha256"]:
+                raise Damaged(f"{path} does not have its checksum")
+            width, height = about["size"]
+            found[int(column)] = array, (int(width), int(height))
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path}: {error}") from None
+    return found
 
 
 def read_piece(piece: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -60,12 +60,14 @@ def _bag(
     world = make_world(world_name)
     stream = Stream(world, EPOCH)
     counts: dict[str, int] = {}
+    cameras = {o.name for o in contract.cameras}
     with BagWriter(folder / f"demonstrations_{number:03d}", contract_sources(contract)) as bag:
         for seed in seeds:
             rng = np.random.default_rng([20263, seed])
             said = _episode(stream, contract, int(seed), rng, Imperfections())
             for receipt, event in sorted(said, key=lambda pair: pair[0]):
-                bag.write(event.name, event.stamp, receipt, event.values)
+                write = bag.write_image if event.name in cameras else bag.write
+                write(event.name, event.stamp, receipt, event.values)
             counts[world.outcome.value] = counts.get(world.outcome.value, 0) + 1
             stream.now += PAUSE
     return counts

@@ -13,7 +13,7 @@ VERSIONS = {
     # `align.align`: alignment, resample, rewards, labels; and what the node believes (spaces/observations)
     "align": 5,
     "encode": 1,  # `align.featured`: what a contract makes of a message's numbers (spaces/observations)
-    "store": 2,  # `store`: how arrays and index lie in the cache
+    "store": 3,  # `store`: how arrays and index lie in the cache
 }
 
 

@@ -1,5 +1,6 @@
 """Recordings prepared once: memory-mapped arrays of episodes, keyed by what is in them.
 
+    pieces/<key>.frames  the frames of its cameras that its ticks name, where there are any
     pieces/<key>.piece   one recording's episodes; the key is the hash of its files, the contract, the
                          labels and the versions of the stages that made it (see `stages`), so an
                          interrupted preparation goes on where it was, and a bag more, or a label,
@@ -33,7 +34,9 @@ from qgf_ros.executors import Progress, each
 from qgf_ros.files.atomic import replaced_folder
 from qgf_ros.files.regular import NotRegular, lock_file
 from qgf_ros.spaces.contract import Contract
+from training.pipeline.cache import cache_folder as cache_folder
 from training.pipeline.episodes import EpisodeArrays
+from training.pipeline.frames import MOST, Frames, Size
 from training.pipeline.keys import key_of, state_of
 from training.pipeline.labels import Label
 from training.pipeline.pieces import (
@@ -41,7 +44,9 @@ from training.pipeline.pieces import (
     Damaged,
     digest_of,
     file_digest,
+    frames_of,
     plain,
+    read_frames,
     read_piece,
     read_whole,
     report_of,
@@ -50,13 +55,6 @@ from training.pipeline.pieces import (
 from training.pipeline.readers.load import contents, read_episodes, refuse_nothing
 from training.pipeline.report import Report
 from training.pipeline.streams import Reader
-
-
-def cache_folder() -> Path:
-    """`QGF_CACHE`, else qgf_ros in the user's cache folder."""
-    given = os.environ.get("QGF_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(home) / "qgf_ros"
 
 
 def prepare(
@@ -157,7 +155,8 @@ def _sound(piece: Path) -> bool:
     if not os.path.lexists(piece):
         return False
     try:
-        read_piece(piece)
+        index, _ = read_piece(piece)
+        read_frames(frames_of(piece), index.get("frames", {}))
     except Damaged as damage:
         _discard(piece, damage)
         return False
@@ -187,10 +186,12 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
     """The pieces behind each other, an episode that is there twice only once."""
     report, kept, seen = Report(), [], set()
     copies = Counter[str]()
+    frames = _FrameIndex()
     for number, piece in enumerate(pieces):
         index, _ = read_piece(piece)
         report.merge(report_of(index["report"]))
         first = 0
+        frames.add(pieces[number], index.get("frames", {}))
         for entry in index["episodes"]:
             if entry["digest"] in seen:
                 copies.update(episodes=1, ticks=entry["steps"])
@@ -217,6 +218,7 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
                         folder / f"{a}.npy", "w+", np.float32, shape
                     )
                 arrays[a][at : at + count] = loaded[a][first : first + count]
+            frames.renumber(number, arrays["obs"][at : at + count])
             at += count
         for array in arrays.values():
             array.flush()  # type: ignore[attr-defined]
@@ -224,9 +226,44 @@ def _assemble(path: Path, pieces: Sequence[Path], out: Path) -> None:
             "episodes": [entry for _, _, entry in kept],
             "report": plain(report),
             "arrays": {a: file_digest(folder / f"{a}.npy") for a in ARRAYS},
+            "frames": frames.pieces,
         })  # fmt: skip
         digest = digest_of(out.name, content.encode())
         (folder / "index.json").write_text(json.dumps({"sha256": digest, "content": content}))
+
+
+class _FrameIndex:
+    """Which frames of a dataset lie in which piece's file: those of all pieces behind each other."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[str, dict[str, Any]]] = []  # name of the file, as `read_frames` takes it
+        self._before: list[dict[int, int]] = []  # of each piece, frames before its own by column
+        self._count: dict[int, int] = {}
+
+    def add(self, piece: Path, index: dict[str, Any]) -> None:
+        """Raises DataRefused where there are more than can be numbered."""
+        self._before.append(dict(self._count))
+        for column, about in index.items():
+            count = self._count.get(int(column), 0) + about["shape"][0]
+            if count > MOST:
+                raise DataRefused(f"more than {MOST} frames of one camera; train on less at once")
+            self._count[int(column)] = count
+        if index:
+            self.pieces.append((frames_of(piece).name, index))
+
+    def renumber(self, piece: int, obs: np.ndarray) -> None:
+        """Rows of that piece: numbers within it become those of the dataset, in place."""
+        for column in self._count:
+            obs[:, column] += self._before[piece].get(column, 0)
+
+
+def _frames(folder: Path, pieces: Sequence[tuple[str, dict[str, Any]]]) -> dict[int, Frames]:
+    """Of a whole dataset. Raises Damaged."""
+    parts: dict[int, list[tuple[np.ndarray, Size]]] = {}
+    for name, index in pieces:
+        for column, part in read_frames(folder / name, index).items():
+            parts.setdefault(column, []).append(part)
+    return {column: Frames(*zip(*of_camera)) for column, of_camera in parts.items()}
 
 
 def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
@@ -261,5 +298,6 @@ def _open(folder: Path) -> tuple[EpisodeArrays, Report]:
         names=tuple(e["name"] for e in entries),
         origins=tuple(e["origin"] for e in entries),
         digests=tuple(e["digest"] for e in entries),
+        frames=_frames(folder.parent.parent / "pieces", index["frames"]),
     )
     return arrays, report_of(report)

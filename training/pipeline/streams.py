@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from qgf_ros.spaces.contract import Contract
+from training.pipeline.frames import Frames
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Recording:
     # action -> (K,) int64 ns, when messages were meant that cannot be used: no older one stands in
     # for them.
     refused: dict[str, np.ndarray] = field(default_factory=dict)
+    # camera -> its frames; its stream says the number of the frame that each message was
+    frames: dict[str, Frames] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Signal:
     stream: Stream
     units: str = ""  # where the recording says so
     frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, if they have one
+    channels: str = ""  # of a camera: rgb, mono or depth
+    pictures: tuple[np.ndarray, ...] = ()  # of a camera, some, small: (H, W) uint8 each
 
     def __post_init__(self) -> None:
         if self.stream.values.shape != (len(self.stream), len(self.labels)):

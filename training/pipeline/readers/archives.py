@@ -14,7 +14,15 @@ from qgf_ros.bags.files import leads
 from qgf_ros.errors import DataRefused
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.endings import Endings, kind_of
-from training.pipeline.readers.tables import Rows, inside, needs_endings, recording, survey, wanted
+from training.pipeline.readers.tables import (
+    Rows,
+    inside,
+    needs_endings,
+    recording,
+    seen_by,
+    survey,
+    wanted,
+)
 from training.pipeline.streams import Recording, Survey
 
 
@@ -91,7 +99,11 @@ class ReadsArchives:
             found = {c: rows.column(c) for c in (*table.columns, *enders)}
             others, unusable = table.others, table.unusable
             fps = archive.fps
-            return survey(_short(name), found, rows.stamp, others, {}, fps, unusable=unusable)
+            whole = survey(_short(name), found, rows.stamp, others, {}, fps, unusable=unusable)
+            for camera in table.apart:
+                if camera in others and rows.images is not None:
+                    seen_by(camera, rows, whole)
+            return whole
 
     def files(self, path: Path, name: str) -> list[Path]:
         return [_file(path, _base(name))]

@@ -4,7 +4,7 @@ file). No lerobot needed."""
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused
+from qgf_ros.images.raw import BadImage
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.endings import kind_of, read_endings
 from training.pipeline.readers.lerobot_layout import (
@@ -32,6 +33,13 @@ from training.pipeline.readers.lerobot_layout import (
     state_of,
     text_of,
 )
+from training.pipeline.readers.lerobot_video import (
+    VIDEO,
+    cameras_of,
+    column_images,
+    video_frames,
+    video_of,
+)
 from training.pipeline.readers.row_times import CLOCKS, DEPARTS, on_grid
 from training.pipeline.readers.tables import (
     Column,
@@ -39,6 +47,7 @@ from training.pipeline.readers.tables import (
     names_of,
     needs_endings,
     recording,
+    seen_by,
     survey,
     told_apart,
     wanted,
@@ -70,7 +79,7 @@ class LeRobotReader:
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
         info = read_info(path)
         available = _available(path, info, name)
-        parts = wanted(path, contract, available)
+        parts = wanted(path, contract, [*available, *cameras_of(info)])
         if needs_endings(contract) and _unsaid(available):
             raise DataRefused(
                 f"{path / name}: next.done says where episodes end, and nothing says whether they ended in "
@@ -78,7 +87,8 @@ class LeRobotReader:
                 "next.terminated and next.truncated, or say in the contract how episodes ended, by a "
                 "success source (`column: next.done`, where it means that), labels or assume_success"
             )
-        wide = [column for column, _ in parts.values()]
+        seen = {o.name for o in contract.cameras}
+        wide = [column for name, (column, _) in parts.items() if name not in seen]
         rows, rate, rejected = _rows(path, info, name, wide)
         rejected.pop(DEPARTS, None)  # such rows stand where their clock says; none is lost
         if rate != info["fps"]:
@@ -105,14 +115,21 @@ class LeRobotReader:
                 unreadable[column] = str(error)
         stated = float(info["fps"]) if rate != info["fps"] else 0.0
         stem = Path(name).stem
-        return survey(stem, found, rows.stamp, others, rejected, rate, unreadable, stated)
+        whole = survey(stem, found, rows.stamp, others, rejected, rate, unreadable, stated)
+        for camera in cameras_of(info):
+            seen_by(camera, rows, whole)
+        return whole
 
     def files(self, path: Path, name: str) -> list[Path]:
         info = read_info(path)
         index = sorted(path.glob(EPISODES)) if info["codebase_version"] == "v3.0" else []
         if not index and os.path.lexists(listed := path / LIST):
             index = [listed]
-        return [path / "meta" / "info.json", *index, place(path, info, name)[0]]
+        file, episode, _ = place(path, info, name)
+        videos = [n for n, kind in cameras_of(info).items() if kind == VIDEO]
+        seen = [video_of(path, info, camera, episode)[0] for camera in videos]
+        there = [video for video in dict.fromkeys(seen) if video.is_file()]
+        return [path / "meta" / "info.json", *index, file, *there]
 
 
 def _unsaid(columns: list[str]) -> bool:
@@ -185,10 +202,17 @@ def _rows(
     def said(of: str) -> bool:
         return bool(of in extra and len(table) and _values(file, table, of)[-1, 0] == 1)
 
+    def images(of: str) -> Iterator[np.ndarray | BadImage]:
+        if cameras_of(info)[of] == VIDEO:
+            video, begin = video_of(path, info, of, episode)
+            return video_frames(video, begin + seconds[kept], info["fps"])
+        rows = _table(file, tuple(sorted({of, *said_of})), episode if shared else None)
+        return column_images(value for value, there in zip(rows[of], kept) if there)
+
     stamp = np.round(ticks[kept] * period).astype(np.int64)
     last = said(LAST) and bool(kept[-1])
     over = _over(file, table, extra, kept, last)
-    return Rows(stamp, round(period), column, last, over), rate, rejected
+    return Rows(stamp, round(period), column, last, over, images), rate, rejected
 
 
 def _same_episode(file: Path, said: np.ndarray, episode: int) -> None:

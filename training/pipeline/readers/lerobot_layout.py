@@ -58,7 +58,7 @@ def read_info(path: Path) -> dict[str, Any]:
                 f"{path} is LeRobot {version}; this version reads {', '.join(VERSIONS)}"
             )
         keys = ("codebase_version", "fps", "features", "data_path", "chunks_size", "total_episodes")
-        needed = {k: info[k] for k in keys}
+        needed = {k: info[k] for k in keys} | {"video_path": info.get("video_path")}
         needed["fps"] = rate_of(needed["fps"])
         for key, least, most in (
             ("chunks_size", 1, MAX_EPISODES),

@@ -29,6 +29,7 @@ from qgf_ros.bags.files import check_file
 from qgf_ros.errors import DataRefused
 from qgf_ros.files.regular import open_regular
 from qgf_ros.files.strict_json import parse_json
+from qgf_ros.images.raw import BadImage
 from training.pipeline.readers.archives import EpisodeTable, ReadsArchives, cannot_be_read
 from training.pipeline.readers.endings import (
     Endings,
@@ -90,12 +91,16 @@ class NpzArchive:
                     self.file, ValueError(f"{name} must have one number for each row")
                 )
         self.columns: list[str] = []
+        self.cameras: list[str] = []  # arrays with an image of bytes per row
         self.others: dict[str, str] = {}
         for name, (shape, dtype) in self._headers.items():
             if name in BOOKKEEPING or name in self.enders:
                 continue
             if dtype.kind in "fiub" and len(shape) in (1, 2) and shape[0] == self._rows:
                 self.columns.append(name)
+            elif dtype == np.uint8 and len(shape) == 4 and shape[0] == self._rows and shape[3] in (1, 3):
+                self.cameras.append(name)
+                self.others[name] = f"{dtype}{list(shape)}"
             else:
                 self.others[name] = f"{dtype}{list(shape)}"
         self.fps = self._rate()
@@ -109,7 +114,12 @@ class NpzArchive:
     def episode(self, number: int) -> Iterator[EpisodeTable]:
         rows = partial(self._of_episode, number)
         yield EpisodeTable(
-            str(self.file), self.columns, self.enders, self.others, self.endings, rows
+            str(self.file),
+            self.columns,
+            [*self.enders, *self.cameras],
+            self.others,
+            self.endings,
+            rows,
         )
 
     def _of_episode(self, number: int, period: int) -> Rows:
@@ -132,7 +142,12 @@ class NpzArchive:
                 values.reshape(len(values), -1).astype(np.float64), self.names.get(name, ())
             )
 
-        return Rows(stamp, period, column, last or following, over)
+        def images(name: str) -> Iterator[np.ndarray | BadImage]:
+            yield from self._array(name)[episode]
+            if following:
+                yield BadImage("the last state of transitions has no image")
+
+        return Rows(stamp, period, column, last or following, over, images)
 
     def _length(self) -> int:
         for name in ("terminals", "observations"):

@@ -16,6 +16,7 @@ from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.source import Source
 from training.doctor.bag_survey import survey_bag
+from training.pipeline import frames
 from training.pipeline.streams import Recording, Stream, Survey
 
 
@@ -51,7 +52,9 @@ class Rosbag2Reader:
             for own in rows.values():
                 own.times.file_ends()
 
-        reader = ContractReader(files.open_bag(path, name), contract, row, clock.uses)
+        cameras = frames.writers(contract)
+        decoders = frames.decoders(contract, cameras)
+        reader = ContractReader(files.open_bag(path, name), contract, row, clock.uses, decoders)
         for _ in reader.read(file_ends):
             pass
         reader.check_topics()
@@ -66,7 +69,8 @@ class Rosbag2Reader:
         elif clock.said:
             losses.add(clock.said)
         refused = {s: own.refused_at(now) for s, own in rows.items() if len(own.refused)}
-        return Recording(name, streams, dict(losses), refused=refused)
+        seen = frames.frames_by_name(cameras)
+        return Recording(name, streams, dict(losses), refused=refused, frames=seen)
 
 
 class _Rows:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ import numpy as np
 from qgf_ros.bags.files import is_hugging_face
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused
+from qgf_ros.images.raw import BadImage, check_kind, grey
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.outcome import EndSource
 from qgf_ros.spaces.source import Source
+from training.pipeline.frames import Writer, frames_by_name, writers
 from training.pipeline.streams import Recording, Signal, Stream, Survey
 
 RENAME = (  # a message's fields have fixed names; guessing who is who would mix x, y, z, w with w, x, y, z
@@ -54,6 +57,8 @@ class Rows:
     column: Callable[[str], Column]  # raises DataRefused
     last: bool = False
     over: np.ndarray | None = None
+    # The images of a camera's column, (H, W, C) each, or why a row has none; as many as rows.
+    images: Callable[[str], Iterator[np.ndarray | BadImage]] | None = None
 
 
 def needs_endings(contract: Contract) -> bool:
@@ -172,11 +177,19 @@ def recording(
     """The streams that a contract wants of an episode. `parts` is of `wanted`."""
     streams = {}
     sources = contract_sources(contract)
+    cameras = writers(contract)
     actions = {a.name for a in contract.actions}
     moved = len(rows.stamp) - (rows.last and len(rows.stamp) > 0)  # rows with a period after them
     terminal = np.array([], np.int64) if rows.over is None else np.flatnonzero(rows.over[:moved])
     for key, (column, part) in parts.items():
         place = f"{where}: column {column!r}"
+        if key in cameras:
+            assert rows.images is not None, "a reader names no camera that it does not read"
+            camera = next(o for o in contract.cameras if o.name == key)
+            streams[key], lost = _seen(rows.stamp, rows.images(column), camera, cameras[key])
+            for reason, count in lost.items():
+                rejected[f"{column}: {reason}"] = rejected.get(f"{column}: {reason}", 0) + count
+            continue
         if len(rows.stamp):
             values = _numbers(place, rows.column(column), part, sources[key])
         else:  # nothing says how wide it would be
@@ -210,7 +223,33 @@ def recording(
         one_episode=True,
         cut=known and not len(terminal),
         over=rows.stamp[terminal] + rows.period,
+        frames=frames_by_name(cameras),
     )
+
+
+def _seen(
+    stamp: np.ndarray,
+    images: Iterator[np.ndarray | BadImage],
+    source: ObservationSource,
+    writer: Writer,
+) -> tuple[Stream, Counter[str]]:
+    """The numbers of a camera's frames, or features, where there are any; and how many are lost, by
+    reason."""
+    spec, lost = source.image, Counter[str]()
+    assert spec is not None
+    numbers = np.full((len(stamp), writer.width), np.nan)
+    for k, image in zip(range(len(stamp)), images):
+        try:
+            if isinstance(image, BadImage):
+                raise image
+            check_kind("of the column", "rgb" if image.shape[2] == 3 else "mono", spec.channels)
+            shown = grey(image) if image.shape[2] == 3 and spec.channels == "mono" else image
+            numbers[k] = writer.add(shown)
+        except BadImage as error:
+            lost[str(error)] += 1
+    there = np.isfinite(numbers[:, 0])
+    lost.update({"no image": int((~there).sum()) - lost.total()})
+    return Stream(stamp[there], stamp[there], numbers[there]), +lost
 
 
 def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndarray:
@@ -265,6 +304,35 @@ def survey(
         name, signals, others, rejected, rate,
         one_episode=True, unreadable=unreadable or {}, stated=stated, unusable=unusable or {},
     )  # fmt: skip
+
+
+def seen_by(camera: str, rows: Rows, found: Survey) -> None:
+    """Puts what a camera's column shows among the signals of a survey; what is damaged is counted there."""
+    from training.doctor.cameras import LABELS, Look
+
+    assert rows.images is not None
+    look, channels = Look("sensor_msgs/Image"), ""
+    stamp: list[int] = []
+    values: list[Any] = []
+    try:
+        for at, image in zip(rows.stamp.tolist(), rows.images(camera)):
+            if isinstance(image, BadImage):
+                why = f"{camera}: {image}"
+                found.rejected[why] = found.rejected.get(why, 0) + 1
+                continue
+            stamp.append(at)
+            values.append(look.at(image))
+            channels = "rgb" if image.shape[2] == 3 else "mono"
+    except DataRefused as error:
+        found.unreadable[camera] = str(error)
+    if not values:
+        return
+    when = np.array(stamp, np.int64)
+    stream = Stream(when, when, np.array(values))
+    found.signals[camera] = Signal(
+        camera, "sensor_msgs/Image", LABELS, stream, channels=channels, pictures=tuple(look.pictures)
+    )
+    found.others.pop(camera, None)
 
 
 def inside(path: Path, name: str) -> Path:

@@ -82,19 +82,26 @@ class BagWriter:
     def write(self, name: str, stamp: int, receipt: int, values: np.ndarray) -> None:
         """One message: header stamp and receipt in ns."""
         source = self._sources[name]
-        header = self.make(
-            "std_msgs/Header",
-            stamp=self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9),
-            frame_id=f"{int(values[0])}"
-            if source.type == "std_msgs/Header" and len(values)
-            else frame_of(source),
-        )
+        numbered = source.type == "std_msgs/Header" and len(values)
+        header = self._header(stamp, f"{int(values[0])}" if numbered else frame_of(source))
         msg = message_type(source.type).encode(
             self.make, source.fields, source.names, values, header
         )
-        self._writer.write(
-            self._connections[name], receipt, self._store.serialize_cdr(msg, long_type(source.type))
-        )
+        self._put(name, receipt, msg)
+
+    def write_image(self, name: str, stamp: int, receipt: int, image: np.ndarray) -> None:
+        """One message of a camera, see `images.messages.message`."""
+        from qgf_ros.images.messages import message  # of cameras alone
+
+        self._put(name, receipt, message(self.make, self._sources[name].type, self._header(stamp, name), image))
+
+    def _header(self, stamp: int, frame: str) -> Any:
+        time = self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return self.make("std_msgs/Header", stamp=time, frame_id=frame)
+
+    def _put(self, name: str, receipt: int, msg: Any) -> None:
+        raw = self._store.serialize_cdr(msg, long_type(self._sources[name].type))
+        self._writer.write(self._connections[name], receipt, raw)
 
     def make(self, type_name: str, **fields: Any) -> Any:
         return self._store.types[long_type(type_name)](**fields)

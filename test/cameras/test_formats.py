@@ -1,0 +1,118 @@
+"""The same recording as bags of raw images and of JPEG, as LeRobot tables with video or images, and as npz:
+the same ticks, and images that differ by no more than their compression does."""
+
+import os
+
+import numpy as np
+import pytest
+import qgf_cameras
+from qgf_make import contract
+
+from qgf_ros.errors import DataRefused
+from qgf_ros.images.fit import fit
+from training.pipeline.readers.load import load_episodes
+
+for needed in ("av", "simplejpeg", "pyarrow"):
+    pytest.importorskip(needed)
+
+RNG = np.random.default_rng(11)
+T, EPISODES = 12, 3
+LIGHTS = RNG.uniform(size=(EPISODES, T, 2))
+IMAGES = [np.stack([qgf_cameras.picture(light) for light in of]) for of in LIGHTS]
+STATES, ACTIONS = RNG.normal(size=(EPISODES, T, 5)), RNG.uniform(-1, 1, (EPISODES, T, 2))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
+
+
+def own(column="observation.images.wrist"):
+    told = qgf_cameras.camera_dict(column=column)
+    told["observations"][1]["column"] = "observation.state[0:4]"
+    told["observations"][2]["column"] = "observation.state[4:5]"
+    return contract(told)
+
+
+def seen(episode):
+    return episode.frames[0][episode.obs[:, 0].astype(int)][:T].astype(int)
+
+
+def shown(of):
+    return np.stack([fit(own().observations[0].image, image) for image in of]).astype(int)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+@pytest.mark.parametrize(
+    "kind, codec", [("image", ""), ("video", "libx264"), ("video", "libx265"), ("video", "libsvtav1")]
+)
+def test_a_lerobot_dataset_shows_what_was_recorded(tmp_path, version, kind, codec):
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS, version, codec, kind)
+    episodes, report = load_episodes(tmp_path / "set", own())
+    assert len(episodes) == EPISODES and not report.lost
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "to read a video takes nobody's processor"
+    assert [e.success for e in episodes] == [True, None, True]
+    for episode, images, states in zip(episodes, IMAGES, STATES):
+        assert np.allclose(episode.obs[:T, 6:], states, atol=1e-6)
+        off = np.abs(seen(episode) - shown(images))
+        assert off.mean() < 3, f"{kind} {codec} changes a byte by {off.mean():.2f} on average"
+        # Every image is its own: another one's would be far off where the light is.
+        others = [np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)]
+        assert others == list(range(T))
+
+
+def test_an_npz_shows_what_was_recorded_to_the_bit(tmp_path):
+    rows = {
+        "observations": STATES.reshape(-1, 5), "actions": ACTIONS.reshape(-1, 2),
+        "images": np.concatenate(IMAGES), "terminals": np.tile(np.arange(T) == T - 1, EPISODES),
+        "success": np.tile(np.arange(T) == T - 2, EPISODES),
+    }  # fmt: skip
+    np.savez(tmp_path / "play.npz", **rows)
+    told = own("images").to_dict()
+    for o, column in zip(told["observations"], ("images", "observations[0:4]", "observations[4:5]")):
+        o["column"] = column
+    told["actions"][0]["column"] = "actions"
+    told["outcome"]["success"]["column"] = "success"
+    episodes, report = load_episodes(tmp_path / "play.npz", contract(told))
+    assert len(episodes) == EPISODES and not report.lost
+    for episode, images in zip(episodes, IMAGES):
+        steps = len(episode)
+        assert np.array_equal(seen(episode)[:steps], shown(images)[:steps])
+
+
+def test_a_bag_of_jpeg_differs_by_its_compression(tmp_path):
+    for k, type_ in enumerate(("sensor_msgs/Image", "sensor_msgs/CompressedImage")):
+        qgf_cameras.write(tmp_path / f"{k}", contract(qgf_cameras.camera_dict(type_)), episodes=1)
+    raw, jpeg = (
+        load_episodes(tmp_path / f"{k}", contract(qgf_cameras.camera_dict(type_)))[0][0]
+        for k, type_ in enumerate(("sensor_msgs/Image", "sensor_msgs/CompressedImage"))
+    )
+    assert np.array_equal(raw.obs, jpeg.obs) and np.array_equal(raw.action, jpeg.action)
+    off = np.abs(seen(raw) - seen(jpeg))
+    assert 0 < off.mean() < 3
+
+
+def test_a_video_that_is_cut_short_loses_its_rest_alone(tmp_path):
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS)
+    (file,) = (tmp_path / "set").glob("videos/*/*/episode_000001.mp4")
+    qgf_cameras.video(file, IMAGES[1][:7])
+    episodes, report = load_episodes(tmp_path / "set", own())
+    assert [len(e) for e in episodes] == [12, 9, 12], "the last image stands for its max_age"
+    (reason,) = [r for r, n in report.dropped.items() if n == 5 and "rejected" in r]
+    assert "the video has no frame at that time" in reason and report.lost == 5
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (lambda f: f.unlink(), "episode_000001.mp4"),
+        (lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (lambda f: f.write_bytes(b"nonsense" * 100), "episode_000001.mp4: InvalidDataError"),
+    ],
+)
+def test_a_video_that_is_none_is_refused_by_its_name(tmp_path, harm, words):
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS)
+    (file,) = (tmp_path / "set").glob("videos/*/*/episode_000001.mp4")
+    harm(file)
+    with pytest.raises(DataRefused, match=words):
+        load_episodes(tmp_path / "set", own())

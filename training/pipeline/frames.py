@@ -1,0 +1,220 @@
+"""Frames of cameras, as an encoder is shown them: (N, H, W, C) uint8 in files, decoded and scaled once.
+
+Episodes say the number of the frame that was known at each tick, in the first of its camera's columns;
+memory does not grow with the number of frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from qgf_ros.bags.sources import Decoders
+from qgf_ros.errors import DataRefused
+from qgf_ros.images.fit import fit
+from qgf_ros.images.messages import pixels
+from qgf_ros.images.raw import BadImage
+from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.observations.image import ImageSpec
+from qgf_ros.spaces.observations.source import ObservationSource
+from training.pipeline.cache import cache_folder
+
+MOST = 2**24  # frames of a dataset: float32, in which their numbers stand, holds no more exactly
+BLOCK = 256  # frames that are looked at together
+Size = tuple[int, int]  # (width, height) in pixels
+
+
+class Frames:
+    """Frames of one camera behind each other, in one array or several: mapped from files, or in memory."""
+
+    def __init__(self, parts: Sequence[np.ndarray], sizes: Sequence[Size] = ()) -> None:
+        """parts: (N_i, H, W, C) uint8 each, at least one. sizes: (width, height) of the images that each
+        was made of."""
+        self.parts, self.sizes = tuple(parts), tuple(sizes)
+        self._ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frames:
+        """Nobody writes to them."""
+        return self
+
+    @property
+    def size(self) -> Size:
+        """(width, height) of most of the images that these were made of."""
+        counted = Counter[Size]()
+        for part, size in zip(self.parts, self.sizes):
+            counted[size] += len(part)
+        return counted.most_common(1)[0][0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C) of each."""
+        return self.parts[0].shape[1:]
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        """(K,) int -> (K, H, W, C) uint8. Raises IndexError where there is no such frame."""
+        numbers = np.asarray(numbers, np.int64)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"frames {numbers.min()} to {numbers.max()} of {len(self)}")
+        if len(self.parts) == 1:
+            return np.asarray(self.parts[0][numbers])
+        out = np.empty((len(numbers), *self.shape), np.uint8)
+        part = np.searchsorted(self._ends, numbers, side="right")
+        for p in np.unique(part):
+            own = part == p
+            before = self._ends[p] - len(self.parts[p])
+            out[own] = self.parts[p][numbers[own] - before]
+        return out
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """(N, 16) uint8: what tells one image from another."""
+        out = np.empty((len(self), 16), np.uint8)
+        for first in range(0, len(self), BLOCK):
+            block = self[np.arange(first, min(first + BLOCK, len(self)))]
+            for k, frame in enumerate(block):
+                found = hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
+                out[first + k] = np.frombuffer(found, np.uint8)
+        return out
+
+
+# By the column of `obs` in which a camera's frame numbers stand.
+ByColumn = Mapping[int, Frames]
+
+
+class FrameWriter:
+    """Takes the images of one camera, into a file that nobody else sees and that goes with this object;
+    gives their numbers."""
+
+    width = 1  # of what an image becomes
+
+    def __init__(self, spec: ImageSpec) -> None:
+        self._spec, self._count, self._size = spec, 0, (0, 0)
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)
+
+    def add(self, image: np.ndarray) -> np.ndarray:
+        """image: (H', W', C) as `images.messages.pixels` gives it -> (1,), its frame's number.
+
+        Raises BadImage where it has another size than those before it: an encoder takes one.
+        """
+        size = image.shape[1], image.shape[0]
+        if self._count and size != self._size:
+            raise BadImage(
+                f"{size[0]} x {size[1]} pixels where the recording began with {self._size[0]} x {self._size[1]}",
+                "IMAGE_SIZE",
+            )
+        self._size = size
+        self._file.write(np.ascontiguousarray(fit(self._spec, image)).data)
+        self._count += 1
+        return np.array([self._count - 1], np.float64)
+
+    def frames(self) -> Frames:
+        """What was added so far."""
+        self._file.flush()
+        if not self._count:  # nothing can be mapped
+            return Frames([np.empty((0, *self._spec.shape), np.uint8)], [self._size])
+        shape = (self._count, *self._spec.shape)
+        return Frames([np.memmap(self._file, np.uint8, "r", shape=shape)], [self._size])
+
+
+class FeatureWriter:
+    """Encodes the images of one camera by a file that is learnt already."""
+
+    def __init__(self, source: ObservationSource) -> None:
+        assert source.encoder is not None
+        self.width = source.encoder.features
+        self._encode = encoder_file(Path(source.encoder.file), self.width)
+
+    def add(self, image: np.ndarray) -> np.ndarray:
+        """(F,)"""
+        return self._encode(image).astype(np.float64)
+
+    def frames(self) -> None:
+        """There are none: an observation holds the features."""
+
+
+Writer = FrameWriter | FeatureWriter
+
+
+def writers(contract: Contract) -> dict[str, Writer]:
+    """One for each camera of a contract, by its name."""
+    return {
+        o.name: FrameWriter(o.image) if o.is_learnt else FeatureWriter(o)
+        for o in contract.cameras
+        if o.image is not None
+    }
+
+
+def decoders(contract: Contract, writers: Mapping[str, Writer]) -> Decoders:
+    """What turns cameras' messages into the numbers of their frames, or features; raises `BadImage`."""
+    return {o.name: (_decoder(o, writers[o.name]), writers[o.name].width) for o in contract.cameras}
+
+
+def _decoder(source: ObservationSource, writer: Writer) -> Callable[[Any], bytes]:
+    return lambda msg: writer.add(pixels(source, msg)).tobytes()
+
+
+def frames_by_name(writers: Mapping[str, Writer]) -> dict[str, Frames]:
+    """Of those cameras that have frames."""
+    found = {name: writer.frames() for name, writer in writers.items()}
+    return {name: frames for name, frames in found.items() if frames is not None}
+
+
+@lru_cache(maxsize=4)
+def encoder_file(file: Path, features: int) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes (F,) features of a camera's image (H', W', C) by an ONNX file as a policy has it.
+
+    Raises DataRefused where the file is none.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+        (wanted,) = session.get_inputs()
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise DataRefused(f"{file} is no encoder: {' '.join(str(error).split())[:300]}") from None
+
+    def encode(image: np.ndarray) -> np.ndarray:
+        shape = tuple(wanted.shape)
+        if image.shape != shape:
+            raise BadImage(f"an image of {image.shape}, and the encoder takes {shape}", "IMAGE_SIZE")
+        (found,) = session.run(None, {wanted.name: np.ascontiguousarray(image)})
+        if found.shape != (features,):
+            raise DataRefused(f"{file} gives {found.shape} numbers, and the contract says {features}")
+        return np.asarray(found)
+
+    return encode
+
+
+def by_column(frames: Mapping[str, Frames], contract: Contract) -> dict[int, Frames]:
+    """Of frames by the camera's name."""
+    return {contract.observation_slices[name].start: f for name, f in frames.items()}
+
+
+def used(frames: ByColumn, obs: np.ndarray) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """By column the numbers of the frames that `obs` (R, O) names, sorted, and `obs` with their places
+    among those instead."""
+    kept, obs = {}, obs.copy()
+    for column in frames:
+        kept[column], obs[:, column] = np.unique(obs[:, column].astype(np.int64), return_inverse=True)
+    return kept, obs
+
+
+def digested(frames: ByColumn, obs: np.ndarray) -> bytes:
+    """What the frames that `obs` (R, O) names show: the same pixels under other numbers are the same."""
+    seen = [frames[c].digests[obs[:, c].astype(np.int64)].tobytes() for c in sorted(frames)]
+    return b"".join(seen)
