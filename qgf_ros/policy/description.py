@@ -15,9 +15,10 @@ from qgf_ros.files.strict_yaml import checked_text, shown
 
 DESCRIPTION = "policy.yaml"
 # 1: without relative actions, which would be taken for absolute ones; 2: with; 3: with components of
-# other kinds than the two networks. A policy has the lowest that says all of it: older robots load it.
-SCHEMA = 3
-RELATIVE, COMPONENTS = 2, 3  # the schemas that brought these
+# other kinds than the two networks; 4: with encoders of cameras. A policy has the lowest that says all of
+# it: older robots load it.
+SCHEMA = 4
+RELATIVE, COMPONENTS, CAMERAS = 2, 3, 4  # the schemas that brought these
 OURS = {
     "qgf.velocity_fields": ("mlp",),
     "qgf.encoders": ("normalizer",),
@@ -25,6 +26,8 @@ OURS = {
 MAX_FILES_OF_ONE = 8  # of a component
 MAX_ENCODERS = 16
 MAX_LAYERS = 64
+MAX_PROBE = 8192
+MAX_PARITY = 1e-3  # of a feature, which lies in about -1 to 1
 MAX_NAME = 100  # characters
 LEAST_BETA = 1e-9  # at its floor guidance is a thousand million times the critic's gradient
 
@@ -77,6 +80,43 @@ class Plugin:
             )
         if not 0 <= self.size <= 1_000_000:
             raise ValueError(f"size is {shown(self.size)}; allowed: 0 to 1000000 numbers")
+
+
+@dataclass(frozen=True)
+class CameraComponent:
+    """What makes features of a camera's images, in a process of its own (`qgf_encoder`): an ONNX file of
+    this folder, from pixels to numbers, scaling among it.
+
+    camera: the observation's name in the contract. size: (width, height) of the images that it takes, in
+    pixels. parity: the largest difference of a feature from training's own encoder, on fresh images.
+    probe: what training's own encoder makes of some that everybody can make (`images.probe`), one after
+    the other: whoever opens the file asks it the same.
+    """
+
+    camera: str
+    kind: str
+    files: tuple[str, ...]
+    size: tuple[int, ...]
+    parity: float
+    probe: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.camera, self.kind):
+            if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII):
+                raise ValueError(f"{shown(name)} is no name: letters, digits and _, up to 64")
+        if self.files != (self.file,):
+            raise ValueError(f"files is {shown(self.files)}; it must be [{self.file}]")
+        if len(self.size) != 2 or not all(1 <= n <= 2**14 for n in self.size):
+            raise ValueError(f"size is {shown(self.size)}; allowed: [width, height] in pixels")
+        if not 0 <= self.parity <= MAX_PARITY:
+            raise ValueError(f"parity is {self.parity}; allowed: 0 to {MAX_PARITY:g}")
+        if len(self.probe) > MAX_PROBE or not all(map(math.isfinite, self.probe)):
+            raise ValueError(f"probe has {len(self.probe)} numbers; allowed: up to {MAX_PROBE}, finite")
+
+    @property
+    def file(self) -> str:
+        """Its name in the folder."""
+        return f"camera_{self.camera}.onnx"
 
 
 NORMALIZER = Plugin("normalizer")
@@ -229,6 +269,7 @@ class PolicyDescription:
     encoders: tuple[Plugin, ...] = (
         NORMALIZER,
     )  # side by side: the networks see what all of them give
+    cameras: tuple[CameraComponent, ...] = ()
 
     def __post_init__(self) -> None:
         checked_text(self.name, "name", MAX_NAME)
@@ -249,6 +290,11 @@ class PolicyDescription:
             raise ValueError(
                 f"schema is {self.schema}; components of other kinds need {COMPONENTS}"
             )
+        if self.cameras and self.schema < CAMERAS:
+            raise ValueError(f"schema is {self.schema}; cameras need {CAMERAS}")
+        names = [c.camera for c in self.cameras]
+        if len(set(names)) < len(names):
+            raise ValueError(f"cameras names {', '.join(map(shown, names[:8]))}: each once")
 
     @property
     def flow_network(self) -> Network:
@@ -261,6 +307,6 @@ class PolicyDescription:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files of weights that the components name."""
-        of = (self.velocity, self.critic, *self.encoders)
+        """The files that the components name."""
+        of = (self.velocity, self.critic, *self.encoders, *self.cameras)
         return tuple(f for c in of for f in ((c.file,) if isinstance(c, Network) else c.files))

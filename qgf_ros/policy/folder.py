@@ -3,7 +3,8 @@
     policy.yaml            what it is: contract, networks, normaliser, beta, provenance
     velocity.safetensors   the flow's weights and its T time embeddings
     critic.safetensors     the target critic's weights
-    sampler.onnx           derived from the above by `qgf export`
+    camera_NAME.onnx       the encoder of a camera, from pixels to features, where there are any
+    sampler.onnx           derived from the weights by `qgf export`
     SHA256SUMS             hash of every file above; its own hash is the policy's id
 
 A policy is data. Nothing in it is executed or unpickled, every file is read once, and what is
@@ -52,7 +53,11 @@ AGAIN = "train or export the policy again"
 
 @dataclass(frozen=True)
 class Policy:
-    """A verified policy. Tensors: float32, weights (E, in, out) as in `training.learn.models.MLP`."""
+    """A verified policy. Tensors: float32, weights (E, in, out) as in `training.learn.models.MLP`.
+
+    contract: as the control node hears it, with features in place of images; `contract.recorded` is the
+    whole one.
+    """
 
     folder: Path
     sha256: str
@@ -64,6 +69,7 @@ class Policy:
     onnx: bytes | None
     # File -> tensors, of components of other packages; `velocity` is empty where that is one.
     others: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    cameras: dict[str, bytes] = field(default_factory=dict)  # camera -> its encoder's ONNX file
     graph_checked: bool = False  # another process has looked at `onnx` and opened it, see `vetting`
 
     @property
@@ -214,6 +220,7 @@ def policy_of(
             f"{said(folder)}: states has {len(states.low)} numbers, an observation of the contract {obs}"
         )
     _check_files(folder, files, description)
+    _check_cameras(folder, description, own)
     seen = sum(e.size or obs for e in description.encoders)
     others: dict[str, dict[str, np.ndarray]] = {}
     for component in (description.velocity, *description.encoders):
@@ -233,17 +240,32 @@ def policy_of(
         folder=folder.resolve(),
         sha256=sha256,
         description=description,
-        contract=own,
+        contract=own.heard,
         normalizer=normalizer,
         velocity=tensors["velocity"],
         critic=tensors["critic"],
         onnx=files.get(SAMPLER),
         others=others,
+        cameras={c.camera: files[c.file] for c in description.cameras},
     )
+
+
+def _check_cameras(folder: Path, description: PolicyDescription, contract: Contract) -> None:
+    """Every camera of the contract has an encoder, and nothing else has."""
+    known = {c.camera for c in description.cameras}
+    wanted = {o.name for o in contract.cameras}
+    if known != wanted:
+        raise PolicyRefused(
+            f"{said(folder)}: its contract has the cameras {', '.join(sorted(wanted)) or 'none'}, and there "
+            f"are encoders of {', '.join(sorted(known)) or 'none'}; {AGAIN}"
+        )
 
 
 def _check_files(folder: Path, files: dict[str, bytes], description: PolicyDescription) -> None:
     """Every file of weights is some component's."""
+    missing = sorted({c.file for c in description.cameras} - set(files))
+    if missing:
+        raise PolicyRefused(f"{said(folder)}: {', '.join(missing[:5])} is missing; {AGAIN}")
     strangers = sorted(set(files) - {DESCRIPTION, MANIFEST, SAMPLER, *description.files})
     if strangers:
         raise PolicyRefused(
@@ -276,6 +298,20 @@ def write_policy(
         plain_of(description), sort_keys=False, width=100, default_flow_style=None
     ).encode()
     return write_files(Path(folder), contents, over)
+
+
+def describe_anew(policy: Policy, description: PolicyDescription, onnx: bytes | None) -> str:
+    """Writes a policy again, of the same components, with another description and sampler.onnx; -> its id.
+
+    Raises UsageError where another policy came into its place since it was loaded.
+    """
+    tensors = dict(policy.others)
+    for network, weights in ((description.velocity, policy.velocity), (description.critic, policy.critic)):
+        if isinstance(network, Network):
+            tensors[network.file] = weights
+    extra = {c.file: policy.cameras[c.camera] for c in description.cameras}
+    extra |= {SAMPLER: onnx} if onnx is not None else {}
+    return write_policy(policy.folder, description, tensors, extra, policy.sha256)
 
 
 def check_fits(folder: Path, own: Contract, robot: Contract) -> None:

@@ -28,6 +28,8 @@ MAX_FILES = 32  # looked at; a policy has five
 NETWORKS = 2  # files of weights of schemas 1 and 2
 MAX_WEIGHTS = 16  # of schema 3, where each is named by a component
 WEIGHTS = re.compile(r"[A-Za-z0-9_]\w*\.safetensors", re.ASCII)
+CAMERA = re.compile(r"camera_[A-Za-z]\w*\.onnx", re.ASCII)
+MAX_CAMERAS = 8
 
 
 def said(folder: Path) -> str:
@@ -78,15 +80,19 @@ def verified_files(folder: Path) -> dict[str, bytes]:
             f"{', '.join(n if n.isprintable() else shown(n) for n in differ[:5])}; restore the folder"
         )
     weights = [n for n in listed if WEIGHTS.fullmatch(n)]
-    strangers = [n for n in listed if n not in (DESCRIPTION, SAMPLER, *weights)]
+    cameras = [n for n in listed if CAMERA.fullmatch(n)]
+    strangers = [n for n in listed if n not in (DESCRIPTION, SAMPLER, *weights, *cameras)]
     most = NETWORKS
     if NETWORKS < len(weights) <= MAX_WEIGHTS:
         described = _read_regular(folder / DESCRIPTION, MAX_BYTES)  # not parsed in this process yet
         most = MAX_WEIGHTS if b"\ncomponents:" in described else NETWORKS
+    if len(cameras) > MAX_CAMERAS:
+        strangers = cameras
     if strangers or len(weights) > most:  # not read: it may be as large as a policy may be
         raise PolicyRefused(
             f"{here} holds {', '.join(map(shown, strangers[:5] or weights[:5]))}; a policy holds {DESCRIPTION}, "
-            f"the weights of its components (NAME.safetensors) and {SAMPLER}, and nothing else"
+            f"the weights of its components (NAME.safetensors), up to {MAX_CAMERAS} encoders (camera_NAME.onnx) "
+            f"and {SAMPLER}, and nothing else"
         )
     left = MAX_FILE_BYTES
     for name, digest in listed.items():
@@ -164,7 +170,9 @@ def _check_replaceable(folder: Path, place: Path, over: str) -> None:
     is lost. place: where it lies, or lay."""
     present = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
     ours = {DESCRIPTION, MANIFEST, SAMPLER}
-    strangers = sorted(n for n in present - ours if not n.endswith(".safetensors"))
+    strangers = sorted(
+        n for n in present - ours if not (n.endswith(".safetensors") or CAMERA.fullmatch(n))
+    )
     if strangers or (present and DESCRIPTION not in present):
         raise UsageError(
             f"{place} is not a policy folder alone ({', '.join(strangers[:5]) or 'no ' + DESCRIPTION}); "

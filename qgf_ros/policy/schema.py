@@ -1,4 +1,5 @@
-"""The schemas of policy.yaml: 1 and 2, where a policy is two networks, and 3, where it is components.
+"""The schemas of policy.yaml: 1 and 2, where a policy is two networks, 3, where it is components, and 4,
+where encoders of cameras are among them.
 
 What each says ends in the same `PolicyDescription`. 1 and 2 are read for ever.
 """
@@ -16,6 +17,7 @@ from qgf_ros.policy.description import (
     COMPONENTS,
     DESCRIPTION,
     SCHEMA,
+    CameraComponent,
     Network,
     Plugin,
     PolicyDescription,
@@ -66,6 +68,7 @@ class _Components:
     encoders: tuple[Plugin, ...]
     velocity: dict[str, Any]  # of a kind that says what else is in it
     critic: _Mlp
+    cameras: tuple[CameraComponent, ...] = ()
 
 
 STAND_IN = {"file": "none.safetensors", "hidden": [1]}
@@ -77,7 +80,8 @@ def description_of(content: dict[str, Any]) -> PolicyDescription:
     Raises UsageError.
     """
     new = content["schema"] >= COMPONENTS
-    for key in ("velocity", "critic", "encoders") if new else ("encoders", "components"):
+    inside = ("velocity", "critic", "encoders", "cameras")
+    for key in inside if new else ("encoders", "cameras", "components"):
         if key in content:
             raise UsageError(
                 f"{DESCRIPTION} has an unknown key {key!r} (schema {content['schema']}); components are "
@@ -97,6 +101,7 @@ def description_of(content: dict[str, Any]) -> PolicyDescription:
             velocity=velocity.network() if isinstance(velocity, _Mlp) else velocity,
             critic=parts.critic.network(),
             encoders=parts.encoders,
+            cameras=parts.cameras,
         )
     except ValueError as error:
         raise UsageError(f"{DESCRIPTION}: {error}") from None
@@ -105,7 +110,7 @@ def description_of(content: dict[str, Any]) -> PolicyDescription:
 def plain_of(description: PolicyDescription) -> dict[str, Any]:
     """The inverse of `description_of`: plain values, in the order in which they are written."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(description)))
-    encoders = plain.pop("encoders")
+    encoders, cameras = plain.pop("encoders"), plain.pop("cameras")
     if description.schema < COMPONENTS:
         return plain
     components: dict[str, Any] = {"encoders": encoders}
@@ -114,6 +119,8 @@ def plain_of(description: PolicyDescription) -> dict[str, Any]:
         if "file" in part:
             part = {"kind": part.pop("kind"), "files": [part.pop("file")], **part}
         components[name] = part
+    if cameras:
+        components["cameras"] = cameras
     return {
         "schema": plain.pop("schema"),
         "name": plain.pop("name"),

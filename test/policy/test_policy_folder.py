@@ -32,7 +32,7 @@ from qgf_make import (
 
 from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files import strict_yaml
-from qgf_ros.policy.description import Beta, Flow, Network
+from qgf_ros.policy.description import SCHEMA, Beta, Flow, Network
 from qgf_ros.policy.folder import check_fits, load_policy, write_policy
 
 FILES = ("policy.yaml", "velocity.safetensors", "critic.safetensors", "SHA256SUMS")
@@ -339,7 +339,7 @@ def test_fault_040_schema_version_refused(folder, version):
 def test_fault_040_newer_schema_with_newer_keys_says_that_it_is_newer(folder):
     file = folder / "policy.yaml"
     content = yaml.safe_load(file.read_text()) | {
-        "schema": 4,
+        "schema": SCHEMA + 1,
         "encoder": {"file": "encoder.safetensors"},
     }
     file.write_text(yaml.safe_dump(content))

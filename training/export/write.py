@@ -16,7 +16,7 @@ from qgf_ros.guidance.backends.onnx import OnnxSampler
 from qgf_ros.guidance.backends.onnx_graph import check_graph
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.description import Beta, Export
-from qgf_ros.policy.folder import Policy, load_policy, write_policy
+from qgf_ros.policy.folder import Policy, describe_anew, load_policy
 from qgf_ros.policy.manifest import SAMPLER
 from training.export.explicit import GuidedSampler, export_onnx
 from training.export.half import half_error
@@ -59,12 +59,7 @@ def export(folder: Path) -> Export:
         native_error=native,
         half_error=None if native is None else half_error(policy),
     )
-    tensors = {
-        d.flow_network.file: policy.velocity,
-        d.critic.file: policy.critic,
-        **policy.others,
-    }
-    write_policy(folder, replace(d, export=result), tensors, {SAMPLER: onnx}, policy.sha256)
+    describe_anew(policy, replace(d, export=result), onnx)
     return result
 
 

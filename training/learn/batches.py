@@ -18,7 +18,11 @@ STATE_TAIL = 1e-4  # of the observations at either end, which do not widen the b
 
 
 class Batches(Protocol):
-    """Recorded chunks, numbered 0..len-1."""
+    """Recorded chunks, numbered 0..len-1.
+
+    numbered: columns of the observation that hold numbers of frames, and no measurement."""
+
+    numbered: tuple[int, ...]
 
     def __len__(self) -> int: ...
 
@@ -50,6 +54,7 @@ class Recorded:
         self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
     ) -> None:
         self._table, self._normalizer, self._scale = table, normalizer, scale
+        self.numbered = tuple(table.episodes.frames)
         self._critic = learner_of(config.critic)
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from qgf_ros.policy.description import Beta, Sanity
 from qgf_ros.spaces.contract import Contract
 from training.judge import metrics
 from training.judge.calibration import guidance_scale, held_out
-from training.learn import checkpoint, package
+from training.learn import cameras, checkpoint, package
 from training.learn.config import FitConfig
 from training.learn.critics import learner_of
 from training.learn.critics.base import Learner
@@ -133,6 +133,10 @@ def _fit(
         warn(data)
     began = time.monotonic()
     learner, run = learn(data, config, out, world)
+    if learner.sight is not None:  # from here on there are numbers alone
+        features = cameras.tables(learner.sight)
+        of_numbers = {name: cameras.encoded(its, features) for name, its in vars(groups).items()}
+        data = prepare(Groups(**of_numbers), contract, config, again=True)
     seconds = time.monotonic() - began
     judged = judge(learner, data, config, world)
     figures = judged.metrics | run
@@ -155,6 +159,7 @@ def _fit(
             "guidance": judged.report.get("guidance", {}),
             "training_seconds": round(seconds, 1),
         },
+        None if learner.sight is None else package.encoders_of(learner.sight, contract),
     )
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return replace(fitted, sha256=sha256)
@@ -169,7 +174,9 @@ def learn(
     velocity = VelocityField(obs_dim, flat, config.hidden)
     critic = Critic(obs_dim, flat, config.hidden, config.members, output)
     horizon = data.contract.time.horizon
-    learner = learner_of(config.critic).of(velocity, critic, config, obs_dim, horizon)
+    frames = data.train.frames
+    encoders = cameras.CameraEncoders(data.contract, frames) if frames else None
+    learner = learner_of(config.critic).of(velocity, critic, config, obs_dim, horizon, encoders)
     identity = {"data": data_hash(data.train), "contract": data.contract.hash}
     return learner, train(learner, data.batches, data.select, config, out, identity, world)
 

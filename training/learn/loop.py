@@ -31,6 +31,11 @@ LOG_EVERY = 100  # updates
 CHOICES = 20  # times in the second half of a run that the critic is looked at
 MOST_SKIPPED = 10  # updates without a finite gradient, one after the other
 CHOSEN = ("target_critic.", "value.")  # of a learner's tensors, those of the best critic
+UNTAUGHT = (
+    "the critic's gradient never reached the cameras' encoders: what the demonstrator ignores is forgotten, "
+    "and guidance will hardly help; look for outcomes (critic monte_carlo learns from episodes that ended), "
+    "and leave encoder_gradient at both"
+)
 # Of the settings, those that change nothing about a run but its pace.
 FREE = ("workers", "checkpoint_every")
 
@@ -74,6 +79,7 @@ def train(
     if world.size > 1:
         learner.distribute()
     skipped = 0
+    taught = learner.encoders is None or world.size > 1  # by the critic, too
     with Logs(out if world.first else None, done) as logs:
         steps = range(done + 1, config.steps + 1)
         for step in track(steps, len(steps), "training") if world.first else steps:
@@ -81,16 +87,19 @@ def train(
             rows, batch, noise, time = draw(batches, config, step, world)
             metrics = learner.update(batch, noise, time)
             skipped = 0 if metrics["gradient_norm"].isfinite() else skipped + 1
+            taught = taught or bool(metrics.get("encoder_gradient_critic", 1.0))
             if skipped:
                 _left_out(skipped, step, rows, batches)
             if step % LOG_EVERY == 0 or step == config.steps:
                 logs.write(step, {name: world.mean(value) for name, value in metrics.items()})
-            if _looked_at(step, config):
+            if learner.encoders is None and _looked_at(step, config):
                 _keep_better(best, learner, select, step)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 if world.first and not skipped:
                     logs.flush()
                     _save(out, learner, best, step, identity)
+    if not taught and done < config.steps and world.first:
+        say(UNTAUGHT)
     if best.tensors:
         learner.load_state(learner.state() | best.tensors)
     return {"critic_step": best.step or config.steps}
@@ -99,21 +108,25 @@ def train(
 def draw(
     batches: Batches, config: FitConfig, step: int, world: World
 ) -> tuple[np.ndarray, ChunkBatch, Tensor, Tensor]:
-    """This process's part of update `step`: its rows, their batch, noise (B, D), flow time (B,)."""
+    """This process's part of update `step`: its rows, their batch, noise (K * B, D), flow time (K * B,),
+    K draws for each row."""
     rng = np.random.default_rng([20268, config.seed, step])
     whole, part = config.batch * world.size, world.shard(config.batch)
     rows = rng.integers(len(batches), size=whole)
+    draws = config.flow_draws, whole
     if config.grid_time:
-        time = rng.integers(config.denoise_steps + 1, size=whole) / config.denoise_steps
+        time = rng.integers(config.denoise_steps + 1, size=draws) / config.denoise_steps
     else:
-        time = rng.random(whole)
+        time = rng.random(draws)
     batch = batches.cut(rows, rng, to_go=False)[1][torch.arange(whole)[part]]
-    noise = rng.standard_normal((whole, batch.action.shape[1]), np.float32)[part]
+    noise = rng.standard_normal((*draws, batch.action.shape[1]), np.float32)[:, part]
     if config.observation_noise:
         shaken = rng.standard_normal((whole, batch.obs.shape[1]), np.float32)[part]
+        shaken[:, list(batches.numbered)] = 0
         seen = batch.seen_by_flow + config.observation_noise * torch.from_numpy(shaken)
         batch = replace(batch, flow_obs=seen)
-    return rows[part], batch, torch.from_numpy(noise), torch.from_numpy(time[part]).float()
+    noise, time = noise.reshape(-1, noise.shape[-1]), time[:, part].reshape(-1)
+    return rows[part], batch, torch.from_numpy(noise), torch.from_numpy(time).float()
 
 
 def learning_rate(step: int, config: FitConfig) -> float:

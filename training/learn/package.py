@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from qgf_ros.console import say
 from qgf_ros.policy.description import (
+    CAMERAS,
     RELATIVE,
     Beta,
+    CameraComponent,
     Flow,
     Network,
     PolicyDescription,
@@ -23,11 +26,15 @@ from qgf_ros.policy.description import (
     Support,
 )
 from qgf_ros.policy.folder import write_policy
+from qgf_ros.spaces.contract import Contract
+from training.export.camera import camera_parity, export_camera, probe
 from training.guards import Box
 from training.learn.batches import some, state_box, tensors
+from training.learn.cameras import CameraEncoders
 from training.learn.config import FitConfig
 from training.learn.models import Critic, VelocityField, time_table
 from training.learn.prepare import MEASURED, Prepared
+from training.pipeline.frames import Size
 
 
 def write(
@@ -40,14 +47,15 @@ def write(
     config: FitConfig,
     provenance: Mapping[str, Any],
     found: Mapping[str, Any],
+    cameras: Mapping[str, tuple[CameraComponent, bytes]] | None = None,
 ) -> str:
     """-> the policy's sha256. critic: the target critic; provenance: where the data comes from; found:
-    what training found."""
+    what training found; cameras: by name, as `encoders_of` gives them."""
     contract, normalizer = data.contract, data.normalizer
     objective, hidden = contract.outcome.objective, tuple(config.hidden)
     box = Box.of(tensors(data.measured, normalizer, 1.0).action)
     description = PolicyDescription(
-        schema=RELATIVE if (normalizer.action_reference >= 0).any() else 1,
+        schema=CAMERAS if cameras else RELATIVE if (normalizer.action_reference >= 0).any() else 1,
         name=contract.robot,
         description=f"{contract.description} Objective: {objective}.".strip(),
         contract=contract.to_dict(),
@@ -73,11 +81,43 @@ def write(
                 "python": platform.python_version(),
             },
         },
+        cameras=tuple(encoder for encoder, _ in (cameras or {}).values()),
     )
     return write_policy(folder, description, {
         "velocity.safetensors": _arrays(flow) | {"time_embedding": time_table(config.denoise_steps).numpy()},
         "critic.safetensors": _arrays(critic),
-    })  # fmt: skip
+    }, {encoder.file: onnx for encoder, onnx in (cameras or {}).values()})  # fmt: skip
+
+
+def encoders_of(
+    encoders: CameraEncoders, contract: Contract
+) -> dict[str, tuple[CameraComponent, bytes]]:
+    """Learnt encoders as the policy holds them: what is said of each, and its ONNX file.
+
+    Raises CriterionNotMet where a file does not do what was trained.
+    """
+    found = {}
+    for o in contract.cameras:
+        assert o.image is not None and o.encoder is not None
+        column = contract.observation_slices[o.name].start
+        net, frames = encoders.nets[str(column)], encoders.frames[column]
+        others = sorted(set(frames.sizes) - {frames.size})
+        if others:
+            say(
+                f"{o.name} was recorded in several sizes; the robot's camera has to send {_of(frames.size)}, and "
+                f"not {', '.join(map(_of, others[:5]))}"
+            )
+        onnx = export_camera(net, o.image, frames.size)
+        parity = camera_parity(net, o.image, frames.size, onnx)
+        files = (f"camera_{o.name}.onnx",)
+        asked = probe(net, o.image, frames.size)
+        component = CameraComponent(o.name, o.encoder.kind, files, frames.size, parity, asked)
+        found[o.name] = component, onnx
+    return found
+
+
+def _of(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def _arrays(net: torch.nn.Module) -> dict[str, np.ndarray]:

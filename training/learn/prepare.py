@@ -12,6 +12,7 @@ from qgf_ros.console import say
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
+from training.learn import cameras
 from training.learn.batches import Batches, some
 from training.learn.config import FitConfig
 from training.learn.critics.batch import ChunkBatch
@@ -48,9 +49,15 @@ class Prepared:
     select: ChunkBatch
 
 
-def prepare(groups: Groups, contract: Contract, config: FitConfig) -> Prepared:
-    """Raises UsageError or DataRefused where these episodes cannot be trained on by `config`."""
+def prepare(
+    groups: Groups, contract: Contract, config: FitConfig, again: bool = False
+) -> Prepared:
+    """again: the same episodes, with features in place of frames; what there was to say is said.
+
+    Raises UsageError or DataRefused where these episodes cannot be trained on by `config`.
+    """
     objective, horizon = objective_of(contract), contract.time.horizon
+    cameras.check(contract)
     if config.bounded and not objective.bounded:
         raise UsageError(
             "bounded is for returns in [0, 1], objective time_to_success or reach_goal; the contract's "
@@ -58,7 +65,7 @@ def prepare(groups: Groups, contract: Contract, config: FitConfig) -> Prepared:
         )
     trained = EpisodeArrays.of(groups.train)
     held, reported = (with_a_chunk(group, horizon) for group in (groups.select, groups.report))
-    if not held:
+    if not held and not again:
         say("nothing is held out: the figures and the scale of beta are from the training data")
     table = ChunkTable(trained, horizon, config.discount)
     held_table = ChunkTable(held, horizon, config.discount) if held else table
@@ -69,9 +76,10 @@ def prepare(groups: Groups, contract: Contract, config: FitConfig) -> Prepared:
     rng = np.random.default_rng([20270, config.seed])
     measured = table.cut(rng.choice(len(table), min(MEASURED, len(table)), replace=False), False)
     reference = contract.relative_positions if config.relative_actions else None
-    normalizer = objective.normalizer(
-        Normalizer.fit(measured.obs, measured.action, contract.observation_siblings, reference)
+    fitted = Normalizer.fit(
+        measured.obs, measured.action, contract.observation_siblings, reference
     )
+    normalizer = objective.normalizer(cameras.as_they_are(fitted, contract))
     scale, informative = objective.returns(table, config)
     batches, held_batches = (
         objective.batches(t, normalizer, scale, config) for t in (table, held_table)

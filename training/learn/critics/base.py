@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from training.learn.cameras import CameraEncoders, Features
 from training.learn.config import FitConfig
 from training.learn.critics.batch import ChunkBatch
 from training.learn.flow import flow_loss
@@ -37,6 +38,7 @@ class CriticConfig:
     aggregation: str = "min"  # of the target critic's members, where V learns from them
     clip: float = math.inf  # largest norm of each net's gradient; longer ones are shortened
     average: float = 0.0  # decay of the moving average of the flow's weights, in [0, 1); 0: none
+    encoder_gradient: str = "both"  # of cameras: whose loss teaches their encoders, both or flow
 
     def __post_init__(self):
         check_aggregation(self.aggregation)
@@ -116,15 +118,21 @@ class Learner(ABC):
         value: Value | None,
         config: CriticConfig,
         target_critic: Critic | None = None,
+        encoders: CameraEncoders | None = None,
     ):
-        """target_critic: a copy of the critic where none is given. The nets change in place."""
+        """target_critic: a copy of the critic where none is given. encoders: of the cameras whose frame
+        numbers stand in the batches, learnt from all losses. The nets change in place."""
         self.velocity, self.critic, self.value, self.config = velocity, critic, value, config
         self.target_critic = target_critic or copy.deepcopy(critic)
         self.target_critic.requires_grad_(False)
         self.averaged = copy.deepcopy(velocity).requires_grad_(False) if config.average else None
+        self.encoders = encoders
+        self.averaged_encoders: CameraEncoders | None = None
+        if encoders is not None and config.average:
+            self.averaged_encoders = copy.deepcopy(encoders).requires_grad_(False)
         self._steps = 0
         # One optimiser: no parameter is in two nets, and Adam treats each number by itself.
-        self._trained = nn.ModuleList(n for n in (velocity, critic, value) if n is not None)
+        self._trained = nn.ModuleList(n for n in (velocity, critic, value, encoders) if n is not None)
         self._shared: nn.Module | None = None  # of several processes
         # Kept: to walk through the nets for them costs a share of every update.
         self._parameters: list[list[Tensor]] = [[*net.parameters()] for net in self._trained]
@@ -146,13 +154,15 @@ class Learner(ABC):
         config: FitConfig,
         obs_dim: int,
         horizon: int,
+        encoders: CameraEncoders | None = None,
     ) -> "Learner":
         """By the settings of training, of which those are taken that `Settings` names."""
         value = Value(obs_dim, config.hidden, critic.output) if cls.has_value else None
         given = {
             f.name: getattr(config, f.name) for f in fields(cls.Settings) if hasattr(config, f.name)
         }
-        return cls(velocity, critic, value, cls.Settings(**given, horizon=horizon))
+        settings = cls.Settings(**given, horizon=horizon)
+        return cls(velocity, critic, value, settings, encoders=encoders)
 
     @classmethod  # noqa: B027  # most kinds need none
     def check(cls, table: ChunkTable) -> None:
@@ -182,16 +192,25 @@ class Learner(ABC):
         """What samples: the average of the flow's weights where there is one."""
         return self.averaged or self.velocity
 
+    @property
+    def sight(self) -> CameraEncoders | None:
+        """What encodes images for the flow that samples, and for the critic."""
+        return self.averaged_encoders or self.encoders
+
     def losses(
         self, batch: ChunkBatch, noise: Tensor, time: Tensor
     ) -> Iterator[tuple[Tensor | float, Metrics]]:
-        """The loss of each net, and scalars to look at. They share no parameter.
+        """The loss of each net, and scalars to look at. They share no parameter but the encoders'.
 
-        noise: (B, D) ~ N(0, I); time: (B,) in [0, 1]: where on the flow it is trained.
+        noise: (K * B, D) ~ N(0, I); time: (K * B,) in [0, 1]: where on the flow it is trained, K times
+        for each row of the batch.
         """
         yield self.value_loss(batch)
         yield regression(self.critic, batch, self.target(batch))
-        yield flow_loss(self.velocity, batch.seen_by_flow, batch.action, noise, time)
+        seen, action, draws = batch.seen_by_flow, batch.action, len(noise) // len(batch)
+        if draws > 1:
+            seen, action = seen.repeat(draws, 1), action.repeat(draws, 1)
+        yield flow_loss(self.velocity, seen, action, noise, time)
 
     def update(self, batch: ChunkBatch, noise: Tensor, time: Tensor) -> Metrics:
         """One step of all nets, each from the nets as they were before it -> the metrics of `losses`,
@@ -199,11 +218,19 @@ class Learner(ABC):
         for parameter in self._all:
             parameter.grad = None
         metrics: Metrics = {}
+        leaves: Features = {}
         parts = self.losses if self._shared is None else self._shared
+        if self.encoders is not None and self._shared is None:
+            batch, features, leaves = self._cut(batch)
         for loss, of_net in parts(batch, noise, time):
+            if "flow_loss" in of_net and leaves:  # the last: what came before is the critic's
+                metrics["encoder_gradient_critic"] = _norm(leaves)
             if isinstance(loss, Tensor):
                 loss.backward()  # at once: what it needs is still in the cache
             metrics |= of_net
+        if leaves:  # what all losses ask of the features, and then the encoders once
+            asked = [column for column in leaves if leaves[column].grad is not None]
+            torch.autograd.backward([features[c] for c in asked], [leaves[c].grad for c in asked])
         norm = self._clip()
         if norm.isfinite():
             self._move_target()  # towards the critic from before the step
@@ -211,6 +238,14 @@ class Learner(ABC):
             self._steps += 1
             self._move_average()
         return metrics | {"gradient_norm": norm}
+
+    def _cut(self, batch: ChunkBatch) -> tuple[ChunkBatch, Features, Features]:
+        """The batch as it is seen, with features that are leaves; the features; the leaves."""
+        assert self.encoders is not None
+        found = self.encoders.features(batch.obs)
+        leaves = {column: f.detach().requires_grad_() for column, f in found.items()}
+        stopped = self.config.encoder_gradient == "flow"
+        return self.encoders.see(batch, leaves, self.has_value, stopped), found, leaves
 
     def set_rate(self, learning_rate: float) -> None:
         """Of the updates from now on."""
@@ -241,6 +276,8 @@ class Learner(ABC):
             # A short run must not remember what it began with.
             decay = min(self.config.average, self._steps / (self._steps + 10))
             _approach(self.averaged.parameters(), self._parameters[0], 1 - decay)
+            if self.averaged_encoders is not None:
+                _approach(self.averaged_encoders.parameters(), self._parameters[-1], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on; `load_state` takes it back."""
@@ -272,8 +309,16 @@ class Learner(ABC):
             "target_critic": self.target_critic,
             "value": self.value,
             "averaged": self.averaged,
+            "encoders": self.encoders,
+            "averaged_encoders": self.averaged_encoders,
         }
         return {name: net for name, net in named.items() if net is not None}
+
+
+def _norm(leaves: Features) -> Tensor:
+    """Of their gradients so far."""
+    gradients = [f.grad for f in leaves.values() if f.grad is not None]
+    return get_total_norm(gradients) if gradients else torch.tensor(0.0)
 
 
 def _approach(moved: Iterable[Tensor], ends: Iterable[Tensor], share: float) -> None:
@@ -288,11 +333,15 @@ class _Sum(nn.Module):
     def __init__(self, learner: Learner):
         super().__init__()
         self.nets = learner._trained
-        self._losses = learner.losses
+        self._losses, self._encoders, self._ahead = learner.losses, learner.encoders, learner.has_value
+        self._stopped = learner.config.encoder_gradient == "flow"
 
     def forward(
         self, batch: ChunkBatch, noise: Tensor, time: Tensor
     ) -> list[tuple[Tensor | float, Metrics]]:
+        if self._encoders is not None:
+            features = self._encoders.features(batch.obs)
+            batch = self._encoders.see(batch, features, self._ahead, self._stopped)
         parts = list(self._losses(batch, noise, time))
         metrics = {name: value for _, of_net in parts for name, value in of_net.items()}
         return [(sum(loss for loss, _ in parts), metrics)]

@@ -40,6 +40,7 @@ class Relabelled:
         self, goals: Hindsight, normalizer: Normalizer, scale: float, config: FitConfig
     ) -> None:
         self._goals, self._normalizer, self._scale = goals, normalizer, scale
+        self.numbered = tuple(goals.table.episodes.frames)
         self._critic = learner_of(config.critic)
         self._of_critic = Shares(
             config.critic_future_goals, config.critic_random_goals, config.discount
