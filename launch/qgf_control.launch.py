@@ -15,6 +15,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from qgf_ros.files.share import find_policy
+
 ARGUMENTS = [
     DeclareLaunchArgument(
         "policy",
@@ -140,6 +142,16 @@ def nodes(context: LaunchContext) -> list[Node]:
                 **all_of_them,
             )
         )
+    if sees(given["policy"] or keys["/**"].get("ros__parameters", {}).get("policy") or world):
+        found.append(
+            Node(
+                executable="qgf_encoder",
+                name="qgf_encoder",
+                parameters=[params_file, shared],
+                ros_arguments=[*log_level, *default_policy],
+                **all_of_them | {"on_exit": None, "respawn": True, "respawn_delay": 0.5},
+            )
+        )
     if sim == "mujoco":
         found.append(
             Node(
@@ -151,6 +163,15 @@ def nodes(context: LaunchContext) -> list[Node]:
             )
         )
     return found
+
+
+def sees(policy: str) -> bool:
+    """Whether a policy has cameras, which are encoded by a process of their own. What is wrong with its
+    folder is the node's to say."""
+    try:
+        return bool(list(find_policy(policy).glob("camera_*.onnx")))
+    except Exception:
+        return False
 
 
 def ended(event: ProcessExited, context: LaunchContext) -> list[Shutdown] | None:

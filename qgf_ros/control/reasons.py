@@ -18,6 +18,7 @@ Code = Literal[
     "TYPE_MISMATCH", "QOS_INCOMPATIBLE", "OVERRUN", "INFERENCE", "INFER_HUNG",
     "ACTION_NONFINITE", "ACTION_SCHEMA", "DEVICE", "SAMPLER_SLOW", "Q_INVALID",
     "GUIDANCE_SATURATED", "GATE_MISSING", "GATE_REFUSES", "GATE_RESTARTED",
+    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK", "FEATURES_POLICY",
     "CANDIDATES_STOPPED", "EXPLICIT_HOLD", "OWNER", "EPOCH", "SEQUENCE", "DEADLINE",
     "FUTURE", "NAMES", "NONFINITE", "RANGE", "TYPE", "START", "COMMAND_SCHEMA", "ERROR",
 ]  # fmt: skip
@@ -75,6 +76,11 @@ class Reason:
     by_a_person: bool = False
     is_stop: bool = False  # an emergency stop: a person has to release it, and to enable again
 
+
+# Said by the process that encodes images.
+OF_IMAGES: tuple[Code, ...] = (
+    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK",
+)  # fmt: skip
 
 REASONS: dict[Code, Reason] = {
     "STATE_MISSING": Reason(
@@ -268,6 +274,38 @@ REASONS: dict[Code, Reason] = {
         "qgf_gate ended and began anew while the node ran.",
         "Look why it ended; then call ~/enable with true.",
         by_a_person=True,
+    ),
+    "IMAGE_MISSING": Reason(
+        "HOLD",
+        "A camera of the policy has not been heard, or not for its max_age.",
+        "Start the camera's driver; the detail has its topic: compare type and name with "
+        "`ros2 topic info -v`.",
+    ),
+    "IMAGE_ENCODING": Reason(
+        "HOLD",
+        "A camera sends an encoding that cannot be read, or another kind (colour, grey, depth) than the "
+        "contract asks for.",
+        "Set the driver to one of those that the detail names.",
+    ),
+    "IMAGE_DAMAGED": Reason(
+        "HOLD",
+        "An image is cut short or damaged.",
+        "Look for a full network or disk, and for a driver that lost frames.",
+    ),
+    "IMAGE_SIZE": Reason(
+        "HOLD",
+        "A camera sends images of another size than those that the policy was trained on.",
+        "Set the camera to the size that the detail names.",
+    ),
+    "IMAGE_BLACK": Reason(
+        "HOLD",
+        "Nothing is to be seen: the image is black, or no distance was measured.",
+        "Look at the lens, the light and the exposure.",
+    ),
+    "FEATURES_POLICY": Reason(
+        "HOLD",
+        "Features come from another policy's encoder than the one that drives.",
+        "Give qgf_encoder the policy of the node, or load the policy again by ~/load_policy.",
     ),
     "CANDIDATES_STOPPED": Reason(
         "HOLD",

@@ -50,6 +50,7 @@ from qgf_ros.ros.conversions import (
     ros_type,
     tick_message,
 )
+from qgf_ros.ros.features import Features
 from qgf_ros.ros.graph_monitor import GraphMonitor
 from qgf_ros.ros.lean import LeanLifecycleNode
 from qgf_ros.ros.outside_gate import OutsideGate
@@ -62,7 +63,7 @@ from qgf_ros.ros.views import Views
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.base import SchemaError
 from qgf_ros.spaces.messages.joints import Joints, Others
-from qgf_ros.spaces.observations.source import ObservationSource
+from qgf_ros.spaces.observations.source import FEATURES_TYPE, ObservationSource
 
 STATUS_PERIOD = 0.1  # s, steady time
 
@@ -96,8 +97,15 @@ class QgfNode(LeanLifecycleNode):
         self._views = Views(self)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
+        self._features = Features(self)
         self._swap = PolicySwap(
-            self, self.parameters, lambda: self.core, self._vet, self._build, self._announce
+            self,
+            self.parameters,
+            lambda: self.core,
+            self._vet,
+            self._build,
+            self._announce,
+            self._features.prepare,
         )
         values = self.parameters.values
         self._around = GraphMonitor(
@@ -300,6 +308,8 @@ class QgfNode(LeanLifecycleNode):
             return
         receipt = self.get_clock().now().nanoseconds
         try:
+            if source.type == FEATURES_TYPE and not self._features.take(core, source, msg, receipt):
+                return
             stamp = 0
             if source.stamp == "header":
                 stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec

@@ -1,14 +1,12 @@
 """`~/load_policy`: another policy for the same robot, without a pause.
 
 A child process verifies the folder (`vetting`); waiting for it, building and timing happen in a
-thread of their own, which is there from the start: `Thread.start` waits for the new thread, and waits
-for ever where that dies of a full memory before it says so. The executor goes on meanwhile: the
-callback is a coroutine in a callback group that excludes nobody.
+thread of their own, see `worker`. The executor goes on meanwhile: the callback is a coroutine in a callback
+group that excludes nobody.
 """
 
 from __future__ import annotations
 
-import queue
 import re
 import stat
 import threading
@@ -19,7 +17,6 @@ from pathlib import Path
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
-from rclpy.task import Future
 
 from qgf_ros.control.core import ControlCore
 from qgf_ros.control.exchange import check_exchange
@@ -32,6 +29,7 @@ from qgf_ros.policy.folder import Policy
 from qgf_ros.policy.manifest import said
 from qgf_ros.ros.conversions import LoadPolicy, policy_message
 from qgf_ros.ros.parameters import Parameters
+from qgf_ros.ros.worker import Worker
 
 CLOSING = 1.0  # s for a load that is under way to notice that the node ends
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # no separator, no "..", nothing hidden
@@ -46,6 +44,26 @@ class Prepared:
     timed: list[float]
 
 
+def find_below(policies: str | None, current: Policy, name: str) -> Path:
+    """The folder of a policy that is asked for by name, below `policies`, or beside the current one.
+
+    Raises PolicyRefused.
+    """
+    root = Path(policies).expanduser() if policies else current.folder.parent
+    if not NAME.fullmatch(name):
+        raise PolicyRefused(
+            f"{shown(name, 100)} is no policy's name: letters, digits, _, - and ., at most 100, no path; "
+            f"policies are loaded from {said(root)}"
+        )
+    try:
+        mode = (root / name).lstat().st_mode
+    except OSError as error:
+        raise PolicyRefused(f"no policy {name} in {said(root)}: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        raise PolicyRefused(f"{said(root / name)} is no folder, or a link; copy the policy there")
+    return root / name
+
+
 class PolicySwap:
     """The service. One request at a time; a second one is refused as BUSY."""
 
@@ -57,6 +75,7 @@ class PolicySwap:
         vet: Callable[[Path, Callable[[], bool], str], Policy],
         build: Build,
         swapped: Callable[[Policy, Sampler], None],
+        encode: Callable[[str, Callable[[], bool]], None],
     ) -> None:
         """
         Args:
@@ -64,6 +83,8 @@ class PolicySwap:
             vet: the policy of a folder for a device, looked at by another process; it is given up
                 as soon as the function that it is given says True.
             swapped: what the node does when another policy has taken over.
+            encode: has the cameras of a policy of that name encoded, of which it raises PolicyRefused
+                where that cannot be.
         """
         self._node = node
         self._parameters = parameters
@@ -71,11 +92,10 @@ class PolicySwap:
         self._vet = vet
         self._build = build
         self._swapped = swapped
+        self._encode = encode
         self._busy = ""
         self._closing = threading.Event()
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._worker = threading.Thread(target=self._run, name="qgf-load-policy", daemon=True)
-        self._worker.start()
+        self._worker = Worker(node, "qgf-load-policy")
         node.create_service(
             LoadPolicy, "~/load_policy", self._on_request, callback_group=ReentrantCallbackGroup()
         )
@@ -83,12 +103,7 @@ class PolicySwap:
     def close(self) -> None:
         """Gives up what is being loaded, and ends the worker."""
         self._closing.set()
-        self._work.put(None)
-        self._worker.join(CLOSING)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
+        self._worker.close(CLOSING)
 
     async def _on_request(
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
@@ -123,26 +138,15 @@ class PolicySwap:
 
     async def _load(self, core: ControlCore, name: str) -> str:
         """What happened, in a sentence. Raises QgfError, or what a backend raises."""
-        done: Future[Prepared | Exception] = Future(executor=self._node.executor)
-
-        def work() -> None:
-            try:
-                done.set_result(self._prepare(core, name))
-            except Exception as error:  # raised again where it is awaited
-                done.set_result(error)
-
-        self._work.put(work)
-        prepared = await done
-        if not isinstance(prepared, Prepared):
-            assert prepared is not None
-            raise prepared
+        prepared = await self._worker.do(lambda: self._prepare(core, name))
         if self._core() is not core:
             raise PolicyRefused(f"{name}: the node was configured anew meanwhile; call again")
         return self._take_over(core, prepared)
 
     def _prepare(self, core: ControlCore, name: str) -> Prepared:
         """In the worker."""
-        policy = self._vet(self._find(core, name), self._closing.is_set, core.sampling.device)
+        folder = find_below(self._parameters.values["policies"], core.policy, name)
+        policy = self._vet(folder, self._closing.is_set, core.sampling.device)
         check_exchange(policy, core.policy.contract)
         settings = resolve(self._parameters.values, policy, fall_back=True)  # they have to fit
         sampler = self._build(policy, core.sampling.device)
@@ -156,25 +160,9 @@ class PolicySwap:
             raise PolicyRefused(
                 f"{name}: a sample takes {slowest * 1e3:.1f} ms, and there are {budget * 1e3:.1f} ms for it"
             )
+        if policy.cameras:  # last: from then on features of both policies are made
+            self._encode(name, self._closing.is_set)
         return Prepared(policy, sampler, timed)
-
-    def _find(self, core: ControlCore, name: str) -> Path:
-        folder = self._parameters.values["policies"]
-        root = Path(folder).expanduser() if folder else core.policy.folder.parent
-        if not NAME.fullmatch(name):
-            raise PolicyRefused(
-                f"{shown(name, 100)} is no policy's name: letters, digits, _, - and ., at most 100, no path; "
-                f"policies are loaded from {said(root)}"
-            )
-        try:
-            mode = (root / name).lstat().st_mode
-        except OSError as error:
-            raise PolicyRefused(f"no policy {name} in {said(root)}: {error.strerror}") from None
-        if not stat.S_ISDIR(mode):
-            raise PolicyRefused(
-                f"{said(root / name)} is no folder, or a link; copy the policy there"
-            )
-        return root / name
 
     def _take_over(self, core: ControlCore, prepared: Prepared) -> str:
         policy, sampler = prepared.policy, prepared.sampler

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from qgf_ros.control.settings import BY_NAME
 from qgf_ros.control.spec import Spec
 from qgf_ros.ros import qos
-from qgf_ros.ros.conversions import header, make, ros_time, ros_type
+from qgf_ros.ros.conversions import header, make, make_image, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import Parameters
 from qgf_ros.ros.process import exit_with_parent, run
@@ -75,6 +75,7 @@ class SimNode:
         self._clock = self.node.create_publisher(Clock, "/clock", qos.REPORT)
         sources: dict[str, Source] = {o.name: o for o in self._contract.observations}
         sources |= self._contract.outcome.sources
+        self._cameras = {o.name for o in self._contract.cameras}
         self._sources = {
             name: (s, self.node.create_publisher(ros_type(s.type), s.topic, qos.REPORT))
             for name, s in sources.items()
@@ -178,6 +179,11 @@ class SimNode:
             kind = message_type(source.type)
             label = str(int(event.values[0])) if source.type == "std_msgs/Header" else ""
             stamp = header(event.stamp, label) if kind.stamped else None
+            if event.name in self._cameras:
+                from qgf_ros.images.messages import message
+
+                publisher.publish(message(make_image, source.type, stamp, event.values))
+                continue
             publisher.publish(kind.encode(make, source.fields, source.names, event.values, stamp))
         self._clock.publish(Clock(clock=ros_time(self._stream.now)))
 

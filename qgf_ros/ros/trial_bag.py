@@ -16,15 +16,19 @@ import rclpy.subscription
 from ament_index_python.packages import get_package_share_directory
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 
 from qgf_ros.bags.writer import RawBag, store_of
 from qgf_ros.errors import UsageError
-from qgf_ros.ros.conversions import ros_type
+from qgf_ros.ros.conversions import make_image, ros_type
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import TYPES
+from qgf_ros.spaces.observations.image import TYPES as IMAGES
+from qgf_ros.spaces.observations.source import ObservationSource
 
 STEP = 10**9  # ns, the longest of /clock; what is stamped later than that has no stamp of its clock
 QUEUE = 1000  # messages: of 1 kHz a second
+NEWEST = 2  # images that wait: a megabyte each
 TELLS_WHEN = hasattr(rclpy.subscription, "MessageInfo")  # Humble's rclpy does not
 OF_THE_NODE = {
     "ticks": "Tick",
@@ -46,8 +50,10 @@ class AdaptiveSubscription:
         heard: Callable[[Any, int], None],
         raw: bool,
         latched: bool = False,
+        depth: int = QUEUE,
     ) -> None:
-        """latched: whether what was said before counts, where it was latched."""
+        """latched: whether what was said before counts, where it was latched. depth: messages that wait."""
+        self._depth = depth
         self._node, self._type, self._topic = node, type_name, topic
         self._raw, self._latched = raw, latched
         self._callback: Callable[..., None] = lambda msg: heard(msg, time.time_ns())
@@ -66,7 +72,7 @@ class AdaptiveSubscription:
         before = offered and all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offered)
         latched = self._latched and before
         profile = QoSProfile(
-            depth=QUEUE,
+            depth=self._depth,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
@@ -90,6 +96,7 @@ class Stream:
     observed: bool = False
     judges: bool = False  # says how an episode ended, and nothing else
     stamped: bool = False  # begins with a std_msgs/Header
+    camera: ObservationSource | None = None  # whose raw images are compressed before they are kept
 
 
 def streams(contract: Contract, node: str) -> list[Stream]:
@@ -106,6 +113,13 @@ def streams(contract: Contract, node: str) -> list[Stream]:
         found[topic] = Stream(
             topic, f"/{topic.strip('/')}", source.type, seen, topic not in told, stamped
         )
+    for camera in contract.recorded.cameras:
+        raw, packed = IMAGES
+        topic, name = camera.topic, f"/{camera.topic.strip('/')}"
+        if camera.type == raw:
+            name += "/compressed"
+        own = camera if camera.type == raw else None
+        found[topic] = Stream(topic, name, packed, observed=True, stamped=True, camera=own)
     for name, kind in OF_THE_NODE.items():
         package = "trajectory_msgs" if kind == "JointTrajectory" else "qgf_ros"
         topic = f"{node}/{name}"
@@ -136,6 +150,10 @@ class BagRecorder:
         self._subscriptions = [
             AdaptiveSubscription(
                 node, s.type, s.topic, partial(self._hear, s), raw=True, latched=s.observed
+            )
+            if s.camera is None
+            else AdaptiveSubscription(
+                node, s.camera.type, s.topic, partial(self._see, s), raw=False, depth=NEWEST
             )
             for s in self._streams
         ]
@@ -216,6 +234,18 @@ class BagRecorder:
                         self._until = min(self._until, at)
                     else:
                         self._start_at = self._clock.now().nanoseconds
+
+    def _see(self, stream: Stream, msg: Any, at: int) -> None:
+        """A raw image, which is a megabyte, as a JPEG, or a depth as a PNG. What cannot be read is not kept."""
+        from qgf_ros.images.messages import message, pixels
+        from qgf_ros.images.raw import BadImage
+
+        assert stream.camera is not None
+        try:
+            packed = message(make_image, stream.type, msg.header, pixels(stream.camera, msg))
+        except BadImage:
+            return
+        self._hear(stream, serialize_message(packed), at)
 
     def _tick(self, msg: Any, at: int) -> None:
         with self._lock:

@@ -100,7 +100,7 @@ def test_the_gate_stands_by_default_and_then_the_node_publishes_nothing_to_the_r
 def test_fault_076_every_process_ends_with_the_launch():
     assert expression("exit_with_parent") is True
     nodes = {eval(n["executable"]): n["parameters"] for n in calls("Node")}
-    assert sorted(nodes) == ["qgf_gate", "qgf_node", "qgf_sim"]
+    assert sorted(nodes) == ["qgf_encoder", "qgf_gate", "qgf_node", "qgf_sim"]
     source = LAUNCH_FILE.read_text()
     assert "shared = every |" in source and "parameters = shared |" in source
     for executable, given in nodes.items():

@@ -31,7 +31,15 @@ try:
     from geometry_msgs.msg import Point, PointStamped
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState, GetState
-    from qgf_ros.msg import Command, GateStatus, PolicyInfo, QValues, Status, Tick  # noqa: F401
+    from qgf_ros.msg import (  # noqa: F401
+        Command,
+        Features,
+        GateStatus,
+        PolicyInfo,
+        QValues,
+        Status,
+        Tick,
+    )
     from qgf_ros.srv import LoadPolicy
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import (
@@ -263,7 +271,12 @@ def installed(name: str) -> str:
 
 
 def node_command(name: str = "qgf_node") -> list[str]:
-    modules = {"qgf_node": "node", "qgf_gate": "gate_node", "qgf_sim": "sim_node"}
+    modules = {
+        "qgf_node": "node",
+        "qgf_gate": "gate_node",
+        "qgf_sim": "sim_node",
+        "qgf_encoder": "encoder_node",
+    }
     return [sys.executable, "-m", f"qgf_ros.ros.{modules[name]}"]
 
 
