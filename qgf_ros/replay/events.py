@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from qgf_ros.bags import files
 from qgf_ros.bags.contract_reader import ContractReader
-from qgf_ros.bags.sources import Partial, bare, contract_sources
+from qgf_ros.bags.sources import Decoders, Partial, bare, contract_sources
 from qgf_ros.bags.types import Channel, Use
 from qgf_ros.replay.node_messages import CLOCK, reader
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.messages.base import SchemaError
 
+IMAGES = "image of "  # before a camera's name: its images, beside its features; no name has a space
+NOTHING = np.float64(np.nan).tobytes()  # a number of a message that says nothing
 WINDOW = 1_000_000_000  # ns: writers put messages down in almost the order in which they came
+
+
+class Encoder(Protocol):
+    """Of a camera, see `images.encoder.CameraEncoder`."""
+
+    policy: str  # its id
+
+    def __call__(self, msg: Any) -> np.ndarray:
+        """The features (F,) of an image message. Raises BadImage."""
 
 
 class BagMessage(NamedTuple):
@@ -34,17 +47,35 @@ class BagEvents:
 
     Where the bag has a /clock, that is the control clock, as it was for a node under use_sim_time;
     else it is the time of receipt. What cannot be read is counted in `losses`.
+
+    Of a camera, the features that its encoder published for this policy are what the node heard. Where
+    there are none, images are encoded here, and known as late as the contract says.
     """
 
-    def __init__(self, path: Path, name: str, contract: Contract) -> None:
-        sources = contract_sources(contract).items()
-        self._widths = {name: len(source.labels) for name, source in sources}
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        contract: Contract,
+        encoders: Mapping[str, Encoder] | None = None,
+    ) -> None:
+        """contract: as the node hears it. encoders: of its cameras, by name."""
+        sources = contract_sources(contract)
+        self._widths = {name: len(source.labels) for name, source in sources.items()}
         self._partial = {o.name: Partial(o) for o in contract.observations if o.merge}
+        self._encoders = dict(encoders or {})
+        self._latency = {o.name: round(o.latency * 1e9) for o in contract.recorded.cameras}
+        self._published: set[str] = set()  # cameras whose features are in the bag
+        self._seen: set[str] = set()
         self._heap: list[tuple[int, int, str, int, Any]] = []
         self._count = 0
         self._clocked = False
         bag = files.open_bag(path, name)
-        self._reader = ContractReader(bag, contract, self._row, self._of_the_node)
+        decoders = self._decoders(contract)
+        images = {f"{IMAGES}{o.name}": o for o in contract.recorded.cameras}
+        self._reader = ContractReader(
+            bag, contract, self._row, self._of_the_node, decoders, {**sources, **images}
+        )
         self.losses = self._reader.losses
 
     def __iter__(self) -> Iterator[BagMessage]:
@@ -65,7 +96,7 @@ class BagEvents:
                     continue
                 stamp, values = known
             yield BagMessage(at, name, stamp, values)
-        self._reader.check_observed("policy")
+        self._reader.check_observed("policy", self._seen)
 
     def _in_order(self) -> Iterator[tuple[int, str, int, Any]]:
         latest = 0
@@ -80,7 +111,37 @@ class BagEvents:
             receipt, _, name, stamp, values = heapq.heappop(heap)
             yield receipt, name, stamp, values
 
+    def _decoders(self, contract: Contract) -> Decoders:
+        found: dict[str, tuple[Callable[[Any], bytes], int]] = {}
+        for name, encoder in self._encoders.items():
+            width = self._widths[name]
+            found[name] = partial(self._features, name, encoder.policy, width), width
+            found[f"{IMAGES}{name}"] = partial(self._encoded, name, encoder), width
+        return found
+
+    def _features(self, camera: str, policy: str, width: int, msg: Any) -> bytes:
+        """Those of another policy, and reasons why there are none, are NOTHING."""
+        if msg.policy != policy or msg.reason:
+            return NOTHING * width
+        if len(msg.values) != width:
+            raise SchemaError(f"{len(msg.values)} features of {width}")
+        self._published.add(camera)
+        return np.asarray(msg.values, np.float64).tobytes()
+
+    def _encoded(self, camera: str, encoder: Encoder, msg: Any) -> bytes:
+        """Raises BadImage."""
+        if camera in self._published:
+            return NOTHING * self._widths[camera]
+        return encoder(msg).astype(np.float64).tobytes()
+
     def _row(self, name: str, stamp: int, receipt: int, values: bytes | None) -> None:
+        if name.startswith(IMAGES):
+            name = name.removeprefix(IMAGES)
+            receipt = max(receipt, stamp + self._latency[name])
+        if name in self._encoders:
+            if values is not None and values[:8] == NOTHING:
+                return
+            self._seen.add(name)
         numbers = np.full(self._widths[name], np.nan) if values is None else np.frombuffer(values)
         self._push(receipt, name, stamp, numbers)
 

@@ -104,6 +104,11 @@ def _check(plan: Plan, policies: Sequence[Policy]) -> None:
                 raise UsageError(f"{policy.folder}: {error}") from None
     for other in policies[1:]:
         check_exchange(other, policies[0].contract)
+        if other.cameras != policies[0].cameras:
+            raise UsageError(
+                f"{other.folder} and {policies[0].folder} encode their cameras otherwise, and a bag is encoded "
+                "once; replay each by itself"
+            )
 
 
 def _bags(path: Path) -> list[str]:
@@ -156,7 +161,7 @@ def _job(job: tuple[Plan, Path, str]) -> Played:
             tally.add(scorer(segment, track, recorded), track)
 
     contract = loaded[0][0].contract
-    events = BagEvents(path, name, contract)
+    events = BagEvents(path, name, contract, encoders_of(plan.policies[0]))
     player = Player(contract, [drive for drive, _, _ in each], horizon, score, plan.rate)
     recorded = Recorded(*loaded[0][:2], plan.settings(loaded[0][0]))
     player.play(recorded.watch(events))
@@ -164,6 +169,17 @@ def _job(job: tuple[Plan, Path, str]) -> Played:
     played.episodes, played.jumps = player.episodes, player.jumps
     played.sameness = recorded.found
     return played
+
+
+@lru_cache(maxsize=2)
+def encoders_of(folder: Path) -> dict[str, Any]:
+    """The encoders of a policy's cameras, by name; nothing of them is imported where it has none."""
+    policy = load_policy(folder)
+    if not policy.cameras:
+        return {}
+    from qgf_ros.images.encoder import CameraEncoder
+
+    return {name: CameraEncoder(policy, name) for name in policy.cameras}
 
 
 def document(plan: Plan, played: Played, began: float) -> dict[str, Any]:

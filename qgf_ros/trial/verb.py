@@ -135,7 +135,7 @@ class Trial(Options):
         record.save(self.out)  # from now on the folder is this trial's
         if self.record:
             link.record(contract)
-            text = yaml.safe_dump(contract.to_dict(), sort_keys=False)
+            text = yaml.safe_dump(contract.recorded.to_dict(), sort_keys=False)
             replace_file(self.out / CONTRACT, text.encode())
         return TrialFolder(self.out, self.record, labels)
 

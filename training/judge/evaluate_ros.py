@@ -20,6 +20,7 @@ from qgf_ros.sim.episode import EpisodeResult
 from qgf_ros.sim.world import Outcome
 from training.judge.evaluate import Evaluation, Variant, summarize
 
+NAMES = ("simulator", "node", "encoder")
 EPISODE_PATIENCE = 30.0  # s of simulated time per episode, settling included
 START_PATIENCE = 30.0  # s for both processes to start and find each other
 END_PATIENCE = 5.0  # s between SIGINT and SIGKILL
@@ -61,9 +62,13 @@ def evaluate_ros(
             "enable_on_start": True,
             "use_sim_time": True,
         }
+        encoder = {"policy": node["policy"], "use_sim_time": True}
+        wanted: list[tuple[str, Mapping[str, object]]] = [("sim_node", sim), ("node", node)]
+        if load_policy(policy).cameras:
+            wanted.append(("encoder_node", encoder))
         processes = [
-            _start("qgf_ros.ros.sim_node", sim, env, Path(scratch) / "sim.log"),
-            _start("qgf_ros.ros.node", node, env, Path(scratch) / "node.log"),
+            _start(f"qgf_ros.ros.{name}", given, env, Path(scratch) / f"{name}.log")
+            for name, given in wanted
         ]
         limit = START_PATIENCE + episodes * EPISODE_PATIENCE / real_time_factor
         try:
@@ -101,19 +106,18 @@ def _start(
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], limit: float, scratch: str) -> None:
-    """Until the simulator has ended by itself; the node ending first is a failure."""
-    sim, node = processes
+    """Until the simulator has ended by itself; another one ending first is a failure."""
+    sim, *others = processes
     deadline = time.monotonic() + limit
     while sim.poll() is None:
-        if node.poll() is not None or time.monotonic() > deadline:
+        if any(p.poll() is not None for p in others) or time.monotonic() > deadline:
             break
         time.sleep(0.1)
     if sim.returncode != 0:
         for log in sorted(Path(scratch).glob("*.log")):
             say(f"--- {log.name}\n{log.read_text()[-1500:]}")
-        raise QgfError(
-            f"the evaluation over ROS ended early (simulator {sim.poll()}, node {node.poll()}); logs above"
-        )
+        ends = ", ".join(f"{name}: {p.poll()}" for name, p in zip(NAMES, processes))
+        raise QgfError(f"the evaluation over ROS ended early ({ends}); logs above")
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

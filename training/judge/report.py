@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from qgf_ros.console import plain, say, track
+from qgf_ros.console import plain, say
 from qgf_ros.errors import UsageError
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.policy.folder import load_policy
 from qgf_ros.spaces.contract import Contract
+from training.judge.data import policy_episodes
 from training.judge.pages.report_page import render_report
 from training.judge.panels import PANELS
 from training.judge.subject import Subject
 from training.pipeline.episodes import EpisodeArrays, data_hash, outcomes
-from training.pipeline.readers.load import load_episodes
 
 
 def report(
@@ -40,7 +40,7 @@ def report(
         raise UsageError(f"seed is {seed}; allowed: at least 0")
     contract = Contract.load(contract_path) if contract_path else None
     policy = load_policy(policy_folder, contract)
-    read, _ = load_episodes(data, contract or policy.contract, workers, track)
+    read = policy_episodes(policy, data, contract, workers)
     episodes = EpisodeArrays.of(read)
     del read  # one copy is enough
     began = time.monotonic()

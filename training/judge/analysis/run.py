@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from qgf_ros.console import plain, say, table, track
+from qgf_ros.console import plain, say, table
 from qgf_ros.errors import UsageError
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.spaces.contract import Contract
@@ -19,10 +19,10 @@ from qgf_ros.statistics import FEW, RESAMPLES, ROUGH
 from training.judge.analysis.reach import POOL, Point, Reach, reach
 from training.judge.analysis.sensitivity import Sensitivity, sensitivity
 from training.judge.analysis.stability import STABLE_SHARE, Stability, stability
+from training.judge.data import policy_episodes
 from training.judge.pages.analysis_plot import draw
 from training.judge.subject import Held, held_out, model_of
 from training.pipeline.episodes import Episode, data_hash
-from training.pipeline.readers.load import load_episodes
 
 DOCUMENT, PICTURE = "analysis.json", "analysis.png"
 TOLERATED = 0.05  # share off the data, of which recorded chunks have 1 %
@@ -50,7 +50,7 @@ def analyze(
         raise UsageError(f"states is {count}, seed {seed}; allowed: at least 2 and at least 0")
     contract = Contract.load(contract_path) if contract_path else None
     policy = load_policy(policy_folder, contract)
-    episodes, _ = load_episodes(data, contract or policy.contract, workers, track)
+    episodes = policy_episodes(policy, data, contract, workers)
     return examine(policy, episodes, held_out(policy, episodes, seed), out, count, seed)
 
 
