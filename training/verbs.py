@@ -122,6 +122,8 @@ class Demo(Options):
     """Of the demonstrations and of training."""
     workers: int = 2
     """Processes."""
+    camera: bool = False
+    """The arm seen by a camera: goal and post are in no topic, only in its image."""
 
     def run(self) -> Mapping[str, Any]:
         from training.demo import DemoConfig, demo
@@ -134,5 +136,6 @@ class Demo(Options):
                 self.ros_episodes,
                 self.seed,
                 self.workers,
+                self.camera,
             )
         )

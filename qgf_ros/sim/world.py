@@ -21,9 +21,11 @@ WORLDS = Kinds(
     "qgf.worlds",
     {
         "planar_arm": "qgf_ros.sim.planar_arm.world",
+        "planar_arm_camera": "qgf_ros.sim.planar_arm_camera.world",
         "pointmaze": "qgf_ros.sim.pointmaze.world",
         "ur5e_cube": "qgf_ros.sim.ur5e_cube.world",
         "ur5e_cube_goals": "qgf_ros.sim.ur5e_cube_goals.world",
+        "ur5e_cube_camera": "qgf_ros.sim.ur5e_cube_camera.world",
         "ur5e_cube_double": "qgf_ros.sim.ur5e_cube_double.world",
     },
 )
@@ -66,7 +68,8 @@ class World(Protocol):
     def step(self) -> None: ...
 
     def signal(self, name: str) -> np.ndarray:
-        """Present value of an observation, in the order of the contract's fields and names."""
+        """Present value of an observation, in the order of the contract's fields and names; of a camera
+        its image, (H, W, 3) uint8."""
 
     def reward(self) -> float:
         """Reward of the control period that just ended."""
