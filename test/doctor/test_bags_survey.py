@@ -14,6 +14,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from qgf_ros.bags.damage import MAX_REASONS
 from qgf_ros.bags.sources import contract_sources
 from training.doctor import bag_survey
+from training.doctor.cameras import LABELS
 from training.pipeline.readers.rosbag2 import Rosbag2Reader
 
 READER = Rosbag2Reader()
@@ -179,9 +180,9 @@ def test_what_is_no_state_is_named_only(tmp_path):
         text=[make("std_msgs/String", data="x")],
         state=[floats(1.0)],
     )
-    assert list(got.signals) == ["/state"] and got.rejected == {}
+    assert list(got.signals) == ["/image", "/state"] and got.rejected == {}
+    assert got.signals["/image"].labels == LABELS, "a few numbers of each image"
     assert got.others == {
-        "/image": "sensor_msgs/Image",
         "/large": "std_msgs/Float64MultiArray",
         "/text": "std_msgs/String",
     }

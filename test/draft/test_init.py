@@ -193,7 +193,7 @@ def test_what_this_version_cannot_use_is_listed_with_the_reason():
     text = drafted(seen).text
     assert "# - /plan (trajectory_msgs/JointTrajectory), a command: it holds neither" in text
     assert (
-        "# - /camera (sensor_msgs/Image): a camera: the policy of this version does not see it"
+        "# - /camera (sensor_msgs/Image): a camera whose images could not be read: sensor_msgs/Image and"
         in text
     )
 

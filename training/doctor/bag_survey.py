@@ -21,6 +21,7 @@ from qgf_ros.bags.damage import Damage, Losses, one_line
 from qgf_ros.bags.files import Bag, read_messages
 from qgf_ros.bags.types import Channel, Take, take_with, typestore
 from qgf_ros.spaces.messages.base import MAX_VALUES, SchemaError
+from training.doctor import cameras
 from training.pipeline.streams import Signal, Stream, Survey
 
 MAX_NUMBERS = 32 * 2**20  # of one survey: 256 MiB
@@ -30,11 +31,7 @@ MAX_LAYOUTS = 256  # different sets of labels on one topic
 MAX_FRAMES = 8  # frame_ids of one topic that are told apart
 # Share of an array's messages that must be of one length for its numbers to mean something.
 MOST = 0.9
-OTHERS = (
-    "sensor_msgs/Image",
-    "sensor_msgs/CompressedImage",
-    "sensor_msgs/PointCloud2",
-)
+OTHERS = ("sensor_msgs/PointCloud2",)
 SKIPPED = ("std_msgs/msg/Header", "std_msgs/msg/MultiArrayLayout")  # when and how, not what
 OURS = "qgf_ros/"  # what the node says of itself: no robot's state, and NaN where it knows nothing
 JOINTS = ("position", "velocity", "effort")
@@ -43,13 +40,14 @@ SEVERAL_POINTS = "commands of several points are not read"
 
 def survey_bag(bag: Bag, name: str) -> Survey:
     """Every topic with numbers. At most MAX_NUMBERS are kept; messages behind those are counted."""
-    losses, room, topics = Losses(), _Room(MAX_NUMBERS), dict[str, _Topic]()
+    losses, room, topics = Losses(), _Room(MAX_NUMBERS), dict[str, _Topic | _Camera]()
     clock = RecordedClock()
 
     def choose(channel: Channel) -> Take | None:
         if uses := clock.uses(channel):
             return decoded(channel, uses, losses)
-        topic = topics.setdefault(channel.topic, _Topic(channel.short_type, room))
+        kind = _Camera if channel.short_type in cameras.TYPES else _Topic
+        topic = topics.setdefault(channel.topic, kind(channel.short_type, room))
         if topic.type != channel.short_type:
             why = f"{channel.topic} carries {channel.short_type}, and before {topic.type}"
             return lambda receipt, raw: losses.add(why)
@@ -114,6 +112,41 @@ class _Unread(Exception):
 
 class _TooMany(Exception):
     """The messages hold more numbers than the state of a robot."""
+
+
+class _Camera:
+    """Images of one topic: what is kept is a few numbers of each."""
+
+    def __init__(self, kind: str, room: _Room) -> None:
+        self.type, self.times = kind, Times()
+        self.unusable = ""
+        self.unread = Counter[str]()
+        self._room, self._look, self._values = room, cameras.Look(kind), array("d")
+
+    def take(self, channel: Channel, losses: Losses) -> Take:
+        return decoded(channel, [self._add], losses)
+
+    def _add(self, msg: Any, receipt: int) -> None:
+        """Raises BadImage."""
+        if self._room.left <= 0:
+            self._room.refused += 1
+            return
+        values = self._look(msg)
+        at = msg.header.stamp
+        self.times.add(at.sec * 1_000_000_000 + at.nanosec or receipt, receipt)
+        self._room.left -= len(values)
+        self._values.extend(values)
+
+    def signal(self, topic: str, now: Control | None = None) -> Signal | None:
+        if not len(self.times):
+            return None
+        stamp, receipt, order = self.times.ordered(now)
+        values = np.frombuffer(self._values).reshape(len(stamp), len(cameras.LABELS))
+        stream = Stream(stamp[order], receipt[order], values[order])
+        return Signal(
+            topic, self.type, cameras.LABELS, stream,
+            channels=self._look.channels or "", pictures=tuple(self._look.pictures),
+        )  # fmt: skip
 
 
 class _Topic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from training.doctor.check import VERDICTS, Check
+from training.doctor.check_cameras import cameras
 from training.doctor.check_contract import fresh, kept, limits, rewards
 from training.doctor.check_recordings import (
     duplicates,
@@ -17,12 +18,12 @@ from training.doctor.check_recordings import (
 from training.doctor.check_timing import clocks, frames, gaps, lead, offset, rates, stamps
 from training.doctor.check_values import constant, finite, outliers, saturated, units
 from training.doctor.dataset import Dataset
-from training.doctor.others import cameras
+from training.doctor.others import unread_cameras
 
 ASKED: tuple[Callable[[Dataset], Check | None], ...] = (
     readable, unread, frames, layout, outcomes, rates, gaps, stamps, clocks, finite, constant, saturated,
     outliers, units, lead, offset, duplicates, short, kept, fresh, limits, rewards,
-    cameras,
+    cameras, unread_cameras,
 )  # fmt: skip
 
 

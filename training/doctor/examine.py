@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -117,7 +118,8 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
         "age_ms": {"median": ages[0] * 1e3, "p99": ages[1] * 1e3},
         "stamps_back": s.backward,
         "stamps_repeated": s.repeated,
-        "constant": constants(s),
+        "constant": [] if s.role == "camera" else constants(s),
+        "pictures": [_uri(picture) for picture in s.pictures],
         "numbers": [
             {
                 "name": label,
@@ -130,6 +132,14 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
             for i, label in enumerate(s.labels)
         ],
     }
+
+
+def _uri(picture: np.ndarray) -> str:
+    """A small grey picture for a page."""
+    import simplejpeg
+
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture[..., None]), 80, "GRAY")
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def _contract(data: Dataset) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ def is_camera(kind: str) -> bool:
 def why_not_numbers(kind: str) -> str:
     """kind: a message type, or the type of a column."""
     if is_camera(kind):
-        return "a camera: the policy of this version does not see it"
+        return "a camera whose images could not be read: sensor_msgs/Image and CompressedImage (JPEG, PNG) can"
     if kind in CLOUDS:
         return "a point cloud: the policy of this version does not see it"
     if kind.startswith("qgf_ros/"):
@@ -33,14 +33,15 @@ def why_not_numbers(kind: str) -> str:
     )
 
 
-def cameras(data: Dataset) -> Check | None:
+def unread_cameras(data: Dataset) -> Check | None:
     found = [t for t, kind in data.others.items() if is_camera(kind)]
     if not found:
         return None
     return Check(
-        "cameras",
+        "unread cameras",
         "warn",
-        f"{len(found)} cameras are not seen by a policy of this version: {', '.join(found[:SHOWN])}",
-        "see that the numbers alone say what the task needs (where the object is), or nothing can learn it",
+        f"no image of {len(found)} cameras could be read: {', '.join(found[:SHOWN])}",
+        "record sensor_msgs/Image, or CompressedImage as JPEG or PNG; or see that the numbers alone say what "
+        "the task needs (where the object is), or nothing can learn it",
         tuple(found[:SHOWN]),
     )

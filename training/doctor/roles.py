@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from qgf_ros.spaces.actions import command_types
+from qgf_ros.spaces.observations.image import TYPES as IMAGES
 from training.pipeline.delay import measured_leads
 from training.pipeline.readers.endings import kind_of
 from training.pipeline.streams import Signal, Stream, Survey
 
-Role = Literal["command", "state", "outcome", "index"]
+Role = Literal["command", "state", "outcome", "index", "camera"]
 
 COMMAND_WORDS = {
     *("action", "actions", "command", "commands", "cmd", "cmds", "target", "targets"),
@@ -57,6 +58,8 @@ LOOKED_AT = 60.0  # s of a recording
 def role(topic: str, type_name: str) -> Role:
     """By the words of a topic or column, and by the type of its messages."""
     words = words_of(topic)
+    if type_name in IMAGES:
+        return "camera"
     if not type_name and topic in INDEX_COLUMNS:
         return "index"
     if (

@@ -60,6 +60,8 @@ class SignalSummary:
     drift: float  # s by which stamp and receipt part in one recording, the largest of all
     frames: Counter[str]  # messages per frame_id, of messages that have one
     unset: int  # recordings in which no message carries a stamp of its own
+    channels: str = ""  # of a camera: rgb, mono or depth
+    pictures: tuple[np.ndarray, ...] = ()  # of a camera: of the first recording, small
 
     def merge(self, other: SignalSummary) -> SignalSummary:
         """Both together; `other` has the same labels."""
@@ -183,7 +185,7 @@ def _signal(
     last = np.fmin.reduce(steps, axis=1)  # a message follows those that have a number of its own
     middle = column_quantile(steps, 0.5)
     gaps: tuple[Gap, ...] = ()
-    if kind in ("state", "command"):
+    if kind in ("state", "command", "camera"):
         silent = (stream.receipt[:, None] - stream.receipt[before]) * 1e-9
         steady = (np.isfinite(steps).sum(axis=0) + 1 >= STEADY) & (middle > 0)
         spoken = part[[signal.labels.index(n) for n in positions(signal.labels)]]
@@ -225,6 +227,8 @@ def _signal(
         drift=_drift(stream),
         frames=Counter(signal.frames),
         unset=int(len(stream) > 0 and bool((stream.stamp == stream.receipt).all())),
+        channels=signal.channels,
+        pictures=signal.pictures,
     )
 
 

@@ -13,6 +13,7 @@ from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.messages import BY_JOINT, TYPES
 from qgf_ros.spaces.messages.array import Array
 from qgf_ros.spaces.messages.moment import Moment
+from training.doctor.cameras import LABELS
 from training.doctor.check_timing import DRIFT, FUTURE, LATE
 from training.doctor.check_values import constants
 from training.doctor.dataset import Dataset, rate
@@ -41,7 +42,15 @@ PLAIN_WORDS = JOINTS_WORDS | {
     "data",
     "pose",
 }
+CAMERA_WORDS = {
+    *("image", "images", "image_raw", "image_rect", "image_rect_raw", "image_color", "compressed"),
+    *("compresseddepth", "camera", "color", "rgb"),
+}
 TAKEN = {"reward", "success", "episode_start"}
+TABLES = {"lerobot", "npz", "hdf5", "ogbench"}  # formats whose sources have columns, and no topics
+VIEW = 64  # pixels of a drafted camera's longer side
+DEPTH = [0.2, 2.0]  # m
+LATENCY = 0.06  # s
 JOINTS, ARRAY = "sensor_msgs/JointState", "std_msgs/Float64MultiArray"
 # What a joint may be told, by what a contract calls it.
 JOINT_KINDS = {k.representation: k for k in KINDS if k.space == "joint"}
@@ -242,6 +251,8 @@ def observations(
             continue
         told = {p.state_label for p in measured if p.state == s.topic}
         lines += _observation(s, told, source_name(s, used), seen, notes, period, pace)
+    for s in data.of("camera"):
+        lines += _camera(s, source_name(s, used), data, period, pace)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
     unusable = data.unusable | data.undecoded
     for topic, kind in others.items():
@@ -302,6 +313,36 @@ def _observation(
     if s.units:
         lines.append(f"    units: {scalar(s.units)}")
     return [*lines, _max_age(s, period, pace)]
+
+
+def _camera(s: SignalSummary, name: str, data: Dataset, period: float, pace: float) -> Lines:
+    """A camera as it was recorded, and a small view of it with its proportions."""
+    width, height = (
+        int(np.nanmax(s.extremes.values[:, LABELS.index(side)])) for side in ("width", "height")
+    )
+    long = max(width, height)
+    size = [max(1, round(VIEW * side / long)) for side in (width, height)]
+    depth = s.channels == "depth"
+    more = {"rgb": "", "mono": ", channels: mono"}.get(s.channels, f", channels: depth, range: {DEPTH}")
+    column = data.format in TABLES
+    place = (
+        [
+            f"    topic: {name}/image_raw   {MARK} tables have no topics: the robot's",
+            f"    type: {s.type}   {MARK} or sensor_msgs/CompressedImage",
+            f"    column: {scalar(s.topic)}",
+        ]
+        if column
+        else _place(s, "", "")
+    )
+    why = f"of {width} x {height}" + ("; range: near and far of the work, in m" if depth else "")
+    return [
+        f"  - name: {scalar(name)}",
+        *place,
+        f"    image: {{size: [{size[0]}, {size[1]}]{more}}}   {MARK} {why}",
+        "    encoder: {kind: small, features: 64}",
+        f"    latency: {LATENCY}   {MARK} s, from an image's capture to its features on the robot",
+        _max_age(s, max(period, LATENCY), pace),
+    ]
 
 
 def _joints(
@@ -410,7 +451,8 @@ def _unusable(s: SignalSummary, command: bool) -> str:
 def source_name(s: SignalSummary, used: set[str]) -> str:
     """Short, without a dot, and not taken."""
     words = [w for w in re.split(r"[/.]", s.topic) if w]
-    told = [w for w in words if w.lower() not in PLAIN_WORDS]
+    plain = PLAIN_WORDS | (CAMERA_WORDS if s.role == "camera" else set())
+    told = [w for w in words if w.lower() not in plain]
     base = (
         identifier(told[-1])
         if told
