@@ -16,7 +16,11 @@ GUESS = re.compile(r"\s*(topic|frame|period|radius):|.*\{(min|topic):")
 
 
 def test_there_are_examples():
-    assert {p.stem for p in EXAMPLES} == {"so101", "so101_lerobot", "ur5e_servo", "diff_drive"}
+    seeing = {"so101_two_cameras": 2, "aloha": 4, "ur5e_realsense": 2}
+    others = {"so101", "so101_lerobot", "ur5e_servo", "diff_drive"}
+    assert {p.stem for p in EXAMPLES} == others | seeing.keys()
+    for path in EXAMPLES:
+        assert len(Contract.load(path).cameras) == seeing.get(path.stem, 0)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -38,7 +42,8 @@ def test_optional_parts_load_when_they_are_uncommented(path):
     whole = re.sub(r"^#(?=  )", "", text, flags=re.MULTILINE)
     own = Contract.from_dict(yaml.safe_load(whole))
     assert len(own.observations) == len(Contract.load(path).observations) + (whole != text)
-    assert whole != text or path.stem == "so101_lerobot"
+    whole_already = {"so101_lerobot", "so101_two_cameras", "aloha", "ur5e_realsense"}
+    assert whole != text or path.stem in whole_already
 
 
 def test_lerobots_names_are_not_those_of_the_urdf():

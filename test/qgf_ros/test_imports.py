@@ -23,7 +23,9 @@ TRAINING = {
 HOMES = {
     "rclpy": ("qgf_ros/ros/",),
     "ament_index_python": ("qgf_ros/ros/",),
-    "onnxruntime": ("qgf_ros/guidance/backends/onnx.py",),
+    "onnxruntime": ("qgf_ros/guidance/backends/onnx.py", "qgf_ros/images/encoder.py"),
+    "simplejpeg": ("qgf_ros/images/compressed.py", "qgf_ros/images/messages.py"),
+    "av": ("qgf_ros/images/compressed.py",),
     "torch": (
         "qgf_ros/guidance/backends/torch.py",
         "qgf_ros/guidance/backends/explicit.py",
@@ -33,6 +35,8 @@ HOMES = {
         "qgf_ros/sim/planar_arm/world.py",
         "qgf_ros/sim/pointmaze/world.py",
         "qgf_ros/sim/ur5e_cube/world.py",
+        "qgf_ros/sim/ur5e_cube_camera/world.py",
+        "qgf_ros/sim/camera.py",
     ),
     "ogbench": ("qgf_ros/sim/pointmaze/world.py", "qgf_ros/sim/ur5e_cube/world.py"),
     "rosbags": ("qgf_ros/bags/types.py", "qgf_ros/bags/definitions.py", "qgf_ros/bags/writer.py"),
@@ -349,7 +353,8 @@ def test_every_other_publisher_is_a_report_of_the_node_itself():
         if not topic.strip("'").startswith(REPORTS)
     }
     passed_on = "qgf_ros/ros/lean.py: topic"  # to rclpy, as it is given
-    assert others == {"qgf_ros/ros/sim_node.py: s.topic", passed_on}
+    features = "qgf_ros/ros/encoder_node.py: source.heard.topic"
+    assert others == {"qgf_ros/ros/sim_node.py: s.topic", features, passed_on}
 
 
 def test_what_the_robot_is_sent_comes_from_a_gate():

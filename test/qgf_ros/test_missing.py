@@ -35,7 +35,7 @@ def names(requirements):
 def test_the_table_is_that_of_setup_py():
     extras = setting("EXTRAS")
     brought = dict.fromkeys(names(setting("REQUIRES")), "")
-    for extra in ("train", "sim", "onnx", "bench"):
+    for extra in ("onnx", "cameras", "train", "sim", "bench"):
         brought |= {name: extra for name in names(extras[extra]) if name not in brought}
     assert {n: e for n, e in BROUGHT_BY.items() if n != "gymnasium"} == brought  # ogbench's
 
@@ -93,6 +93,10 @@ def test_bags_without_their_libraries(tmp_path, capsys, without, module, verb):
 
 
 def test_a_robot_without_training_has_help_and_its_verbs(tmp_path, capsys, without):
+    from qgf_ros.cli import main
+
+    with pytest.raises(SystemExit):  # tyro looks for torch once, and takes one that is hidden for it
+        main(["--help"])
     without(*OF_TRAINING)
     from qgf_ros.cli import main
 

@@ -1,0 +1,109 @@
+"""The arm that is seen beside the arm that is told: the same task, with a camera and without.
+
+    python bench/camera_arm.py --out DIR [--seeds 0 1 2]
+
+For each training seed and world what `qgf demo` does, in process: 1200 demonstrations, training, beta chosen
+on episodes of its own, 300 fresh episodes each. Rows {world, sampler, seed, successes, episodes, beta} in
+bench/results/camera-arm.json. What is done is kept in DIR: the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from qgf_ros.console import say, table, track
+from qgf_ros.errors import exit_codes
+from qgf_ros.sim.world import world_folder
+from training.demo import CAMERA, FIT, FIT_CAMERA, WORLD, choose_beta, set_default_beta
+from training.export.write import export
+from training.judge.evaluate import Rate, Variant, evaluate
+from training.learn.config import REPORT_SEEDS
+from training.learn.fit import fit
+from training.pipeline.record import record
+
+RESULTS = Path(__file__).parent / "results/camera-arm.json"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to run."""
+
+    out: Path
+    """Folder for bags and policies."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    demonstrations: int = 1200
+    episodes: int = 300
+    workers: int = 2
+
+    def run(self) -> None:
+        rows: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            for world, settings in ((WORLD, FIT), (CAMERA, FIT_CAMERA)):
+                folder = self.out / f"{world}-{seed}"
+                done = folder / "rows.json"
+                if not done.exists():
+                    found = self.one(folder, world, replace(settings, seed=seed, workers=self.workers))
+                    done.write_text(json.dumps(found))
+                rows += json.loads(done.read_text())
+                RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        show(rows)
+
+    def one(self, folder: Path, world: str, settings: Any) -> list[dict[str, Any]]:
+        """Rows of one world and training seed."""
+        say(f"\n{world}, seed {settings.seed}")
+        bags, run = folder / "bags", folder / "run"
+        if not bags.exists():
+            record(bags, world, self.demonstrations, settings.seed, workers=self.workers, progress=track)
+        if not (run / "policy").exists():
+            fit(bags, world_folder(world) / "contract.yaml", run, settings, resume=run.exists())
+        export(run / "policy")
+        beta, _ = choose_beta(run / "policy", world, self.workers)
+        set_default_beta(run / "policy", beta)
+        variants = [
+            Variant("bc", math.inf),
+            Variant("qgf", beta),
+            Variant("best_of_4", math.inf, 4),
+        ]
+        found = evaluate(
+            run / "policy", world, variants, self.episodes, REPORT_SEEDS, self.workers, track
+        )
+        return [
+            {
+                "world": world,
+                "sampler": e.variant.name,
+                "seed": settings.seed,
+                "successes": e.success.count,
+                "episodes": e.success.total,
+                "beta": None if math.isinf(e.variant.beta) else e.variant.beta,
+            }
+            for e in found
+        ]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Over all training seeds."""
+    kinds = dict.fromkeys((r["world"], r["sampler"]) for r in rows)
+    shown = []
+    for world, sampler in kinds:
+        mine = [r for r in rows if (r["world"], r["sampler"]) == (world, sampler)]
+        rate = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
+        seeds = " ".join(f"{r['successes']}/{r['episodes']}" for r in mine)
+        shown.append((world, sampler, seeds, rate))
+    table("fresh episodes", ("world", "sampler", "by seed", "rate, 95 % Wilson"), shown)
+
+
+def main() -> int:
+    with exit_codes():
+        tyro.cli(Bench, description=(__doc__ or "").splitlines()[0]).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
