@@ -27,8 +27,10 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QGF_CACHE", str(tmp_path / "cache"))
 
 
-def own(column="observation.images.wrist"):
+def own(column="observation.images.wrist", period=None):
     told = qgf_cameras.camera_dict(column=column)
+    if period:
+        told["time"]["period"] = period
     told["observations"][1]["column"] = "observation.state[0:4]"
     told["observations"][2]["column"] = "observation.state[4:5]"
     return contract(told)
@@ -57,6 +59,17 @@ def test_a_lerobot_dataset_shows_what_was_recorded(tmp_path, version, kind, code
         off = np.abs(seen(episode) - shown(images))
         assert off.mean() < 3, f"{kind} {codec} changes a byte by {off.mean():.2f} on average"
         # Every image is its own: another one's would be far off where the light is.
+        others = [np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)]
+        assert others == list(range(T))
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_row_has_the_image_of_its_number_whatever_rate_its_timestamps_go_at(tmp_path, version):
+    # As recorders leave it: one image written per row at the stated rate, rows timed by the wall.
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS, version, "libx264", clock=17.0)
+    episodes, report = load_episodes(tmp_path / "set", own(period=1 / 17))
+    assert len(episodes) == EPISODES and not report.lost
+    for episode, images in zip(episodes, IMAGES):
         others = [np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)]
         assert others == list(range(T))
 

@@ -114,8 +114,9 @@ def encode(path, fps, codec):
         container.mux(stream.encode(None))
 
 
-def lerobot(path: Path, images, states, actions, version="v2.1", codec="libx264", kind="video"):
-    """A dataset of episodes, each with images (T, H, W, 3), states (T, 5) and actions (T, 2)."""
+def lerobot(path: Path, images, states, actions, version="v2.1", codec="libx264", kind="video", clock=None):
+    """A dataset of episodes, each with images (T, H, W, 3), states (T, 5) and actions (T, 2). clock: the rate [Hz]
+    of its timestamps, where that is not what it says."""
     import io
     import json
 
@@ -138,9 +139,10 @@ def lerobot(path: Path, images, states, actions, version="v2.1", codec="libx264"
         columns = {
             "observation.state": list(map(list, np.asarray(states[e], np.float32))),
             "action": list(map(list, np.asarray(actions[e], np.float32))),
-            "timestamp": np.arange(t, dtype=np.float32) / fps,
+            "timestamp": np.arange(t, dtype=np.float32) / (clock or fps),
             "next.success": np.arange(t) == t - 1 if e % 2 == 0 else np.zeros(t, bool),
             "next.done": np.arange(t) == t - 1,
+            "frame_index": np.arange(t),
             "episode_index": np.full(t, e),
         }
         if kind == "image":
@@ -153,6 +155,7 @@ def lerobot(path: Path, images, states, actions, version="v2.1", codec="libx264"
         camera: {"dtype": kind, "shape": list(images[0][0].shape), "names": ["height", "width", "channel"]},
         **{n: {"dtype": "bool", "shape": [1], "names": None} for n in ("next.success", "next.done")},
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
+        "frame_index": {"dtype": "int64", "shape": [1], "names": None},
         "episode_index": {"dtype": "int64", "shape": [1], "names": None},
     }  # fmt: skip
     info = {

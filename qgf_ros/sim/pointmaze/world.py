@@ -11,15 +11,12 @@ does as it does; that time costs, and which way is a detour, is left to the crit
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 
-# Read when mujoco is imported; a robot has no display, and only pictures ask for one.
-os.environ.setdefault("MUJOCO_GL", "egl")
 import mujoco
 
 # Of spaces in float32, which nobody here uses.

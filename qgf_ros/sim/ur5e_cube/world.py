@@ -7,14 +7,11 @@ here it is a twist, held for as long, and the gripper is told an opening instead
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
 import numpy as np
 
-# Read when mujoco is imported; a robot has no display, and only pictures ask for one.
-os.environ.setdefault("MUJOCO_GL", "egl")
 import mujoco
 
 # Of spaces in float32, which nobody here uses.

@@ -54,7 +54,7 @@ from training.pipeline.readers.tables import (
 )
 from training.pipeline.streams import Recording, Survey
 
-INDEX = "episode_index"
+INDEX, FRAME = "episode_index", "frame_index"  # of a row, the latter within its episode
 BOOKKEEPING = (*CLOCKS, INDEX, "index", "task_index")
 LAST, TERMINAL = "is_last", "is_terminal"  # as RLDS has them: the last row only holds a state
 # Whether an episode ended or was cut, in environments' words; `next.done` alone does not tell.
@@ -173,7 +173,7 @@ def _rows(
     shared = info["codebase_version"] == "v3.0"
     clock = _clock(there)
     said_of = [] if shared else [INDEX]
-    extra = [c for c in (clock, *said_of, LAST, TERMINAL, *enders) if c in there]
+    extra = [c for c in dict.fromkeys((clock, FRAME, *said_of, LAST, TERMINAL, *enders)) if c in there]
     table = _table(file, tuple(sorted({*columns, *extra})), episode if shared else None)
     if not shared and INDEX in extra:
         _same_episode(file, _values(file, table, INDEX)[:, 0], episode)
@@ -184,7 +184,10 @@ def _rows(
         )
     seconds = np.arange(table.num_rows) / info["fps"]
     if clock:
-        seconds = _values(file, table, clock)[:, 0] / (info["fps"] if clock == "frame_index" else 1)
+        seconds = _values(file, table, clock)[:, 0] / (info["fps"] if clock == FRAME else 1)
+    # A video has one image for each row, whatever rate it claims: where timestamps go at another, they
+    # would pair a row with the image of another one.
+    played = _values(file, table, FRAME)[:, 0] / info["fps"] if FRAME in extra else seconds
     ticks, rate, rejected = on_grid(file, seconds, info["fps"], clock or "timestamp")
     kept, period = ticks >= 0, 1e9 / rate
 
@@ -205,7 +208,7 @@ def _rows(
     def images(of: str) -> Iterator[np.ndarray | BadImage]:
         if cameras_of(info)[of] == VIDEO:
             video, begin = video_of(path, info, of, episode)
-            return video_frames(video, begin + seconds[kept], info["fps"])
+            return video_frames(video, begin + played[kept], info["fps"])
         rows = _table(file, tuple(sorted({of, *said_of})), episode if shared else None)
         return column_images(value for value, there in zip(rows[of], kept) if there)
 
