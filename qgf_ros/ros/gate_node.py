@@ -250,7 +250,7 @@ def _contract(policy: str | None, contract: str | None) -> tuple[Contract, str]:
 
 def main() -> int:
     """Entry point of `ros2 run qgf_ros qgf_gate`."""
-    return run(GateNode, "qgf_gate")
+    return run(GateNode, "qgf_gate", commands=True)
 
 
 if __name__ == "__main__":

@@ -487,7 +487,7 @@ def _summary(policy: Policy, sampler: Sampler, beta: float) -> str:
 
 def main() -> int:
     """Entry point of `ros2 run qgf_ros qgf_node`."""
-    return run(QgfNode, "qgf")
+    return run(QgfNode, "qgf", commands=True)
 
 
 if __name__ == "__main__":

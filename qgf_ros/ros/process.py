@@ -22,6 +22,7 @@ from qgf_ros.errors import UsageError, exit_codes
 from qgf_ros.policy.vetting import Interrupted
 from qgf_ros.processes import signal_at_parents_death
 from qgf_ros.ros.lean import EnduringExecutor
+from qgf_ros.ros.transport import share_no_memory
 from qgf_ros.signals import Flag
 
 SPIN_SLICE = 0.05  # s, how soon a signal is noticed
@@ -65,8 +66,11 @@ def exit_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run(make: Callable[[], Program], name: str) -> int:
-    """Runs a program until SIGINT, SIGTERM or its own end. Returns 0; errors exit by their code."""
+def run(make: Callable[[], Program], name: str, commands: bool = False) -> int:
+    """Runs a program until SIGINT, SIGTERM or its own end. Returns 0; errors exit by their code.
+    commands: it commands a robot, and nobody who is stopped may hold it up."""
+    if commands:
+        share_no_memory()
     try:
         _run(make, name)
     except SystemExit as end:

@@ -128,6 +128,16 @@ def was_reset(robot):
 # Processes that do not run for a while.
 
 
+def test_fault_169_nobody_who_is_stopped_holds_up_the_node_or_the_gate(domain):
+    """A subscriber that is stopped within its reading of Fast DDS's shared memory holds a lock that a
+    publisher waits for, a second for each message; who maps none waits for nobody."""
+    with gate_and_robot(domain) as (gate, robot), node(domain) as proc:
+        robot.run(proc)
+        for program in (gate, proc):
+            maps = Path(f"/proc/{program.process.pid}/maps").read_text()
+            assert "libfast" in maps, "another middleware than this was written for"
+            assert "/dev/shm/fast" not in maps
+
 def test_fault_075_whenever_it_is_stopped_the_robot_rests_and_nothing_old_comes_after(domain):
     with gate_and_robot(domain) as (_, robot), node(domain) as proc:
         robot.run(proc)

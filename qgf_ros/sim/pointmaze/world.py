@@ -15,9 +15,8 @@ import warnings
 from collections import deque
 from pathlib import Path
 
-import numpy as np
-
 import mujoco
+import numpy as np
 
 # Of spaces in float32, which nobody here uses.
 warnings.filterwarnings("ignore", message=".*precision lowered by casting")

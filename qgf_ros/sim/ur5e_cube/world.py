@@ -10,9 +10,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
 import mujoco
+import numpy as np
 
 # Of spaces in float32, which nobody here uses.
 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
