@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -34,3 +35,35 @@ class Camera:
         view = self._view if isinstance(self._view, str) else self._view()
         self._renderer.update_scene(data, view)
         return self._renderer.render()
+
+
+def coarse(model: mujoco.MjModel, cell: float) -> mujoco.MjModel:
+    """A copy to look at: of all vertices of a mesh within a cell the first stands for the others, and
+    edges are not smoothed.
+
+    A robot's meshes have thousands of triangles for each pixel of a small image, and rendering in software
+    takes its time for every one. Only what is seen changes: physics has the model itself.
+
+    Args:
+        cell: length of its sides [m].
+    """
+    seen = copy.copy(model)
+    seen.vis.quality.offsamples = 0
+    for i in range(seen.nmesh):
+        vertices = seen.mesh_vert[seen.mesh_vertadr[i] :][: seen.mesh_vertnum[i]]
+        faces = slice(seen.mesh_faceadr[i], seen.mesh_faceadr[i] + seen.mesh_facenum[i])
+        cells = np.floor(vertices / cell).astype(np.int64)
+        _, first, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+        merged = first[which.ravel()][seen.mesh_face[faces]]
+        corners = np.sort(merged, axis=1)
+        once = np.zeros(len(merged), bool)
+        once[np.unique(corners, axis=0, return_index=True)[1]] = True
+        kept = once & (np.diff(corners, axis=1) > 0).all(axis=1)
+        if not kept.any():  # all of it lies in one cell
+            continue
+        count = int(kept.sum())
+        of = seen.mesh_face, seen.mesh_facenormal, seen.mesh_facetexcoord
+        for array, values in zip(of, (merged, *(a[faces] for a in of[1:]))):
+            array[faces][:count] = values[kept]
+        seen.mesh_facenum[i] = count
+    return seen
