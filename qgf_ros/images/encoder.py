@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, UsageError
+from qgf_ros.images.graph import check_encoder
 from qgf_ros.images.messages import pixels
 from qgf_ros.images.probe import fresh
 from qgf_ros.images.raw import BadImage
@@ -113,6 +114,7 @@ def check_light(image: np.ndarray) -> None:
 
 
 def _open(onnx: bytes, where: str, device: str, threads: int) -> tuple[Any, str]:
+    check_encoder(onnx, where)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3

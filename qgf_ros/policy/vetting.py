@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from qgf_ros.errors import DeviceUnavailable, PolicyRefused, QgfError, UsageError
 from qgf_ros.processes import signal_at_parents_death
@@ -35,7 +35,8 @@ MOST_CANDIDATES = 64  # that a sample may have, see the node's parameter num_can
 MAX_ANSWER = 16 * 2**20
 LOOK = 0.05  # s, how soon a wish to stop is noticed
 # The child finds modules where this process does, whatever the working directory.
-BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from qgf_ros.policy.vetting import child; child()"
+BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {} import child; child()"
+HERE = "qgf_ros.policy.vetting"
 ERRORS = {e.__name__: e for e in (PolicyRefused, UsageError, DeviceUnavailable)}
 
 
@@ -59,6 +60,7 @@ def vetted_policy(
     use: Use | None = None,
     stopping: Callable[[], bool] = lambda: False,
     wall: float = WALL,
+    cameras: bool = False,
 ) -> Any:
     """As `policy.load_policy`, for a process that must outlive any folder.
 
@@ -67,36 +69,49 @@ def vetted_policy(
         use: the sampler that is going to be made of it, which the child tries on the CPU; None: none.
         stopping: asked every 50 ms; True ends the child.
         wall: s that the child may take.
+        cameras: the encoders of its cameras are going to be opened, which the child tries on the CPU.
 
     Raises:
         PolicyRefused: as `load_policy`; also where the child died, or took too long or too much.
         Interrupted: `stopping` said so.
     """
     from qgf_ros.policy.folder import policy_of
-    from qgf_ros.policy.manifest import verified_files
+    from qgf_ros.policy.manifest import said, verified_files
 
     folder = Path(folder)
     files = verified_files(folder)
-    answer = _ask(folder, files, use, stopping, wall)
+    about = {
+        "folder": os.fsencode(folder).hex(),
+        "use": None if use is None else vars(use),
+        "cameras": cameras,
+    }
+    answer = ask_child(HERE, said(folder), "policy", about, files, stopping, wall)
     policy = policy_of(folder, files, answer["content"], contract)
     return replace(policy, graph_checked=answer["opened"] == "onnx")
 
 
-def _ask(
-    folder: Path,
+def ask_child(
+    module: str,
+    where: str,
+    what: str,
+    about: dict[str, Any],
     files: dict[str, bytes],
-    use: Use | None,
-    stopping: Callable[[], bool],
-    wall: float,
+    stopping: Callable[[], bool] = lambda: False,
+    wall: float = WALL,
 ) -> dict[str, Any]:
-    """The child's answer: what policy.yaml says, and which sampler was opened."""
-    from qgf_ros.policy.manifest import said
+    """What `module`.child, in a process of its own and within limits, answers of these files.
 
-    request = {
-        "folder": os.fsencode(folder).hex(),
+    Args:
+        where, what: the place and the kind of thing, for messages.
+        about: whatever else it is told, as JSON.
+
+    Raises:
+        PolicyRefused: it says so, died, or took too long or too much.
+        Interrupted: `stopping` said so.
+    """
+    request = about | {
         "parent": os.getpid(),
         "files": {name: len(data) for name, data in files.items()},
-        "use": None if use is None else vars(use),
     }
     head = json.dumps(request).encode()
     try:
@@ -105,23 +120,23 @@ def _ask(
                 file.write(part)
             file.flush()
             file.seek(0)
-            text, status = _run(file, stopping, time.monotonic() + wall)
+            text, status = _run(file, stopping, time.monotonic() + wall, module)
     except TimeoutError:
         raise PolicyRefused(
-            f"{said(folder)}: it was not verified within {wall:g} s; the policy is not sound, or the machine "
+            f"{where}: it was not verified within {wall:g} s; the {what} is not sound, or the machine "
             "has no time for it"
         ) from None
     except (OSError, RuntimeError, MemoryError) as error:
         raise PolicyRefused(
-            f"{said(folder)}: no process could be started to verify it ({error}); free memory, or raise the "
+            f"{where}: no process could be started to verify it ({error}); free memory, or raise the "
             "limits of processes and open files"
         ) from None
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         raise PolicyRefused(
-            f"{said(folder)}: the process that verified it ended {_how(status)} and without an answer: it took "
-            "more memory or time than a policy needs, or crashed a library; do not use this policy"
+            f"{where}: the process that verified it ended {_how(status)} and without an answer: it took "
+            f"more memory or time than a {what} needs, or crashed a library; do not use this {what}"
         ) from None
     if "error" in answer:
         raise ERRORS.get(answer["kind"], PolicyRefused)(answer["error"])
@@ -135,13 +150,15 @@ def _anonymous() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _run(file: IO[bytes], stopping: Callable[[], bool], until: float) -> tuple[bytes, int]:
+def _run(
+    file: IO[bytes], stopping: Callable[[], bool], until: float, module: str = HERE
+) -> tuple[bytes, int]:
     """What the child wrote, and its exit status. It and whatever it started are gone afterwards."""
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            BOOT,
+            BOOT.format(module),
             json.dumps([str(Path(p or ".").absolute()) for p in sys.path]),
         ],
         stdin=file,
@@ -190,17 +207,20 @@ def _how(status: int) -> str:
 
 
 def child() -> None:
-    """Reads the request, answers, and ends. Limits come first."""
+    """Looks at a policy."""
+    answer_parent(_answer)
+
+
+def answer_parent(answer: Callable[[dict[str, Any], dict[str, bytes]], dict[str, Any]]) -> NoReturn:
+    """Reads the request, answers, and ends. Limits come first. answer: of what it was told, and the files."""
     stdin, out = sys.stdin.buffer, os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
     head = json.loads(stdin.read(int.from_bytes(stdin.read(8), "little")))
     _limit(head["parent"], sum(head["files"].values()))
     files = {name: stdin.read(size) for name, size in head["files"].items()}
-    answer = json.dumps(
-        _answer(Path(os.fsdecode(bytes.fromhex(head["folder"]))), files, head["use"])
-    )
+    text = json.dumps(answer(head, files))
     with os.fdopen(out, "wb") as stream:
-        stream.write(answer.encode())
+        stream.write(text.encode())
     os._exit(0)  # native libraries have nothing to put in order
 
 
@@ -220,22 +240,34 @@ def _limit(parent: int, size: int) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def _answer(folder: Path, files: dict[str, bytes], use: dict[str, Any] | None) -> dict[str, Any]:
+def _answer(head: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
     """What the parent is told; a refusal for whatever goes wrong."""
+    from qgf_ros.policy.manifest import said
+
+    folder = Path(os.fsdecode(bytes.fromhex(head["folder"])))
+    use = None if head["use"] is None else Use(**head["use"])
+    return refusing(
+        lambda: look(folder, files, use, head["cameras"]), said(folder), "train or export it again"
+    )
+
+
+def refusing(work: Callable[[], dict[str, Any]], where: str, remedy: str) -> dict[str, Any]:
+    """What `work` answers; what it raises, as a refusal."""
     try:
-        return look(folder, files, None if use is None else Use(**use))
+        return work()
     except QgfError as error:
         return {"kind": type(error).__name__, "error": str(error)}
     except Exception as error:  # whatever a library raises for a file that is none of ours
         from qgf_ros.files.strict_yaml import clipped
-        from qgf_ros.policy.manifest import said
 
-        text = f"{said(folder)}: {type(error).__name__}: {clipped(error)}; train or export it again"
+        text = f"{where}: {type(error).__name__}: {clipped(error)}; {remedy}"
         return {"kind": "PolicyRefused", "error": text}
 
 
-def look(folder: Path, files: dict[str, bytes], use: Use | None) -> dict[str, Any]:
-    """Loads the policy and tries its sampler.
+def look(
+    folder: Path, files: dict[str, bytes], use: Use | None, cameras: bool = False
+) -> dict[str, Any]:
+    """Loads the policy and tries its sampler, and the encoders of its cameras where they are asked for.
 
     Returns:
         content: what policy.yaml says; opened: the backend that was tried, "" for none.
@@ -250,6 +282,11 @@ def look(folder: Path, files: dict[str, bytes], use: Use | None) -> dict[str, An
     except UsageError as error:
         raise PolicyRefused(f"{said(folder)}: {error}") from None
     policy = policy_of(folder, files, content)
+    if cameras:
+        from qgf_ros.images.encoder import CameraEncoder
+
+        for camera in policy.cameras:
+            CameraEncoder(policy, camera)
     return {"content": content, "opened": "" if use is None else _try(policy, use)}
 
 

@@ -212,7 +212,7 @@ class EncoderNode:
             camera.close()
 
     def _vetted(self, folder: Path) -> Policy:
-        policy: Policy = vetted_policy(folder, stopping=STOPPING.is_set)
+        policy: Policy = vetted_policy(folder, stopping=STOPPING.is_set, cameras=True)
         return policy
 
     def _encoders(self, policy: Policy) -> dict[str, CameraEncoder]:

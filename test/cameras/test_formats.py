@@ -46,7 +46,8 @@ def shown(of):
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize(
-    "kind, codec", [("image", ""), ("video", "libx264"), ("video", "libx265"), ("video", "libsvtav1")]
+    "kind, codec",
+    [("image", ""), ("video", "libx264"), ("video", "libx265"), ("video", "libsvtav1")],
 )
 def test_a_lerobot_dataset_shows_what_was_recorded(tmp_path, version, kind, codec):
     qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS, version, codec, kind)
@@ -59,7 +60,9 @@ def test_a_lerobot_dataset_shows_what_was_recorded(tmp_path, version, kind, code
         off = np.abs(seen(episode) - shown(images))
         assert off.mean() < 3, f"{kind} {codec} changes a byte by {off.mean():.2f} on average"
         # Every image is its own: another one's would be far off where the light is.
-        others = [np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)]
+        others = [
+            np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)
+        ]
         assert others == list(range(T))
 
 
@@ -70,7 +73,9 @@ def test_a_row_has_the_image_of_its_number_whatever_rate_its_timestamps_go_at(tm
     episodes, report = load_episodes(tmp_path / "set", own(period=1 / 17))
     assert len(episodes) == EPISODES and not report.lost
     for episode, images in zip(episodes, IMAGES):
-        others = [np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)]
+        others = [
+            np.abs(seen(episode)[k] - shown(images)).mean(axis=(1, 2, 3)).argmin() for k in range(T)
+        ]
         assert others == list(range(T))
 
 
@@ -82,7 +87,9 @@ def test_an_npz_shows_what_was_recorded_to_the_bit(tmp_path):
     }  # fmt: skip
     np.savez(tmp_path / "play.npz", **rows)
     told = own("images").to_dict()
-    for o, column in zip(told["observations"], ("images", "observations[0:4]", "observations[4:5]")):
+    for o, column in zip(
+        told["observations"], ("images", "observations[0:4]", "observations[4:5]")
+    ):
         o["column"] = column
     told["actions"][0]["column"] = "actions"
     told["outcome"]["success"]["column"] = "success"

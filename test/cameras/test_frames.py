@@ -27,7 +27,9 @@ def seen(arrays, column=0):
 
 
 def shown(own, lights):
-    return np.stack([fit(own.observations[0].image, qgf_cameras.picture(light)) for light in lights])
+    return np.stack(
+        [fit(own.observations[0].image, qgf_cameras.picture(light)) for light in lights]
+    )
 
 
 def test_every_tick_has_the_image_that_was_known(tmp_path):
@@ -36,7 +38,9 @@ def test_every_tick_has_the_image_that_was_known(tmp_path):
     arrays, report = store.prepare(tmp_path / "bags", own)
     assert len(arrays) == 4 and not report.lost
     assert arrays.obs.shape[1] == len(own.observation_names) == 6 + 5
-    assert np.array_equal(seen(arrays).reshape(4, 13, 12, 16, 3)[:, :12], shown(own, lights).reshape(4, 12, 12, 16, 3))
+    assert np.array_equal(
+        seen(arrays).reshape(4, 13, 12, 16, 3)[:, :12], shown(own, lights).reshape(4, 12, 12, 16, 3)
+    )
     assert (arrays.obs[:, 1:6] == 0).all(), "features come later"
     whole, _ = load_episodes(tmp_path / "bags", own)
     assert [e.digest for e in whole] == list(arrays.digests)
@@ -77,7 +81,9 @@ def test_the_same_episodes_are_there_once_whatever_their_frames_are_called(tmp_p
 
 def test_several_recordings_share_one_numbering(tmp_path):
     own = contract(qgf_cameras.camera_dict())
-    lights = [qgf_cameras.write(tmp_path / "bags" / f"{k}", own, episodes=2, seed=k) for k in range(3)]
+    lights = [
+        qgf_cameras.write(tmp_path / "bags" / f"{k}", own, episodes=2, seed=k) for k in range(3)
+    ]
     one, _ = store.prepare(tmp_path / "bags", own)
     two, _ = store.prepare(tmp_path / "bags", own, workers=2, folder=tmp_path / "other")
     assert np.array_equal(seen(one), seen(two)) and np.array_equal(one.obs, two.obs)
@@ -143,9 +149,14 @@ def test_episodes_of_different_frames_are_not_put_together(tmp_path):
     ("sensor_msgs/Image", "sensor_msgs/CompressedImage"), ("sensor_msgs/CompressedImage", "sensor_msgs/Image"),
 ])  # fmt: skip
 def test_a_camera_is_found_raw_or_compressed_whatever_the_contract_names(tmp_path, asked, there):
-    topics = {"sensor_msgs/Image": "wrist/image_raw", "sensor_msgs/CompressedImage": "wrist/image_raw/compressed"}
+    topics = {
+        "sensor_msgs/Image": "wrist/image_raw",
+        "sensor_msgs/CompressedImage": "wrist/image_raw/compressed",
+    }
     written = contract(qgf_cameras.camera_dict(there, topic=topics[there]))
     qgf_cameras.write(tmp_path / "bag", written, episodes=1)
     (one,), _ = load_episodes(tmp_path / "bag", written)
-    (other,), _ = load_episodes(tmp_path / "bag", contract(qgf_cameras.camera_dict(asked, topic=topics[asked])))
+    (other,), _ = load_episodes(
+        tmp_path / "bag", contract(qgf_cameras.camera_dict(asked, topic=topics[asked]))
+    )
     assert one.digest == other.digest

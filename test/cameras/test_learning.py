@@ -99,7 +99,9 @@ def test_both_losses_reach_the_encoder_and_as_in_one_backward_pass(kind, draws):
     assert all(torch.equal(a, b) for a, b in zip(before, mine.encoders.parameters()))
 
 
-def test_a_stopped_gradient_teaches_by_the_flow_alone_and_is_said(tmp_path, monkeypatch, capsys, bags):
+def test_a_stopped_gradient_teaches_by_the_flow_alone_and_is_said(
+    tmp_path, monkeypatch, capsys, bags
+):
     torch.manual_seed(0)
     mine, rows = learner("monte_carlo", frames(), encoder_gradient="flow"), batch()
     noise, time = torch.randn(8, 10), torch.rand(8)
@@ -157,7 +159,9 @@ def test_a_policy_holds_the_encoder_as_the_robot_runs_it(trained):
     assert (heard.topic, heard.type) == ("qgf_encoder/wrist", "qgf_ros/Features")
     assert policy.contract.observation_names == OWN.observation_names and policy.obs_dim == 11
     assert not policy.contract.bounded[:6].any() and policy.contract.bounded[6:].all()
-    assert (policy.normalizer.obs_mean[:6] == 0).all() and (policy.normalizer.obs_std[:6] == 1).all()
+    assert (policy.normalizer.obs_mean[:6] == 0).all() and (
+        policy.normalizer.obs_std[:6] == 1
+    ).all()
     session = export.session_of(policy.cameras["wrist"])
     image = qgf_cameras.picture((0.3, 0.6))
     (features,) = session.run(None, {"image": image})
@@ -260,5 +264,7 @@ def export_small(spec):
 def test_what_cannot_be_learnt_is_refused(trained):
     unknown = qgf_cameras.camera_dict(encoder={"kind": "huge", "features": 6})
     (trained / "other.yaml").write_text(yaml.safe_dump(unknown))
-    with pytest.raises(UsageError, match="encoder of wrist is huge; known: small"):
+    with pytest.raises(
+        UsageError, match="wrist: encoder 'huge' is not known; allowed: small, frozen"
+    ):
         fit(trained / "bags", trained / "other.yaml", trained / "other", TINY)

@@ -53,7 +53,9 @@ def heard(path, policy):
     return [e for e in events if e.name == "wrist"], events
 
 
-def test_images_are_encoded_as_on_the_robot_and_known_as_late_as_the_contract_says(policy, tmp_path):
+def test_images_are_encoded_as_on_the_robot_and_known_as_late_as_the_contract_says(
+    policy, tmp_path
+):
     lights = qgf_cameras.write(tmp_path / "bag", OWN, episodes=1, torn={(0, 5)})
     said, events = heard(tmp_path / "bag", policy)
     encoder = CameraEncoder(load_policy(policy), "wrist")

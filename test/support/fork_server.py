@@ -235,9 +235,9 @@ def _forked_vetting(vetting: Any, started: Any) -> Any:
     """
     begun = threading.Event()
 
-    def run(file: Any, stopping: Any, until: float) -> tuple[bytes, int]:
-        if begun.is_set():
-            return started(file, stopping, until)  # type: ignore[no-any-return]
+    def run(file: Any, stopping: Any, until: float, module: str = vetting.HERE) -> tuple[bytes, int]:
+        if begun.is_set() or module != vetting.HERE:
+            return started(file, stopping, until, module)  # type: ignore[no-any-return]
         begun.set()
         answer, written = os.pipe()
         pid = os.fork()

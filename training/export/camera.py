@@ -7,9 +7,7 @@ the file and numpy give the encoder the same bytes.
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,11 @@ from torch import Tensor, nn
 
 from qgf_ros.errors import CriterionNotMet
 from qgf_ros.images.fit import FAR, area_weights, fit, millimetres, rounded, window
+from qgf_ros.images.graph import check_encoder
 from qgf_ros.images.probe import fresh
 from qgf_ros.policy.description import MAX_PARITY
 from qgf_ros.spaces.observations.image import ImageSpec
+from training.encoders.frozen import Encoder as Frozen
 
 INPUT, OUTPUT = "image", "features"
 OPSET = 20
@@ -71,20 +71,21 @@ class FromCamera(nn.Module):
 
 def export_camera(encoder: nn.Module, spec: ImageSpec, size: tuple[int, int]) -> bytes:
     """The ONNX file of an encoder (B, H, W, C) -> (B, F), for images of (width, height) pixels."""
-    module = FromCamera(encoder, spec, size).eval()
+    frozen = encoder if isinstance(encoder, Frozen) else None
+    module = FromCamera(frozen.front if frozen else encoder, spec, size).eval()
     kind = torch.uint16 if spec.channels == "depth" else torch.uint8
     example = torch.zeros(size[1], size[0], spec.shape[2], dtype=kind)
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        path = Path(scratch) / "camera.onnx"
+    with _quiet():
         program: Any = torch.onnx.export(
             module, (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT],
-            output_names=[OUTPUT], verbose=False, external_data=False,
+            output_names=["shown" if frozen else OUTPUT], verbose=False, external_data=False,
         )  # fmt: skip
-        model = program.model_proto
+        model = frozen.behind(program.model_proto) if frozen else program.model_proto
         for item in (model.graph, *model.graph.node, *model.graph.value_info):
             del item.metadata_props[:]  # stack traces with paths of this machine
-        path.write_bytes(model.SerializeToString())
-        return path.read_bytes()
+        onnx: bytes = model.SerializeToString()
+    check_encoder(onnx, "the exported encoder")
+    return onnx
 
 
 def camera_parity(encoder: nn.Module, spec: ImageSpec, size: tuple[int, int], onnx: bytes) -> float:

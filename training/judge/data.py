@@ -8,7 +8,7 @@ from pathlib import Path
 from qgf_ros.console import track
 from qgf_ros.policy.folder import Policy
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.observations.image import EncoderSpec
+from qgf_ros.spaces.observations.image import OF_POLICY, EncoderSpec
 from training.pipeline.episodes import Episode
 from training.pipeline.readers.load import load_episodes
 
@@ -32,7 +32,7 @@ def encoded(policy: Policy, contract: Contract | None = None) -> Contract:
     def by_file(source):  # type: ignore[no-untyped-def]
         if source.name not in files:
             return source
-        spec = EncoderSpec("frozen", source.encoder.features, files[source.name])
+        spec = EncoderSpec(OF_POLICY, source.encoder.features, files[source.name])
         return dataclasses.replace(source, encoder=spec)
 
     return dataclasses.replace(own, observations=tuple(map(by_file, own.observations)))

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from qgf_ros.errors import UsageError
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
-from training.encoders import encoder_of
+from training.encoders import ENCODERS, encoder_of
 from training.learn.critics.batch import ChunkBatch
 from training.pipeline.episodes import Episode, EpisodeArrays
-from training.pipeline.frames import BLOCK, ByColumn
+from training.pipeline.frames import BLOCK, ByColumn, Frames
 
 Features = Mapping[int, Tensor]  # (B, F) by the camera's first column
+
+
+# By the camera's name: its encoder, and the frames that it was learnt on or shown.
+Seen = Mapping[str, tuple[nn.Module, Frames]]
 
 
 class CameraEncoders(nn.Module):
@@ -37,6 +41,12 @@ class CameraEncoders(nn.Module):
         sources = {contract.observation_slices[o.name].start: o for o in contract.observations}
         self.nets = nn.ModuleDict({str(column): encoder_of(sources[column]) for column in sorted(frames)})
         self.names = {column: sources[column].name for column in sorted(frames)}
+
+    @property
+    def seen(self) -> Seen:
+        return {
+            name: (self.nets[str(column)], self.frames[column]) for column, name in self.names.items()
+        }
 
     def features(self, obs: Tensor) -> dict[int, Tensor]:
         """obs: (B, O) with numbers of frames -> (B, F) by column."""
@@ -84,13 +94,16 @@ def check(contract: Contract) -> None:
     """Raises UsageError where an encoder is not known, or an image would have to be a goal."""
     for o in contract.observations:
         if o.is_camera:
-            encoder_of(o)
+            assert o.encoder is not None
+            if o.encoder.kind not in ENCODERS.own or o.is_learnt:
+                encoder_of(o)
             if contract.outcome.goal is not None and contract.outcome.goal.observation == o.name:
                 raise UsageError(f"goal.observation is {o.name}, a camera; a goal has to be told in numbers")
 
 
 def as_they_are(normalizer: Normalizer, contract: Contract) -> Normalizer:
-    """Features, and numbers of frames, are not normalised: an encoder has a scale of its own."""
+    """Features that are learnt, and numbers of frames, are not normalised: such an encoder has a scale of
+    its own. Those of a frozen one are numbers as any other."""
     mean, std = normalizer.obs_mean.copy(), normalizer.obs_std.copy()
     for part in columns(contract):
         mean[part], std[part] = 0.0, 1.0

@@ -32,6 +32,7 @@ from training.learn.models import Critic, VelocityField
 from training.learn.prepare import Groups, Prepared, prepare, warn
 from training.pipeline import store
 from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, outcomes
+from training.pipeline.features import frozen_encoders, with_features
 from training.pipeline.readers.rewards import diagnose_outcomes
 from training.pipeline.report import Report
 from training.pipeline.split import RULE, split
@@ -77,6 +78,8 @@ def fit(
         CriterionNotMet: the gradient stayed non-finite; no policy is written then.
     """
     contract, world = Contract.load(contract_path), world or World()
+    cameras.check(contract)
+    fixed = frozen_encoders(contract, contract_path.parent, config.workers)
     with _alone(out, world):
         _check_run(out, resume)
         arrays, report = _read(data, contract, config, world)
@@ -97,8 +100,13 @@ def fit(
             },
             "split": {name: len(group) for name, group in names.items()} | {"rule": RULE},
         }
+        if fixed:
+            about["encoders"] = {name: e.file.sha256 for name, e in fixed.items()}
+        shown = {name: arrays.frames[contract.observation_slices[name].start] for name in fixed}
+        arrays = with_features(arrays, contract, fixed)
         groups = Groups(**{name: arrays.pick(its) for name, its in rows.items()})
-        return replace(_fit(groups, contract, out, config, about, world), lost=report.lost)
+        seen = {name: (e, shown[name]) for name, e in fixed.items()}
+        return replace(_fit(groups, contract, out, config, about, world, seen), lost=report.lost)
 
 
 def fit_episodes(
@@ -125,7 +133,9 @@ def _fit(
     config: FitConfig,
     provenance: Mapping[str, Any],
     world: World,
+    frozen: cameras.Seen | None = None,
 ) -> Fitted:
+    """frozen: encoders whose features the episodes hold already."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data = prepare(groups, contract, config)
@@ -137,6 +147,7 @@ def _fit(
         features = cameras.tables(learner.sight)
         of_numbers = {name: cameras.encoded(its, features) for name, its in vars(groups).items()}
         data = prepare(Groups(**of_numbers), contract, config, again=True)
+    seen = {**(frozen or {}), **(learner.sight.seen if learner.sight is not None else {})}
     seconds = time.monotonic() - began
     judged = judge(learner, data, config, world)
     figures = judged.metrics | run
@@ -159,7 +170,7 @@ def _fit(
             "guidance": judged.report.get("guidance", {}),
             "training_seconds": round(seconds, 1),
         },
-        None if learner.sight is None else package.encoders_of(learner.sight, contract),
+        package.encoders_of(seen, contract) if seen else None,
     )
     (out / checkpoint.FILE).unlink(missing_ok=True)
     return replace(fitted, sha256=sha256)

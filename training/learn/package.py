@@ -30,7 +30,7 @@ from qgf_ros.spaces.contract import Contract
 from training.export.camera import camera_parity, export_camera, probe
 from training.guards import Box
 from training.learn.batches import some, state_box, tensors
-from training.learn.cameras import CameraEncoders
+from training.learn.cameras import Seen
 from training.learn.config import FitConfig
 from training.learn.models import Critic, VelocityField, time_table
 from training.learn.prepare import MEASURED, Prepared
@@ -89,18 +89,15 @@ def write(
     }, {encoder.file: onnx for encoder, onnx in (cameras or {}).values()})  # fmt: skip
 
 
-def encoders_of(
-    encoders: CameraEncoders, contract: Contract
-) -> dict[str, tuple[CameraComponent, bytes]]:
-    """Learnt encoders as the policy holds them: what is said of each, and its ONNX file.
+def encoders_of(seen: Seen, contract: Contract) -> dict[str, tuple[CameraComponent, bytes]]:
+    """Encoders as the policy holds them: what is said of each, and its ONNX file.
 
     Raises CriterionNotMet where a file does not do what was trained.
     """
     found = {}
     for o in contract.cameras:
         assert o.image is not None and o.encoder is not None
-        column = contract.observation_slices[o.name].start
-        net, frames = encoders.nets[str(column)], encoders.frames[column]
+        net, frames = seen[o.name]
         others = sorted(set(frames.sizes) - {frames.size})
         if others:
             say(

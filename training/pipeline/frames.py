@@ -17,8 +17,9 @@ from typing import IO, Any
 import numpy as np
 
 from qgf_ros.bags.sources import Decoders
-from qgf_ros.errors import DataRefused
+from qgf_ros.errors import DataRefused, PolicyRefused
 from qgf_ros.images.fit import fit
+from qgf_ros.images.graph import check_encoder
 from qgf_ros.images.messages import pixels
 from qgf_ros.images.raw import BadImage
 from qgf_ros.spaces.contract import Contract
@@ -32,10 +33,11 @@ Size = tuple[int, int]  # (width, height) in pixels
 
 
 class Frames:
-    """Frames of one camera behind each other, in one array or several: mapped from files, or in memory."""
+    """Frames of one camera behind each other, in one array or several: mapped from files, or in memory; or
+    what was made of each."""
 
     def __init__(self, parts: Sequence[np.ndarray], sizes: Sequence[Size] = ()) -> None:
-        """parts: (N_i, H, W, C) uint8 each, at least one. sizes: (width, height) of the images that each
+        """parts: (N_i, H, W, C) uint8, or (N_i, F), each, at least one. sizes: (width, height) of the images that each
         was made of."""
         self.parts, self.sizes = tuple(parts), tuple(sizes)
         self._ends = np.cumsum([len(part) for part in self.parts])
@@ -61,13 +63,13 @@ class Frames:
         return self.parts[0].shape[1:]
 
     def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
-        """(K,) int -> (K, H, W, C) uint8. Raises IndexError where there is no such frame."""
+        """(K,) int -> (K, H, W, C) uint8, or (K, F). Raises IndexError where there is no such frame."""
         numbers = np.asarray(numbers, np.int64)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"frames {numbers.min()} to {numbers.max()} of {len(self)}")
         if len(self.parts) == 1:
             return np.asarray(self.parts[0][numbers])
-        out = np.empty((len(numbers), *self.shape), np.uint8)
+        out = np.empty((len(numbers), *self.shape), self.parts[0].dtype)
         part = np.searchsorted(self._ends, numbers, side="right")
         for p in np.unique(part):
             own = part == p
@@ -129,7 +131,7 @@ class FrameWriter:
 
 
 class FeatureWriter:
-    """Encodes the images of one camera by a file that is learnt already."""
+    """Encodes the images of one camera by the file of a policy, in which all of it is done."""
 
     def __init__(self, source: ObservationSource) -> None:
         assert source.encoder is not None
@@ -150,7 +152,7 @@ Writer = FrameWriter | FeatureWriter
 def writers(contract: Contract) -> dict[str, Writer]:
     """One for each camera of a contract, by its name."""
     return {
-        o.name: FrameWriter(o.image) if o.is_learnt else FeatureWriter(o)
+        o.name: FrameWriter(o.image) if o.has_frames else FeatureWriter(o)
         for o in contract.cameras
         if o.image is not None
     }
@@ -183,8 +185,12 @@ def encoder_file(file: Path, features: int) -> Callable[[np.ndarray], np.ndarray
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+        onnx = file.read_bytes()
+        check_encoder(onnx, str(file))
+        session = onnxruntime.InferenceSession(onnx, options, ["CPUExecutionProvider"])
         (wanted,) = session.get_inputs()
+    except PolicyRefused as error:
+        raise DataRefused(str(error)) from None
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise DataRefused(f"{file} is no encoder: {' '.join(str(error).split())[:300]}") from None
 

@@ -29,7 +29,7 @@ def key_of(
     hashed = hashlib.sha256(about.encode(errors="surrogateescape"))
     hashed.update(_types(contract).encode())
     for camera in contract.cameras:
-        if camera.encoder is not None and camera.encoder.file:
+        if camera.encoder is not None and not camera.has_frames:
             own = Path(camera.encoder.file)
             with _readable(own):
                 status = own.stat()

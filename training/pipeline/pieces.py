@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.console import say
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.files.regular import open_regular
 from training.pipeline.episodes import Episode, EpisodeArrays
@@ -26,6 +28,15 @@ ARRAYS = ("obs", "action", "reward")
 
 class Damaged(Exception):
     """What lies in the cache is not what was put there; the text says which, and why."""
+
+
+def discard(path: Path, damage: Damaged) -> None:
+    """Puts away what is damaged, whatever it is, and says so."""
+    say(f"what was prepared is damaged and is prepared anew: {damage}")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_piece(piece: Path, episodes: Sequence[Episode], report: Report) -> None:

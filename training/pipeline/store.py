@@ -43,6 +43,7 @@ from training.pipeline.pieces import (
     ARRAYS,
     Damaged,
     digest_of,
+    discard,
     file_digest,
     frames_of,
     plain,
@@ -88,7 +89,7 @@ def prepare(
                 try:
                     return _open(out)
                 except Damaged as damage:
-                    _discard(out, damage)
+                    discard(out, damage)
             (folder / "pieces").mkdir(parents=True, exist_ok=True)
             for rest in out.parent.glob(
                 f".{whole}.*.tmp"
@@ -132,7 +133,7 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     try:
         file = lock_file(folder / name)
     except NotRegular as error:  # never written to: who knows what it leads to
-        _discard(folder / name, Damaged(f"{folder / name}: {error.strerror}"))
+        discard(folder / name, Damaged(f"{folder / name}: {error.strerror}"))
         file = lock_file(folder / name)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
@@ -140,14 +141,6 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _discard(path: Path, damage: Damaged) -> None:
-    say(f"what was prepared is damaged and is prepared anew: {damage}")
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sound(piece: Path) -> bool:
@@ -158,7 +151,7 @@ def _sound(piece: Path) -> bool:
         index, _ = read_piece(piece)
         read_frames(frames_of(piece), index.get("frames", {}))
     except Damaged as damage:
-        _discard(piece, damage)
+        discard(piece, damage)
         return False
     return True
 

@@ -1,4 +1,5 @@
-"""Whether a sampler.onnx consists of what `qgf export` writes, before ONNX Runtime opens it.
+"""Whether an ONNX file consists of what may be in it, before ONNX Runtime opens it: a sampler.onnx of what
+`qgf export` writes, an encoder of images of what its own rules say (`images/graph.py`).
 
 ONNX can loop for ever, ask for any amount of memory, and read any file for its weights. So the file
 is walked first, field by field, by the public format (onnx.proto3), with no more than the field
@@ -9,7 +10,8 @@ functions. Whatever is not known is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from qgf_ros.errors import PolicyRefused
@@ -44,20 +46,42 @@ ELEMENTS = {1: 4, 6: 4, 7: 8, 9: 1}
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def check_graph(model: bytes, where: str) -> None:
-    """Raises PolicyRefused unless `model` is a graph of the kind that `qgf export` writes."""
-    _Walk(memoryview(model), where).model()
+@dataclass(frozen=True)
+class Rules:
+    """What a graph may consist of. The defaults are a sampler's.
+
+    shaped: operators whose inputs behind the first say where to cut or how large; made: those of which all
+    inputs do. arranging: whose answer is a fixed shape where all that they take is. elements: of weights,
+    TensorProto.DataType -> bytes. constants: an attribute may be a tensor, under the rules of weights.
+    notes: texts that the exporter left for people are passed over. remedy: the end of every refusal.
+    """
+
+    of: str = "a sampler's"
+    operators: frozenset[str] = OPERATORS
+    shaped: frozenset[str] = SHAPED
+    made: frozenset[str] = frozenset()
+    arranging: frozenset[str] = ARRANGING
+    elements: Mapping[int, int] = field(default_factory=lambda: ELEMENTS)
+    constants: bool = False
+    notes: bool = False
+    remedy: str = "only a graph as `qgf export` writes it is opened: run `qgf export`"
+
+
+SAMPLER = Rules()
+
+
+def check_graph(model: bytes, where: str, rules: Rules = SAMPLER) -> None:
+    """Raises PolicyRefused unless `model` is a graph that keeps to the rules."""
+    _Walk(memoryview(model), where, rules).model()
 
 
 class _Walk:
-    def __init__(self, data: memoryview, where: str) -> None:
-        self._data, self._where = data, where
+    def __init__(self, data: memoryview, where: str, rules: Rules) -> None:
+        self._data, self._where, self._rules = data, where, rules
         self._nodes = 0
 
     def refuse(self, what: str) -> NoReturn:
-        raise PolicyRefused(
-            f"{self._where}: {what}; only a graph as `qgf export` writes it is opened: run `qgf export`"
-        )
+        raise PolicyRefused(f"{self._where}: {what}; {self._rules.remedy}")
 
     def fields(self, data: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
         """Field number, wire type and content of a message, in order."""
@@ -129,6 +153,8 @@ class _Walk:
             elif number == 8:
                 domains += 1
                 self.opset(self.message(content))
+            elif number == 14 and self._rules.notes:
+                self.message(content)
             else:  # 14 metadata, 20 training, 25 functions
                 self.refuse(f"it has field {number} of a model (functions, training or metadata)")
         if graphs != 1 or domains != 1:
@@ -162,6 +188,8 @@ class _Walk:
                 given += [self.text(c) for n, _, c in self.fields(self.message(content)) if n == 1]
             elif number in (2, 10, 12, 13):  # name, documentation, outputs, values
                 self.message(content)
+            elif number == 16 and self._rules.notes:
+                self.message(content)
             else:  # 14 quantization, 15 sparse, 16 metadata
                 self.refuse(
                     f"it has field {number} of a graph (sparse or quantized weights, metadata)"
@@ -178,13 +206,15 @@ class _Walk:
         made = {*weights, *given}
         for kind, inputs, outputs in nodes:
             behind = [name for name in inputs[1:] if name]
-            if kind in SHAPED and not fixed.issuperset(behind):
+            asked = inputs if kind in self._rules.made else behind if kind in self._rules.shaped else []
+            if not fixed.issuperset(filter(None, asked)):
                 self.refuse(f"a {kind} whose shape, axes or places depend on what it is given")
             for name in filter(None, outputs):
                 if name in made:  # of two, ONNX Runtime may take the other
                     self.refuse(f"{shown(name)} is made twice")
                 made.add(name)
-            if kind == "Shape" or (kind in ARRANGING and fixed.issuperset(filter(None, inputs))):
+            arranged = kind in self._rules.arranging and fixed.issuperset(filter(None, inputs))
+            if kind == "Shape" or arranged:
                 fixed.update(outputs)
 
     def node(self, data: memoryview) -> tuple[str, list[str], list[str]]:
@@ -206,10 +236,12 @@ class _Walk:
             elif number == 7:
                 if self.text(content):
                     self.refuse(f"an operator of domain {shown(self.text(content))}")
+            elif number == 9 and self._rules.notes:
+                self.message(content)
             else:  # 8 overload (a function's), 9 metadata, 10 devices
                 self.refuse(f"it has field {number} of a node")
-        if kind not in OPERATORS:
-            self.refuse(f"the operator {shown(kind)} is none of a sampler's")
+        if kind not in self._rules.operators:
+            self.refuse(f"the operator {shown(kind)} is none of {self._rules.of}")
         most = MAX_WIDE_LINKS if kind in ("Concat", "Split") else MAX_LINKS
         if max(map(len, links)) > most or attributes > MAX_ATTRIBUTES:
             self.refuse(
@@ -218,7 +250,7 @@ class _Walk:
         return kind, *links
 
     def attribute(self, data: memoryview) -> None:
-        """Numbers and short texts; no tensors, no graphs."""
+        """Numbers and short texts; no graphs, and tensors only where the rules have constants."""
         count = 0
         for number, _, content in self.fields(data):
             count += 1
@@ -232,6 +264,8 @@ class _Walk:
                     self.refuse("an attribute of too many numbers")
             elif number in (3, 20):  # integer, type
                 self.number(content)
+            elif number == 5 and self._rules.constants:
+                self.tensor(self.message(content))
             else:  # 5 tensor, 6 graph, 9.. lists of them, 21 a function's own
                 self.refuse("an attribute that is a graph, a tensor or a list of them")
 
@@ -257,19 +291,22 @@ class _Walk:
                 self.message(content)
             elif number == 14 and self.number(content) == 0:  # data_location: DEFAULT
                 continue
+            elif number == 16 and self._rules.notes:
+                self.message(content)
             elif number in (13, 14):
                 self.refuse("weights in another file, which nobody has verified")
             else:  # 3 segment, 4..7, 10, 11 numbers in another form, 16 metadata
                 self.refuse(f"it has field {number} of a tensor")
-        if kind not in ELEMENTS:
+        width = self._rules.elements.get(kind, 0)
+        if not width:
             self.refuse(f"a weight of element type {kind}")
         if len(shape) > 8 or any(not 0 <= n <= 2**31 for n in shape):
             self.refuse(f"a weight of {len(shape)} dimensions, or of an impossible size")
         size = len(raw) if raw is not None else 0
-        if math.prod(shape) * ELEMENTS[kind] != size:
+        if math.prod(shape) * width != size:
             self.refuse(f"a weight of {math.prod(shape)} elements with {size} bytes")
         if kind in (6, 7) and raw is not None:
-            self.sizes(raw, ELEMENTS[kind])
+            self.sizes(raw, width)
         return name
 
     def packed(self, data: memoryview) -> list[int]:

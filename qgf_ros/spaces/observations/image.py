@@ -5,8 +5,9 @@ frames; pixels lie beside it (`training/pipeline/frames.py`).
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,12 @@ TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 COMPRESSED = ("compressed", "compressedDepth")  # what image_transport puts behind the topic of an image
 MAX_SIZE = 1024  # pixels of what an encoder is shown, either side
 MAX_FEATURES = 1024
+MAX_FILE = 200  # characters
+LATER = {"later": True}  # as `spaces.source.later`
 MAX_RANGE = 65.0  # m; depth is in whole millimetres of 16 bits
 MAX_LATENCY = 1.0  # s
+FROZEN = "frozen"  # an ONNX file of the user's own
+OF_POLICY = "of_policy"  # a policy's own file, camera_NAME.onnx: how its data is read again; in no contract file
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,21 @@ def topics_of(topic: str, type_name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What makes F numbers of an image: `encoder: {kind, features, file}`.
+    """What makes F numbers of an image: `encoder: {kind, features, file, white, mean, std}`.
 
     kind: `small` is learnt with policy and critic; `frozen` is an ONNX file of yours, whose features are
-    kept at preparation; training may know others. features: F. file: of `frozen`, beside the contract.
+    kept at preparation; training may know others. features: F.
+
+    Of `frozen` alone: file, beside the contract. white: what the file takes for the brightest byte, 1 or
+    255. mean, std: for each channel, in the units of `white`: it is shown (pixel - mean) / std.
     """
 
     kind: str = "small"
     features: int = 64
     file: str = ""
+    white: float = field(default=1.0, metadata=LATER)
+    mean: tuple[float, ...] = field(default=(), metadata=LATER)
+    std: tuple[float, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", self.kind):
@@ -107,10 +118,38 @@ class EncoderSpec:
             )
         if not 1 <= self.features <= MAX_FEATURES:
             raise ValueError(f"features is {self.features}; allowed: 1 to {MAX_FEATURES}")
-        if (self.kind == "frozen") != bool(self.file):
+        if (self.kind in (FROZEN, OF_POLICY)) != bool(self.file):
             raise ValueError(
                 f"file is {self.file[:60]!r} and kind {self.kind}: an ONNX file belongs to frozen, and to it alone"
             )
+        if self.kind == FROZEN:
+            self._check_frozen()
+        elif self.mean or self.std or self.white != 1.0:
+            raise ValueError(
+                f"white, mean and std are of frozen alone, and kind is {self.kind}; leave them out"
+            )
+
+    def _check_frozen(self) -> None:
+        parts = self.file.split("/")
+        plain = len(self.file) <= MAX_FILE and self.file.isprintable() and "\\" not in self.file
+        if not plain or not self.file.endswith(".onnx") or not set(parts).isdisjoint(("", ".", "..")):
+            raise ValueError(
+                f"file is {self.file[:60]!r}; allowed: the path of an ONNX file below the contract's folder, such as "
+                "encoder.onnx"
+            )
+        if self.white not in (1.0, 255.0):
+            raise ValueError(
+                f"white is {self.white:g}; allowed: 1 or 255, what the file takes for the brightest pixel"
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or not all(s > 0 for s in self.std):
+            raise ValueError(
+                f"mean is {list(self.mean)} and std {list(self.std)}; allowed: finite numbers, std above 0"
+            )
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether it is learnt with flow and critic."""
+        return self.kind not in (FROZEN, OF_POLICY)
 
 
 class Features(Vector):

@@ -14,7 +14,7 @@ from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import Joints
 from qgf_ros.spaces.observations import encodings, kind_of
 from qgf_ros.spaces.observations.base import ObservationKind
-from qgf_ros.spaces.observations.image import MAX_LATENCY, EncoderSpec, ImageSpec
+from qgf_ros.spaces.observations.image import MAX_LATENCY, OF_POLICY, EncoderSpec, ImageSpec
 from qgf_ros.spaces.observations.image import TYPES as IMAGES
 from qgf_ros.spaces.source import MAX_AGE, Source, later
 
@@ -88,6 +88,13 @@ class ObservationSource(Source):
                 )
             if not camera and given is not None:
                 raise ValueError(f"{key} is of cameras ({', '.join(IMAGES)}), and this is {self.type}")
+        if self.image is not None and self.encoder is not None:
+            for key, numbers in (("mean", self.encoder.mean), ("std", self.encoder.std)):
+                if len(numbers) not in (0, self.image.shape[2]):
+                    raise ValueError(
+                        f"encoder.{key} has {len(numbers)} numbers, and channels {self.image.channels} needs "
+                        f"{self.image.shape[2]}, one for each"
+                    )
         if not 0 <= self.latency <= MAX_LATENCY or (self.latency and not camera):
             raise ValueError(
                 f"latency is {self.latency} s; allowed: 0 to {MAX_LATENCY:g}, of cameras alone"
@@ -100,8 +107,13 @@ class ObservationSource(Source):
 
     @property
     def is_learnt(self) -> bool:
-        """Whether it is a camera whose encoder is learnt with the policy: until then frames are kept."""
-        return self.encoder is not None and self.encoder.kind != "frozen"
+        """Whether it is a camera whose encoder is learnt with the policy."""
+        return self.encoder is not None and self.encoder.is_learnt
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether it is a camera whose frames are kept; else features are made as it is read."""
+        return self.encoder is not None and self.encoder.kind != OF_POLICY
 
     @cached_property
     def heard(self) -> ObservationSource:
