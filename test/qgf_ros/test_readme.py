@@ -54,3 +54,26 @@ def test_the_benchmark_table_is_what_was_measured():
         assert cells[2] == f"{rate.count}/{rate.total}"
         assert cells[3] == str(rate)
         assert float(cells[1] or 0) == mine[0]["weight"]
+
+
+@pytest.mark.parametrize("name", ["camera-arm"])
+def test_the_tables_of_cameras_are_what_was_measured(name):
+    """In docs/benchmark.md: successes by training seed, and the rate over all of them."""
+    from training.judge.evaluate import Rate
+
+    results = json.loads((ROOT / f"bench/results/{name}.json").read_text())
+    section = next(
+        s
+        for s in (ROOT / "docs/benchmark.md").read_text().split("\n## ")
+        if f"(../bench/results/{name}.json)" in s
+    )
+    found = {}
+    for line in re.findall(r"^\| `.+\|$", section, re.M):
+        world, sampler, *by_seed, rate = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        found[world, sampler] = by_seed, rate
+    measured = {}
+    for world, sampler in dict.fromkeys((r["world"], r["sampler"]) for r in results):
+        mine = [r for r in results if (r["world"], r["sampler"]) == (world, sampler)]
+        pooled = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
+        measured[world, sampler] = [f"{r['successes']}/{r['episodes']}" for r in mine], str(pooled)
+    assert found == measured
