@@ -7,14 +7,16 @@ second episode under the label of the first.
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import ros_harness as ros
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock as ClockMsg
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
 from qgf_ros.ros.trial_bag import TELLS_WHEN, AdaptiveSubscription, BagRecorder
@@ -101,3 +103,31 @@ def test_fault_155_whatever_is_on_the_wire_an_episode_gets_its_bag(tmp_path, sec
     with Reader(tmp_path / "bag") as bag:
         receipts = [receipt for _, receipt, _ in bag.messages()]
     assert receipts and set(receipts) <= {0, 7 * 10**9, max(seconds, 0) * 10**9}
+
+
+def test_cameras_are_kept_compressed_with_the_stamp_of_their_capture(tmp_path):
+    """Beside the features that the node was told; what is no image is not kept, and ends nothing."""
+    pytest.importorskip("simplejpeg")
+    from qgf_ros.images.compressed import pixels
+
+    node = Node()
+    contract = Contract.load(world_folder("planar_arm_camera") / "contract.yaml").heard
+    recorder = BagRecorder(node, contract, "/qgf", simulated=False)
+    recorder.begin(tmp_path / "bag")
+    shown = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
+    image = Image(height=64, width=64, encoding="rgb8", step=192, data=shown.tobytes())
+    image.header.stamp.sec = 77
+    torn = Image(height=64, width=64, encoding="rgb8", step=192, data=shown.tobytes()[:-1])
+    when = [{"received_timestamp": time.time_ns()}] * TELLS_WHEN
+    for said in (image, torn):
+        node.heard["top/image_raw"][1](said, *when)
+    assert "qgf_encoder/top" in node.heard
+    recorder.end()
+    with Reader(tmp_path / "bag") as bag:
+        ((connection, _, raw),) = bag.messages()
+        assert connection.msgtype == "sensor_msgs/msg/CompressedImage"
+        assert (connection.topic, len(raw) < shown.size / 2) == ("/top/image_raw/compressed", True)
+    found = deserialize_message(raw, CompressedImage)
+    assert found.header.stamp.sec == 77
+    read = pixels(found, "rgb").astype(int)
+    assert np.abs(read - shown).max() <= 4
