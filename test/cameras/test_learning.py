@@ -1,5 +1,6 @@
 """Cameras in training: what is learnt from images, what of it the policy holds, and what is refused."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +167,13 @@ def test_a_policy_holds_the_encoder_as_the_robot_runs_it(trained):
     image = qgf_cameras.picture((0.3, 0.6))
     (features,) = session.run(None, {"image": image})
     assert features.shape == (6,) and (np.abs(features) < 1).all()
+
+
+@pytest.mark.xdist_group("export")
+def test_the_report_of_training_says_what_the_camera_is_worth(trained):
+    found = json.loads((trained / "run" / "report.json").read_text())["cameras"]
+    assert list(found["each"]) == ["wrist"] and found["q_spread"] > 0
+    assert found["each"]["wrist"]["q"]["mean"] > 0 and found["each"]["wrist"]["action"]["mean"] > 0
 
 
 @pytest.mark.xdist_group("export")

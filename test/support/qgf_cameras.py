@@ -58,13 +58,15 @@ def cut_short(bag):
 
 
 def write(path: Path, own: Contract, episodes=4, ticks=12, seed=0, skip=(), torn=()):
-    """A bag of episodes, every other one a success; -> the lights (N, 2) of its images.
+    """A bag of episodes, every other one a success; -> the lights (N, 2) of its images. A second camera has
+    lights of its own.
 
     skip, torn: (episode, tick) without an image, and with one that is cut short.
     """
     rng, lights = np.random.default_rng(seed), []
     sources = contract_sources(own)
-    camera = next(o.name for o in own.observations if o.is_camera)
+    camera, *others = (o.name for o in own.observations if o.is_camera)
+    beside = np.random.default_rng([seed, 1])
     with BagWriter(path, sources) as bag:
         for e in range(episodes):
             begin = START + e * (ticks + 20) * PERIOD
@@ -75,7 +77,9 @@ def write(path: Path, own: Contract, episodes=4, ticks=12, seed=0, skip=(), torn
                 for name, source in sources.items():
                     if name in ("episode_start", "success"):
                         continue
-                    if name != camera:
+                    if name in others:
+                        bag.write_image(name, at, at + 1000, picture(beside.uniform(size=2)))
+                    elif name != camera:
                         bag.write(name, at, at + 1000, rng.normal(size=len(source.labels)) / 10)
                     elif (e, k) not in skip:
                         lights.append(rng.uniform(size=2))

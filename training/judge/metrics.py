@@ -59,6 +59,13 @@ MEANING = {
     "guidance": "RMS of the flow's velocity and of Q's gradient along unguided sampling, per number. Their "
     "ratio is the beta at which guidance is about as strong as the flow; a large one means a steep critic.",
 }
+OF_CAMERAS = (  # there where a policy has cameras
+    "Each camera masked, which is its mean features whatever it sees: q is the mean change of Q of what was "
+    "done, in standard deviations of Q, rise the same with its sign, action the RMS change of the normalised "
+    "chunk that the sampler makes of the same noise (other_noise: what another noise changes). 0: it could be "
+    "left out. Large: it counts, whether it is right or not. Two cameras that show the same may each be near 0."
+)
+LEARNT = 50_000  # recorded ticks of which a camera's mean is taken
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,14 @@ def judge(
     held: Sequence[Episode],
     config: FitConfig,
     seed: int = 0,
+    beta: float = math.inf,
 ) -> Judgement:
     """Looks at `held`, episodes that nothing was trained or chosen on.
 
     Args:
         scale: the return scale.
         trained: what was trained on; the linear model learns from them.
+        beta: the policy's default, at which cameras are judged, where there are any.
 
     Raises:
         DataRefused: no episode is long enough for a chunk.
@@ -129,7 +138,26 @@ def judge(
         "guidance": _guidance(model, batch, seed),
     }
     document = {name: {**value, "meaning": MEANING[name]} for name, value in found.items()}
+    if contract.recorded.cameras:
+        worth = _cameras(model, known, batch, parts.episode, contract, beta, seed)
+        document["cameras"] = {**worth, "meaning": OF_CAMERAS}
     return Judgement(plain(document))
+
+
+def _cameras(
+    model: Model,
+    known: Seen,
+    batch: ChunkBatch,
+    episode: np.ndarray,
+    contract: Contract,
+    beta: float,
+    seed: int,
+) -> dict[str, Any]:
+    from training.judge.cameras import columns_of, worth
+
+    obs, _ = known.episodes.some_ticks(LEARNT)
+    mean = torch.from_numpy(known.normalizer.normalize_obs(obs)).mean(0)
+    return worth(model, batch.obs, batch.action, episode, mean, columns_of(contract), beta, seed)
 
 
 @torch.no_grad()
@@ -232,7 +260,10 @@ def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif "mean" in value:
             yield name, _text(value)
         elif name != "prediction":
-            for part, inner in value.items():
+            inside = {part: inner for part, inner in value.items() if part != "each"}
+            for camera, parts in value.get("each", {}).items():
+                inside |= {f"{camera}: {part}": inner for part, inner in parts.items()}
+            for part, inner in inside.items():
                 if isinstance(inner, Mapping):
                     yield f"{name}: {part}", _text(inner)
                 elif isinstance(inner, float):

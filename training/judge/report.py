@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from qgf_ros.policy.folder import load_policy
 from qgf_ros.spaces.contract import Contract
 from training.judge.data import policy_episodes
 from training.judge.pages.report_page import render_report
-from training.judge.panels import PANELS
+from training.judge.panels import OF_CAMERAS, PANELS
 from training.judge.subject import Subject
 from training.pipeline.episodes import EpisodeArrays, data_hash, outcomes
 
@@ -45,7 +46,12 @@ def report(
     del read  # one copy is enough
     began = time.monotonic()
     torch.set_num_threads(1)  # the same sums in the same order, and no slower on small networks
-    document = examine(Subject.of(policy, episodes, seed))
+    subject = Subject.of(policy, episodes, seed)
+    if policy.description.cameras:
+        from training.judge.pictures import Pictures
+
+        subject = replace(subject, pictures=Pictures(policy, data, contract))
+    document = examine(subject)
     page = render_report(document).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(out) as file:
@@ -63,7 +69,8 @@ def examine(subject: Subject) -> dict[str, Any]:
     """Every panel of the page, of a subject that was put together elsewhere."""
     policy = subject.policy
     found: dict[str, Any] = {}
-    for name in PANELS:
+    without = () if policy.description.cameras else OF_CAMERAS
+    for name in (panel for panel in PANELS if panel not in without):
         found[name] = import_module(f"training.judge.panels.{name}.figures").figures(
             subject, **found
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from training.learn.config import provenance_of
 from training.pipeline.chunks import ChunkTable
 from training.pipeline.episodes import Episode, EpisodeArrays, data_hash, outcomes
 from training.pipeline.split import RULE, Split, split
+
+if TYPE_CHECKING:
+    from training.judge.pictures import Pictures
 
 OWN = "the policy's own data: select is what beta is chosen on, report was never looked at"
 TRAINED = (
@@ -70,6 +73,7 @@ class Subject:
     why: str  # what is known of the groups
     seed: int
     split: Split  # the groups whole, as in training
+    pictures: Pictures | None = None  # of a policy with cameras, where its recordings can be read again
 
     @classmethod
     def of(cls, policy: Policy, episodes: Sequence[Episode], seed: int = 0) -> Subject:

@@ -211,6 +211,7 @@ def judge(learner: Learner, data: Prepared, config: FitConfig, world: World) -> 
         data.report,
         config,
         config.seed,
+        beta.default,
     )
     judgement.show()
     return Judged(figures, beta, sanity, judgement.document)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -130,17 +132,36 @@ class FrameWriter:
         return Frames([np.memmap(self._file, np.uint8, "r", shape=shape)], [self._size])
 
 
+# (camera, image (H', W', C), features (F,)) of whatever a FeatureWriter is given.
+Watch = Callable[[str, np.ndarray, np.ndarray], None]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(see: Watch) -> Iterator[None]:
+    """Meanwhile `see` is shown each image that this thread encodes, at the camera's own size, with its
+    features: features alone are kept, and who asks for the pixels behind some reads them again."""
+    before = _WATCH.set(see)
+    try:
+        yield
+    finally:
+        _WATCH.reset(before)
+
+
 class FeatureWriter:
     """Encodes the images of one camera by the file of a policy, in which all of it is done."""
 
     def __init__(self, source: ObservationSource) -> None:
         assert source.encoder is not None
-        self.width = source.encoder.features
+        self.width, self._camera = source.encoder.features, source.name
         self._encode = encoder_file(Path(source.encoder.file), self.width)
 
     def add(self, image: np.ndarray) -> np.ndarray:
         """(F,)"""
-        return self._encode(image).astype(np.float64)
+        found = self._encode(image)
+        if (see := _WATCH.get()) is not None:
+            see(self._camera, image, found)
+        return found.astype(np.float64)
 
     def frames(self) -> None:
         """There are none: an observation holds the features."""

@@ -11,11 +11,13 @@ from training.judge.panels import PANELS
 
 
 def render_report(document: Mapping[str, Any]) -> str:
-    """The page (below 6 MB, of which plotly is 4.8) of the document of `training.judge.report`."""
+    """The page (below 6 MB, of which plotly is 4.8; with cameras below 8) of the document of
+    `training.judge.report`."""
+    panels = [name for name in PANELS if name in document]
     shared = [FOLDER / name for name in ("plots.js", "sight.js", "report.js")]
     own = [
         script
-        for name in PANELS
+        for name in panels
         for script in sorted((OF_PANELS / name).glob("*.js"), key=lambda f: f.name != "panel.js")
     ]
-    return render_interactive("report.html.j2", document, [*shared, *own], panels=PANELS)
+    return render_interactive("report.html.j2", document, [*shared, *own], panels=panels)

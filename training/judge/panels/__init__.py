@@ -12,9 +12,12 @@ and its name below. None of the figures knows HTML.
                 and how noise became an action there (`paths`); `packing`: arrays as short text
     estimators  other ways of asking the critic
     held_out    what training wrote to report.json, of the same episodes
+    cameras     of a policy with cameras alone: what each is worth, what it saw at the timeline's moments,
+                and where on it Q and the action hang (`saliency`)
 """
 
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-PANELS = ("fitness", "sweep", "timeline", "estimators", "held_out")
+PANELS = ("fitness", "sweep", "timeline", "estimators", "held_out", "cameras")
+OF_CAMERAS = ("cameras",)  # of these PANELS a policy without cameras has none

@@ -42,7 +42,12 @@ class Rosbag2Reader:
         return survey_bag(files.open_bag(path, name), name)
 
     def read(self, path: Path, name: str, contract: Contract) -> Recording:
-        rows = {s: _Rows(source) for s, source in contract_sources(contract).items()}
+        cameras = frames.writers(contract)
+        decoders = frames.decoders(contract, cameras)
+        rows = {
+            s: _Rows(source, decoders[s][1] if s in decoders else len(source.labels))
+            for s, source in contract_sources(contract).items()
+        }
         clock = RecordedClock()
 
         def row(source: str, stamp: int, receipt: int, values: bytes | None) -> None:
@@ -52,8 +57,6 @@ class Rosbag2Reader:
             for own in rows.values():
                 own.times.file_ends()
 
-        cameras = frames.writers(contract)
-        decoders = frames.decoders(contract, cameras)
         reader = ContractReader(files.open_bag(path, name), contract, row, clock.uses, decoders)
         for _ in reader.read(file_ends):
             pass
@@ -76,8 +79,9 @@ class Rosbag2Reader:
 class _Rows:
     """What one source said."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, width: int) -> None:
+        """width: numbers of a message; of a camera whose images are encoded as they are read, its features."""
+        self.source, self.width = source, width
         self.times, self.refused = Times(), Times()  # refused: commands that cannot be used
         self._values = array("d")
 
@@ -96,7 +100,7 @@ class _Rows:
     def stream(self, now: Control | None) -> Stream:
         """now: the control clock where that is not the recorder's."""
         stamp, receipt, order = self.times.ordered(now)
-        values = np.array(self._values, np.float64).reshape(len(stamp), len(self.source.labels))
+        values = np.array(self._values, np.float64).reshape(len(stamp), self.width)
         stream = Stream(stamp[order], receipt[order], values[order])
         return merged(self.source, stream) if isinstance(self.source, ObservationSource) else stream
 

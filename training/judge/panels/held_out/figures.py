@@ -28,4 +28,5 @@ def figures(subject: Subject, **_: Any) -> dict[str, Any]:
         held,
         config_of(subject),
         subject.seed,
+        policy.description.beta.default,
     ).document

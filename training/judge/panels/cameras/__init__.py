@@ -1,0 +1,1 @@
+"""What each camera is worth, and what it saw."""
