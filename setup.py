@@ -208,6 +208,7 @@ setup(
             "replay = qgf_ros.replay.verb:Replay",
             "trial = qgf_ros.trial.verb:Trial",
             "watch = qgf_ros.watch.verb:Watch",
+            "latency = qgf_ros.watch.latency:CameraLatency",
             "data convert = training.verbs:DataConvert",
             "data init = training.doctor.verbs:DataInit",
             "data inspect = training.doctor.verbs:DataInspect",

@@ -48,7 +48,7 @@ from training.pipeline.streams import Stream  # noqa: E402
 
 RESULTS = HERE / "results/camera-cube.json"
 TOLD, SEEN = "ur5e_cube", "ur5e_cube_camera"
-CAMERAS = ("front", "tool_camera")
+CAMERAS, SIZE = ("front", "tool_camera"), (64, 64)
 MOST_EPISODES = 1000
 # Of the benchmark (`ogbench.py`), but for the batch: an image costs more than a draw.
 FIT = FitConfig(
@@ -166,10 +166,11 @@ def views(folder: Path, places: np.ndarray, workers: int) -> dict[str, Frames]:
     jobs = [(k, places[k]) for k in missing]
     for _ in each(partial(render, folder), jobs, workers, track, "rendering"):
         pass
-    return {
-        name: Frames([np.load(file_of(folder, k, name), mmap_mode="r") for k in range(len(places))])
-        for name in CAMERAS
-    }
+    found = {}
+    for name in CAMERAS:
+        parts = [np.load(file_of(folder, k, name), mmap_mode="r") for k in range(len(places))]
+        found[name] = Frames(parts, [SIZE] * len(parts))
+    return found
 
 
 def file_of(folder: Path, episode: int, camera: str) -> Path:

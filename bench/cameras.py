@@ -1,6 +1,6 @@
 """What cameras cost: preparation against bare decoding, encoding, and the way from capture to command.
 
-    python bench/cameras.py [--frames 600] [--seconds 20] [--out FILE]
+    python bench/cameras.py [--frames 600] [--seconds 20] [--out FILE] [--robot FILE]
 
 Images are the simulated arm's table, 640 x 480, with a camera's noise. Times are of the CPU but for the
 last part, which runs cameras, encoder and node as processes: read the ratios, not the rates.
@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qgf` has it, before numpy is loaded
+
 import platform
 import subprocess
 import sys
@@ -45,6 +48,7 @@ from training.pipeline.store import prepare
 from training.pipeline.writers.bag import BagWriter
 
 WIDTH, HEIGHT, RATE = 640, 480, 30
+POSE = np.array([0.0, 0.8, 0.0, 0.0])  # about which the robot of cameras_robot.py stands
 START = 1_760_000_000 * 10**9
 REAL_TIME = 10.0  # times real time that a core prepares a JPEG camera at least
 RATIO = 1.5  # of preparation to bare decoding at most
@@ -59,12 +63,15 @@ class Bench:
     seconds: float = 20.0
     """Of each part of the last measurement; 0 leaves it out."""
     out: Path | None = None
+    robot: Path | None = None
+    """Where the last measurement is written."""
 
     def run(self) -> None:
-        document: dict[str, Any] = {
+        about = {
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
             "python": platform.python_version(),
         }
+        document: dict[str, Any] = {**about, "load_before": load()}
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["QGF_CACHE"] = f"{scratch}/cache"
             folder = Path(scratch)
@@ -72,11 +79,14 @@ class Bench:
             document["preparing"] = preparing(folder, images, self.repeats)
             policy = trained(folder, images[:40])
             document["encoding"] = encoding(policy, images, self.repeats)
+            results, date = Path(__file__).parent / "results", time.strftime("%Y-%m-%d")
+            written = {self.out or results / f"cameras-{date}.json": document}
             if self.seconds:
-                document["end_to_end"] = end_to_end(policy, self.seconds)
-        out = self.out or Path(__file__).parent / f"results/cameras-{time.strftime('%Y-%m-%d')}.json"
-        out.write_text(json.dumps(document, indent=1) + "\n")
-        say(f"written: {out}")
+                robot = self.robot or results / f"cameras-robot-{date}.json"
+                written[robot] = {**about, "seconds": self.seconds, **end_to_end(policy, self.seconds)}
+        for out, what in written.items():
+            out.write_text(json.dumps(what, indent=1) + "\n")
+            say(f"written: {out}")
 
 
 def pictures(count: int) -> Iterator[np.ndarray]:
@@ -122,17 +132,17 @@ def contract(cameras: int = 1, type_: str = "sensor_msgs/CompressedImage") -> Co
     })  # fmt: skip
 
 
-def write_bag(path: Path, own: Contract, images: list[np.ndarray]) -> None:
+def write_bag(path: Path, own: Contract, images: list[np.ndarray], seed: int = 1) -> None:
     """Images at 30 Hz, joints at 100, commands at 20."""
     from qgf_ros.bags.sources import contract_sources
 
-    rng, step = np.random.default_rng(1), 10**9 // RATE
+    rng, step = np.random.default_rng(seed), 10**9 // RATE
     with BagWriter(path, contract_sources(own)) as bag:
         said: list[tuple[int, str, Any]] = []
         for k, image in enumerate(images):
             said += [(START + k * step, camera.name, image) for camera in own.cameras]
         end = START + len(images) * step
-        said += [(at, "joints", rng.normal(size=4) / 9) for at in range(START, end, 10**7)]
+        said += [(at, "joints", POSE + rng.normal(size=4) / 9) for at in range(START, end, 10**7)]
         said += [(at, "arm", rng.normal(size=2) / 9) for at in range(START, end, 5 * 10**7)]
         for at, name, value in sorted(said, key=lambda row: row[0]):
             write = bag.write_image if name.startswith("camera") else bag.write
@@ -198,10 +208,10 @@ def preparing(folder: Path, images: list[np.ndarray], repeats: int) -> dict[str,
 
 
 def trained(folder: Path, images: list[np.ndarray]) -> Path:
-    """A policy with two raw cameras that has learnt next to nothing."""
+    """A policy with two raw cameras, of four recordings, that has learnt next to nothing."""
     own = contract(2, "sensor_msgs/Image")
     for k in range(4):
-        write_bag(folder / "raw" / f"{k}", own, images)
+        write_bag(folder / "raw" / f"{k}", own, images, seed=k)
     (folder / "contract.yaml").write_text(json.dumps(own.to_dict()))
     tiny = FitConfig(hidden=(256, 256, 256), steps=10, batch=32, workers=1)
     fit(folder / "raw", folder / "contract.yaml", folder / "run", tiny)
@@ -239,12 +249,18 @@ def end_to_end(policy: Path, seconds: float) -> dict[str, Any]:
     for name, given in (("with cameras", policy), ("without", "planar_arm"), ("with cameras again", policy)):
         command = [sys.executable, Path(__file__).with_name("cameras_robot.py"), str(given), str(seconds)]
         env = os.environ | {"ROS_DOMAIN_ID": str(60 + len(found)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        before = load()
         done = subprocess.run(list(map(str, command)), env=env, check=True, capture_output=True, text=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        found[name] = {"load before": before, **json.loads(done.stdout.splitlines()[-1])}
     keys = list(dict.fromkeys(key for part in found.values() for key in part))
     rows = [(key, *(part.get(key, "") for part in found.values())) for key in keys]
     table("From capture to command", ("", *found), rows)
     return found
+
+
+def load() -> float:
+    """What else wants a core, on the mean of a minute: nothing of this is believed where that is much."""
+    return round(os.getloadavg()[0], 2)
 
 
 def cpu(work: Callable[[], object], times: int = 1) -> float:

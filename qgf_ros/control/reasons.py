@@ -18,7 +18,8 @@ Code = Literal[
     "TYPE_MISMATCH", "QOS_INCOMPATIBLE", "OVERRUN", "INFERENCE", "INFER_HUNG",
     "ACTION_NONFINITE", "ACTION_SCHEMA", "DEVICE", "SAMPLER_SLOW", "Q_INVALID",
     "GUIDANCE_SATURATED", "GATE_MISSING", "GATE_REFUSES", "GATE_RESTARTED",
-    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK", "FEATURES_POLICY",
+    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK", "IMAGE_CONFLICT",
+    "FEATURES_POLICY",
     "CANDIDATES_STOPPED", "EXPLICIT_HOLD", "OWNER", "EPOCH", "SEQUENCE", "DEADLINE",
     "FUTURE", "NAMES", "NONFINITE", "RANGE", "TYPE", "START", "COMMAND_SCHEMA", "ERROR",
 ]  # fmt: skip
@@ -79,7 +80,7 @@ class Reason:
 
 # Said by the process that encodes images.
 OF_IMAGES: tuple[Code, ...] = (
-    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK",
+    "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK", "IMAGE_CONFLICT",
 )  # fmt: skip
 
 REASONS: dict[Code, Reason] = {
@@ -301,6 +302,11 @@ REASONS: dict[Code, Reason] = {
         "HOLD",
         "Nothing is to be seen: the image is black, or no distance was measured.",
         "Look at the lens, the light and the exposure.",
+    ),
+    "IMAGE_CONFLICT": Reason(
+        "HOLD",
+        "Several publishers send images on one camera's topic by turns.",
+        "Stop all but the camera that the policy was trained with; the detail names their nodes.",
     ),
     "FEATURES_POLICY": Reason(
         "HOLD",

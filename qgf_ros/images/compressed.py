@@ -24,12 +24,18 @@ from qgf_ros.images.raw import (
 from qgf_ros.spaces.observations.image import Channels
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # of a PNG's chunks those that say its pixels
+WIDEST = 8  # bytes of a PNG's pixel: four numbers of 16 bits
+SLACK = 65_536  # bytes that a PNG's pixels may be longer packed than bare
 DEPTH_HEADER = struct.Struct("<iff")  # of compressedDepth: a number, then a and b of 1/z = (p - b) / a
 INVERSE = "32fc1"  # the encoding whose depth is compressed as its inverse
 
 
-def pixels(msg: Any, wanted: Channels) -> np.ndarray:
+def pixels(msg: Any, wanted: Channels, size: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels of a sensor_msgs/CompressedImage, rclpy's or a bag reader's; as `raw.pixels`.
+
+    Args:
+        size: (width, height) of the only one that is wanted: another is not decoded.
 
     Raises:
         BadImage: neither JPEG nor PNG, damaged or cut short, too large, or of another kind than `wanted`.
@@ -39,13 +45,13 @@ def pixels(msg: Any, wanted: Channels) -> np.ndarray:
     camera = name.strip().lower()
     if "compresseddepth" in how.lower().replace(" ", ""):
         check_kind(name.strip(), "depth", wanted)
-        return _depth(data, camera)
+        return _depth(data, camera, size)
     if camera in ENCODINGS:
         check_kind(name.strip(), ENCODINGS[camera].kind, wanted)
     if data.startswith(JPEG):
-        return _jpeg(data, wanted, swapped="compressed rgb" in how)
+        return _jpeg(data, wanted, size, swapped="compressed rgb" in how)
     if data.startswith(PNG):
-        return _kind_of_png(_png(data), wanted, swapped="compressed rgb" in how)
+        return _kind_of_png(_png(data, size), wanted, swapped="compressed rgb" in how)
     raise BadImage(
         f"{len(data)} bytes of format {str(msg.format)[:60]!r} are neither JPEG nor PNG; both can be read, "
         "and the PNG of compressedDepth",
@@ -53,7 +59,7 @@ def pixels(msg: Any, wanted: Channels) -> np.ndarray:
     )
 
 
-def _jpeg(data: bytes, wanted: Channels, swapped: bool) -> np.ndarray:
+def _jpeg(data: bytes, wanted: Channels, size: tuple[int, int] | None, swapped: bool) -> np.ndarray:
     """swapped: red and blue are in each other's place, as an old plugin has written them."""
     import simplejpeg
 
@@ -63,7 +69,7 @@ def _jpeg(data: bytes, wanted: Channels, swapped: bool) -> np.ndarray:
         )
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        check_size(width, height)
+        check_size(width, height, size)
         read = "GRAY" if wanted == "mono" else "BGR" if swapped else "RGB"
         if wanted == "rgb" and space == "Gray":
             raise BadImage(
@@ -81,25 +87,47 @@ def _jpeg(data: bytes, wanted: Channels, swapped: bool) -> np.ndarray:
         raise BadImage(f"damaged JPEG: {error}") from None
 
 
-def _png(data: bytes) -> np.ndarray:
+def _png(data: bytes, size: tuple[int, int] | None) -> np.ndarray:
     """(H, W, C) uint8 of colour or grey, (H, W, 1) uint16 of 16 bits of grey."""
     import av
 
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise BadImage(f"damaged PNG: {len(data)} bytes without its header")
-    check_size(*struct.unpack(">II", data[16:24]))
+    width, height = struct.unpack(">II", data[16:24])
+    check_size(width, height, size)
+    data = _shown(data, width * height)
     try:
         decoder = av.CodecContext.create("png", "r")
         decoder.thread_count = 1
         frames = [*decoder.decode(av.Packet(data))]
     except (av.FFmpegError, ValueError) as error:
         raise BadImage(f"damaged PNG: {error}") from None
-    if len(frames) != 1 or not data.rstrip(b"\0").endswith(b"IEND\xaeB`\x82"):
+    if len(frames) != 1:
         raise BadImage("damaged PNG: it is cut short")
     frame = frames[0]
     if frame.format.name in ("gray", "gray16be"):
         return frame.to_ndarray()[..., None]
     return frame.to_ndarray(format="rgb24")
+
+
+def _shown(data: bytes, count: int) -> bytes:
+    """A PNG of `count` pixels, but for chunks of words and colour profiles: the decoder unpacks these too, and
+    a thousandth of a gigabyte unpacks to one."""
+    kept, at, packed = [PNG], len(PNG), 0
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data):
+            break
+        if kind in SHOWN:
+            kept.append(data[at:end])
+            packed += length
+        if packed > WIDEST * count + count // 8 + SLACK:
+            raise BadImage(f"damaged PNG: {packed} bytes and more for {count} pixels")
+        if kind == b"IEND":
+            return b"".join(kept)
+        at = end
+    raise BadImage("damaged PNG: it is cut short")
 
 
 def depth_png(image: np.ndarray) -> bytes:
@@ -124,7 +152,7 @@ def _kind_of_png(image: np.ndarray, wanted: Channels, swapped: bool) -> np.ndarr
     return high_byte(image) if image.dtype == np.uint16 else image
 
 
-def _depth(data: bytes, camera: str) -> np.ndarray:
+def _depth(data: bytes, camera: str, size: tuple[int, int] | None) -> np.ndarray:
     """(H, W, 1) uint16 in millimetres."""
     if len(data) < DEPTH_HEADER.size:
         raise BadImage(f"compressedDepth of {len(data)} bytes")
@@ -135,7 +163,7 @@ def _depth(data: bytes, camera: str) -> np.ndarray:
             "compressedDepth in another form than PNG (RVL?); set the plugin's format to png",
             "IMAGE_ENCODING",
         )
-    image = _png(packed)
+    image = _png(packed, size)
     if image.dtype != np.uint16:
         raise BadImage("compressedDepth whose PNG does not have 16 bits of grey")
     if camera != INVERSE:

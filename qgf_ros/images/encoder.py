@@ -51,13 +51,8 @@ class CameraEncoder:
 
     def __call__(self, msg: Any) -> np.ndarray:
         """The features (F,) float32 of an image message. Raises BadImage where nothing can be seen on it."""
-        image = pixels(self.source, msg)
-        size = image.shape[1], image.shape[0]
-        if size != self.about.size:
-            wide, high = self.about.size
-            raise BadImage(
-                f"{size[0]} x {size[1]} pixels, and the policy was trained on {wide} x {high}", "IMAGE_SIZE"
-            )
+        width, height = self.about.size
+        image = pixels(self.source, msg, (width, height))
         check_light(image)
         return self.features(image)
 

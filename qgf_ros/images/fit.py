@@ -8,6 +8,7 @@ exact in whatever order they are summed: numpy here and an ONNX graph on the rob
 from __future__ import annotations
 
 from functools import lru_cache
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,14 @@ def area_weights(pixels: int, fitted: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
+def area_block(pixels: int, fitted: int) -> np.ndarray:
+    """(f, p) int64: `area_weights` has nothing but such blocks on its diagonal, as many as pixels and fitted have
+    in common: to multiply by one of them leaves out nearly all of the zeros."""
+    count = gcd(pixels, fitted)
+    return area_weights(pixels // count, fitted // count) * count
+
+
+@lru_cache(maxsize=64)
 def _bands(pixels: int, fitted: int) -> tuple[tuple[int, int, np.ndarray], ...]:
     """The rows of `area_weights` without their zeros: begin, end, (end - begin,) float32."""
     found = []
@@ -82,9 +91,9 @@ def _sums(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
     tall = np.empty((size[1], width * planes), exact)
     for k, (begin, end, weights) in enumerate(_bands(height, size[1])):
         np.dot(weights.astype(exact, copy=False), flat[begin:end].astype(exact), out=tall[k])
-    columns = area_weights(width, size[0]).T.astype(np.float64)
-    turned = tall.reshape(size[1], width, planes).transpose(0, 2, 1).reshape(-1, width)
-    summed = (turned.astype(np.float64) @ columns).reshape(size[1], planes, size[0])
+    columns = area_block(width, size[0]).T.astype(np.float64)
+    turned = tall.reshape(size[1], width, planes).transpose(0, 2, 1).astype(np.float64, order="C")
+    summed = (turned.reshape(-1, len(columns)) @ columns).reshape(size[1], planes, size[0])
     return summed.transpose(0, 2, 1).astype(np.int64)
 
 

@@ -13,12 +13,22 @@ from qgf_ros.spaces.observations.source import ObservationSource
 PIXELS = {"sensor_msgs/Image": raw.pixels, "sensor_msgs/CompressedImage": compressed.pixels}
 
 
-def pixels(source: ObservationSource, msg: Any) -> np.ndarray:
+def pixels(source: ObservationSource, msg: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     """(H', W', C) uint8, or uint16 of a depth: a camera's message, of either type, as its contract asks for
-    it. Raises BadImage."""
+    it.
+
+    Args:
+        size: (width, height) of the only one that is wanted.
+
+    Raises:
+        BadImage: it cannot be read, or is of another size.
+    """
     assert source.image is not None, f"{source.name} is no camera"
-    read = compressed.pixels if hasattr(msg, "format") else raw.pixels
-    return read(msg, source.image.channels)
+    if hasattr(msg, "format"):  # whose few bytes may be a large image: its size is asked before
+        return compressed.pixels(msg, source.image.channels, size)
+    image = raw.pixels(msg, source.image.channels)
+    raw.check_size(image.shape[1], image.shape[0], size)
+    return image
 
 
 def message(make: Make, type_name: str, header: Any, image: np.ndarray, quality: int = 90) -> Any:

@@ -67,12 +67,18 @@ def check_kind(encoding: str, kind: Channels, wanted: Channels) -> None:
     """Raises BadImage where pixels of a kind are not what a contract asks for, nor can become it."""
     if kind != wanted and (kind, wanted) != ("rgb", "mono"):
         raise BadImage(
-            f"encoding {encoding} holds {kind}, and the contract asks for {wanted}", "IMAGE_ENCODING"
+            f"encoding {encoding[:40]} holds {kind}, and the contract asks for {wanted}", "IMAGE_ENCODING"
         )
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises BadImage where nobody has such a camera: a few bytes can claim to be gigabytes."""
+def check_size(width: int, height: int, wanted: tuple[int, int] | None = None) -> None:
+    """Raises BadImage where nobody has such a camera: a few bytes can claim to be gigabytes; or where it is
+    not (width, height) of `wanted`."""
+    if wanted is not None and (width, height) != wanted:
+        raise BadImage(
+            f"{width} x {height} pixels, and the policy was trained on {wanted[0]} x {wanted[1]}",
+            "IMAGE_SIZE",
+        )
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise BadImage(
             f"{width} x {height} pixels; allowed: 1 to {MAX_SIDE} each, {MAX_PIXELS} together",
@@ -88,7 +94,7 @@ def _rows(msg: Any, encoding: Encoding) -> np.ndarray:
     least = width * encoding.planes * dtype.itemsize
     data = np.frombuffer(msg.data, np.uint8)
     # A step of 0 is left unset by some drivers whose rows are not padded.
-    step = step or least
+    step = least if height == 1 else step or least  # of one row a step says nothing
     if step < least or len(data) < step * (height - 1) + least:
         raise BadImage(
             f"{len(data)} bytes for {width} x {height} pixels of {msg.encoding} in rows of {step}"

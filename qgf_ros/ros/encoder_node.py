@@ -42,6 +42,8 @@ from qgf_ros.spaces.observations.source import ObservationSource
 
 LOOK = 0.25  # s, how often publishers are looked for, and a silent camera is said to be silent
 MISSING = 0.5  # s without an image until it is
+BY_TURNS = 2.0  # s within which two publishers are heard, the first one again: it was not replaced
+UNSTAMPED = "the image has no stamp: its arrival counts"
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 NEWEST_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 NANOSECONDS = 1_000_000_000
@@ -63,8 +65,34 @@ class _Counts:
     heard: int = 0
     dropped: int = 0  # came while another was encoded, and was replaced by a newer one
     refused: int = 0
+    unstamped: int = 0
     encode: Latency = field(default_factory=Latency)
     age: Latency = field(default_factory=Latency)  # from capture until the features were sent
+
+
+class _Speakers:
+    """Whether the images of one topic come from several publishers by turns: the policy would see now one
+    place, now another. A driver that was started anew is none of two, whatever discovery remembers."""
+
+    def __init__(self) -> None:
+        self.several = False  # as the graph has it
+        self._heard: dict[bytes, float] = {}  # by publisher [s, steady]
+        self._last, self._until = b"", 0.0
+
+    def heard(self, publisher: Any, now: float) -> None:
+        """publisher: as rclpy's message info has it; None where this release does not say."""
+        if publisher is None:
+            if self.several:
+                self._until = now + BY_TURNS
+            return
+        who = repr(publisher).encode()
+        if who != self._last and now - self._heard.get(who, -BY_TURNS) < BY_TURNS:
+            self._until = now + BY_TURNS
+        self._heard = {w: at for w, at in self._heard.items() if now - at < BY_TURNS} | {who: now}
+        self._last = who
+
+    def by_turns(self, now: float) -> bool:
+        return now < self._until
 
 
 class _Camera:
@@ -75,7 +103,10 @@ class _Camera:
         self.encoders: tuple[CameraEncoder, ...] = ()
         self.problem = ""  # as it was last said
         self.heard_at = time.monotonic()
-        self._node, self._newest, self._wake = node, None, threading.Condition()
+        self._node, self._wake = node, threading.Condition()
+        self._newest: tuple[Any, int] | None = None  # and its arrival [ns]
+        self._speakers = _Speakers()
+        self._known: list[str] = []  # names of the nodes that publish its images
         self._publisher = node.node.create_publisher(
             ros_type("qgf_ros/Features"), source.heard.topic, qos.REPORT
         )
@@ -89,6 +120,8 @@ class _Camera:
         """Subscribes with what the publishers offer, and says where nothing comes."""
         node = self._node.node
         offered = node.get_publishers_info_by_topic(node.resolve_topic_name(self.source.topic))
+        self._known = sorted({f"{o.node_namespace.rstrip('/')}/{o.node_name}" for o in offered})
+        self._speakers.several = len(offered) > 1
         reliable = all(o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offered)
         if offered and (self._subscription is None or reliable != self._reliable):
             if self._subscription is not None:
@@ -108,13 +141,15 @@ class _Camera:
             self._wake.notify()
         self._thread.join(1.0)
 
-    def _on_image(self, msg: Any) -> None:
+    def _on_image(self, msg: Any, info: Any) -> None:
         self.heard_at = time.monotonic()
+        self._speakers.heard(info.get("publisher_gid"), self.heard_at)
         self.counts.heard += 1
+        arrival = self._node.node.get_clock().now().nanoseconds
         with self._wake:
             if self._newest is not None:
                 self.counts.dropped += 1
-            self._newest = msg
+            self._newest = msg, arrival
             self._wake.notify()
 
     def _work(self) -> None:
@@ -124,14 +159,23 @@ class _Camera:
                     self._wake.wait()
                 if self._ended:
                     return
-                msg, self._newest = self._newest, None
+                newest, self._newest = self._newest, None
+            if newest is None:
+                continue
             try:
-                self._encode(msg)
+                self._encode(*newest)
             except Exception as error:  # whatever arrives: the next image may be sound
                 self.refuse("IMAGE_DAMAGED", f"{type(error).__name__}: {clipped(error)}", 0)
 
-    def _encode(self, msg: Any) -> None:
+    def _encode(self, msg: Any, arrival: int) -> None:
         stamp = nanoseconds(msg.header.stamp)
+        if self._speakers.by_turns(time.monotonic()):
+            who = ", ".join(self._known) or "nodes that are not known"
+            self.refuse("IMAGE_CONFLICT", f"several cameras by turns, of {who}; stop all but one", stamp)
+            return
+        # An image without a stamp is as old as its arrival, as for any other topic.
+        told = "" if stamp else UNSTAMPED
+        self.counts.unstamped += not stamp
         for encoder in self.encoders:
             began = time.perf_counter()
             try:
@@ -140,7 +184,7 @@ class _Camera:
                 self.refuse(error.code, str(error), stamp, encoder.policy)
                 continue
             self.counts.encode.add(time.perf_counter() - began)
-            self._say(stamp, encoder.policy, "", "", values.tolist())
+            self._say(stamp or arrival, encoder.policy, "", told, values.tolist())
             self.problem = ""
         now = self._node.node.get_clock().now().nanoseconds
         if stamp:
@@ -148,6 +192,7 @@ class _Camera:
 
     def refuse(self, code: str, detail: str, stamp: int, policy: str = "") -> None:
         """Says that there are no features, and why; to all policies where none is named."""
+        detail = clipped(detail)
         self.counts.refused += 1
         self.problem = f"{code}: {detail}"
         self._node.log.warning(f"{self.source.name} {code}", f"{self.source.topic}: {detail}")
@@ -155,7 +200,6 @@ class _Camera:
             self._say(stamp, sha256, code, detail, [])
 
     def _say(self, stamp: int, policy: str, reason: str, detail: str, values: list[float]) -> None:
-        # An image without a stamp is as old as its arrival, as for any other topic.
         stamp = stamp or self._node.node.get_clock().now().nanoseconds
         self._publisher.publish(
             make(
@@ -283,6 +327,7 @@ def _diagnosis(camera: _Camera, seconds: float) -> DiagnosticStatus:
         "images per s": f"{c.heard / seconds:.1f}",
         "replaced by a newer one before they were encoded": f"{c.dropped}",
         "refused": f"{c.refused}",
+        "without a stamp": f"{c.unstamped}",
         "decode and encode, p50 [ms]": f"{encode[0]:.1f}",
         "decode and encode, p99 [ms]": f"{encode[1]:.1f}",
         "age of the features, p99 [ms]": f"{age[1]:.1f}",

@@ -1,10 +1,12 @@
 """JPEG, PNG and compressedDepth to pixels, and what is none of them."""
 
+import resource
 import struct
 from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
+import png_bombs as bombs
 import pytest
 
 from qgf_ros.images.compressed import pixels
@@ -139,3 +141,24 @@ def test_what_is_written_is_read_again(type_, kind):
     got = (pixels if type_.endswith("CompressedImage") else raw.pixels)(msg, kind)
     lossless = type_ == "sensor_msgs/Image" or kind == "depth"
     assert got.dtype == image.dtype and np.abs(got.astype(int) - image).max() <= (0 if lossless else 40)
+
+
+def test_what_a_png_says_beside_its_pixels_is_not_unpacked():
+    """A library that unpacks it takes two gigabytes for this one."""
+    image = np.ascontiguousarray(SMOOTH)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evil = bombs.of_words(image, bombs.packed_zeros(2**30))
+    assert np.array_equal(pixels(message(evil, "png"), "rgb"), image)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "kB"
+
+
+@pytest.mark.parametrize(("data", "size", "code", "words"), [
+    (lambda: bombs.of_pixels(SMOOTH, bombs.packed_zeros(2**28)), None, "IMAGE_DAMAGED", "bytes and more for 3072 pixels"),
+    (lambda: bombs.png(SMOOTH)[:-12], None, "IMAGE_DAMAGED", "cut short"),
+    (lambda: bombs.png(SMOOTH), (64, 64), "IMAGE_SIZE", "64 x 48 pixels, and the policy was trained on 64 x 64"),
+    (lambda: simplejpeg.encode_jpeg(SMOOTH), (64, 64), "IMAGE_SIZE", "64 x 48 pixels, and the policy"),
+], ids=["zeros", "cut", "another size", "another size of JPEG"])  # fmt: skip
+def test_what_is_not_the_image_that_is_wanted_is_not_unpacked(data, size, code, words):
+    with pytest.raises(BadImage, match=words) as raised:
+        pixels(message(data(), ""), "rgb", size)
+    assert raised.value.code == code

@@ -114,3 +114,9 @@ def test_every_encoding_is_tried_here():
     tried = {*IN_COLOUR, "mono8", "8UC1", "mono16", "16UC1", "32FC1", "yuv422", "yuv422_yuy2"}
     tried |= {f"bayer_{p}8" for p in ("rggb", "bggr", "gbrg", "grbg")}
     assert set(SPELLED) - tried == {"uyvy", "yuyv"}, "other names of the last two"
+
+
+def test_the_step_of_a_single_row_says_nothing():
+    """4 GiB would be made of 24 bytes."""
+    (row,) = pixels(message("rgb8", COLOUR[:1], step=2**32 - 1), "rgb")
+    assert np.array_equal(row, COLOUR[0])

@@ -49,7 +49,7 @@ HOMES = {
         "qgf_ros/watch/panel.py",
         "qgf_ros/watch/verb.py",
     ),
-    "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py"),
+    "tyro": ("qgf_ros/cli.py", "qgf_ros/replay/verb.py", "qgf_ros/watch/latency.py"),
 }
 FREE = {"numpy", "yaml", "safetensors", "qgf_ros", *sys.stdlib_module_names}
 ROS_MESSAGES = {

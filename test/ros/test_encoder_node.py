@@ -3,16 +3,20 @@ them. The arm is the fake robot's; its camera is this file's."""
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import signal
 import sys
 import threading
 import time
 from array import array
+from pathlib import Path
 
 import numpy as np
+import png_bombs as bombs
 import pytest
 import ros_harness as ros
+from sros2_policy import RIGHTS, allowed
 
 torch = pytest.importorskip("torch")
 
@@ -25,6 +29,7 @@ from qgf_ros.sim.world import world_folder  # noqa: E402
 pytestmark = pytest.mark.xdist_group("export")  # whose worker has what training imports
 RNG = np.random.default_rng(2)
 PICTURE = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+CAMERA = str(Path(ros.__file__).with_name("camera_process.py"))
 HIGH, LEAST = 3.0, 20  # s until the node has noticed; commands in a row
 
 
@@ -52,14 +57,15 @@ def policies(tmp_path_factory):
 class Seen:
     """A camera that publishes what `picture` says, 20 times a second, in a thread of its own."""
 
-    def __init__(self, robot, kind=Image, topic="top/image_raw", reliable=True):
+    def __init__(self, robot, kind=Image, topic="top/image_raw", reliable=True, stamped=True):
         quality = ros.QoSProfile(
             depth=1,
             reliability=ros.ReliabilityPolicy.RELIABLE if reliable else ros.ReliabilityPolicy.BEST_EFFORT,
         )
         self.publisher = robot.node.create_publisher(kind, topic, quality)
         self.picture = self.image(PICTURE)
-        self.stamps = []
+        self.stamps, self.stamped = [], stamped
+        self.ahead = 0  # s, its clock
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._publish, daemon=True)
         self._thread.start()
@@ -76,8 +82,9 @@ class Seen:
         while not self._ending.wait(0.05):
             msg = self.picture()
             if msg is not None:
-                stamp = time.time_ns()
-                msg.header.stamp = ros.time_msg(stamp)
+                stamp = time.time_ns() + self.ahead * 10**9
+                if self.stamped:
+                    msg.header.stamp = ros.time_msg(stamp)
                 self.stamps.append(stamp)
                 self.publisher.publish(msg)
 
@@ -250,23 +257,211 @@ def test_a_camera_is_heard_with_the_qos_that_it_offers(domain, policies, reliabl
         robot.wait_commands(5, 10)
 
 
-def test_a_compressed_camera_is_encoded_too(domain, policies, tmp_path):
-    import simplejpeg
+def compressed(policies, folder):
+    """`one`, whose camera is compressed."""
     import yaml
 
-    shutil.copytree(policies / "one", tmp_path / "jpeg")
-    policy = load_policy(tmp_path / "jpeg")
+    shutil.copytree(policies / "one", folder)
+    policy = load_policy(folder)
     told = yaml.safe_load(yaml.safe_dump(policy.description.contract))
     told["observations"][1] |= {"type": "sensor_msgs/CompressedImage", "topic": "top/compressed"}
     describe_anew(policy, dataclasses.replace(policy.description, contract=told), None)
-    data = simplejpeg.encode_jpeg(PICTURE)
+    return folder
+
+
+def packed(data, said="jpeg"):
+    return lambda: CompressedImage(format=said, data=array("B", data))
+
+
+def jpeg():
+    import simplejpeg
+
+    return simplejpeg.encode_jpeg(PICTURE)
+
+
+@contextlib.contextmanager
+def driven_compressed(domain, policies, folder):
+    """-> robot, camera, encoder's process, node's process."""
+    policy = compressed(policies, folder)
     with robot_on(domain) as robot, Seen(robot, CompressedImage, "top/compressed") as seen:
-        seen.picture = lambda: CompressedImage(format="jpeg", data=array("B", data))
+        seen.picture = packed(jpeg())
         robot.speak("joint_states")
-        with encoder(domain, tmp_path / "jpeg"), node(domain, tmp_path / "jpeg") as proc:
+        with encoder(domain, policy) as eye, node(domain, policy) as proc:
+            robot.wait_state(ros.READY, 20, proc)
+            robot.drive(proc)
+            yield robot, seen, eye, proc
+            robot.refuse_violations()
+
+
+def test_a_compressed_camera_is_encoded_too(domain, policies, tmp_path):
+    with driven_compressed(domain, policies, tmp_path / "jpeg") as (robot, *_):
+        robot.wait_commands(LEAST, 10)
+
+
+def refused_one_after_another(robot, seen, eye, proc, evil):
+    """Each is a hold with its reason, sound images after it are heard, and the encoder is the same process."""
+    good = seen.picture
+    for name, (picture, code, detail) in evil.items():
+        in_run = name == next(iter(evil))  # three holds within 10 s are a fault of their own
+        seen.picture = picture
+        robot.wait_state(ros.HOLD if in_run else ros.WAITING, HIGH, proc, reason=code)
+        robot.wait(lambda d=detail: d in robot.statuses[-1].msg.detail, HIGH, f"{name}: {detail}", proc)
+        assert len(robot.statuses[-1].msg.detail) < 1000
+        seen.picture = good
+        robot.wait_state(ros.RUN if in_run else ros.READY, 5, proc)
+        if in_run:
+            assert robot.enable(False).success
+            robot.wait_state(ros.READY, 5, proc)
+    assert eye.running and memory(eye) < 2**30, "whatever it was sent"
+
+
+def memory(proc):
+    """The most that a process has had so far, in bytes."""
+    (line,) = [n for n in open(f"/proc/{proc.process.pid}/status") if n.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def claiming(**fields):
+    def picture():
+        msg = Seen.image(PICTURE)()
+        for name, value in fields.items():
+            setattr(msg, name, value)
+        return msg
+
+    return picture
+
+
+def test_fault_170_raw_images_that_claim_more_than_they_hold(domain, policies):
+    evil = {
+        "high": (claiming(height=10_000), "IMAGE_DAMAGED", "12288 bytes for 64 x 10000 pixels"),
+        "step": (claiming(step=2**32 - 1), "IMAGE_DAMAGED", "in rows of 4294967295"),
+        "one row": (claiming(height=1, step=2**32 - 1), "IMAGE_SIZE", "64 x 1 pixels, and the policy"),
+        "huge": (claiming(height=2**31, width=2**31), "IMAGE_SIZE", "2147483648 x 2147483648 pixels; allowed"),
+        "name": (claiming(encoding="rgb8" * 250_000), "IMAGE_ENCODING", "encoding 'rgb8rgb8"),
+    }  # fmt: skip
+    with everybody(domain, policies) as (robot, seen, eye, proc, _):
+        refused_one_after_another(robot, seen, eye, proc, evil)
+
+
+def test_fault_170_small_files_that_unpack_to_gigabytes(domain, policies, tmp_path):
+    high = bytearray(jpeg())
+    at = high.index(b"\xff\xc0") + 5  # height and width of the frame
+    high[at : at + 4] = b"\xea\x60\xea\x60"
+    wide = bombs.png(PICTURE)
+    wide = wide[:16] + bombs.SIDES(60_000, 60_000) + wide[24:]
+    zeros = bombs.packed_zeros(2**31)
+    evil = {
+        "jpeg": (packed(bytes(high)), "IMAGE_SIZE", "60000 x 60000 pixels, and the policy was trained on 64 x 64"),
+        "png": (packed(wide, "png"), "IMAGE_SIZE", "60000 x 60000 pixels, and the policy was trained on 64 x 64"),
+        "pixels": (packed(bombs.of_pixels(PICTURE, zeros), "png"), "IMAGE_DAMAGED", "bytes and more for 4096 pixels"),
+        "name": (packed(jpeg(), "x" * 10**6 + "; compressedDepth"), "IMAGE_ENCODING", "encoding xxxx"),
+    }  # fmt: skip
+    with driven_compressed(domain, policies, tmp_path / "jpeg") as (robot, seen, eye, proc):
+        refused_one_after_another(robot, seen, eye, proc, evil)
+        # What a chunk of words would unpack to is nothing to anybody.
+        seen.picture = packed(bombs.of_words(PICTURE, zeros), "png")
+        begin = len(robot.statuses)
+        robot.wait_statuses(LEAST, 10)
+        assert all(s.msg.state == ros.READY for s in robot.statuses[begin:]) or ros.stalled(0.05)
+        assert memory(eye) < 2**30
+
+
+def test_fault_171_a_camera_whose_clock_is_ahead_or_behind(domain, policies):
+    with everybody(domain, policies) as (robot, seen, eye, proc, _):
+        for seconds, state, reason in ((3600, ros.HOLD, "STATE_FUTURE"), (-3600, ros.WAITING, "STATE_STALE")):
+            seen.ahead = seconds
+            robot.wait_state(state, HIGH, proc, reason=reason)
+            assert "qgf_encoder/top" in robot.statuses[-1].msg.reason
+            seen.ahead = 0
+            if state == ros.HOLD:
+                robot.wait_state(ros.RUN, 5, proc)
+                assert robot.enable(False).success
+            robot.wait_state(ros.READY, 5, proc)
+        assert eye.running
+
+
+def test_fault_172_a_camera_that_is_stopped_is_a_hold_until_it_goes_on(domain, policies):
+    policy = policies / "one"
+    with robot_on(domain) as robot, process([sys.executable, CAMERA, "top/image_raw"], domain) as camera:
+        robot.speak("joint_states")
+        with encoder(domain, policy) as eye, node(domain, policy) as proc:
             robot.wait_state(ros.READY, 20, proc)
             robot.drive(proc)
             robot.wait_commands(LEAST, 10)
+            heard = {name for name, _ in robot.node.get_subscriber_names_and_types_by_node("qgf", "/")}
+            assert allowed("qgf", "topics", "subscribe", profile=2) <= heard
+            camera.send(signal.SIGSTOP)
+            robot.wait_state(ros.HOLD, HIGH, proc)
+            robot.wait(lambda: robot.statuses[-1].msg.reason == "IMAGE_MISSING:qgf_encoder/top", HIGH, "its name", proc)
+            assert "no image on top/image_raw" in robot.statuses[-1].msg.detail
+            assert eye.running
+            camera.send(signal.SIGCONT)
+            robot.wait_state(ros.RUN, 5, proc)
+            robot.refuse_violations()
+
+
+def test_fault_173_two_cameras_on_one_topic_are_a_hold_that_names_them(domain, policies):
+    with everybody(domain, policies) as (robot, _, eye, proc, _):
+        robot.wait_commands(LEAST, 10)
+        with process([sys.executable, CAMERA, "top/image_raw"], domain) as second:
+            robot.wait_state(ros.HOLD, 10, proc, reason="IMAGE_CONFLICT:qgf_encoder/top")
+            robot.wait(lambda: "/camera_of_the_test" in robot.statuses[-1].msg.detail, HIGH, "their names", proc)
+            second.send(signal.SIGKILL)
+            robot.wait_state(ros.RUN, 10, proc)
+        assert eye.running
+        robot.wait_commands(LEAST, 10)
+
+
+def test_a_camera_that_is_started_anew_is_no_conflict(domain, policies):
+    policy = policies / "one"
+    with robot_on(domain) as robot:
+        robot.speak("joint_states")
+        features = robot.record(ros.Features, "qgf_encoder/top", ros.QoSProfile(depth=100))
+        with encoder(domain, policy), node(domain, policy) as proc:
+            for _ in range(2):
+                with process([sys.executable, CAMERA, "top/image_raw"], domain) as camera:
+                    begin = len(features)
+                    robot.wait(lambda n=begin: [f for f in features[n:] if f.msg.values], 20, "features", proc)
+                    camera.send(signal.SIGKILL)  # its publisher stays in the graph for a while
+                    camera.wait(5.0)
+        assert not [f for f in features if f.msg.reason == "IMAGE_CONFLICT"]
+
+
+def test_an_image_without_a_stamp_is_as_old_as_its_arrival(domain, policies):
+    with robot_on(domain) as robot, Seen(robot, stamped=False):
+        features = robot.record(ros.Features, "qgf_encoder/top", ros.QoSProfile(depth=100))
+        with encoder(domain, policies / "one"):
+            robot.wait(lambda: [f for f in features if not f.msg.reason], 20, "features")
+            begin = time.time_ns()
+            robot.wait(lambda: ros.ns(features[-1].msg.header.stamp) > begin, 5, "a later image")
+            assert features[-1].msg.detail == "the image has no stamp: its arrival counts"
+
+
+@pytest.mark.parametrize(("what", "right"), RIGHTS)
+def test_the_sros2_policy_lists_what_it_has(domain, policies, what, right):
+    with robot_on(domain) as robot, Seen(robot), encoder(domain, policies / "one", use_sim_time=True):
+        ask, listed = getattr(robot.node, RIGHTS[what, right]), allowed("qgf_encoder", what, right)
+
+        def found():
+            try:
+                return {name for name, _ in ask("qgf_encoder", "/")}
+            except Exception:  # rclpy raises for a node that is not discovered yet
+                return set()
+
+        robot.wait(lambda: "qgf_encoder" in robot.node.get_node_names(), 20, "the encoder")
+        robot.wait(lambda: found() >= listed, 20, f"{right} {sorted(listed)}")
+        assert found() == listed
+
+
+def test_its_latency_is_measured_and_proposed(domain, policies):
+    with robot_on(domain) as robot, Seen(robot), encoder(domain, policies / "one") as eye:
+        eye.wait_line("READY")
+        command = [sys.executable, "-m", "qgf_ros.cli", "latency", str(policies / "one"), "--seconds", "4", "--json"]
+        proc = ros.run_to_end(command, domain, timeout=60.0)
+        assert proc.process.returncode == 0, proc.log
+        (camera,) = json.loads("\n".join(proc.out))["cameras"]
+        assert camera["camera"] == "top" and 0 < camera["p50_ms"] <= camera["p95_ms"] < 1e3 * camera["proposed_s"] + 1e-6
+        assert robot.node.count_publishers("/qgf_encoder/top") == 1
 
 
 def test_a_policy_without_cameras_needs_no_encoder(domain):

@@ -1,36 +1,15 @@
-"""The SROS2 policy lists exactly what the running nodes publish, hear and offer."""
-
-from pathlib import Path
-from xml.etree import ElementTree
+"""The SROS2 policy lists exactly what the running nodes publish, hear and offer; of qgf_encoder:
+test_encoder_node.py."""
 
 import pytest
 import ros_harness as ros
+from sros2_policy import RIGHTS, allowed
 
-FILE = Path(__file__).parents[2] / "config" / "sros2" / "qgf.policy.xml"
 NODES = {
     "qgf": ("qgf_node", {"policy": "planar_arm", "gate": "outside", "use_sim_time": True}),
     "qgf_gate": ("qgf_gate", {"policy": "planar_arm", "use_sim_time": True}),
     "qgf_sim": ("qgf_sim", {}),
 }
-# What the policy calls it, and what rclpy calls it.
-RIGHTS = {
-    ("topics", "publish"): "get_publisher_names_and_types_by_node",
-    ("topics", "subscribe"): "get_subscriber_names_and_types_by_node",
-    ("services", "reply"): "get_service_names_and_types_by_node",
-    ("services", "request"): "get_client_names_and_types_by_node",
-}
-
-
-def allowed(node: str, what: str, right: str) -> set[str]:
-    """Full names, expanded as sros2 does it."""
-    path = f"enclaves/enclave[@path='/{node}']/profiles/profile[@node='{node}']/{what}"
-    names = {
-        (name.text or "").strip()
-        for group in ElementTree.parse(FILE).getroot().findall(path)
-        if group.get(right) == "ALLOW"
-        for name in group
-    }
-    return {n if n.startswith("/") else f"/{n.replace('~', node)}" for n in names}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qgf_ros.errors import CriterionNotMet
-from qgf_ros.images.fit import FAR, area_weights, fit, millimetres, rounded, window
+from qgf_ros.images.fit import FAR, area_block, fit, millimetres, rounded, window
 from qgf_ros.images.graph import check_encoder
 from qgf_ros.images.probe import fresh
 from qgf_ros.policy.description import MAX_PARITY
@@ -43,8 +43,8 @@ class FromCamera(nn.Module):
         self.width = self.columns.stop - self.columns.start
         # A colour's first sum is exact in float32, see `fit._sums`.
         self.first = torch.float64 if spec.channels == "depth" else torch.float32
-        down = torch.from_numpy(area_weights(self.height, spec.size[1]))
-        across = torch.from_numpy(area_weights(self.width, spec.size[0]).T.copy())
+        down = torch.from_numpy(area_block(self.height, spec.size[1]))
+        across = torch.from_numpy(area_block(self.width, spec.size[0]).T.copy())
         self.register_buffer("down", down.to(self.first))
         self.register_buffer("across", across.to(torch.float64))
 
@@ -64,9 +64,11 @@ class FromCamera(nn.Module):
     def _sums(self, cut: Tensor) -> Tensor:
         """(H', W', C) -> (h, w, C) int64."""
         planes, rows = cut.shape[2], self.spec.size[1]
-        tall = self.down @ cut.reshape(self.height, self.width * planes)
+        high, wide = self.down.shape[1], self.across.shape[0]  # of a block, see `area_block`
+        tall = self.down @ cut.reshape(self.height // high, high, self.width * planes)
         turned = tall.reshape(rows, self.width, planes).transpose(1, 2).to(torch.float64)
-        return (turned @ self.across).transpose(1, 2).to(torch.int64)
+        summed = turned.reshape(rows * planes * self.width // wide, wide) @ self.across
+        return summed.reshape(rows, planes, self.spec.size[0]).transpose(1, 2).to(torch.int64)
 
 
 def export_camera(encoder: nn.Module, spec: ImageSpec, size: tuple[int, int]) -> bytes:
