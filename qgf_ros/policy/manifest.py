@@ -45,7 +45,8 @@ def verified_files(folder: Path) -> dict[str, bytes]:
     """
     here = said(folder)
     try:
-        present = {p.name for p in itertools.islice(folder.iterdir(), MAX_FILES + 1)}
+        with os.scandir(folder) as entries:  # one by one: there may be millions
+            present = {e.name for e in itertools.islice(entries, MAX_FILES + 1)}
     except (OSError, ValueError) as error:
         why = (
             ""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ from std_srvs.srv import Trigger
 
 from qgf_ros.control.settings import BY_NAME
 from qgf_ros.control.spec import Spec
+from qgf_ros.policy.vetting import Interrupted
 from qgf_ros.ros import qos
 from qgf_ros.ros.conversions import header, make, make_image, ros_time, ros_type
 from qgf_ros.ros.lean import LeanNode
 from qgf_ros.ros.parameters import Parameters
-from qgf_ros.ros.process import exit_with_parent, run
+from qgf_ros.ros.process import SPIN_SLICE, STOPPING, exit_with_parent, run
 from qgf_ros.sim.stream import NANOSECONDS, Event, Stream
-from qgf_ros.sim.world import WORLDS, Outcome, make_world, world_folder
+from qgf_ros.sim.world import WORLDS, Outcome, World, make_world, world_folder
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import message_type
@@ -65,7 +67,9 @@ class SimNode:
             exit_with_parent()
         world = self._parameters["world"]
         self._contract = Contract.load(world_folder(world) / "contract.yaml")
-        self._stream = Stream(make_world(world), START)
+        if self._parameters["results"]:
+            _append(self._parameters["results"], "")  # else it is said after an episode
+        self._stream = Stream(_made(world), START)
         self._command = np.zeros(len(self._contract.action_names))
         self._commanded = threading.Event()
         self._reset = threading.Event()
@@ -141,6 +145,7 @@ class SimNode:
             while stream.now < go or (waits and not self._commanded.is_set()):
                 if not self._pace():
                     return
+                self._reset.clear()  # asked again, and it is as it was put: no episode is over by that
                 self._say(stream.idle())
             self._say(stream.start())
             while stream.world.outcome is Outcome.RUNNING and not self._reset.is_set():
@@ -194,8 +199,25 @@ class SimNode:
         )
         if self._parameters["results"]:
             line = {"seed": seed, "outcome": world.outcome.value, "seconds": world.time}
-            with Path(self._parameters["results"]).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            _append(self._parameters["results"], json.dumps(line) + "\n")
+
+
+def _made(name: str) -> World:
+    """The world. Native code takes seconds for some of them; a signal is heard meanwhile, and raises
+    Interrupted."""
+    pool = ThreadPoolExecutor(1, "qgf-sim-world")
+    world = pool.submit(make_world, name)
+    while not wait((world,), SPIN_SLICE).done:
+        if STOPPING.is_set():
+            raise Interrupted("stopped while the world was being made")
+    pool.shutdown()
+    return world.result()
+
+
+def _append(path: str, text: str) -> None:
+    """Where nobody reads a pipe that lies there, it is an error, and no wait."""
+    with open(path, "a", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK, 0o666)) as file:
+        file.write(text)
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.errors import QgfError, StorageError, UsageError
 from qgf_ros.trial.link import Link, OperatorInput, Screen, View
 from qgf_ros.trial.record import Episode, Outcome, Record
 from qgf_ros.trial.trial_folder import TrialFolder
@@ -19,6 +19,7 @@ from qgf_ros.trial.trial_folder import TrialFolder
 TICK = 0.05  # s, how soon a word or a change is noticed
 SILENT = 1.0  # s without a status: nobody knows what the robot does
 ENABLING = 1.0  # s, steady, in which the status must say what ~/enable answered
+BRAKED = 3.0  # s after which a robot that still holds is asked why
 SETTING = 5.0  # s for a beta to be in effect, and for every topic to be heard
 SCENE = 120.0  # s for the service that puts the scene back
 FASTEST = 100.0  # times real time, a simulation's clock; what goes further at once is a jump
@@ -131,10 +132,13 @@ class Session:
 
     def _prepare(self, beta: float) -> None:
         """Beta is in effect before anybody is asked to start."""
-        until = time.monotonic() + SETTING
-        while (view := self._look("busy", "STOPPING", "wait", QUIT)).state in MOVING or (
+        began, line = time.monotonic(), "wait"
+        until = began + SETTING
+        while (view := self._look("busy", "STOPPING", line, QUIT)).state in MOVING or (
             self._stopped is not None and self._stopped() < self._link.slew
         ):  # else it begins at the last beta
+            if time.monotonic() > began + BRAKED:  # it stands, and something is wrong
+                line = f"wait: {self._reason(view)}"
             if view.enabled and time.monotonic() > until:
                 raise UsageError(
                     "somebody else enabled the robot; disable it and repeat the command"
@@ -244,7 +248,14 @@ class Session:
             seconds, holds = passed(), self._link.view().holds - before
         finally:
             self._stop()
-        self._link.end_bag()
+        try:
+            self._link.end_bag()
+        except OSError as error:
+            raise StorageError(
+                f"the bag of episode {self._number} cannot be written to {self._folder.folder}: "
+                f"{error.strerror or error}; the robot is disabled, and the episode does not count. Make "
+                "room, and the same command goes on"
+            ) from None
         if not self._is_ours(self._link.view(), beta):
             verdict, by = "aborted", CHANGED
         if verdict is None:

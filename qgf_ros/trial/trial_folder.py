@@ -11,6 +11,7 @@ or thrown away where no verdict was given, when the trial goes on.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from qgf_ros.files.atomic import sync
 from qgf_ros.files.strict_yaml import load_yaml
 from qgf_ros.trial.record import FILE, Record, replace_file
 
+ROOM = 10_000_000  # bytes that a bag may take: nobody drives for what the disk will not hold
 LABELS = "labels.yaml"  # unless the contract names another file
 
 
@@ -45,8 +47,15 @@ class TrialFolder:
         try:
             shutil.rmtree(self._unfinished, ignore_errors=True)
             self._unfinished.mkdir(parents=True)
+            disk = os.statvfs(self._unfinished)
         except OSError as error:
             raise StorageError(f"cannot write {self._unfinished}: {error.strerror}") from None
+        free = disk.f_bavail * disk.f_frsize
+        if disk.f_blocks and free < ROOM:  # some file systems do not say
+            raise StorageError(
+                f"{self.folder} has room for {free / 1e6:.1f} MB, and the bag of an episode may take "
+                f"{ROOM / 1e6:.0f}; make room, and the same command goes on"
+            )
         return self._unfinished / name
 
     def keep(self, record: Record) -> None:

@@ -3,12 +3,13 @@
 Pinned: an export that throws away what was trained, edited or laid there since it read the folder.
 """
 
+import os
 import shutil
 
 import pytest
 from qgf_make import contract, description, tensors, write_tiny
 
-from qgf_ros.errors import UsageError
+from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.policy import manifest
 from qgf_ros.policy.folder import load_policy, write_policy
 
@@ -82,3 +83,31 @@ def test_fault_156_what_nobody_touched_is_replaced_through_a_link_too(folder, tm
     sha256 = exported(link, load_policy(link).sha256)
     assert load_policy(folder).sha256 == sha256 == exported(tmp_path / "copy", "")
     assert link.is_symlink() and list(link.parent.iterdir()) == [link]
+
+
+def test_fault_181_a_folder_of_many_files_is_refused_after_its_first_names(folder, monkeypatch):
+    """A million of them took the node that drives the robot two and a half seconds to list."""
+    taken, scandir = [], os.scandir
+    for number in range(500):
+        (folder / f"file_{number}").touch()
+
+    class Counted:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            for entry in self.entries:
+                taken.append(entry.name)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Counted)
+    monkeypatch.setattr(os, "listdir", lambda *_: pytest.fail("all names were asked for"))
+    with pytest.raises(PolicyRefused, match="more than 32 files"):
+        manifest.verified_files(folder)
+    assert len(taken) == 33

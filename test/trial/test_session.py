@@ -4,17 +4,20 @@ Pinned: a robot that stays enabled after the verdict, after an error, or when th
 screen that tells which beta runs; an episode that counts although it had another beta.
 """
 
+import errno
 import math
+import os
 from collections import deque
 
 import pytest
 
 from qgf_ros.control.supervisor import State
-from qgf_ros.errors import QgfError, UsageError
+from qgf_ros.errors import QgfError, StorageError, UsageError
+from qgf_ros.trial import session as module
 from qgf_ros.trial.link import View
 from qgf_ros.trial.record import Design, Record
 from qgf_ros.trial.session import Session
-from qgf_ros.trial.trial_folder import TrialFolder
+from qgf_ros.trial.trial_folder import ROOM, TrialFolder
 
 INF = math.inf
 
@@ -508,3 +511,63 @@ def test_fault_154_keys_come_before_all_that_is_said_on_the_topic(tmp_path, phas
     robot.words = lambda: ["undo" if next(storm) else ""] * 3
     assert not trial(tmp_path, robot).run()
     assert not robot.enabled
+
+
+def test_fault_182_a_bag_that_finds_no_room_is_named_and_the_episode_does_not_count(tmp_path):
+    """The last line said "cannot read or write a file", of which nobody knew what had become."""
+    robot = Robot()
+    heard = [True]
+
+    def full():  # once: after that there is no bag to be closed
+        if robot.moved and not robot.enabled and heard:
+            heard.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    robot.end_bag = full
+    session = trial(tmp_path, robot)
+    with pytest.raises(StorageError) as info:
+        session.run()
+    assert info.value.code == 7 and not robot.enabled and not session.record.episodes
+    for part in ("episode 1", str(tmp_path), "No space left", "disabled", "does not count"):
+        assert part in str(info.value), part
+
+
+def test_fault_182_nobody_drives_for_what_the_disk_will_not_hold(tmp_path, monkeypatch):
+    statvfs = os.statvfs
+
+    def nearly_full(path):
+        found = list(statvfs(path))
+        found[4] = ROOM // found[1] - 1  # f_bavail, in blocks of f_frsize
+        return os.statvfs_result(found)
+
+    robot = Robot()
+    monkeypatch.setattr(os, "statvfs", nearly_full)
+    with pytest.raises(StorageError, match="has room for") as info:
+        trial(tmp_path, robot).run()
+    assert info.value.code == 7
+    assert ("enable", True) not in robot.log, "the robot never moved"
+    monkeypatch.undo()
+    assert trial(tmp_path, robot).run(), "and with room it goes on"
+
+
+def test_fault_183_a_robot_that_goes_on_holding_says_why_the_trial_waits(tmp_path, monkeypatch):
+    """After a jump of the clock the node held for good, and the screen said "wait" and nothing else."""
+    monkeypatch.setattr(module, "BRAKED", 0.0, raising=False)
+    robot = Robot([("waiting", "start"), ("running", "success")], default=False)
+    session = trial(tmp_path, robot)
+    enable, looks = robot.enable, []
+
+    def held(on):
+        answer = enable(on)
+        if not on:
+            robot.state, robot.reason = State.HOLD, "STATE_STALE:joint_states"
+        return answer
+
+    def show(state, line, keys, seconds):
+        if session.record.episodes and state == "STOPPING":
+            looks.append(line)
+            robot.signal = "STATE_STALE:joint_states" in line or len(looks) > 100
+
+    robot.enable, robot.show = held, show
+    assert not session.run(), "ended by a signal"
+    assert looks[0] == "wait" and "STATE_STALE:joint_states" in looks[-1]
