@@ -10,6 +10,7 @@ from qgf_make import contract
 
 from qgf_ros.errors import DataRefused
 from qgf_ros.images.fit import fit
+from training.pipeline.readers import npz
 from training.pipeline.readers.load import load_episodes
 
 for needed in ("av", "simplejpeg", "pyarrow"):
@@ -79,13 +80,16 @@ def test_a_row_has_the_image_of_its_number_whatever_rate_its_timestamps_go_at(tm
         assert others == list(range(T))
 
 
-def test_an_npz_shows_what_was_recorded_to_the_bit(tmp_path):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npz_shows_what_was_recorded_to_the_bit(tmp_path, monkeypatch, order):
+    if order == "C":  # images are more than all that may be in memory at once; by columns they must be
+        monkeypatch.setattr(npz, "BUDGET", sum(i.nbytes for i in IMAGES) // 4)
     rows = {
         "observations": STATES.reshape(-1, 5), "actions": ACTIONS.reshape(-1, 2),
-        "images": np.concatenate(IMAGES), "terminals": np.tile(np.arange(T) == T - 1, EPISODES),
+        "images": np.asarray(np.concatenate(IMAGES), order=order), "terminals": np.tile(np.arange(T) == T - 1, EPISODES),
         "success": np.tile(np.arange(T) == T - 2, EPISODES),
     }  # fmt: skip
-    np.savez(tmp_path / "play.npz", **rows)
+    np.savez_compressed(tmp_path / "play.npz", **rows)
     told = own("images").to_dict()
     for o, column in zip(
         told["observations"], ("images", "observations[0:4]", "observations[4:5]")

@@ -681,6 +681,20 @@ def test_survey_has_all_numbers_and_names_what_has_none(tmp_path, version):
     assert ("task" in found.others) == (version == "v2.1") or found.others["task"] == "string"
 
 
+def test_what_info_leaves_out_or_makes_up_is_said_and_an_end_is_read_all_the_same(tmp_path):
+    def change(d):
+        d["next.done"] = np.arange(len(d["goal"])) == len(d["goal"]) - 1
+        d["extra"] = np.ones(len(d["goal"]), np.float32)
+
+    features = INFO["features"] | {"invented": {"dtype": "bool", "shape": [1], "names": None}}
+    write(tmp_path / "set", info={"features": features}, change=change)
+    reader = LeRobotReader()
+    found = reader.survey(tmp_path / "set", reader.recordings(tmp_path / "set")[0])
+    assert found.signals["next.done"].stream.values[:, 0].tolist() == [0.0] * 29 + [1.0]
+    assert "meta/info.json does not describe it" in found.unusable["extra"]
+    assert "the table has no such column" in found.unusable["invented"]
+
+
 def test_survey_says_how_far_the_clock_departs(tmp_path):
     features = INFO["features"] | {"timestamp": {"dtype": "float32", "shape": [1], "names": None}}
     at_times(tmp_path / "set", late_by(2.0), info={"features": features})

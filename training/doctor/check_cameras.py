@@ -7,11 +7,14 @@ import numpy as np
 from training.doctor.cameras import LABELS
 from training.doctor.check import SHOWN, Check
 from training.doctor.dataset import Dataset, rate
+from training.doctor.in_step import Lag, kept, lag
 from training.doctor.summary import SignalSummary
 
 BLACK, SOME = 0.98, 0.01  # share of an image that shows nothing; share of images that may be so
 BLOWN = 0.5  # share of an image at the end of its range
 FROZEN = 0.05  # share of images that are the one before them, to the bit
+OUT = 0.05  # s by which frames and state may be apart, or an image's interval where that is longer
+CLEAR = 2  # standard errors, by which they are further apart than that, before it is a finding
 SLOW = 0.5  # of the control rate: a camera that is slower shows old things
 
 
@@ -36,6 +39,36 @@ def cameras(data: Dataset) -> Check | None:
             tuple((bad + warn)[:SHOWN]),
         )  # fmt: skip
     return Check("cameras", "ok", each)
+
+
+def in_step(data: Dataset) -> Check | None:
+    """Whether images and states of one stamp are of one moment; None where too little moves to say so."""
+    found, out = list[str](), list[str]()
+    for s in data.of("camera"):
+        blocks = data.in_step.get(s.topic)
+        late = lag(kept(blocks)) if blocks else None
+        if late is None:
+            continue
+        found.append(f"{s.topic}: {said(late)}")
+        allowed = max(OUT, 1 / rate(s) if rate(s) else 0.0)
+        if abs(late.seconds) - CLEAR * late.error > allowed:
+            out.append(found[-1])
+    if not found:
+        return None
+    if out:
+        return Check(
+            "frames and state", "warn", "; ".join(out[:2]),
+            "told from motion: see whether the camera's stamp is its capture, and not the end of its transfer, "
+            "and whether both stamp by one clock; a policy learns the wrong moment for what it sees",
+            tuple(out[:SHOWN]),
+        )  # fmt: skip
+    return Check("frames and state", "ok", "; ".join(found[:SHOWN]))
+
+
+def said(late: Lag) -> str:
+    """ "frames lag the state by 0.08 +- 0.02 s" """
+    how = "lag" if late.seconds >= 0 else "lead"
+    return f"frames {how} the state by {abs(late.seconds):.3f} +- {late.error:.3f} s"
 
 
 def _of(s: SignalSummary, data: Dataset) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from training.doctor.check import VERDICTS, Check
-from training.doctor.check_cameras import cameras
+from training.doctor.check_cameras import cameras, in_step
 from training.doctor.check_contract import fresh, kept, limits, rewards
 from training.doctor.check_recordings import (
     duplicates,
@@ -23,7 +23,7 @@ from training.doctor.others import unread_cameras
 ASKED: tuple[Callable[[Dataset], Check | None], ...] = (
     readable, unread, frames, layout, outcomes, rates, gaps, stamps, clocks, finite, constant, saturated,
     outliers, units, lead, offset, duplicates, short, kept, fresh, limits, rewards,
-    cameras, unread_cameras,
+    cameras, in_step, unread_cameras,
 )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class Dataset:
     layouts: dict[str, list[str]] = field(default_factory=dict)  # topic -> recordings that differ
     unreadable: dict[str, str] = field(default_factory=dict)  # column -> why, in the first of all
     leads: dict[Pair, list[Lead]] = field(default_factory=dict)
+    # camera -> of each recording the correlation of its motion with the state's, see `in_step`
+    in_step: dict[str, list[np.ndarray]] = field(default_factory=dict)
     contract: Contract | None = None
     aligned: Aligned | None = None  # with a contract
     period: float = PERIOD  # s, of the commands
@@ -117,7 +119,7 @@ class Dataset:
 
     def add(self, recording: RecordingSummary) -> None:
         number = len(self.recordings)
-        self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}))
+        self.recordings.append(replace(recording, signals={}, others={}, leads={}, rejected={}, in_step={}))
         self.others |= recording.others
         for topic, counts in recording.unread.items():
             self.unread.setdefault(topic, Counter()).update(counts)
@@ -127,6 +129,8 @@ class Dataset:
             (self.noticed if "departs" in why else self.rejected)[why] += count
         for pair, lead in recording.leads.items():
             self.leads.setdefault(pair, []).append(lead)
+        for camera, blocks in recording.in_step.items():
+            self.in_step.setdefault(camera, []).append(blocks)
         for topic, summary in recording.signals.items():
             summary = summary.numbered(number)
             known = self.signals.get(topic)

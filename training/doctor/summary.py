@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qgf_ros.spaces.messages import BY_JOINT
+from training.doctor.in_step import curves
 from training.doctor.leads import Lead, leads
 from training.doctor.roles import Pair, Role, joint, last_word, positions, role
 from training.doctor.sample import Extremes, Sample, column_quantile
@@ -140,6 +141,7 @@ class RecordingSummary:
     )  # of others: why, where they have numbers
     leads: dict[Pair, Lead] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # column -> why
+    in_step: dict[str, np.ndarray] = field(default_factory=dict)  # by camera, see `in_step.curves`
 
 
 def summarise(
@@ -172,6 +174,7 @@ def summarise(
         simulated=survey.simulated,
         leads=leads(survey, pairs, period),
         unreadable=survey.unreadable,
+        in_step=curves(survey, starts),
     )
 
 

@@ -66,13 +66,32 @@ def _column(stream: Stream, j: int) -> Column:
 NOTHING = (np.nan, np.nan)
 
 
+def lag_curve(command: Stream, state: Stream, period: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of streams of one column each: lags [s], and the correlation of their changes over a period at each, NaN
+    where it is not known; both empty where they are too short for any."""
+    found = _curve(_column(command, 0), _column(state, 0), period * 1e9)
+    if found is None:
+        return np.empty(0), np.empty(0)
+    curve, reach, step = found
+    return step * np.arange(-reach, reach + 1), curve
+
+
 def _leads(
     command: Column, state: Column, period: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Seconds and correlation of one joint, and of its mirror image; period in ns."""
     nothing = (NOTHING, NOTHING)
-    if min(len(command[0]), len(state[0])) < FEWEST:
+    found = _curve(command, state, period)
+    if found is None or np.isnan(found[0]).all():
         return nothing
+    curve, reach, seconds = found
+    return _peak(curve, reach, seconds), _peak(-curve, reach, seconds)
+
+
+def _curve(command: Column, state: Column, period: float) -> tuple[np.ndarray, int, float] | None:
+    """Correlations at lags -reach..reach, reach, and seconds between two lags; period in ns."""
+    if min(len(command[0]), len(state[0])) < FEWEST:
+        return None
     origin = min(command[0][0], state[0][0])
     command, state = ((stamp - origin, value) for stamp, value in (command, state))
     spacing = min(float(np.median(np.diff(stamp))) for stamp, _ in (command, state))
@@ -81,14 +100,11 @@ def _leads(
     grid = step * np.arange(min(int(end / step) + 1, MOST_POINTS))
     window, reach = max(1, round(period / step)), round(LONGEST * 1e9 / step)
     if len(grid) <= window + reach:
-        return nothing
+        return None
     curve = _correlations(
         *_changes(command, grid, window, period), *_changes(state, grid, window, period), reach
     )
-    if np.isnan(curve).all():
-        return nothing
-    seconds = step * 1e-9
-    return _peak(curve, reach, seconds), _peak(-curve, reach, seconds)
+    return curve, reach, step * 1e-9
 
 
 def _peak(curve: np.ndarray, reach: int, step: float) -> tuple[float, float]:

@@ -7,25 +7,29 @@ memory does not grow with the number of frames.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
 
 from qgf_ros.bags.sources import Decoders
 from qgf_ros.errors import DataRefused, PolicyRefused
+from qgf_ros.images import compressed
 from qgf_ros.images.fit import fit
 from qgf_ros.images.graph import check_encoder
 from qgf_ros.images.messages import pixels
 from qgf_ros.images.raw import BadImage
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.observations.image import ImageSpec
+from qgf_ros.spaces.observations.image import EncoderSpec, ImageSpec
 from qgf_ros.spaces.observations.source import ObservationSource
 from training.pipeline.cache import cache_folder
 
@@ -113,11 +117,8 @@ class FrameWriter:
         Raises BadImage where it has another size than those before it: an encoder takes one.
         """
         size = image.shape[1], image.shape[0]
-        if self._count and size != self._size:
-            raise BadImage(
-                f"{size[0]} x {size[1]} pixels where the recording began with {self._size[0]} x {self._size[1]}",
-                "IMAGE_SIZE",
-            )
+        if self._count:
+            _same_size(size, self._size)
         self._size = size
         self._file.write(np.ascontiguousarray(fit(self._spec, image)).data)
         self._count += 1
@@ -167,16 +168,112 @@ class FeatureWriter:
         """There are none: an observation holds the features."""
 
 
+class AsRecorded(ImageSpec):
+    """In place of a camera's `image`: its images are kept as they are, neither cut nor scaled."""
+
+
+def as_recorded(contract: Contract) -> Contract:
+    """The contract by which recordings are read whose images go on to somewhere else. Of its cameras none
+    is encoded, and a recording's frames are `Kept`."""
+    observations = tuple(
+        o if o.image is None else replace(o, image=AsRecorded(**vars(o.image)), encoder=EncoderSpec())
+        for o in contract.observations
+    )
+    return replace(contract, observations=observations)
+
+
+class Kept(Frames):
+    """Images as they were recorded, behind each other in a file that is read one image at a time: what
+    was compressed still is, to the bit."""
+
+    def __init__(
+        self, file: IO[bytes], ends: Sequence[int], formats: Sequence[str | None], like: tuple[Any, ...],
+        spec: ImageSpec,
+    ) -> None:  # fmt: skip
+        """ends: of each image in the file. formats: what a compressed one's message said of it; None: pixels.
+        like: shape and dtype of each."""
+        self._file, self._stops, self._formats, self._spec = file, ends, formats, spec
+        self._shape, self.dtype = like
+
+    def __len__(self) -> int:
+        return len(self._stops)
+
+    @property
+    def size(self) -> Size:
+        return self._shape[1], self._shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        return np.stack([self.image(int(k)) for k in numbers])
+
+    def packed(self, k: int) -> tuple[str, bytes] | None:
+        """Format and data of the message that image k came in, where that was a compressed one."""
+        said = self._formats[k]
+        return None if said is None else (said, self._bytes(k))
+
+    def image(self, k: int) -> np.ndarray:
+        """(H, W, C) uint8, or uint16 of a depth in mm."""
+        said, data = self._formats[k], self._bytes(k)
+        if said is None:
+            return np.frombuffer(data, self.dtype).reshape(self._shape)
+        return compressed.pixels(SimpleNamespace(format=said, data=data), self._spec.channels)
+
+    def _bytes(self, k: int) -> bytes:
+        begin = self._stops[k - 1] if k else 0
+        data = os.pread(self._file.fileno(), self._stops[k] - begin, begin)
+        if len(data) != self._stops[k] - begin:
+            raise OSError(f"image {k} is not in its file any more")
+        return data
+
+
+class KeptWriter(FrameWriter):
+    """Takes the images of one camera as they are."""
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__(spec)
+        self._stops: list[int] = []
+        self._formats: list[str | None] = []
+        self._like: tuple[Any, ...] = ((0, 0, 1), np.dtype(np.uint8))
+
+    def add(self, image: np.ndarray, packed: tuple[str, bytes] | None = None) -> np.ndarray:
+        """packed: format and data of the message that held it, where it was compressed."""
+        if self._stops:
+            height, width, _ = self._like[0]
+            _same_size((image.shape[1], image.shape[0]), (width, height))
+        self._like = image.shape, image.dtype
+        data = packed[1] if packed else np.ascontiguousarray(image).tobytes()
+        self._file.write(data)
+        self._stops.append((self._stops[-1] if self._stops else 0) + len(data))
+        self._formats.append(packed[0] if packed else None)
+        return np.array([len(self._stops) - 1], np.float64)
+
+    def frames(self) -> Kept:
+        self._file.flush()
+        return Kept(self._file, self._stops, self._formats, self._like, self._spec)
+
+
+def _same_size(size: Size, first: Size) -> None:
+    if size != first:
+        raise BadImage(
+            f"{size[0]} x {size[1]} pixels where the recording began with {first[0]} x {first[1]}", "IMAGE_SIZE"
+        )
+
+
 Writer = FrameWriter | FeatureWriter
 
 
 def writers(contract: Contract) -> dict[str, Writer]:
     """One for each camera of a contract, by its name."""
-    return {
-        o.name: FrameWriter(o.image) if o.has_frames else FeatureWriter(o)
-        for o in contract.cameras
-        if o.image is not None
-    }
+    return {o.name: _writer(o, o.image) for o in contract.cameras if o.image is not None}
+
+
+def _writer(source: ObservationSource, spec: ImageSpec) -> Writer:
+    if isinstance(spec, AsRecorded):
+        return KeptWriter(spec)
+    return FrameWriter(spec) if source.has_frames else FeatureWriter(source)
 
 
 def decoders(contract: Contract, writers: Mapping[str, Writer]) -> Decoders:
@@ -185,7 +282,14 @@ def decoders(contract: Contract, writers: Mapping[str, Writer]) -> Decoders:
 
 
 def _decoder(source: ObservationSource, writer: Writer) -> Callable[[Any], bytes]:
-    return lambda msg: writer.add(pixels(source, msg)).tobytes()
+    if not isinstance(writer, KeptWriter):
+        return lambda msg: writer.add(pixels(source, msg)).tobytes()
+
+    def keep(msg: Any) -> bytes:
+        packed = (str(msg.format), bytes(msg.data)) if hasattr(msg, "format") else None
+        return writer.add(pixels(source, msg), packed).tobytes()
+
+    return keep
 
 
 def frames_by_name(writers: Mapping[str, Writer]) -> dict[str, Frames]:

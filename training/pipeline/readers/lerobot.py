@@ -65,7 +65,7 @@ MAX_NUMBERS = 2**28  # in what is read at once: 2 GiB as float64
 class LeRobotReader:
     """One recording per episode."""
 
-    version = 4  # raised when the same files give something else, see `stages`
+    version = 5  # raised when the same files give something else, see `stages`
 
     def recognises(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
@@ -97,15 +97,20 @@ class LeRobotReader:
 
     def survey(self, path: Path, name: str) -> Survey:
         info = read_info(path)
-        columns, others = [], {}
+        columns, others, unusable = list[str](), dict[str, str](), dict[str, str]()
+        seen = cameras_of(info)
         kinds = schema_of(place(path, info, name)[0])
         for column in dict.fromkeys([*kinds, *info["features"]]):
             if column in (*BOOKKEEPING, LAST, TERMINAL):
                 continue
-            if column in kinds and _numeric(kinds[column]) and column in info["features"]:
+            if column in kinds and _numeric(kinds[column]) and _described(info, column):
                 columns.append(column)
-            else:
-                others[column] = _kind(info, column, kinds)
+                continue
+            others[column] = _kind(info, column, kinds)
+            if column not in info["features"]:
+                unusable[column] = "it is in the table, and meta/info.json does not describe it: add it to features"
+            elif column not in kinds and seen.get(column) != VIDEO:
+                unusable[column] = "meta/info.json describes it, and the table has no such column"
         rows, rate, rejected = _rows(path, info, name, columns)
         found, unreadable = dict[str, Column](), dict[str, str]()
         for column in columns if len(rows.stamp) else ():
@@ -115,8 +120,8 @@ class LeRobotReader:
                 unreadable[column] = str(error)
         stated = float(info["fps"]) if rate != info["fps"] else 0.0
         stem = Path(name).stem
-        whole = survey(stem, found, rows.stamp, others, rejected, rate, unreadable, stated)
-        for camera in cameras_of(info):
+        whole = survey(stem, found, rows.stamp, others, rejected, rate, unreadable, stated, unusable)
+        for camera in seen:
             seen_by(camera, rows, whole)
         return whole
 
@@ -155,7 +160,13 @@ def _tell(path: Path, stated: float, measured: float, clock: str) -> None:
 
 def _available(path: Path, info: dict[str, Any], name: str) -> list[str]:
     """Columns that are both in the file and described."""
-    return [c for c in schema_of(place(path, info, name)[0]) if c in info["features"]]
+    return [c for c in schema_of(place(path, info, name)[0]) if _described(info, c)]
+
+
+def _described(info: dict[str, Any], column: str) -> bool:
+    """Whether meta/info.json says what a column is. What says how episodes end needs no words: it is one
+    number per row, and recorders leave it out there (`next.done`)."""
+    return column in info["features"] or kind_of(column) is not None
 
 
 def _clock(columns: Collection[str]) -> str:
@@ -194,7 +205,7 @@ def _rows(
     def column(of: str) -> Column:
         values = _values(file, table, of)
         try:
-            names = _names(info["features"][of], values.shape[1])
+            names = _names(info["features"].get(of), values.shape[1])
         except (ValueError, RecursionError) as error:
             raise DataRefused(
                 f"{file}: column {of!r}: meta/info.json: features.{of} has {error}; "

@@ -47,10 +47,11 @@ from training.pipeline.readers.tables import (
 )
 
 BOOKKEEPING = ("names", "fps")
-BUDGET = 2**31  # bytes of all that is read of one file
+BUDGET = 2**31  # bytes of all that is read of one file, but for images
 MAX_TEXT = 2**24  # bytes of names
 MAX_ARRAYS = 4096
 STORED = ("terminals", "masks", *BOOKKEEPING)  # beside the columns of `write_npz`
+HEADERS: dict[Any, Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 DAMAGE = (
     OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError,
     zlib.error,
@@ -67,6 +68,7 @@ class NpzArchive:
         self.file = file
         self._left = BUDGET
         self._arrays: dict[str, np.ndarray] = {}
+        self._reading: dict[str, tuple[int, Any]] = {}  # cameras: images read so far, and what goes on
         check_file(file)
         try:
             with open_regular(file) as opened, zipfile.ZipFile(opened) as source:
@@ -143,7 +145,7 @@ class NpzArchive:
             )
 
         def images(name: str) -> Iterator[np.ndarray | BadImage]:
-            yield from self._array(name)[episode]
+            yield from self._frames(name, episode)
             if following:
                 yield BadImage("the last state of transitions has no image")
 
@@ -201,6 +203,31 @@ class NpzArchive:
             ) from None
         return named
 
+    def _frames(self, name: str, rows: slice) -> Iterator[np.ndarray]:
+        """The images of a camera, one in memory at a time, whatever the array's size: episodes are read in
+        order, so that what was unpacked for one goes on with the next."""
+        shape, dtype = self._headers[name]
+        size = _bytes(shape[1:], dtype)
+        at, member = self._reading.pop(name, (0, None))
+        try:
+            if member is None or at > rows.start:
+                at, member = 0, zipfile.ZipFile(open_regular(self.file)).open(f"{name}.npy")
+                if HEADERS[npy.read_magic(member)](member) != (shape, False, dtype):
+                    member = None  # by columns, as Fortran has it: an image is everywhere
+            while member is not None and at < rows.stop:
+                data = member.read(size)
+                if len(data) != size:
+                    raise ValueError(f"{name} ends early")
+                at += 1
+                if at > rows.start:
+                    yield np.frombuffer(data, dtype).reshape(shape[1:])
+        except DAMAGE as error:
+            raise cannot_be_read(self.file, error) from None
+        if member is None:
+            yield from self._array(name)[rows]
+        else:
+            self._reading[name] = at, member
+
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
             shape, dtype = self._headers[name]
@@ -233,10 +260,9 @@ def _header(source: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int
     """Shape and type of an array, which must be as large as the zip says."""
     with source.open(member) as file:
         version = npy.read_magic(file)
-        read: Any = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in read:
+        if version not in HEADERS:
             raise ValueError(f"{member.filename} has format {version}")
-        shape, _, dtype = read[version](file)
+        shape, _, dtype = HEADERS[version](file)
         if dtype.hasobject:
             raise ValueError(f"{member.filename} holds Python objects, which are not read")
         if min(shape, default=0) < 0 or file.tell() + _bytes(shape, dtype) != member.file_size:

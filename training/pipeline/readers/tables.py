@@ -78,7 +78,8 @@ def column_name(contract: Contract, name: str) -> str:
         return f"next.{name}"
     if name in (a.name for a in contract.actions):
         return "action" if len(contract.actions) == 1 else f"action.{name}"
-    return f"observation.{name}"
+    cameras = (o.name for o in contract.cameras)
+    return f"observation.images.{name}" if name in cameras else f"observation.{name}"
 
 
 def names_of(given: Any) -> list[str]:

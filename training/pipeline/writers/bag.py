@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.messages.joints import Joints
+from qgf_ros.spaces.observations.image import COMPRESSED
+from qgf_ros.spaces.observations.image import TYPES as IMAGES
 from qgf_ros.spaces.source import Source
+from training.pipeline.frames import Kept
 from training.pipeline.labels import Label
 from training.pipeline.streams import Recording, Stream
 
@@ -95,6 +99,13 @@ class BagWriter:
 
         self._put(name, receipt, message(self.make, self._sources[name].type, self._header(stamp, name), image))
 
+    def write_packed(self, name: str, stamp: int, receipt: int, packed: tuple[str, bytes]) -> None:
+        """One CompressedImage of a camera: its format and data, as they are."""
+        said, data = packed
+        array, header = np.frombuffer(data, np.uint8), self._header(stamp, name)
+        kind = self._sources[name].type
+        self._put(name, receipt, self.make(kind, header=header, format=said, data=array))
+
     def _header(self, stamp: int, frame: str) -> Any:
         time = self.make("builtin_interfaces/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
         return self.make("std_msgs/Header", stamp=time, frame_id=frame)
@@ -108,7 +119,8 @@ class BagWriter:
 
 
 class BagFormat:
-    """A bag per recording; labels cannot be said in one."""
+    """A bag per recording; labels cannot be said in one. Images are compressed, those that already were
+    stay as they are."""
 
     messages = True
 
@@ -130,7 +142,7 @@ class BagFormat:
                 f"{recording.name} was cut, and the contract assumes success; a bag cannot say so: give "
                 "the contract a success source, or leave this recording out"
             )
-        sources = contract_sources(contract)
+        sources = {name: _packed(source) for name, source in contract_sources(contract).items()}
         streams = _as_said(recording, contract)
         times = [int(s.receipt[0]) for s in streams.values() if len(s)]
         if not times:
@@ -150,7 +162,16 @@ class BagFormat:
         part.mkdir(parents=True)
         with BagWriter(part / path.name, sources, self._storage) as bag:
             for receipt, name, stamp, values in sorted(rows, key=lambda row: row[:2]):
-                bag.write(name, stamp, receipt, values)
+                frames = recording.frames.get(name)
+                if frames is None:
+                    bag.write(name, stamp, receipt, values)
+                    continue
+                assert isinstance(frames, Kept), "a conversion reads images as they were recorded"
+                packed = frames.packed(int(values[0]))
+                if packed is not None:
+                    bag.write_packed(name, stamp, receipt, packed)
+                else:
+                    bag.write_image(name, stamp, receipt, frames.image(int(values[0])))
         (part / path.name).rename(path)
         part.rmdir()
         counts = {sources[name].topic: len(stream) for name, stream in streams.items()}
@@ -160,6 +181,14 @@ class BagFormat:
 
     def finish(self, out: Path, contract: Contract) -> None:
         pass
+
+
+def _packed(source: Source) -> Source:
+    """A camera's raw images are written compressed, where image_transport publishes them so."""
+    raw, compressed = IMAGES
+    if source.type != raw:
+        return source
+    return replace(source, topic=f"{source.topic}/{COMPRESSED[0]}", type=compressed)
 
 
 def _as_said(recording: Recording, contract: Contract) -> dict[str, Stream]:

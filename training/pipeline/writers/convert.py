@@ -15,6 +15,7 @@ from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.executors import Progress, each
 from qgf_ros.files.atomic import replaced_file
 from qgf_ros.spaces.contract import Contract
+from training.pipeline.frames import as_recorded
 from training.pipeline.labels import Label
 from training.pipeline.readers.load import contents
 from training.pipeline.streams import Reader
@@ -53,7 +54,8 @@ def convert(
         )
     if out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"{out} lies within {data}, which is only read; choose another folder")
-    work = partial(_one, reader, data, contract, to, labels)
+    kept = as_recorded(contract)
+    work = partial(_one, reader, data, kept, to, labels)
     target = writer(to)
     if target.messages and number is not None:
         if out.exists():

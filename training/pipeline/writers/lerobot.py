@@ -1,9 +1,12 @@
-"""LeRobot datasets of version 2.1 and 3.0, written without lerobot. Numbers only, no video."""
+"""LeRobot datasets of version 2.1 and 3.0, written without lerobot. Cameras are videos, one per episode."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qgf_ros.errors import DataRefused
 from qgf_ros.spaces.contract import Contract
 from training.pipeline.readers.lerobot import LAST, TERMINAL
 from training.pipeline.writers.formats import PARTS
 from training.pipeline.writers.npz import NpzFormat, stored
-from training.pipeline.writers.table import TableEpisode, layout, rate
+from training.pipeline.writers.table import TableEpisode, cameras, layout, rate
+from training.pipeline.writers.video import write_video
 
 Version = Literal["v2.1", "v3.0"]
 CHUNK = 1000  # files per folder
@@ -24,24 +29,62 @@ DATA_PATH = {
     "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
 }
+VIDEO_PATH = {
+    "v2.1": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    "v3.0": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+
+
+@dataclass(frozen=True)
+class Video:
+    """One camera of one episode. feature: what meta/info.json says of it. stats: of its colours."""
+
+    file: Path
+    feature: dict[str, Any]
+    stats: dict[str, Any]
 
 
 class LeRobotFormat(NpzFormat):
-    """One dataset of all recordings, which are npz files until all of them are there."""
+    """One dataset of all recordings, which are npz files, and videos beside them, until all of them are
+    there."""
 
     def folder(self, out: Path) -> Path:
         return out / PARTS
 
+    def put_aside(
+        self, episodes: list[TableEpisode], contract: Contract, beside: Path
+    ) -> list[TableEpisode]:
+        """Videos, in the folder `beside`."""
+        seen = list(cameras(contract))
+        if not seen or not episodes:
+            return episodes
+        part = beside.parent / f".{beside.name}.part"
+        for folder in (part, beside):
+            shutil.rmtree(folder, ignore_errors=True)
+        part.mkdir()
+        for k, episode in enumerate(episodes):
+            for c, camera in enumerate(seen):
+                file = part / f"{k:06d}-{c}.mp4"
+                said = write_video(file, episode.images[camera], rate(contract))
+                file.with_suffix(".json").write_text(json.dumps(said))
+        part.rename(beside)
+        return [replace(e, images={}) for e in episodes]
+
     def finish(self, out: Path, contract: Contract) -> None:
-        for folder in ("data", "meta"):
+        for folder in ("data", "meta", "videos"):
             shutil.rmtree(out / folder, ignore_errors=True)
         task = contract.description or contract.robot
         names, fps = layout(contract), rate(contract)
         version: Any = self.name.removeprefix("lerobot-")
         writer = LeRobotWriter(out, version, fps, names, contract.robot, task)
         for part in sorted(self.folder(out).glob("recording_*.npz")):
-            for episode in stored(part):
-                writer.add(episode)
+            for k, episode in enumerate(stored(part)):
+                files = {
+                    camera: part.with_suffix("") / f"{k:06d}-{c}.mp4"
+                    for c, camera in enumerate(cameras(contract))
+                }
+                said = {n: json.loads(f.with_suffix(".json").read_text()) for n, f in files.items()}
+                writer.add(episode, {n: Video(f, **said[n]) for n, f in files.items()})
         writer.close()
 
 
@@ -63,6 +106,7 @@ class LeRobotWriter:
         self._folder, self._version, self._fps = folder, version, fps
         self._names, self._robot, self._task = names, robot, task
         self._features: dict[str, Any] = {}
+        self._videos: dict[str, dict[str, Any]] = {}  # features of cameras
         self._episodes: list[dict[str, Any]] = []
         self._stats: list[dict[str, dict[str, np.ndarray]]] = []
         self._frames = 0
@@ -70,8 +114,12 @@ class LeRobotWriter:
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, episode: TableEpisode) -> None:
-        """One more episode; all must have the same columns."""
+    def add(self, episode: TableEpisode, videos: Mapping[str, Video] | None = None) -> None:
+        """One more episode; all must have the same columns. videos: by camera, of a frame per row.
+
+        Raises DataRefused where a camera's images have another size than before: a dataset has one.
+        """
+        videos = videos or {}
         number, count = len(self._episodes), len(episode)
         index = np.arange(count)
         columns = episode.columns | {
@@ -84,6 +132,7 @@ class LeRobotWriter:
             "task_index": np.zeros(count, np.int64),
         }
         self._features = {name: self._feature(name, values) for name, values in columns.items()}
+        self._same_features(number, videos)
         table = pa.table({name: _arrow(values) for name, values in columns.items()})
         row: dict[str, Any] = {"episode_index": number, "tasks": [self._task], "length": count}
         if self._version == "v2.1":
@@ -95,7 +144,11 @@ class LeRobotWriter:
             row["data/chunk_index"], row["data/file_index"] = divmod(self._file, CHUNK)
             row["dataset_from_index"] = self._frames
             row["dataset_to_index"] = self._frames + count
-        self._stats.append({name: _stats(values) for name, values in columns.items()})
+        for camera, video in videos.items():
+            row |= self._place(camera, video, number, count)
+        stats = {name: _stats(values) for name, values in columns.items()}
+        seen = {n: {k: np.array(v) for k, v in video.stats.items()} for n, video in videos.items()}
+        self._stats.append(stats | seen)
         self._episodes.append(row)
         self._frames += count
 
@@ -117,6 +170,33 @@ class LeRobotWriter:
         part = self._new_file("meta/info.json.part")
         part.write_text(text)
         part.replace(part.with_suffix(""))
+
+    def _same_features(self, number: int, videos: Mapping[str, Video]) -> None:
+        for camera, video in videos.items():
+            known = self._videos.setdefault(camera, video.feature)
+            if known["shape"] != video.feature["shape"]:
+                (height, width, _), (tall, wide, _) = video.feature["shape"], known["shape"]
+                raise DataRefused(
+                    f"{camera} is {width} x {height} pixels in episode {number} and {wide} x {tall} before; a "
+                    "LeRobot dataset has one size: convert those recordings by themselves"
+                )
+
+    def _place(self, camera: str, video: Video, number: int, count: int) -> dict[str, Any]:
+        """Puts a video where it belongs; what meta/episodes of version 3.0 says of that. Linked, not moved:
+        an interrupted conversion finds it again."""
+        chunk, within = divmod(number, CHUNK)
+        place = {"episode_chunk": chunk, "episode_index": number} | {
+            "chunk_index": chunk, "file_index": within, "video_key": camera
+        }  # fmt: skip
+        target = self._new_file(VIDEO_PATH[self._version].format(**place))
+        try:
+            os.link(video.file, target)
+        except OSError:  # not every file system has links
+            shutil.copyfile(video.file, target)
+        if self._version == "v2.1":
+            return {}
+        said = {"chunk_index": chunk, "file_index": within, "from_timestamp": 0.0, "to_timestamp": count / self._fps}
+        return {f"videos/{camera}/{key}": value for key, value in said.items()}
 
     def _append(self, table: pa.Table) -> None:
         """One row group per episode, into the file at hand or a new one."""
@@ -142,13 +222,14 @@ class LeRobotWriter:
         file = self._new_file("meta/episodes/chunk-000/file-000.parquet")
         pq.write_table(pa.Table.from_pylist(rows), file, write_page_checksum=True)
         pq.write_table(_tasks(self._task), self._new_file("meta/tasks.parquet"))
-        total = {n: _plain(_merged([s[n] for s in self._stats])) for n in self._features}
+        every = [*self._features, *self._videos]
+        total = {n: _plain(_merged([s[n] for s in self._stats])) for n in every}
         self._new_file("meta/stats.json").write_text(json.dumps(total, indent=4))
 
     def _info(self) -> dict[str, Any]:
         count = len(self._episodes)
         of_version = (
-            {"total_videos": 0, "total_chunks": -(-count // CHUNK)}
+            {"total_videos": count * len(self._videos), "total_chunks": -(-count // CHUNK)}
             if self._version == "v2.1"
             else {"data_files_size_in_mb": FILE_BYTES >> 20, "video_files_size_in_mb": 500}
         )
@@ -163,8 +244,8 @@ class LeRobotWriter:
             "fps": self._fps,
             "splits": {"train": f"0:{count}"},
             "data_path": DATA_PATH[self._version],
-            "video_path": None,
-            "features": self._features,
+            "video_path": VIDEO_PATH[self._version] if self._videos else None,
+            "features": self._features | self._videos,
         }
 
     def _feature(self, name: str, values: np.ndarray) -> dict[str, Any]:
@@ -200,7 +281,7 @@ def _merged(stats: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     count = np.array([s["count"] for s in stats])
     mean = np.array([s["mean"] for s in stats])
     square = np.array([s["std"] ** 2 + s["mean"] ** 2 for s in stats])
-    share = count / count.sum()
+    share = (count / count.sum()).reshape(-1, *[1] * (mean.ndim - 1))
     total = (share * mean).sum(axis=0)
     return {
         "min": np.min([s["min"] for s in stats], axis=0),

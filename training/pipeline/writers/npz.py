@@ -45,10 +45,17 @@ class NpzFormat:
         report = Report()
         episodes = list(on_grid(recording, contract, report, labels))
         folder = self.folder(path.parent)
+        episodes = self.put_aside(episodes, contract, folder / path.name)
         part = folder / f".{path.name}.part.npz"
         write_npz(part, episodes, layout(contract), rate(contract))
         part.replace(folder / f"{path.name}.npz")
         return {"episodes": len(episodes), "rows": sum(map(len, episodes))} | dict(report.dropped)
+
+    def put_aside(
+        self, episodes: list[TableEpisode], contract: Contract, beside: Path
+    ) -> list[TableEpisode]:
+        """What is left of the episodes for the file, where something of them goes elsewhere: nothing here."""
+        return episodes
 
     def finish(self, out: Path, contract: Contract) -> None:
         pass
@@ -74,6 +81,15 @@ def write_npz(
         for name, array in arrays.items():
             with target.open(f"{name}.npy", "w", force_zip64=True) as member:
                 npy.write_array(member, array, allow_pickle=False)
+        for camera in episodes[0].images if episodes else ():
+            columns = [e.images[camera] for e in episodes]
+            shape = (sum(map(len, columns)), *columns[0].shape)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            with target.open(f"{camera}.npy", "w", force_zip64=True) as member:
+                npy.write_array_header_1_0(member, header)
+                for column in columns:  # one image in memory
+                    for image in column:
+                        member.write(np.ascontiguousarray(image).data)
 
 
 def stored(file: Path) -> list[TableEpisode]:
