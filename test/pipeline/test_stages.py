@@ -25,8 +25,8 @@ SAME = "f8c345413305b085"  # whatever the format
 KNOWN = {
     "mcap": ("Rosbag2Reader 5 align 5 encode 1 store 3", SAME),
     "sqlite3": ("Rosbag2Reader 5 align 5 encode 1 store 3", SAME),
-    "lerobot-v2.1": ("LeRobotReader 4 align 5 encode 1 store 3", SAME),
-    "lerobot-v3.0": ("LeRobotReader 4 align 5 encode 1 store 3", SAME),
+    "lerobot-v2.1": ("LeRobotReader 5 align 5 encode 1 store 3", SAME),
+    "lerobot-v3.0": ("LeRobotReader 5 align 5 encode 1 store 3", SAME),
     "npz": ("NpzReader 3 align 5 encode 1 store 3", SAME),
     "outcome": (5, "bb5cdc6892a9d0c4"),  # how attempts are cut, and the version of alignment
     "length": (5, "eeacccd1955150f1"),
