@@ -23,8 +23,14 @@ TAILS = (0.025, 0.975)
 Z = 1.959964  # of 95 %
 RESAMPLES = 1000
 FEW = 20  # episodes, below which a bootstrap over them is rough
-ROUGH = "the intervals are rough, and rather too narrow"
 EPISODES, SEGMENTS = 20266, 20281  # seeds of the draws: of an analysis and of a replay
+
+
+def few(count: int, what: str) -> str:
+    """What to think of intervals from so few, of which `what` names one; nothing where they are enough."""
+    if count == 1:
+        return f"only 1 {what}: nothing says how far figures would be from it on another"
+    return f"only {count} {what}s: the intervals are rough, and rather too narrow" if count < FEW else ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
+        if self.low != self.low or self.high != self.high:
+            return "not known" if self.mean != self.mean else f"{self.mean:.3f} (no interval)"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def overlaps(self, other: Interval) -> bool:

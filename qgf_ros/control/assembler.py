@@ -21,8 +21,8 @@ from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 
 # How far a message may be behind the newest source when it comes, the largest of: periods, a share of
-# its own max_age (cameras are late by more than two periods, and their owners say so there), and the
-# time that a wireless link or a busy executor takes at times [s].
+# its own max_age (what is late by more than two periods says so there), and the time that a wireless link
+# or a busy executor takes at times [s]. An image's `latency` comes on top.
 SKEW_PERIODS, SKEW_SHARE, SKEW_LEAST = 2, 1 / 3, 1 / 30
 
 
@@ -62,7 +62,11 @@ class Assembler:
         self._delay = {o.name: round(o.delay * 1e9) for o in contract.observations}
         self._max_age = {o.name: round(contract.max_age(o) * 1e9) for o in contract.observations}
         least = round(max(SKEW_PERIODS * contract.time.period, SKEW_LEAST) * 1e9)
-        self._max_skew = {n: max(least, round(SKEW_SHARE * a)) for n, a in self._max_age.items()}
+        # An image's features are late by the contract's `latency`, and training has paired them so.
+        late = {o.name: round(o.latency * 1e9) for o in contract.recorded.cameras}
+        self._max_skew = {
+            n: max(least, round(SKEW_SHARE * a)) + late.get(n, 0) for n, a in self._max_age.items()
+        }
         if contract.outcome.goal is not None:  # what was said once is true at every moment
             del self._max_skew[contract.outcome.goal.observation]
         self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}

@@ -97,9 +97,9 @@ REASONS: dict[Code, Reason] = {
     "STATE_SKEW": Reason(
         "HOLD",
         "A message came further behind the newest topic than two periods, a third of its max_age and "
-        "33 ms: two moments are no state.",
+        "33 ms (features: further than that and the camera's latency): two moments are no state.",
         "Compare the stamps of the topics; where one is late by nature, give it a max_age of at least "
-        "three times that.",
+        "three times that; of a camera measure its latency (`qgf latency`).",
     ),
     "STATE_SCHEMA": Reason(
         "HOLD",

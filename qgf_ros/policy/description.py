@@ -105,7 +105,9 @@ class CameraComponent:
             if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII):
                 raise ValueError(f"{shown(name)} is no name: letters, digits and _, up to 64")
         if self.files != (self.file,):
-            raise ValueError(f"files is {shown(self.files)}; it must be [{self.file}]")
+            raise ValueError(
+                f"files is [{shown(', '.join(map(str, self.files)))}]; it must be [{self.file}], after the camera"
+            )
         if len(self.size) != 2 or not all(1 <= n <= 2**14 for n in self.size):
             raise ValueError(f"size is {shown(self.size)}; allowed: [width, height] in pixels")
         if not 0 <= self.parity <= MAX_PARITY:

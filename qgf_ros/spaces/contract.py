@@ -67,6 +67,12 @@ class Contract:
         if loops:
             raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
         check_topics(self.actions)
+        for camera in self.cameras:
+            if camera.latency >= self.max_age(camera):
+                raise ValueError(
+                    f"{camera.name}: latency is {camera.latency:g} s and max_age {self.max_age(camera):g} s: its "
+                    "features would be too old when they come. Give a max_age of latency and three images' intervals"
+                )
 
     @classmethod
     def load(cls, path: str | Path) -> Contract:

@@ -127,11 +127,54 @@ def test_a_video_that_is_cut_short_loses_its_rest_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "images, words",
+    [
+        (lambda i: i / 255, "'images' is float64["),
+        (lambda i: i.transpose(0, 3, 1, 2), "are bytes (uint8) of (rows, height, width, 1 or 3)"),
+        (lambda i: i[:, :0], "'images' is uint8["),
+        (lambda i: i.reshape(len(i), -1), "column 'images' holds numbers, and 'wrist' of the contract is of images"),
+    ],
+)  # fmt: skip
+def test_an_array_that_is_no_images_is_refused_by_its_shape(tmp_path, images, words):
+    np.savez(
+        tmp_path / "play.npz", observations=STATES.reshape(-1, 5), actions=ACTIONS.reshape(-1, 2),
+        images=images(np.concatenate(IMAGES)), terminals=np.tile(np.arange(T) == T - 1, EPISODES),
+    )  # fmt: skip
+    told = own("images").to_dict()
+    for o, column in zip(told["observations"], ("images", "observations[0:4]", "observations[4:5]")):
+        o["column"] = column
+    told["actions"][0]["column"] = "actions"
+    told["outcome"]["assume_success"] = True
+    del told["outcome"]["success"]
+    with pytest.raises(DataRefused) as caught:
+        load_episodes(tmp_path / "play.npz", contract(told))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source, column, words",
+    [
+        (0, "observation.state", "column 'observation.state' holds numbers, and 'wrist' of the contract is of images"),
+        (0, "observation.images.wrist[0:3]", "an image is seen whole; image.crop is for a part of it"),
+        (1, "observation.images.wrist", "column 'observation.images.wrist' holds images, and"),
+    ],
+)  # fmt: skip
+def test_a_column_of_the_other_kind_is_refused_by_its_name(tmp_path, source, column, words):
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS)
+    value = own().to_dict()
+    value["observations"][source]["column"] = column
+    with pytest.raises(DataRefused) as caught:
+        load_episodes(tmp_path / "set", contract(value))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "harm, words",
     [
-        (lambda f: f.unlink(), "episode_000001.mp4"),
+        (lambda f: f.unlink(), "episode_000001.mp4 is not there; fetch the dataset with its videos"),
+        (lambda f: f.write_bytes(b""), "episode_000001.mp4 is no video that can be read: empty"),
         (lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-        (lambda f: f.write_bytes(b"nonsense" * 100), "episode_000001.mp4: InvalidDataError"),
+        (lambda f: f.write_bytes(b"nonsense" * 100), "episode_000001.mp4 is no video"),
     ],
 )
 def test_a_video_that_is_none_is_refused_by_its_name(tmp_path, harm, words):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qgf_cameras import camera_dict
 from qgf_make import SCALE, SECOND, START, contract, twist_dict, velocity_dict
 
 from qgf_ros.control.assembler import Assembler, Observation
@@ -145,6 +146,21 @@ def test_fault_005_a_declared_delay_is_no_skew():
     box = Assembler(contract(value))
     fill(box)
     assert isinstance(box.assemble(START), Observation), "the policy has learnt with it"
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.06, 0.15])
+def test_fault_005_the_latency_of_a_camera_is_no_skew(latency):
+    """Training pairs an action with the image of that long ago, so on the robot its features are late by
+    nothing else. What comes still later is another moment than the state's."""
+    own = contract(camera_dict(latency=latency, max_age=0.3))
+    features = np.zeros(6)
+    allowed = round(latency * 1000) + 100  # ms; two periods, and a third of max_age
+    for behind, fine in ((allowed - 1, True), (allowed + 1, False)):
+        box = Assembler(own.heard)
+        fill(box)
+        box.push("wrist", START - behind * MS, START, features)
+        got = box.assemble(START)
+        assert isinstance(got, Observation) if fine else got.code_text == "STATE_SKEW:qgf_encoder/wrist"
 
 
 def test_fault_005_a_goal_said_long_ago_is_no_skew():

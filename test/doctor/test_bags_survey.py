@@ -1,5 +1,6 @@
 """What a survey finds in a bag without a contract; types of one's own; messages that are noise."""
 
+import base64
 import struct
 
 import numpy as np
@@ -14,7 +15,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from qgf_ros.bags.damage import MAX_REASONS
 from qgf_ros.bags.sources import contract_sources
 from training.doctor import bag_survey
-from training.doctor.cameras import LABELS
+from training.doctor.cameras import LABELS, Look
+from training.doctor.examine import _uri
 from training.pipeline.readers.rosbag2 import Rosbag2Reader
 
 READER = Rosbag2Reader()
@@ -333,3 +335,27 @@ def test_a_bag_may_define_known_types_in_its_own_way(tmp_path):
     assert got.streams["joints"].values.tolist() == [[0.5, 1.5, 0, 0], [2.5, 3.5, 0, 0]]
     assert got.streams["joints"].stamp.tolist() == [5 * 10**9, 6 * 10**9]
     assert sum(got.rejected.values()) == 1
+
+
+def test_the_pictures_of_a_camera_are_in_colour():
+    """Red and blue that changed places are a common fault of drivers, and are seen by nothing else."""
+    pytest.importorskip("simplejpeg")
+    look = Look("sensor_msgs/Image")
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[...] = (200, 10, 20)
+    look.at(red)
+    (picture,) = look.pictures
+    assert picture.shape == (36, 48, 3) and (picture == (200, 10, 20)).all()
+    data = base64.b64decode(_uri(picture).split(",")[1])
+    assert np.abs(simplejpeg_decoded(data) - (200.0, 10.0, 20.0)).max() < 6
+    look = Look("sensor_msgs/Image")
+    look.at(np.full((48, 64, 1), 90, np.uint8))
+    assert look.pictures[0].shape == (36, 48, 1) and _uri(look.pictures[0]).startswith(
+        "data:image/jpeg"
+    )
+
+
+def simplejpeg_decoded(data):
+    import simplejpeg
+
+    return simplejpeg.decode_jpeg(data)

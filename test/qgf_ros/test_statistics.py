@@ -13,6 +13,7 @@ from qgf_ros.statistics import (
     between,
     drawn,
     draws,
+    few,
     interval,
     share,
     wilson,
@@ -76,3 +77,16 @@ def test_what_is_not_finite_is_in_no_interval():
 def test_a_replay_and_an_analysis_draw_each_in_its_own_way_and_the_same_every_time():
     assert (draws(9) == draws(9, EPISODES)).all() and not (draws(9) == draws(9, SEGMENTS)).all()
     assert draws(9)[1:].mean() == 1.0 and draws(1).tolist() == [[1.0]]
+
+
+def test_where_nothing_is_known_no_number_is_made_up():
+    nan = math.nan
+    assert str(Interval(0.5, nan, nan)) == "0.500 (no interval)"
+    assert str(Interval(nan, nan, nan)) == "not known"
+    assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+def test_one_episode_has_no_intervals_and_few_have_rough_ones():
+    assert "rough" not in few(1, "episode") and few(1, "episode").startswith("only 1 episode:")
+    assert few(19, "episode").startswith("only 19 episodes: the intervals are rough")
+    assert few(20, "episode") == ""

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qgf_cameras import camera_dict
 from qgf_make import ARM_FILE, SCALE, contract, position_dict, twist_dict, velocity_dict
 
 from qgf_ros.errors import UsageError
@@ -743,3 +744,24 @@ def test_measured_positions_are_found_by_name_and_velocities_have_none():
     value["actions"][0]["representation"] = "absolute"
     value["observations"][0]["names"] = ["b", "c", "a"]
     assert contract(value).measured_positions.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"latency": 0.2, "max_age": 0.2}, "wrist: latency is 0.2 s and max_age 0.2 s"),
+        ({"latency": 0.5}, "wrist: latency is 0.5 s and max_age 0.15 s"),
+        ({"topic": "qgf_encoder/wrist"}, "where qgf_encoder publishes features"),
+        ({"name": "a" * 65}, "up to 64"),
+        ({"name": "aé"}, "give letters, digits and _"),
+    ],
+)
+def test_a_camera_that_could_never_be_heard_is_refused(keys, words):
+    """Features older than max_age when they come, on a topic of their own, or of a name that no file of a
+    policy has: training would end with an error of ours, or the robot would wait for ever."""
+    refused(camera_dict(**keys), words)
+
+
+def test_a_camera_has_the_longest_name_that_a_policy_holds():
+    own = contract(camera_dict(name="a" * 64, latency=0.14))
+    assert own.heard.observations[0].topic == "qgf_encoder/" + "a" * 64

@@ -35,7 +35,7 @@ class Look:
     def __init__(self, type_name: str) -> None:
         self.type = type_name
         self.channels: Channels | None = None  # of the first image that could be read
-        self.pictures: list[np.ndarray] = []  # (H, W) uint8 each, spread over what was seen
+        self.pictures: list[np.ndarray] = []  # (H, W, 1 or 3) uint8 each, spread over what was seen
         self._before: np.ndarray | None = None
         self._seen, self._every = 0, 1
 
@@ -48,20 +48,22 @@ class Look:
         deep = image.dtype == np.uint16
         if deep:
             spec = ImageSpec(LOOK, "depth", range=DEEP)
-            small = fit(spec, image)[..., 0]
+            shown = fit(spec, image)
+            small = shown[..., 0]
             measured = image[image > 0]
             brightness = float(measured.mean()) / 1000 if measured.size else 0.0
             dark, bright = (small == 0).mean(), (small == 255).mean()
         else:
             spec = ImageSpec(LOOK, "rgb" if image.shape[2] == 3 else "mono")
-            small = fit(spec, image).mean(axis=2).astype(np.uint8)
+            shown = fit(spec, image)
+            small = shown.mean(axis=2).astype(np.uint8)
             brightness = float(small.mean()) / 255
             dark, bright = (small <= DARK).mean(), (small >= BRIGHT).mean()
         before, self._before = self._before, small
         change = float("nan")
         if before is not None:
             change = float(np.abs(small.astype(np.int16) - before).mean()) / 255
-        self._keep(small)
+        self._keep(shown)
         height, width = image.shape[:2]
         return array("d", (brightness, dark, bright, change, width, height))
 
@@ -80,10 +82,10 @@ class Look:
         assert problem is not None
         raise problem
 
-    def _keep(self, small: np.ndarray) -> None:
+    def _keep(self, shown: np.ndarray) -> None:
         """Every so many, so that they are spread over all of them, however many come."""
         if self._seen % self._every == 0:
-            self.pictures.append(small)
+            self.pictures.append(shown)
             if len(self.pictures) > STRIP:
                 self.pictures, self._every = self.pictures[::2], 2 * self._every
         self._seen += 1

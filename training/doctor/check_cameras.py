@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.doctor.cameras import LABELS
+from training.doctor.cameras import LABELS, LOOK
 from training.doctor.check import SHOWN, Check
 from training.doctor.dataset import Dataset, rate
 from training.doctor.in_step import Lag, kept, lag
@@ -12,7 +12,7 @@ from training.doctor.summary import SignalSummary
 
 BLACK, SOME = 0.98, 0.01  # share of an image that shows nothing; share of images that may be so
 BLOWN = 0.5  # share of an image at the end of its range
-FROZEN = 0.05  # share of images that are the one before them, to the bit
+FROZEN = 0.05  # share of images that are the one before them
 OUT = 0.05  # s by which frames and state may be apart, or an image's interval where that is longer
 CLEAR = 2  # standard errors, by which they are further apart than that, before it is a finding
 SLOW = 0.5  # of the control rate: a camera that is slower shows old things
@@ -88,7 +88,10 @@ def _of(s: SignalSummary, data: Dataset) -> tuple[list[str], list[str]]:
         warn.append(f"{share:.0%} of its images are over-exposed, or beyond the range")
     changes = values["change"][np.isfinite(values["change"])]
     if len(changes) and (share := float((changes == 0).mean())) > FROZEN:
-        warn.append(f"{share:.0%} of its images are the one before them, to the bit: frozen, or a simulator's")
+        warn.append(
+            f"{share:.0%} of its images are the one before them at {LOOK[0]} x {LOOK[1]} pixels: frozen, a "
+            "simulator's, or of a scene that stands still"
+        )
     if data.rate and rate(s) and rate(s) < SLOW * data.rate:
         warn.append(f"{rate(s):.3g} Hz, and the robot is commanded at {data.rate:.3g} Hz")
     return bad, warn

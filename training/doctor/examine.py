@@ -135,10 +135,11 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
 
 
 def _uri(picture: np.ndarray) -> str:
-    """A small grey picture for a page."""
+    """A small picture for a page, in colour where there is one: red and blue that changed places are seen."""
     import simplejpeg
 
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture[..., None]), 80, "GRAY")
+    space = "RGB" if picture.shape[2] == 3 else "GRAY"
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), 80, space)
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
@@ -218,8 +219,8 @@ def _row(s: dict[str, Any]) -> tuple[Any, ...]:
         _number(s["rate_hz"]),
         _number(s["interval_ms"] and s["interval_ms"]["p99"] - s["interval_ms"]["median"]),
         f"{gaps[0]['seconds']:.3g}" if gaps else "-",
-        len(s["numbers"]),
-        f"{len(still)}: {names}" if still else 0,
+        "-" if s["role"] == "camera" else len(s["numbers"]),
+        "-" if s["role"] == "camera" else f"{len(still)}: {names}" if still else 0,
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from qgf_ros.console import plain, say, table
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
-from qgf_ros.statistics import FEW, ROUGH, Interval, interval
+from qgf_ros.statistics import Interval, few, interval
 from training.judge import critic_metrics, prediction
 from training.judge.analysis.base import Model
 from training.judge.seen import Seen
@@ -98,8 +98,8 @@ class Judgement:
             ],
         )
         table("", ("figure", "value"), list(_lines(self.document)))
-        if found["episodes"] < FEW:
-            say(f"only {found['episodes']} held-out episodes: {ROUGH}")
+        if said := few(found["episodes"], "held-out episode"):
+            say(said)
 
 
 def judge(
@@ -275,7 +275,8 @@ def _text(value: Mapping[str, Any]) -> str:
 
 
 def _ends(value: Mapping[str, Any]) -> str:
-    return f"[{_number(value['low']):.3g}, {_number(value['high']):.3g}]"
+    low, high = _number(value["low"]), _number(value["high"])
+    return "(no interval)" if low != low or high != high else f"[{low:.3g}, {high:.3g}]"
 
 
 def _number(value: Any) -> float:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from qgf_ros.files.strict_yaml import shown
 from qgf_ros.spaces.messages import message_type
 from qgf_ros.spaces.messages.joints import Joints
 from qgf_ros.spaces.observations import encodings, kind_of
@@ -18,6 +19,7 @@ from qgf_ros.spaces.observations.image import MAX_LATENCY, OF_POLICY, EncoderSpe
 from qgf_ros.spaces.observations.image import TYPES as IMAGES
 from qgf_ros.spaces.source import MAX_AGE, Source, later
 
+CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 FEATURES = "qgf_encoder"  # topics of features: qgf_encoder/<name of the camera>
 FEATURES_TYPE = "qgf_ros/Features"
 
@@ -55,9 +57,10 @@ class ObservationSource(Source):
                 '("pose.orientation") and give encoding: rot6d'
             )
         super().__post_init__()
-        if self.is_camera and not re.fullmatch(r"[A-Za-z]\w*", self.name):
+        if self.is_camera and not CAMERA_NAME.fullmatch(self.name):
             raise ValueError(
-                f"name is {self.name!r}, and its features have a topic of that name: give letters, digits and _"
+                f"name is {shown(self.name)}, and its features have a topic and its encoder a file of that "
+                "name: give letters, digits and _, up to 64, a letter first"
             )
         if not self.name or "." in self.name:
             raise ValueError(f"name is {self.name!r}; give one without a dot")
@@ -80,6 +83,10 @@ class ObservationSource(Source):
 
     def _check_camera(self) -> None:
         camera = self.type in IMAGES
+        if camera and self.topic.split("/")[0] == FEATURES:
+            raise ValueError(
+                f"topic is {self.topic!r}, where qgf_encoder publishes features; give the camera's own topic"
+            )
         for key, given in (("image", self.image), ("encoder", self.encoder)):
             if camera and given is None:
                 raise ValueError(

@@ -15,7 +15,7 @@ from qgf_ros.console import plain, say, table
 from qgf_ros.errors import UsageError
 from qgf_ros.policy.folder import Policy, load_policy
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.statistics import FEW, RESAMPLES, ROUGH
+from qgf_ros.statistics import RESAMPLES, few
 from training.judge.analysis.reach import POOL, Point, Reach, reach
 from training.judge.analysis.sensitivity import Sensitivity, sensitivity
 from training.judge.analysis.stability import STABLE_SHARE, Stability, stability
@@ -122,8 +122,8 @@ def findings(
     )
     if not d.returns.informative:
         lines.append("the data held no difference in outcome: the critic's Q means nothing")
-    if episodes < FEW:
-        lines.append(f"only {episodes} episodes: {ROUGH}")
+    if said := few(episodes, "episode"):
+        lines.append(said)
     return lines
 
 

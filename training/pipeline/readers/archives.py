@@ -17,6 +17,7 @@ from training.pipeline.readers.endings import Endings, kind_of
 from training.pipeline.readers.tables import (
     Rows,
     inside,
+    kinds_fit,
     needs_endings,
     recording,
     seen_by,
@@ -86,7 +87,15 @@ class ReadsArchives:
         with archive.episode(number) as table:
             if table.endings.unsaid and needs_endings(contract):
                 raise DataRefused(f"{table.where}: {table.endings.unsaid}")
+            for camera in contract.cameras:
+                column = camera.column
+                if column in table.others and column not in table.apart:
+                    raise DataRefused(
+                        f"{table.where}: {column!r} is {table.others[column]}; images of {camera.name!r} are bytes "
+                        "(uint8) of (rows, height, width, 1 or 3)"
+                    )
             parts = wanted(table.where, contract, [*table.columns, *table.apart])
+            kinds_fit(table.where, contract, parts, [c for c in table.apart if c in table.others])
             period = round(1e9 / archive.fps) if archive.fps else round(contract.time.period * 1e9)
             return recording(_short(name), file, contract, parts, table.rows(period), {})
 

@@ -44,6 +44,7 @@ from training.pipeline.readers.row_times import CLOCKS, DEPARTS, on_grid
 from training.pipeline.readers.tables import (
     Column,
     Rows,
+    kinds_fit,
     names_of,
     needs_endings,
     recording,
@@ -88,6 +89,7 @@ class LeRobotReader:
                 "success source (`column: next.done`, where it means that), labels or assume_success"
             )
         seen = {o.name for o in contract.cameras}
+        kinds_fit(path, contract, parts, cameras_of(info))
         wide = [column for name, (column, _) in parts.items() if name not in seen]
         rows, rate, rejected = _rows(path, info, name, wide)
         rejected.pop(DEPARTS, None)  # such rows stand where their clock says; none is lost

@@ -99,7 +99,14 @@ def video_frames(file: Path, seconds: np.ndarray, rate: float) -> Iterator[np.nd
                 at += 1
     except (av.FFmpegError, ValueError) as error:
         if not at and isinstance(error, (av.FileNotFoundError, av.InvalidDataError)):
-            raise DataRefused(f"{file}: {text_of(error)}") from None
+            if isinstance(error, av.FileNotFoundError):
+                raise DataRefused(
+                    f"{file} is not there; fetch the dataset with its videos, or leave the camera out of the contract"
+                ) from None
+            raise DataRefused(
+                f"{file} is no video that can be read: empty, cut short while it was copied or recorded, or of "
+                "another format; fetch it again, or record it again"
+            ) from None
         for _ in range(at, len(seconds)):
             yield BadImage(f"damaged video: {text_of(error)}")
         return

@@ -100,7 +100,9 @@ class NpzArchive:
                 continue
             if dtype.kind in "fiub" and len(shape) in (1, 2) and shape[0] == self._rows:
                 self.columns.append(name)
-            elif dtype == np.uint8 and len(shape) == 4 and shape[0] == self._rows and shape[3] in (1, 3):
+            elif dtype == np.uint8 and len(shape) == 4 and shape[0] == self._rows and (
+                shape[3] in (1, 3) and min(shape) > 0
+            ):
                 self.cameras.append(name)
                 self.others[name] = f"{dtype}{list(shape)}"
             else:

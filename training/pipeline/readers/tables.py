@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,25 @@ def part_of(column: str, available: Collection[str]) -> tuple[str, slice]:
     if column in available or not found:
         return column, slice(None)
     return found[1], slice(int(found[2]), int(found[3]))
+
+
+def kinds_fit(
+    where: object, contract: Contract, parts: Mapping[str, tuple[str, slice]], images: Collection[str]
+) -> None:
+    """A camera is a column of images, all of it, and nothing else is. Raises DataRefused."""
+    seen = {o.name: o for o in contract.cameras}
+    for name, (column, part) in parts.items():
+        if (name in seen) != (column in images):
+            has, wants = ("numbers", "images") if name in seen else ("images", "numbers")
+            raise DataRefused(
+                f"{where}: column {column!r} holds {has}, and {name!r} of the contract is of {wants}; "
+                f"columns of images: {', '.join(images) or 'none'}"
+            )
+        if name in seen and part != slice(None):
+            raise DataRefused(
+                f"{where}: {name!r} has a part of a column, {seen[name].column!r}, and an image is seen whole; "
+                "image.crop is for a part of it"
+            )
 
 
 def wanted(

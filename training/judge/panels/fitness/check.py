@@ -37,6 +37,8 @@ def unknown(
 
 def two(value: Interval) -> str:
     """0.29, 95 % 0.21 to 0.37."""
+    if value.mean != value.mean:
+        return "not known"
     if value.low != value.low:
         return f"{value.mean:.2f}, no interval"
     return f"{value.mean:.2f}, 95 % {value.low:.2f} to {value.high:.2f}"
