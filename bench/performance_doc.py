@@ -1,4 +1,5 @@
-"""Writes the figures of docs/performance.md: tables and plot from the files of `sampler.py`.
+"""Writes the figures of docs/performance.md: tables and plot from the files of `sampler.py`, tables from that of
+`camera_formats.py`.
 
     python bench/performance_doc.py --table FILE --curves FILE
 
@@ -47,7 +48,8 @@ class Document:
         text = DOC.read_text()
         for name in BLOCK.findall(text):
             old = ROOT / name[0]
-            new = (self.curves if "curves" in old.name else self.table) or old
+            given = self.curves if "curves" in old.name else self.table
+            new = given if given and "sampler" in old.name else old
             text = text.replace(f"begin: {name[0]} -->", f"begin: {_inside(new)} -->")
         DOC.write_text(BLOCK.sub(lambda m: block(m[1]), text))
         for path, _ in BLOCK.findall(text):
@@ -66,7 +68,10 @@ def _inside(path: Path) -> str:
 def block(path: str) -> str:
     """The marks, and between them what that results file gives."""
     document = json.loads((ROOT / path).read_text())
-    parts = curve_tables(document) if "curves" in path else tables(document)
+    if "camera-formats" in path:
+        parts = format_tables(document)
+    else:
+        parts = curve_tables(document) if "curves" in path else tables(document)
     return f"<!-- begin: {path} -->\n" + "\n\n".join(parts) + "\n<!-- end -->\n"
 
 
@@ -157,6 +162,55 @@ def curve_tables(document: dict[str, Any]) -> list[str]:
         ]
         parts.append(_table([title, *(str(x) for x, _ in points)], lines))
     return parts
+
+
+def format_tables(document: dict[str, Any]) -> list[str]:
+    """What `camera_formats.py` found: a table per recording, and one of LeRobot's own reader."""
+    parts = []
+    for name, found in document["recordings"].items():
+        counts = f"{found['episodes']} episodes, {found['ticks']} ticks"
+        heads = [f"{name}, {counts}", "MB", "bytes, mean / p99 / max"]
+        heads += [f"{kind}, mean / p99" for kind in ("features", "action", "Q")]
+        lines = []
+        for form, figures in found["formats"].items():
+            cells = [f"{figures['megabytes']:g}" if "megabytes" in figures else ""]
+            for kind in ("bytes", "features", "action", "q"):
+                said = figures.get(kind)
+                keys = ("mean", "p99", "max") if kind == "bytes" else ("mean", "p99")
+                cells.append(" / ".join(_figure(said[key]) for key in keys) if said else "")
+            lines.append([form, *cells])
+        parts.append(_table(heads, lines))
+        parts.append(_shares(found["formats"]))
+    readers: dict[tuple[str, ...], list[str]] = {}  # by what they found
+    for found in document["lerobot"]:
+        largest = found["largest_difference"]
+        row = (
+            f"{found['recording']}, {found['dataset']}", f"{found['frames']}", f"{found['refused'] or ''}",
+            f"{largest['byte']:g}", f"{max(largest['state'], largest['action']):g}",
+        )  # fmt: skip
+        readers.setdefault(row, []).append(f"{found['lerobot']} with {found['decoder']}")
+    lines = [[row[0], ", ".join(names), *row[1:]] for row, names in readers.items()]
+    heads = ["dataset", "LeRobot", "frames compared", "it refuses", "a byte, at most", "a number, at most"]
+    parts.append(_table(heads, lines))
+    return parts
+
+
+def _shares(formats: dict[str, Any]) -> str:
+    """What compression moves on average, as a share of what the image before does."""
+    late = formats["raw, one image late"]
+    lossy = [f for f in formats.values() if f is not late and f.get("bytes", {}).get("mean")]
+    said = []
+    for kind in ("features", "action", "q"):
+        shares = sorted(100 * f[kind]["mean"] / late[kind]["mean"] for f in lossy)
+        said.append(f"{kind.replace('q', 'Q')} {shares[0]:.0f} to {shares[-1]:.0f} %")
+    return f"JPEG and mp4, of what an image late moves: {', '.join(said)}."
+
+
+def _figure(value: float) -> str:
+    """Two digits, all of a whole byte; what is below 1e-5 is float32's rounding."""
+    if 0 < value < 1e-5:
+        return "< 1e-5"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 AXES = {

@@ -224,6 +224,44 @@ def test_what_lerobots_own_reader_needs_is_said(tmp_path, made, version):
         assert np.allclose(one["max"], np.array([250, 200, 40]).reshape(3, 1, 1) / 255)
 
 
+@pytest.mark.parametrize(
+    "size, crop, channels, pixels",
+    [
+        ([16, 12], None, "rgb", "yuv420p"),
+        ([32, 24], None, "rgb", "yuv420p"),
+        ([33, 24], None, "rgb", "yuv444p"),
+        ([64, 48], None, "rgb", "yuv444p"),
+        ([32, 24], [0.0, 0.0, 0.5, 1.0], "rgb", "yuv444p"),
+        ([64, 48], None, "mono", "yuv420p"),
+    ],
+)
+def test_colours_are_halved_only_where_an_encoder_does_not_see_it(tmp_path, made, size, crop, channels, pixels):
+    import av
+
+    image = {"size": size, "channels": channels} | ({"crop": crop} if crop else {})
+    bags, file, _ = made(bags=1, camera={"image": image})
+    convert(bags, file, tmp_path / "out", None, "lerobot-v3.0")
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    assert info["features"]["observation.images.wrist"]["info"]["video.pix_fmt"] == pixels
+    video = next((tmp_path / "out/videos").rglob("*.mp4"))
+    with av.open(str(video)) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == pixels
+
+
+def test_an_image_that_is_not_scaled_down_keeps_its_colours(tmp_path, monkeypatch):
+    """Red lines between green ones, a pixel wide, of which halved colours make brown."""
+    coloured = np.empty((48, 64, 3), np.uint8)
+    coloured[:, ::2], coloured[:, 1::2] = (200, 30, 30), (30, 160, 30)
+    monkeypatch.setattr(qgf_cameras, "picture", lambda light: coloured)
+    told = qgf_cameras.camera_dict(image={"size": [64, 48]})
+    own, file = contract(told), tmp_path / "contract.yaml"
+    file.write_text(json.dumps(told))
+    qgf_cameras.write(tmp_path / "bag", own, episodes=1)
+    before, _ = load_episodes(tmp_path / "bag", own)
+    convert(tmp_path / "bag", file, tmp_path / "out", None, "lerobot-v3.0")
+    assert same_ticks(before, load_episodes(tmp_path / "out", own)[0]) < 6, "halved, a byte is 54 off on average"
+
+
 def test_odd_sizes_and_grey_are_carried(tmp_path, monkeypatch):
     told = qgf_cameras.camera_dict(image={"size": [16, 12], "channels": "mono"})
     own, file = contract(told), tmp_path / "contract.yaml"

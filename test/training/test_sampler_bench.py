@@ -106,6 +106,6 @@ def test_the_document_says_what_the_results_say(bench):
     doc = bench("performance_doc")
     text = doc.DOC.read_text()
     blocks = list(doc.BLOCK.finditer(text))
-    assert len(blocks) == len(re.findall("<!-- begin", text)) == 2
+    assert len(blocks) == len(re.findall("<!-- begin", text)) == 3
     for found in blocks:
         assert found[0] == doc.block(found[1]), "run: python bench/performance_doc.py"

@@ -20,7 +20,7 @@ from training.pipeline.readers.lerobot import LAST, TERMINAL
 from training.pipeline.writers.formats import PARTS
 from training.pipeline.writers.npz import NpzFormat, stored
 from training.pipeline.writers.table import TableEpisode, cameras, layout, rate
-from training.pipeline.writers.video import write_video
+from training.pipeline.writers.video import pixels_of, write_video
 
 Version = Literal["v2.1", "v3.0"]
 CHUNK = 1000  # files per folder
@@ -55,7 +55,8 @@ class LeRobotFormat(NpzFormat):
         self, episodes: list[TableEpisode], contract: Contract, beside: Path
     ) -> list[TableEpisode]:
         """Videos, in the folder `beside`."""
-        seen = list(cameras(contract))
+        seen = cameras(contract)
+        specs = {o.name: o.image for o in contract.cameras if o.image is not None}
         if not seen or not episodes:
             return episodes
         part = beside.parent / f".{beside.name}.part"
@@ -63,9 +64,9 @@ class LeRobotFormat(NpzFormat):
             shutil.rmtree(folder, ignore_errors=True)
         part.mkdir()
         for k, episode in enumerate(episodes):
-            for c, camera in enumerate(seen):
-                file = part / f"{k:06d}-{c}.mp4"
-                said = write_video(file, episode.images[camera], rate(contract))
+            for c, (camera, name) in enumerate(seen.items()):
+                file, images = part / f"{k:06d}-{c}.mp4", episode.images[camera]
+                said = write_video(file, images, rate(contract), pixels_of(specs[name], images.shape))
                 file.with_suffix(".json").write_text(json.dumps(said))
         part.rename(beside)
         return [replace(e, images={}) for e in episodes]

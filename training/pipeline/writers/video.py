@@ -10,16 +10,35 @@ from typing import Any
 
 import numpy as np
 
+from qgf_ros.images.fit import window
+from qgf_ros.spaces.observations.image import ImageSpec
+
 CODEC = "libx264"
 # A key frame every other one, as LeRobot's own: training reads rows in any order. No frame stands for one
 # behind it (bf), so that frames come out of a decoder as they went in. crf 18: hard to tell from the original.
 OPTIONS = {"g": "2", "bf": "0", "crf": "18", "preset": "fast"}
 LOOKED_AT = 64  # frames of an episode of which statistics are made
 SIDE = 160  # pixels of what is looked at, about, either side
+HALVED, WHOLE = "yuv420p", "yuv444p"  # colours for every second pixel of either side, or for each
 
 
-def write_video(file: Path, images: Iterable[np.ndarray], fps: float) -> dict[str, Any]:
+def pixels_of(spec: ImageSpec, shape: tuple[int, ...]) -> str:
+    """HALVED, as LeRobot writes videos, where an encoder is shown the mean of two pixels of either side or
+    more; else WHOLE. Halved, the colours of an image that is not scaled down change what the encoder sees by more
+    than the image before it would.
+
+    shape: (H, W, C) of the camera's images.
+    """
+    cut = [window(spec, n, axis) for axis, n in enumerate(shape[:2])]
+    seen = zip(cut, reversed(spec.size))
+    fine = spec.channels == "rgb" and any(part.stop - part.start < 2 * size for part, size in seen)
+    # Half as many colours need an even number of pixels.
+    return WHOLE if fine or shape[0] % 2 or shape[1] % 2 else HALVED
+
+
+def write_video(file: Path, images: Iterable[np.ndarray], fps: float, pixels: str) -> dict[str, Any]:
     """images: (H, W, 1 or 3) uint8 each, all of one size, at least one; one is in memory at a time.
+    pixels: as `pixels_of` says.
 
     Returns:
         What meta/info.json says of it (`feature`), and min, max, mean and std of each colour, 0 to 1
@@ -28,7 +47,6 @@ def write_video(file: Path, images: Iterable[np.ndarray], fps: float) -> dict[st
     import av
 
     rate, seen, size = Fraction(fps).limit_denominator(10_000), _Stats(), (0, 0)
-    pixels = ""
     with av.open(str(file), "w") as container:
         stream: Any = container.add_stream(CODEC, rate=rate, options=OPTIONS)
         stream.thread_count = 1  # one core each: recordings are written side by side
@@ -36,8 +54,6 @@ def write_video(file: Path, images: Iterable[np.ndarray], fps: float) -> dict[st
             if not k:
                 size = image.shape[0], image.shape[1]
                 stream.height, stream.width = size
-                # Half as many colours need an even number of pixels.
-                pixels = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
                 stream.pix_fmt = pixels
             colour = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(colour), format="rgb24")
