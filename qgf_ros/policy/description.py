@@ -109,7 +109,9 @@ class CameraComponent:
                 f"files is [{shown(', '.join(map(str, self.files)))}]; it must be [{self.file}], after the camera"
             )
         if len(self.size) != 2 or not all(1 <= n <= 2**14 for n in self.size):
-            raise ValueError(f"size is {shown(self.size)}; allowed: [width, height] in pixels")
+            raise ValueError(
+                f"size is [{', '.join(map(shown, self.size[:4]))}]; allowed: [width, height] of 1 to {2**14} pixels"
+            )
         if not 0 <= self.parity <= MAX_PARITY:
             raise ValueError(f"parity is {self.parity}; allowed: 0 to {MAX_PARITY:g}")
         if len(self.probe) > MAX_PROBE or not all(map(math.isfinite, self.probe)):

@@ -259,6 +259,13 @@ def _check_cameras(folder: Path, description: PolicyDescription, contract: Contr
             f"{said(folder)}: its contract has the cameras {', '.join(sorted(wanted)) or 'none'}, and there "
             f"are encoders of {', '.join(sorted(known)) or 'none'}; {AGAIN}"
         )
+    features = {o.name: o.encoder.features for o in contract.cameras if o.encoder is not None}
+    for c in description.cameras:
+        if len(c.probe) % features[c.camera]:  # it is of whole images
+            raise PolicyRefused(
+                f"{said(folder)}: probe of {c.camera} has {len(c.probe)} numbers, and each image has "
+                f"{features[c.camera]} features; {AGAIN}"
+            )
 
 
 def _check_files(folder: Path, files: dict[str, bytes], description: PolicyDescription) -> None:

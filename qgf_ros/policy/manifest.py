@@ -97,7 +97,7 @@ def verified_files(folder: Path) -> dict[str, bytes]:
         )
     left = MAX_FILE_BYTES
     for name, digest in listed.items():
-        files[name] = _read_regular(folder / name, left)
+        files[name] = _read_regular(folder / name, left, f", of {MAX_FILE_BYTES} of all files together")
         left -= len(files[name])
         actual = hashlib.sha256(files[name]).hexdigest()
         if actual != digest:
@@ -108,8 +108,8 @@ def verified_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Reads a regular file whole: no FIFO can block this, no device can fill memory."""
+def _read_regular(path: Path, limit: int = MAX_FILE_BYTES, why: str = "") -> bytes:
+    """Reads a regular file whole: no FIFO can block this, no device can fill memory. why: of the limit."""
     try:
         file = open_regular(path, follow=False)
     except OSError as error:
@@ -119,7 +119,7 @@ def _read_regular(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     with file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise PolicyRefused(f"{said(path)} has {size} bytes; at most {limit} are read")
+            raise PolicyRefused(f"{said(path)} has {size} bytes; at most {limit} are read{why}")
         try:
             return file.read(size)  # of `limit` bytes, room for all of them would be made
         except OSError as error:

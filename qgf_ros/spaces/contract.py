@@ -25,7 +25,7 @@ from qgf_ros.files.strict_yaml import build, load_yaml
 from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.actions.measured import Measured
 from qgf_ros.spaces.actions.spec import ActionSpec
-from qgf_ros.spaces.actions.topics import check_topics
+from qgf_ros.spaces.actions.topics import check_topics, check_types
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.outcome import EndSource, OutcomeSpec
 from qgf_ros.spaces.source import MAX_AGE
@@ -73,6 +73,8 @@ class Contract:
                     f"{camera.name}: latency is {camera.latency:g} s and max_age {self.max_age(camera):g} s: its "
                     "features would be too old when they come. Give a max_age of latency and three images' intervals"
                 )
+        named = [*((o.name, o) for o in self.observations), *((a.name, a) for a in self.actions)]
+        check_types([*named, *self.outcome.sources.items()])
 
     @classmethod
     def load(cls, path: str | Path) -> Contract:

@@ -183,3 +183,16 @@ def test_a_video_that_is_none_is_refused_by_its_name(tmp_path, harm, words):
     harm(file)
     with pytest.raises(DataRefused, match=words):
         load_episodes(tmp_path / "set", own())
+
+
+def test_images_that_the_table_does_not_hold_are_refused_by_their_column(tmp_path):
+    """What meta/info.json calls images of the table lies beside it as a video."""
+    qgf_cameras.lerobot(tmp_path / "set", IMAGES, STATES, ACTIONS, "v2.1", "libx264", "video")
+    said = tmp_path / "set" / "meta" / "info.json"
+    said.write_text(said.read_text().replace('"video"', '"image"'))
+    words = "'observation.images.wrist' .*dtype image.* has no such column"
+    with pytest.raises(DataRefused, match=words):
+        load_episodes(tmp_path / "set", own())
+    from training.doctor.dataset import survey_dataset
+
+    assert "has no such column" in survey_dataset(tmp_path / "set").unreadable["observation.images.wrist"]

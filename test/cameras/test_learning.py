@@ -221,7 +221,8 @@ def test_damaged_cameras_are_refused(trained, tmp_path):
         ("schema", described("schema: 4", "schema: 3"), "cameras need 4"),
         ("other", described("camera: wrist", "camera: tool"), "files is"),
         ("parity", described("parity:", "parity: 1.0 #"), "parity is 1.0"),
-        ("size", described("size: [64, 48]", "size: [64]"), "size is"),
+        ("size", described("size: [64, 48]", "size: [64]"), r"size is \[64\]; .* 1 to 16384 pixels"),
+        ("probe", described("probe: [", "probe: [0.5, "), "probe of wrist has 19 numbers, and each image has 6"),
     ):
         with pytest.raises(PolicyRefused, match=words):
             load_policy(changed(name, change))

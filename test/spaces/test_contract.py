@@ -264,6 +264,17 @@ def test_duplicated_names_refused():
     refused(two, "arm", "twice")
 
 
+def test_a_topic_has_one_type():
+    told = camera_dict()
+    told["observations"].append(told["observations"][0] | {"name": "again", "type": "sensor_msgs/CompressedImage"})
+    refused(told, "wrist/image_raw", "sensor_msgs/Image for wrist", "sensor_msgs/CompressedImage for again", "one type")
+    refused(camera_dict(topic="joint_states"), "joint_states", "one type")
+    refused(camera_dict(topic="success"), "success", "one type")
+    two = camera_dict()
+    two["observations"].append(two["observations"][0] | {"name": "close", "image": {"size": [8, 8], "crop": [0.2, 0.2, 0.5, 0.5]}})
+    assert len(contract(two).cameras) == 2, "one camera may be seen twice"
+
+
 def test_unsupported_type_names_the_supported():
     refused(
         changed(("observations", 0, "type"), "JointState"),

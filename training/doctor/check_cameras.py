@@ -9,6 +9,7 @@ from training.doctor.check import SHOWN, Check
 from training.doctor.dataset import Dataset, rate
 from training.doctor.in_step import Lag, kept, lag
 from training.doctor.summary import SignalSummary
+from training.pipeline.readers.tables import column_name
 
 BLACK, SOME = 0.98, 0.01  # share of an image that shows nothing; share of images that may be so
 BLOWN = 0.5  # share of an image at the end of its range
@@ -27,9 +28,10 @@ def cameras(data: Dataset) -> Check | None:
         problems, doubts = _of(s, data)
         bad += [f"{s.topic}: {p}" for p in problems]
         warn += [f"{s.topic}: {d}" for d in doubts]
-    seen = {o.topic for o in data.contract.cameras} if data.contract is not None else None
-    if seen is not None:
-        blind = [s.topic for s in found if s.topic.strip("/") not in seen]
+    if data.contract is not None:
+        names = data.contract.cameras
+        seen = {o.topic.strip("/") for o in names} | {column_name(data.contract, o.name) for o in names}
+        blind = [s.topic for s in found if s.topic.strip("/") not in seen]  # of a table, its column
         warn += [f"{t}: the contract does not name it, and no policy sees it" for t in blind]
     each = "; ".join(f"{s.topic} {_size(s)} at {rate(s):.3g} Hz" for s in found[:SHOWN])
     if bad or warn:

@@ -25,6 +25,8 @@ from training.judge.pages.doctor_page import write_page
 DOCUMENT, PAGE = "inspect.json", "inspect.html"
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 SHOWN_CONSTANTS = 3
+DEPTHS = (0.01, 0.99)  # quantiles between which the depths of pictures are told apart
+NEAREST = 40  # of 255: no grey of what was measured is the black of what was not
 
 
 def examine(
@@ -119,7 +121,7 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
         "stamps_back": s.backward,
         "stamps_repeated": s.repeated,
         "constant": [] if s.role == "camera" else constants(s),
-        "pictures": [_uri(picture) for picture in s.pictures],
+        "pictures": [_uri(picture) for picture in strip(s)],
         "numbers": [
             {
                 "name": label,
@@ -132,6 +134,23 @@ def _signal(s: SignalSummary, data: Dataset) -> dict[str, Any]:
             for i, label in enumerate(s.labels)
         ],
     }
+
+
+def strip(s: SignalSummary) -> list[np.ndarray]:
+    """A camera's pictures as people look at them: a depth from black, which was not measured, over dark, the
+    nearest that all of them show, to white, the farthest. Of the 10 m that are looked at, the work is a part
+    in which nobody could tell one grey from another."""
+    if s.channels != "depth":
+        return list(s.pictures)
+    measured = [p[p > 0] for p in s.pictures if (p > 0).any()]
+    if not measured:
+        return list(s.pictures)
+    near, far = np.quantile(np.concatenate(measured), DEPTHS)
+    greys = [NEAREST + (255 - NEAREST) * (p - near) / max(far - near, 1) for p in s.pictures]
+    return [
+        np.where(p > 0, np.clip(grey, NEAREST, 255), 0).astype(np.uint8)
+        for p, grey in zip(s.pictures, greys)
+    ]
 
 
 def _uri(picture: np.ndarray) -> str:

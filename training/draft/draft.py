@@ -73,7 +73,7 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
         "",
         "time:",
         f"  period: {said!r}   {why}",
-        f"  horizon: {horizon}   {MARK} actions per chunk; half a second to a second is usual",
+        f"  horizon: {horizon}   {MARK} actions per chunk, {horizon * said:.2g} s; half a second to a second is usual",
         "",
         "observations:   # in the order of the network's input",
         *(states or ["  []"]),

@@ -46,6 +46,7 @@ CAMERA_WORDS = {
     *("image", "images", "image_raw", "image_rect", "image_rect_raw", "image_color", "compressed"),
     *("compresseddepth", "camera", "color", "rgb"),
 }
+VIEWS = {"camera", "color", "rgb"}  # of these, what names a camera that nothing else names
 TAKEN = {"reward", "success", "episode_start"}
 TABLES = {"lerobot", "npz", "hdf5", "ogbench"}  # formats whose sources have columns, and no topics
 VIEW = 64  # pixels of a drafted camera's longer side
@@ -341,7 +342,7 @@ def _camera(s: SignalSummary, name: str, data: Dataset, period: float, pace: flo
         f"    image: {{size: [{size[0]}, {size[1]}]{more}}}   {MARK} {why}",
         "    encoder: {kind: small, features: 64}",
         f"    latency: {LATENCY}   {MARK} s, from an image's capture to its features on the robot",
-        _max_age(s, max(period, LATENCY), pace),
+        _max_age(s, period, pace, LATENCY),
     ]
 
 
@@ -386,7 +387,7 @@ def _fields(kind: str, labels: list[str], still: set[str]) -> list[str]:
     return plain + [f for f in whole if any(f"{f}.{c}" in moving for c in "xyzw")]
 
 
-def _max_age(s: SignalSummary, period: float, pace: float) -> str:
+def _max_age(s: SignalSummary, period: float, pace: float, latency: float = 0.0) -> str:
     if not rate(s):
         how_often = f"said {s.messages} times in {s.recordings} recordings"
         return f"    max_age: 3600.0   {MARK} s; {how_often}: as long as it takes"
@@ -394,8 +395,9 @@ def _max_age(s: SignalSummary, period: float, pace: float) -> str:
         pace * float(np.nanmax(s.paces()[1])),
         0.0 if other_clock(s) else max(float(s.latency.quantile(0.99)[0]), 0.0),
     )
-    value = max(0.05, 3 * max(period, late) + age)
-    why = f"three {'intervals' if late > period else 'periods'}, and {age * 1e3:.3g} ms on the way"
+    longest, what = max((period, "periods"), (late, "intervals"), (latency, "times the latency"), key=lambda t: t[0])
+    value = max(0.05, 3 * longest + age)
+    why = f"three {what}, and {age * 1e3:.3g} ms on the way"
     return f"    max_age: {min(3600.0, np.ceil(value * 100) / 100):.2f}   {MARK} s; {why}"
 
 
@@ -448,6 +450,11 @@ def _unusable(s: SignalSummary, command: bool) -> str:
     return ""
 
 
+def _view(words: list[str]) -> str:
+    """Of a camera whose topic has plain words alone: "color" of /camera/color/image_raw."""
+    return next((identifier(w) for w in reversed(words) if w.lower() in VIEWS), "camera")
+
+
 def source_name(s: SignalSummary, used: set[str]) -> str:
     """Short, without a dot, and not taken."""
     words = [w for w in re.split(r"[/.]", s.topic) if w]
@@ -458,6 +465,8 @@ def source_name(s: SignalSummary, used: set[str]) -> str:
         if told
         else "joints"
         if words[-1] in JOINTS_WORDS
+        else _view(words)
+        if s.role == "camera"
         else identifier(words[-1])
     )
     name, k = base, 2

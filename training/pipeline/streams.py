@@ -55,7 +55,7 @@ class Signal:
     units: str = ""  # where the recording says so
     frames: dict[str, int] = field(default_factory=dict)  # messages per frame_id, if they have one
     channels: str = ""  # of a camera: rgb, mono or depth
-    pictures: tuple[np.ndarray, ...] = ()  # of a camera, some, small: (H, W) uint8 each
+    pictures: tuple[np.ndarray, ...] = ()  # of a camera, some, small: (H, W, 1 or 3) uint8
 
     def __post_init__(self) -> None:
         if self.stream.values.shape != (len(self.stream), len(self.labels)):

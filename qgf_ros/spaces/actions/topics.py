@@ -1,18 +1,31 @@
-"""Several actions on one topic."""
+"""Several sources on one topic."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.messages import TYPES, message_type
 from qgf_ros.spaces.messages.joints import Joints
+from qgf_ros.spaces.source import Source
 
 
 def check_topics(actions: Sequence[ActionSpec]) -> None:
     """Raises ValueError where two actions on one topic would undo each other."""
     for topic in sorted({a.topic for a in actions}):
         _check_topic([a for a in actions if a.topic == topic])
+
+
+def check_types(sources: Iterable[tuple[str, Source]]) -> None:
+    """Raises ValueError where one topic would have two types: whoever publishes it has one, and the other
+    source would never be heard."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, source in sources:
+        type_, other = first.setdefault(source.topic.strip("/"), (source.type, name))
+        if type_ != source.type:
+            raise ValueError(
+                f"topic {source.topic} is {type_} for {other} and {source.type} for {name}; a topic has one type"
+            )
 
 
 def _check_topic(actions: list[ActionSpec]) -> None:

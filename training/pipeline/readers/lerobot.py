@@ -222,6 +222,11 @@ def _rows(
         if cameras_of(info)[of] == VIDEO:
             video, begin = video_of(path, info, of, episode)
             return video_frames(video, begin + played[kept], info["fps"])
+        if of not in schema_of(file):
+            raise DataRefused(
+                f"{file}: {of!r} is images of the table by meta/info.json (dtype image, not video), and the table "
+                "has no such column; if the dataset has videos of it, its dtype is video"
+            )
         rows = _table(file, tuple(sorted({of, *said_of})), episode if shared else None)
         return column_images(value for value, there in zip(rows[of], kept) if there)
 
