@@ -45,7 +45,7 @@ def known(pair: Pair, own: Made) -> dict[str, Any]:
 def _judged(own: Made, held: EpisodeArrays) -> dict[str, Any]:
     d, some = own.policy.description, own.data.trained[:FEW]
     return judge(
-        own.nets, own.policy.normalizer, d.returns.scale, own.data.contract, some, held, own.config
+        own.nets, own.policy.codec, d.returns.scale, own.data.contract, some, held, own.config
     ).document
 
 
@@ -72,7 +72,7 @@ def _beside(own: Made, model: Model, held: EpisodeArrays) -> dict[str, Any]:
     """At recorded states: how far guidance moves the sample, and whether towards what was done in
     episodes that succeeded."""
     d, policy = own.policy.description, own.policy
-    seen = Seen(held, policy.normalizer, d.returns.scale, own.data.contract, own.config, 0)
+    seen = Seen(held, policy.codec, d.returns.scale, own.data.contract, own.config, 0)
     parts, batch = seen.cut(seen.some(POOL))
     noise = torch.randn(batch.action.shape, generator=torch.Generator().manual_seed(0))
     unguided = model.sample(batch.obs, noise, 0.0)

@@ -212,7 +212,7 @@ def make(pair: Pair, out: Path) -> Made:
     returns, kind = base.description.returns, KINDS[pair.kind]
     velocity, own = networks(base)
     table = ChunkTable(data.select, base.horizon, returns.discount)
-    batches = objective_of(data.contract).batches(table, base.normalizer, returns.scale, config)
+    batches = objective_of(data.contract).batches(table, base.codec, returns.scale, config)
     select = some(batches, SELECTED, config.seed)
     if kind.published:
         config = replace(config, hidden=base.description.critic.hidden)
@@ -252,7 +252,7 @@ def _learnt(pair: Pair, data: Data, base: Policy, run: Path) -> tuple[Learner, b
     trained, held = pair.spoilt(data.trained, 0), pair.spoilt(data.select, 1)
     batches, held_batches = (
         objective_of(data.contract).batches(
-            ChunkTable(e, base.horizon, config.discount), base.normalizer, returns.scale, config
+            ChunkTable(e, base.horizon, config.discount), base.codec, returns.scale, config
         )
         for e in (trained, held)
     )

@@ -197,7 +197,7 @@ class Guards:
     def of(cls, guards: robot.Guards, policy: Policy) -> "Guards":
         """Those of a robot that runs this policy, but for keep_best: there it is chosen what is
         executed, among other candidates, and not here. Raises ValueError where they do not fit."""
-        names, box = policy.contract.action_names, policy.description.support
+        names, box = policy.contract.learnt_names, policy.description.support
         if guards.support and box is None:
             raise ValueError("support: the policy stores no box")
         return cls(

@@ -93,10 +93,10 @@ def choose(
     row = int(np.argmax(np.where(finite, q, -np.inf)))
     if not finite[row]:  # all Q are -inf: any finite action is as good
         row = int(np.argmax(finite))
-    flat, normalizer = action[row].reshape(policy.horizon, policy.action_dim), policy.normalizer
+    flat = action[row].reshape(policy.horizon, policy.action_dim)
     return Choice(
         row=row,
-        action=normalizer.unnormalize_action(flat, observed.origin),
+        action=policy.codec.decode(flat, observed.origin),
         share_clipped=np.count_nonzero(np.abs(flat) >= SATURATED) / flat.size,
         guards=_guards(sample, row, sane, guided),
         guided=bool(guided[row]),

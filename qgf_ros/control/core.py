@@ -28,6 +28,7 @@ from qgf_ros.control.slew import BetaSlew
 from qgf_ros.control.supervisor import DISABLED, State, Supervisor
 from qgf_ros.guidance.protocols import Sampler
 from qgf_ros.policy.folder import Policy
+from qgf_ros.spaces.actions.codec import Origin
 
 DEADLINE_PERIODS = 2  # a candidate is worthless after so many periods
 STANDS_STILL = Problem("CLOCK_STOPPED", "", "the control clock stands still; is /clock published?")
@@ -81,7 +82,7 @@ class ControlCore:
         self.assembler = Assembler(contract, notices=self.notices)
         self.supervisor = Supervisor(enabled)
         self.gate = Gate(contract)
-        self.gate.expect(*policy.normalizer.action_bounds(*contract.limits[:2]))
+        self.gate.expect(*policy.codec.bounds())
         self.forbidden: Callable[[], Problem | None] = lambda: None  # a word from outside, per tick
         self.overruns = 0
         self.ticks = 0
@@ -185,7 +186,7 @@ class ControlCore:
         """
         with self._lock:
             self.policy = policy
-            self.gate.expect(*policy.normalizer.action_bounds(*policy.contract.limits[:2]))
+            self.gate.expect(*policy.codec.bounds())
             self.sampling.swap(policy, sampler, timed)
             self._slew.forget()  # its weights are on the scale of another return
             self._swapped = True
@@ -420,14 +421,15 @@ class ControlCore:
         settings, floor = self.settings, self.policy.description.beta.min
         beta = self._slew(now, self._target(settings), floor, settings.slew)
         self._committed = committed
-        fixed = None
+        observed, fixed = self.policy.observed(observation.vector, self.gate.last), None
         if committed is not None:
             # Not clipped: they will be executed as they are, wherever the robot has got to.
-            normalizer = self.policy.normalizer
-            fixed = normalizer.normalize_action(committed, observation.vector, clip=False)
+            fixed = self.policy.codec.encode(
+                committed, Origin(observed.raw, observed.last), clip=False
+            )
         count, size = settings.num_candidates, self.policy.flat_dim
         request = Request(
-            observed=self.policy.observed(observation.vector),
+            observed=observed,
             noise=draw_noise(settings.seed, observation.stamp, count, size),
             weight=1.0
             / beta,  # of every command; warm-up, reports and Slew do the same for themselves

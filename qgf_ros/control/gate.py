@@ -124,6 +124,11 @@ class Gate:
         """What was last sent leaves the robot standing."""
         return not self._limiter.moves(self._last)
 
+    @property
+    def last(self) -> np.ndarray:
+        """(A,) what was last sent, or where it would begin; NaN where nobody knows."""
+        return self._last.value
+
     def step(self, now: int, candidate: Candidate | None, most: float = math.inf) -> Output:
         """Judges the tick's candidate and says what to send. Called once per period.
 

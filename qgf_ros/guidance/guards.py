@@ -20,7 +20,7 @@ def guards_of(values: Mapping[str, Any], policy: Policy) -> Guards:
     Raises:
         UsageError: together, or with this policy, they mean nothing.
     """
-    d, names = policy.description, policy.contract.action_names
+    d, names = policy.description, policy.contract.learnt_names
     only = tuple(filter(None, map(str.strip, (values["guidance.only"] or "").split(","))))
     guards = Guards(
         skip_first=values["guidance.skip_first"],
@@ -66,7 +66,7 @@ def guard_inputs(guards: Guards, policy: Policy) -> dict[str, np.ndarray]:
     steps, flat = policy.description.flow.denoise_steps, policy.flat_dim
     step = np.arange(steps)
     window = (step >= guards.skip_first) & (step >= steps - (guards.last or steps))
-    names = policy.contract.action_names
+    names = policy.contract.learnt_names
     only = np.array([not guards.only or name in guards.only for name in names])
     low, high = np.full(flat, -np.inf), np.full(flat, np.inf)
     if guards.support:

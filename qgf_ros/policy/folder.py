@@ -45,6 +45,7 @@ from qgf_ros.policy.manifest import MANIFEST, SAMPLER, said, verified_files, wri
 from qgf_ros.policy.plausible import check_plain, check_plausible
 from qgf_ros.policy.schema import check_schema, description_of, plain_of
 from qgf_ros.policy.tensors import any_tensors, network_shapes, tensors_of
+from qgf_ros.spaces.actions.codec import ActionCodec, Origin
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 
@@ -84,7 +85,8 @@ class Policy:
 
     @property
     def action_dim(self) -> int:
-        return len(self.contract.action_names)
+        """Numbers of an action as it is learnt; a robot's action may have others."""
+        return len(self.contract.learnt_names)
 
     @property
     def horizon(self) -> int:
@@ -92,12 +94,18 @@ class Policy:
 
     @property
     def flat_dim(self) -> int:
-        """D = H * A."""
+        """D = H * action_dim."""
         return self.horizon * self.action_dim
 
-    def observed(self, raw: np.ndarray) -> Observed:
-        """An observation as it travels. raw: (O,) robot units, finite."""
-        return Observed(raw, self)
+    @cached_property
+    def codec(self) -> ActionCodec:
+        """Commands to what the networks say of them, and back."""
+        return ActionCodec(self.contract, self.normalizer)
+
+    def observed(self, raw: np.ndarray, last: np.ndarray | None = None) -> Observed:
+        """An observation as it travels. raw: (O,) robot units, finite. last: (A,) the command before the
+        chunk that is to be sampled; None: there was none."""
+        return Observed(raw, self, np.full(len(self.contract.action_names), np.nan) if last is None else last)
 
     def encode(self, raw: np.ndarray) -> np.ndarray:
         """(O,) robot units -> what the networks are shown, (obs_dim,) float32.
@@ -132,6 +140,7 @@ class Observed:
 
     raw: np.ndarray  # (O,) float64, robot units
     policy: Policy
+    last: np.ndarray  # (A,) the command before the chunk, NaN where there was none
 
     @cached_property
     def encoded(self) -> np.ndarray:
@@ -139,13 +148,13 @@ class Observed:
         return self.policy.encode(self.raw)
 
     @cached_property
-    def origin(self) -> np.ndarray:
-        """(O,) float64, robot units: where relative actions begin."""
+    def origin(self) -> Origin:
+        """Where relative actions begin."""
         normalizer = self.policy.normalizer
         if self.policy.description.schema < COMPONENTS and (normalizer.action_reference >= 0).any():
             # What the networks were told, in float32: so it is in the bags of these policies.
-            return normalizer.unnormalize_obs(self.encoded)
-        return self.raw
+            return Origin(normalizer.unnormalize_obs(self.encoded), self.last)
+        return Origin(self.raw, self.last)
 
 
 def load_policy(folder: str | Path, contract: Contract | None = None) -> Policy:
@@ -191,19 +200,20 @@ def policy_of(
         raise PolicyRefused(f"{said(folder)}: {clipped(error, 600)}; {AGAIN}") from None
     if contract is not None:
         check_fits(folder, own, contract)
-    obs, flat = len(own.observation_names), len(own.action_names) * own.time.horizon
+    obs, learnt = len(own.observation_names), len(own.learnt_names)
+    flat = learnt * own.time.horizon
     sizes = (len(normalizer.obs_mean), len(normalizer.action_center))
-    if sizes != (obs, len(own.action_names)):
+    if sizes != (obs, learnt):
         raise PolicyRefused(
             f"{said(folder)}: the normaliser has {sizes} numbers for observation and action, "
-            f"the contract {(obs, len(own.action_names))}"
+            f"the contract {(obs, learnt)}"
         )
     reference = normalizer.action_reference
     if description.schema < RELATIVE and (reference >= 0).any():
         raise PolicyRefused(
             f"{said(folder)}: relative actions need schema {RELATIVE}; train the policy again"
         )
-    measured = own.measured_positions
+    measured = own.learnt_measured
     if not ((reference == -1) | (reference == measured)).all():
         raise PolicyRefused(
             f"{said(folder)}: normalizer.action_reference is {clipped(reference.tolist())}; relative "
@@ -322,8 +332,9 @@ def describe_anew(policy: Policy, description: PolicyDescription, onnx: bytes | 
 
 
 def check_fits(folder: Path, own: Contract, robot: Contract) -> None:
-    """Both sides of every difference that changes what a number means."""
-    a, b = own.to_dict(), robot.to_dict()
+    """Both sides of every difference that changes what a number means to the robot: of what is learnt of it, it
+    sees nothing."""
+    a, b = own.for_robot(), robot.for_robot()
     differences = [
         d for key in ("time", "observations", "actions") for d in _differ(key, a[key], b[key])
     ]

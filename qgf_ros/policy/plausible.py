@@ -51,7 +51,7 @@ def check_plain(value: Any, where: str = DESCRIPTION, lines: bool = False) -> No
 def check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> None:
     """Whether the numbers can mean what they are said to; ValueError names the one that cannot."""
     low, high, rate = contract.limits
-    if len(n.action_center) != len(low) or len(n.obs_mean) != len(contract.observation_names):
+    if len(n.action_center) != len(contract.learnt_names) or len(n.obs_mean) != len(contract.observation_names):
         return  # said by the caller, with both sizes
     names = contract.action_names
     for at in np.flatnonzero(np.maximum(abs(low), abs(high)) > LARGEST_LIMIT):
@@ -62,6 +62,8 @@ def check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> 
         raise ValueError(
             f"the rate of {shown(names[at])} is {rate[at]:g} per second; at most {LARGEST_STATE:g}"
         )
+    names = contract.learnt_names
+    low, high = contract.learnt_limits
     room = FAR_COMMAND * (high - low)
     relative = n.action_reference >= 0
     least, most = np.where(relative, 0.0, low) - room, np.where(relative, 0.0, high) + room

@@ -14,6 +14,7 @@ from qgf_ros.policy.folder import Policy
 from qgf_ros.replay.critic import NumpyCritic
 from qgf_ros.replay.drive import Row, Track
 from qgf_ros.replay.player import Segment
+from qgf_ros.spaces.actions.codec import Origin
 
 Sums = dict[str, np.ndarray]  # figure -> (2, ...): what is added up, and over how many
 
@@ -76,9 +77,9 @@ class Scorer:
         at = np.array([row.tick for row in rows])
         obs = np.stack([row.observed.encoded for row in rows])
         executed = np.stack([row.executed for row in rows])  # (S, H, A)
-        seen = np.stack([row.observed.origin for row in rows])
+        seen = Origin.stack([row.observed.origin for row in rows])
         flat = np.stack([row.unguided for row in rows])
-        unguided = policy.normalizer.unnormalize_action(flat.reshape(executed.shape), seen)
+        unguided = policy.codec.decode(flat.reshape(len(rows), horizon, policy.action_dim), seen)
         steps = at[:, None] + np.arange(horizon)
         target = recorded[steps]  # (S, H, A)
         error, error_unguided = (((x - target) / self.span) ** 2 for x in (executed, unguided))
@@ -89,8 +90,8 @@ class Scorer:
             sums[f"error_unguided/{name}"] = _sums(np.where(inside, error_unguided, np.nan), 0)
         whole = np.isfinite(target).all(axis=(1, 2))
         known = np.where(whole[:, None, None], target, 0.0)
-        wanted = policy.normalizer.normalize_action(known, seen).reshape(flat.shape)
-        done = policy.normalizer.normalize_action(executed, seen).reshape(flat.shape)
+        wanted = policy.codec.encode(known, seen).reshape(flat.shape)
+        done = policy.codec.encode(executed, seen).reshape(flat.shape)
         q_recorded = np.where(whole, self._critic(obs, wanted), np.nan)
         far, far_unguided = (
             np.where(whole, np.sqrt(np.square(x - wanted).mean(axis=1)), np.nan)

@@ -22,6 +22,7 @@ WORLDS = Kinds(
     {
         "planar_arm": "qgf_ros.sim.planar_arm.world",
         "planar_arm_camera": "qgf_ros.sim.planar_arm_camera.world",
+        "planar_arm_position": "qgf_ros.sim.planar_arm_position.world",
         "pointmaze": "qgf_ros.sim.pointmaze.world",
         "ur5e_cube": "qgf_ros.sim.ur5e_cube.world",
         "ur5e_cube_goals": "qgf_ros.sim.ur5e_cube_goals.world",

@@ -89,6 +89,13 @@ class Contract:
         """Plain values only, ready for YAML; `from_dict` gives the same contract back."""
         return json.loads(json.dumps(_plain(self)))
 
+    def for_robot(self) -> dict[str, Any]:
+        """As `to_dict`, with what the robot is sent in place of what is learnt of it."""
+        plain = self.to_dict()
+        for action, spec in zip(plain["actions"], self.actions):
+            action["representation"] = spec.kind.sent
+        return plain
+
     @cached_property
     def heard(self) -> Contract:
         """The same contract as the control node hears it: features in place of images."""
@@ -183,15 +190,35 @@ class Contract:
             for n in a.labels_of_joints
         ])  # fmt: skip
 
+    @cached_property
+    def learnt_names(self) -> tuple[str, ...]:
+        """Names of the numbers that a policy learns of one action, in order."""
+        return tuple(f"{a.name}.{n}" for a in self.actions for n in a.kind.learnt_labels(a))
+
+    @property
+    def learnt_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of what each of `learnt_names` can be where commands are within their limits."""
+        parts = [a.kind.learnt_limits(a) for a in self.actions]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    @property
+    def learnt_measured(self) -> np.ndarray:
+        """`measured_positions` of `learnt_names`: of those that are commanded as they are learnt."""
+        at, slices = self.measured_positions, self.action_slices
+        return np.concatenate([
+            at[slices[a.name]] if not a.kind.learnt_from else np.full(len(a.kind.learnt_labels(a)), -1)
+            for a in self.actions
+        ])  # fmt: skip
+
     @property
     def relative_positions(self) -> np.ndarray:
-        """(A,) int: as `measured_positions`, for the commands that may be learnt relative to them.
+        """int: as `learnt_measured`, for the commands that may be learnt relative to them.
 
         Not where the measured position is read between messages, for the node can only hold the last one.
         """
         held = [o.resample == "hold" for o in self.observations for _ in o.feature_labels]
-        relative = np.array([kind.relative for kind in self.action_kinds])
-        at = self.measured_positions
+        relative = np.array([a.kind.relative for a in self.actions for _ in a.kind.learnt_labels(a)])
+        at = self.learnt_measured
         return np.where(relative & np.array([*held, False])[at], at, -1)
 
     def max_age(self, source: ObservationSource | EndSource) -> float:

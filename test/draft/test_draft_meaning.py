@@ -90,6 +90,11 @@ def test_fault_147_draft_that_loads_says_what_the_commands_are(names, seed, lead
         assert found["representation"] == truth, made.text
     else:
         assert made.to_fill_in
+    if truth == "delta" and same_names and "are changes" in made.text:
+        # Whatever of both it is: the robot goes as far as it went.
+        for k, limit in enumerate(list(found["limits"].values())[: len(names)]):
+            at = state[:, k]
+            assert limit == "to_fill_in" or limit["min"] <= np.quantile(at, 0.01) and limit["max"] >= np.quantile(at, 0.99)
     if truth == "absolute" and same_names and not all(n.isdecimal() for n in measured):
         assert made.loads or any(n.isdecimal() for n in measured), made.text
 
@@ -103,6 +108,20 @@ def test_fault_147_file_that_is_not_filled_in_does_not_load(tmp_path):
         Contract.load(tmp_path / "c.yaml")
     (tmp_path / "c.yaml").write_text(made.text.replace(": FILL_IN", ": velocity"))
     assert Contract.load(tmp_path / "c.yaml").actions[0].names == ("pan", "lift")
+
+
+@pytest.mark.parametrize("representation", ["delta_observed", "delta_last"])
+def test_changes_of_position_are_named_and_a_person_says_relative_to_what(tmp_path, representation):
+    path = motion(2, 0)
+    made, _ = drafted(survey(path[:300], np.diff(path[:301], axis=0), ["a", "b"], ["a", "b"]))
+    assert not made.loads and "are changes, and add up row by row to the motion of" in made.text
+    assert "delta_observed or delta_last" in made.text
+    (tmp_path / "c.yaml").write_text(made.text.replace(": FILL_IN", f": {representation}"))
+    action = Contract.load(tmp_path / "c.yaml").actions[0]
+    assert action.representation == representation and action.on_hold == "hold_last_sent"
+    low, high = path[:300].min(axis=0), path[:300].max(axis=0)
+    for k, limit in enumerate(action.limits.values()):
+        assert limit.min <= low[k] + 0.01 and limit.max >= high[k] - 0.01
 
 
 def test_fault_147_other_names_that_move_alike_are_offered_and_not_taken():
@@ -224,6 +243,7 @@ def test_every_place_to_fill_in_is_explained_in_the_contracts_page():
     for file in (root / "training/draft").glob("*.py"):
         written |= set(re.findall(r"(\w+): \{FILL_IN\}", file.read_text()))
         written |= {"a"} if "- {FILL_IN}" in file.read_text() else set()  # a source
+        written |= {"limits"} if "(name)}: {FILL_IN}" in file.read_text() else set()  # of a name
     assert explained == written
     assert f"{SEEN:g} s of all recordings" in section
     guide = (root / "docs/your_robot.md").read_text()

@@ -297,7 +297,7 @@ def test_table_without_a_clock_is_drafted_for_the_period_that_is_given(tmp_path)
     made = draft(tmp_path / "play.npz", tmp_path / "contract.yaml", period=0.1)
     assert not made.loads and "nothing says how fast the rows were recorded" in made.to_fill_in[0]
     with pytest.raises(
-        UsageError, match=r"line \d+: FILL_IN .* absolute \(positions\) or velocity"
+        UsageError, match=r"line \d+: FILL_IN .* absolute \(positions\), velocity"
     ):
         Contract.load(tmp_path / "contract.yaml")
     filled = made.text.replace("representation: FILL_IN", "representation: velocity")

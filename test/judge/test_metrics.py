@@ -11,6 +11,7 @@ import torch
 from qgf_make import contract, position_dict
 from torch import nn
 
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.normalizer import Normalizer
 from training.judge.metrics import MEANING, Nets, judge
 from training.learn.config import FitConfig
@@ -86,7 +87,7 @@ def judged(n=None, velocity=None, critic=None, held=HELD, trained=TRAINED, **cha
     n = n or normalizer(trained)
     critic = critic or Knows(n)
     nets = Nets(velocity or Exact(n), critic, lambda b: critic(b.obs, b.action)[0])
-    return judge(nets, n, 1.0, OWN, trained, held, CONFIG, **changes).document
+    return judge(nets, ActionCodec(OWN, n), 1.0, OWN, trained, held, CONFIG, **changes).document
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,8 @@ def test_goals_are_drawn_as_in_training(perfect):
 
     def found(share):
         config = replace(CONFIG, flow_future_goals=share)
-        return judge(nets, n, 1.0, contract(value), TRAINED, HELD, config).document
+        own = contract(value)
+        return judge(nets, ActionCodec(own, n), 1.0, own, TRAINED, HELD, config).document
 
     recorded, hindsight = found(0.0), found(1.0)
     # Told of another goal than the one that was followed, the exact flow goes there instead.

@@ -18,6 +18,8 @@ from qgf_make import contract, velocity_dict
 
 from qgf_ros.errors import DataRefused, UsageError
 from qgf_ros.policy.folder import load_policy
+from qgf_ros.spaces.actions.codec import ActionCodec
+from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.batches import tensors
 from training.learn.config import FitConfig
 from training.learn.critics import learner_of, monte_carlo
@@ -271,9 +273,8 @@ def test_monte_carlo_with_held_out_episodes_that_were_all_cut_leaves_the_figure_
 
 def test_tensors_carry_the_weight_of_each_row():
     parts = monte_carlo.whole_returns(chunks([MIXED[0], MIXED[3]], 5, 0.9))
-    from qgf_ros.spaces.normalizer import Normalizer
-
-    batch = tensors(parts, Normalizer.fit(parts.obs, parts.action.reshape(-1, 2)), 1.0)
+    normalizer = Normalizer.fit(parts.obs, parts.action.reshape(-1, 2))
+    batch = tensors(parts, ActionCodec(TO_SUCCESS, normalizer), 1.0)
     assert batch.valid.tolist() == parts.valid.tolist() and 0 < batch.valid.mean() < 1
 
 

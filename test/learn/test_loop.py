@@ -19,6 +19,7 @@ from qgf_make import SCALE, contract, velocity_dict
 
 from qgf_ros.errors import CriterionNotMet, DataRefused, UsageError, exit_codes
 from qgf_ros.policy.folder import load_policy
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn import checkpoint, loop
 from training.learn.batches import Recorded
@@ -418,7 +419,7 @@ def recorded():
     table = ChunkTable(DATA, CONTRACT.time.horizon, 0.99)
     parts = table.cut(np.arange(len(table)))
     normalizer = Normalizer.fit(parts.obs, parts.action.reshape(-1, 2))
-    return Recorded(table, normalizer, 1.0, CONFIG)
+    return Recorded(table, ActionCodec(CONTRACT, normalizer), 1.0, CONFIG)
 
 
 def test_every_update_draws_from_seed_and_number_alone():

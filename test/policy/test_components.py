@@ -133,7 +133,7 @@ def test_it_samples_with_what_is_installed_and_says_why_no_faster_one_does(tmp_p
     assert sampler.note.endswith("numpy takes over")
     raw = np.arange(1.0, policy.normalizer.obs_mean.size + 1)
     seen = policy.observed(raw)
-    assert seen.encoded.tolist() == [*raw, 1.0, 4.0] and seen.raw is raw and seen.origin is raw
+    assert seen.encoded.tolist() == [*raw, 1.0, 4.0] and seen.raw is raw is seen.origin.obs
     noise = np.random.default_rng(0).standard_normal((2, policy.flat_dim)).astype(np.float32)
     drawn = sampler(seen.encoded, noise, 0.0)
     np.testing.assert_allclose(drawn.action, 0.6, atol=1e-6)
@@ -337,4 +337,4 @@ def test_relative_actions_of_older_policies_begin_where_their_bags_say(schema):
     seen = policy.observed(raw)
     assert np.array_equal(seen.encoded, normalizer.normalize_obs(raw))
     told = normalizer.unnormalize_obs(seen.encoded)
-    assert np.array_equal(seen.origin, told if schema == 2 else raw) and (told != raw).any()
+    assert np.array_equal(seen.origin.obs, told if schema == 2 else raw) and (told != raw).any()

@@ -446,7 +446,7 @@ class Said:
     def __init__(self, actions):
         self.actions = actions
 
-    def to_dict(self):
+    def for_robot(self):
         return {"time": {}, "observations": [], "actions": self.actions}
 
 

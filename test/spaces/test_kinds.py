@@ -21,11 +21,11 @@ T = SECOND // 20
 BODIES = ("geometry_msgs/PoseStamped",)
 
 
-class JointDelta(JointVelocity):
-    """How far a joint shall move from where it is observed."""
+class JointStep(JointVelocity):
+    """How far a joint shall move in a period."""
 
-    name = "joint_delta"
-    representation = "delta_observed"
+    name = "joint_step"
+    representation = "step"
     field = "position"
 
     def travel(self, period):
@@ -35,10 +35,10 @@ class JointDelta(JointVelocity):
         return super().speed(limit, period) / period
 
 
-class PoseDelta(JointDelta):
+class PoseStep(JointStep):
     """How far a body shall move."""
 
-    name = "pose_delta"
+    name = "pose_step"
     space = "pose"
     types = BODIES
     field = ""
@@ -72,23 +72,18 @@ class Parity(Vector):
 
 @pytest.fixture
 def more(monkeypatch):
-    monkeypatch.setattr(actions, "KINDS", (*actions.KINDS, JointDelta(), PoseDelta()))
+    monkeypatch.setattr(actions, "KINDS", (*actions.KINDS, JointStep(), PoseStep()))
     monkeypatch.setattr(observations, "KINDS", (Parity(), *observations.KINDS))
 
 
-def delta_dict():
+def step_dict():
     value = velocity_dict()
-    value["actions"][0] |= {"representation": "delta_observed"}
+    value["actions"][0] |= {"representation": "step"}
     return value
 
 
-def test_without_its_line_a_reserved_representation_is_refused():
-    with pytest.raises(UsageError, match="delta_observed is part of the format, but this version"):
-        contract(delta_dict())
-
-
-def test_a_delta_holds_at_zero_and_is_limited_in_the_order_of_its_kind(more):
-    own = contract(delta_dict())
+def test_a_step_holds_at_zero_and_is_limited_in_the_order_of_its_kind(more):
+    own = contract(step_dict())
     assert own.actions[0].on_hold == "ramp_to_zero" and own.velocity_like.all()
     assert own.measured_positions.tolist() == own.relative_positions.tolist() == [-1, -1]
     gate = Gate(own)
@@ -103,8 +98,8 @@ def test_a_delta_holds_at_zero_and_is_limited_in_the_order_of_its_kind(more):
     assert (np.abs(sent[-1]) < np.abs(sent[3])).all(), "it is on its way to zero"
 
 
-def test_a_delta_that_nothing_answers_is_a_frozen_sensor(more):
-    own = contract(delta_dict())
+def test_a_step_that_nothing_answers_is_a_frozen_sensor(more):
+    own = contract(step_dict())
     assert own.travel.tolist() == [1.0, 1.0]
     frozen, name = Frozen(own), own.observations[0].name
     for k in range(round(FROZEN_AFTER * 20) + 4):
@@ -121,15 +116,15 @@ def test_a_type_that_a_kind_owns_becomes_a_command_and_says_the_kind(more):
     arm = value["actions"][0]
     limits = {n: {"min": -0.1, "max": 0.1, "rate": 1.0} for n in fields}
     arm |= {"type": BODIES[0], "fields": fields, "limits": limits}
-    arm |= {"representation": "delta_observed", "space": "pose"}
+    arm |= {"representation": "step", "space": "pose"}
     spec = contract(value).actions[0]
-    assert spec.kind.name == "pose_delta"
+    assert spec.kind.name == "pose_step"
     path = spec.kind.path(spec, np.full((4, 3), 0.1), 0.05)
     assert path.shape == (5, 3) and path[-1] == pytest.approx([0.4] * 3)
     for wrong in ({"space": "twist", "representation": "velocity"}, {"space": "joint"}):
         with pytest.raises(UsageError, match="space pose goes with geometry_msgs/PoseStamped"):
             contract(value | {"actions": [arm | wrong]})
-    with pytest.raises(UsageError, match="of space pose it must be delta_observed"):
+    with pytest.raises(UsageError, match="of space pose it must be step"):
         contract(value | {"actions": [arm | {"representation": "absolute"}]})
 
 

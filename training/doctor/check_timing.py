@@ -302,13 +302,13 @@ def opposite(x: Lead) -> bool:
         told_enough(x)
         and abs(x.seconds) < PLAUSIBLE
         and x.same <= -ALIKE
-        and not abs(np.nan_to_num(x.rate)) > -x.same + CLEARLY
+        and not np.nanmax(np.abs([x.rate, x.step, 0.0])) > -x.same + CLEARLY
     )
 
 
 def told_enough(x: Lead) -> bool:
     """Whether so much was seen of a command and what it moves that likeness is no chance."""
-    likeness = np.nanmax(np.abs([x.same, x.rate, 0.0]))
+    likeness = np.nanmax(np.abs([x.same, x.rate, x.step, 0.0]))
     return x.compared >= SEEN or (x.compared >= SEEN / 2 and likeness >= EQUAL)
 
 
@@ -374,4 +374,5 @@ def combined(found: Iterable[Lead]) -> Lead:
         middle("rate", found),
         middle("echo", found),
         sum(x.compared for x in found),
+        middle("step", found),
     )

@@ -28,8 +28,9 @@ class Lead:
     """Of one pair in one recording. NaN where nothing can be said.
 
     correlation: of the changes at the lead; negative where the state moves the other way.
-    same, rate: how near the commanded motion is to the measured one, in [-1, 1]: of the command's
-        own changes, and of its integral. 1 is equal, 0.6 a third of the way, negative mirrored.
+    same, rate, step: how near the commanded motion is to the measured one, in [-1, 1]: of the command's
+        own changes, of its integral, and of the sum of its rows. 1 is equal, 0.6 a third of the way,
+        negative mirrored.
     echo: rows by which the command is nothing but the state, to the bit (1: the next row's).
     """
 
@@ -40,6 +41,7 @@ class Lead:
     rate: float = float("nan")
     echo: float = float("nan")
     compared: float = 0.0  # s in which both were said
+    step: float = float("nan")
 
 
 def leads(survey: Survey, pairs: Sequence[Pair], period: float) -> dict[Pair, Lead]:
@@ -63,14 +65,20 @@ def leads(survey: Survey, pairs: Sequence[Pair], period: float) -> dict[Pair, Le
 def _lead(told: Stream, did: Stream, pair: Pair, period: float) -> Lead:
     same = _compared(told, did, period)
     rate = _compared(integral(told), did, period)
-    # A command of velocities is seen in what it adds up to, unless it is a velocity that follows.
+    step = _compared(summed(told), did, period)
+    # A command of velocities is seen in what it adds up to, unless it is a velocity that follows; so is
+    # one of changes.
     seconds, correlation, likeness = rate if _better(rate[2], same[2]) else same
+    if _better(step[2], likeness):
+        seconds, correlation, likeness = step
     mirrored = likeness < 0
     offset = (
         steady_offset(told, did, seconds) if comparable(pair) and not mirrored else float("nan")
     )
     correlation = -correlation if mirrored else correlation
-    return Lead(seconds, correlation, offset, same[2], rate[2], echo(told, did), overlap(told, did))
+    return Lead(
+        seconds, correlation, offset, same[2], rate[2], echo(told, did), overlap(told, did), step[2]
+    )
 
 
 def _better(rate: float, same: float) -> bool:
@@ -117,6 +125,13 @@ def integral(stream: Stream) -> Stream:
     total = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(at))]) if len(at) else value
     stamp = np.round(at * 1e9).astype(np.int64)
     return Stream(stamp, stamp, total[:, None])
+
+
+def summed(stream: Stream) -> Stream:
+    """What a column of changes adds up to."""
+    at, value = _known(stream)
+    stamp = np.round(at * 1e9).astype(np.int64)
+    return Stream(stamp, stamp, np.cumsum(value)[:, None])
 
 
 def echo(told: Stream, did: Stream) -> float:

@@ -21,11 +21,13 @@ SPOKEN = 0.5  # share of the moving numbers whose motion must say what they are
 @dataclass(frozen=True)
 class Meaning:
     """representation: absolute, velocity, or "" where nobody but a person can say. why: the evidence.
-    paired: commanded and measured label of those that move alike by other names."""
+    paired: commanded and measured label of those that move alike by other names. changes: they are changes of
+    position, of which nobody can say by how they move what they are relative to."""
 
     representation: str
     why: str
     paired: tuple[tuple[str, str], ...] = ()
+    changes: bool = False
 
 
 def meaning(
@@ -47,8 +49,8 @@ def meaning(
             f"{some(mirrored)} measured with the opposite sign (holding the measured pose would "
             "command its negative): turn the sign in the data",
         )
-    told = {k: [n for n in moving if kinds.get(n) == k] for k in ("absolute", "velocity", "scaled")}
-    if len(told["absolute"]) >= SPOKEN * len(moving) and not told["velocity"]:
+    told = {k: [n for n in moving if kinds.get(n) == k] for k in ("absolute", "velocity", "delta", "scaled")}
+    if len(told["absolute"]) >= SPOKEN * len(moving) and not told["velocity"] and not told["delta"]:
         # A column says one thing of all its joints: what hardly moved, or lagged, and has the name of
         # what was measured is what most of the others are.
         told["scaled"] = [n for n in told["scaled"] if pairs[n].by == "correlation"]
@@ -65,7 +67,7 @@ def meaning(
         n for n in by_motion if any(map(has_name, s.labels)) or not has_name(measured[n])
     ]
     unknown = [n for n in moving if n not in pairs]
-    if not told["absolute"] and not told["velocity"] and not told["scaled"]:
+    if not any(told.values()):
         return Meaning("", _unseen(s, pairs, moving, data))
     evidence = "; ".join(
         f"{some(names)} {_moves(k)} {some(dict.fromkeys(measured[n] for n in names))}"
@@ -75,10 +77,10 @@ def meaning(
     if unknown:
         evidence += f"; nothing measured moves as {some(unknown)}"
     paired = tuple((n, measured[n]) for n in other_names)
-    if len(others) > 1 and told["absolute"] and told["velocity"]:
+    if len(others.keys() - {"scaled"}) > 1:
         evidence += "; split it into two actions, each with its part of the column"
-    if len(others) != 1 or "scaled" in others or unknown or other_names:
-        return Meaning("", evidence, paired)
+    if len(others) != 1 or others.keys() & {"scaled", "delta"} or unknown or other_names:
+        return Meaning("", evidence, paired, changes="delta" in others)
     ((kind, names),) = others.items()
     if len(names) < SPOKEN * len(moving) or (kind == "absolute" and len(pairs) < len(labels)):
         return Meaning("", f"{evidence}, but the rest of the numbers do not show what they are")
@@ -89,12 +91,13 @@ def _moves(kind: str) -> str:
     return {
         "absolute": "move with",
         "velocity": "add up to the motion of",
+        "delta": "are changes, and add up row by row to the motion of",
         "scaled": "move like, but not as far as, or along with the changes of",
     }[kind]
 
 
 def _kind(pair: Pair, lead: Lead) -> str:
-    """absolute, velocity, mirrored, scaled, or "" where its motion does not show it."""
+    """absolute, velocity, delta, mirrored, scaled, or "" where its motion does not show it."""
     if not told_enough(lead):
         return ""
     same, rate = np.nan_to_num(lead.same), abs(np.nan_to_num(lead.rate))
@@ -103,8 +106,11 @@ def _kind(pair: Pair, lead: Lead) -> str:
         return "mirrored" if field == "position" else "velocity"
     if same >= ALIKE and same > rate + CLEARLY:
         return {"position": "absolute", "velocity": "velocity"}.get(field, "")
-    if rate >= ALIKE and rate > abs(same) + CLEARLY:
+    step = np.nan_to_num(lead.step)
+    if rate >= ALIKE and rate > max(abs(same), abs(step)) + CLEARLY:
         return "velocity" if field == "position" else ""
+    if step >= ALIKE and step > max(abs(same), rate) + CLEARLY:
+        return "delta" if field == "position" else ""
     alike = abs(np.nan_to_num(lead.correlation)) >= TRUSTED
     return "scaled" if alike else ""
 

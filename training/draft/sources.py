@@ -152,10 +152,12 @@ def _action(
         head.append(f"    representation: {found.representation}   {MARK} {comment(found.why)}")
     else:
         head.append(
-            f"    representation: {FILL_IN}   # absolute (positions) or velocity; evidence: {comment(found.why)}"
+            f"    representation: {FILL_IN}   # absolute (positions), velocity, or of a column delta_observed or "
+            f"delta_last (changes of position); evidence: {comment(found.why)}"
         )
         notes.open.append(
-            f"action {name}: representation (absolute: positions, which must be observed; or velocity): {found.why}"
+            f"action {name}: representation (absolute: positions, which must be observed; velocity; delta_observed or "
+            f"delta_last: changes of position): {found.why}"
         )
     if found.paired:
         told = {names[n]: _state_names(data.signals[pairs[n].state])[m] for n, m in found.paired}
@@ -167,7 +169,12 @@ def _action(
     head += [f"    space: {space}" for space in spaces[:1]]
     through_zero = kind is not None and kind.stops_at_zero
     followed = [p for p in pairs.values() if absolute or (kind is None and p.state_label)]
-    return head + _limits(s, names, through_zero, pace), followed
+    where = {n: (s, n) for n in names}
+    if found.changes:  # the limits are those of where it goes
+        where = {n: (data.signals[p.state], p.state_label) for n, p in pairs.items()}
+        lost = [names[n] for n in names if n not in where]
+        notes.open += [f"action {name}: limits of {n}: how far it may go; it was not measured" for n in lost]
+    return head + _limits(names, where, through_zero, pace), followed
 
 
 def _state_names(s: SignalSummary) -> dict[str, str]:
@@ -209,20 +216,32 @@ def _of_type(s: SignalSummary, kind: ActionKind, pace: float, notes: Notes) -> L
             notes.open.append(
                 f"{s.topic}: the frame that the receiver expects; recorded: {seen or 'none'}"
             )
-    return head + _limits(s, {n: n for n in kept}, kind.stops_at_zero, pace)
+    where = {n: (s, n) for n in kept}
+    return head + _limits({n: n for n in kept}, where, kind.stops_at_zero, pace)
 
 
-def _limits(s: SignalSummary, names: dict[str, str], through_zero: bool, pace: float) -> Lines:
-    """By quantiles, not by the extremes: a glitch is no limit."""
-    low, high = column_quantile(s.values.rows, QUANTILES)
-    smallest, largest = (f.reduce(s.extremes.values) for f in (np.fmin, np.fmax))
-    fastest = column_quantile(s.speeds.rows, QUANTILES[1]) / pace
+def _limits(
+    names: dict[str, str],
+    where: dict[str, tuple[SignalSummary, str]],
+    through_zero: bool,
+    pace: float,
+) -> Lines:
+    """By quantiles, not by the extremes: a glitch is no limit. where: the signal and the label that tell how
+    far each goes."""
+    of = "commands" if all(n == m for n, (_, m) in where.items()) else "positions"
     lines = [
-        f"    limits:   {MARK} 0.1 % to 99.9 % of the recorded commands, and a tenth of that range more; "
+        f"    limits:   {MARK} 0.1 % to 99.9 % of the recorded {of}, and a tenth of that range more; "
         "rate: 99.9 % of the changes per second, and a tenth more"
     ]
     for label, name in names.items():
-        i = s.labels.index(label)
+        if label not in where:
+            lines.append(f"      {scalar(name)}: {FILL_IN}   # {{min, max, rate}} of its position")
+            continue
+        s, told_by = where[label]
+        low, high = column_quantile(s.values.rows, QUANTILES)
+        smallest, largest = (f.reduce(s.extremes.values) for f in (np.fmin, np.fmax))
+        fastest = column_quantile(s.speeds.rows, QUANTILES[1]) / pace
+        i = s.labels.index(told_by)
         a, b = (low[i], high[i]) if low[i] < high[i] else (smallest[i], largest[i])
         note = ""
         if not a < b:

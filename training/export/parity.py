@@ -211,7 +211,7 @@ def _guarded(
 ) -> dict[str, Any]:
     """One guard, committed actions, or all of them, set so that they take hold of some rows of
     `probe`, the same sample without. What a policy has no room for is off."""
-    d, names, every = policy.description, policy.contract.action_names, kind == "all"
+    d, names, every = policy.description, policy.contract.learnt_names, kind == "all"
     on: dict[str, dict[str, Any]] = {
         "support": {"support": d.support is not None},
         "disagreement": {"disagreement": float(np.median(probe.q_std))},

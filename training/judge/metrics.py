@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from qgf_ros.console import plain, say, table
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.normalizer import Normalizer
 from qgf_ros.statistics import Interval, few, interval
 from training.judge import critic_metrics, prediction
 from training.judge.analysis.base import Model
@@ -104,7 +104,7 @@ class Judgement:
 
 def judge(
     nets: Nets,
-    normalizer: Normalizer,
+    codec: ActionCodec,
     scale: float,
     contract: Contract,
     trained: Sequence[Episode],
@@ -123,13 +123,13 @@ def judge(
     Raises:
         DataRefused: no episode is long enough for a chunk.
     """
-    seen = Seen(held, normalizer, scale, contract, config, seed)
-    known = Seen(trained, normalizer, scale, contract, config, seed)
+    seen = Seen(held, codec, scale, contract, config, seed)
+    known = Seen(trained, codec, scale, contract, config, seed)
     parts, batch = seen.cut(seen.some(CHUNKS))
     model = Model(nets.velocity, nets.critic, time_table(config.denoise_steps), config.aggregation)
     found: dict[str, Any] = {
         "prediction": prediction.predict(model, seen, known, parts, batch, seed),
-        "beyond_range": prediction.beyond_range(normalizer, parts),
+        "beyond_range": prediction.beyond_range(codec, parts),
         "flow_loss": _flow_loss(nets.velocity, batch, parts.episode, config, seed),
         "td_error": _td_error(nets, batch, parts.episode, config),
         "calibration": _calibration(model, batch, parts, scale),
@@ -156,7 +156,7 @@ def _cameras(
     from training.judge.cameras import columns_of, worth
 
     obs, _ = known.episodes.some_ticks(LEARNT)
-    mean = torch.from_numpy(known.normalizer.normalize_obs(obs)).mean(0)
+    mean = torch.from_numpy(known.codec.normalizer.normalize_obs(obs)).mean(0)
     return worth(model, batch.obs, batch.action, episode, mean, columns_of(contract), beta, seed)
 
 
@@ -217,7 +217,7 @@ def _separation(model: Model, seen: Seen) -> dict[str, Any]:
             cut = ChunkTable(group, seen.table.horizon, seen.table.discount)
             # Of episodes that ended every tick begins a chunk.
             rows = np.cumsum(group.steps) - group.steps + (share * group.steps).astype(int)
-            batch = tensors(cut.cut(rows), seen.normalizer, seen.scale)
+            batch = tensors(cut.cut(rows), seen.codec, seen.scale)
             q.append(model.q(batch.obs, batch.action).double().numpy())
         found[name] = asdict(critic_metrics.separation(*q))
     return found

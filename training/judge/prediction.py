@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qgf_ros.spaces.normalizer import Normalizer
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.statistics import between, drawn, interval
 from training.judge import baselines
 from training.judge.analysis.base import Model
@@ -120,7 +120,7 @@ def _compared(rmse: Mapping[str, np.ndarray], policy: str, others: Sequence[str]
 def predict(
     model: Model, seen: Seen, known: Seen, parts: Chunks, batch: ChunkBatch, seed: int
 ) -> dict[str, Any]:
-    count, horizon, width = parts.action.shape
+    count, horizon, _ = parts.action.shape
     scale = Scale.of(known.episodes.some_ticks(LEARNT_FROM)[1])
     unit = np.where(scale.std > 0, scale.std, 1.0)
 
@@ -138,9 +138,9 @@ def predict(
     for _ in range(SAMPLES):
         noise = torch.randn(batch.action.shape, generator=random)
         drawn = model.sample(batch.seen_by_flow, noise, 0.0).action.numpy()
-        single = seen.normalizer.unnormalize_action(drawn.reshape(count, horizon, width), parts.obs)
+        single = seen.codec.decode(drawn.reshape(count, horizon, -1), parts.origin)
         total = total + single
-    still = baselines.repeat(parts.obs, seen.previous(parts), seen.contract)
+    still = baselines.repeat(parts.obs, np.nan_to_num(parts.last), seen.contract)
     predictors = {"policy": total / SAMPLES, "single": single, "repeat": still, "linear": line}
     errors = {
         name: Errors.of(np.asarray(predicted), parts.action, parts.episode)
@@ -170,9 +170,9 @@ def _worst(
     ]
 
 
-def beyond_range(normalizer: Normalizer, parts: Chunks) -> dict[str, Any]:
-    unit = normalizer.normalize_action(parts.action, parts.obs)
-    reached = normalizer.unnormalize_action(unit, parts.obs)
-    tolerance = 1e-6 * (normalizer.action_half_range + np.abs(parts.action))
+def beyond_range(codec: ActionCodec, parts: Chunks) -> dict[str, Any]:
+    unit = codec.encode(parts.action, parts.origin)
+    reached = codec.decode(unit, parts.origin)
+    tolerance = 1e-6 * (codec.normalizer.action_half_range + np.abs(parts.action))
     beyond = np.abs(reached - parts.action) > tolerance
     return asdict(interval(beyond.mean(axis=(1, 2)), parts.episode))

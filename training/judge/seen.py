@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.contract import Contract
-from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.config import FitConfig
 from training.learn.critics.batch import ChunkBatch
 from training.learn.objectives import objective_of
@@ -21,7 +21,7 @@ class Seen:
     def __init__(
         self,
         episodes: Sequence[Episode],
-        normalizer: Normalizer,
+        codec: ActionCodec,
         scale: float,
         contract: Contract,
         config: FitConfig,
@@ -29,8 +29,8 @@ class Seen:
     ) -> None:
         self.episodes = EpisodeArrays.of(episodes)
         self.table = ChunkTable(self.episodes, contract.time.horizon, config.discount)
-        self.normalizer, self.scale, self.contract = normalizer, scale, contract
-        self._batches = objective_of(contract).batches(self.table, normalizer, scale, config)
+        self.codec, self.scale, self.contract = codec, scale, contract
+        self._batches = objective_of(contract).batches(self.table, codec, scale, config)
         self._rng = np.random.default_rng([20271, seed])
 
     def some(self, count: int) -> np.ndarray:
@@ -40,8 +40,3 @@ class Seen:
     def cut(self, rows: np.ndarray) -> tuple[Chunks, ChunkBatch]:
         """In robot units, and as tensors; with goals drawn as in training where there are goals."""
         return self._batches.cut(rows, self._rng, to_go=True)
-
-    def previous(self, parts: Chunks) -> np.ndarray:
-        """(N, A) the command before each chunk; 0 where the episode begins."""
-        before = self.episodes.begin[parts.episode] + np.maximum(parts.tick - 1, 0)
-        return np.where((parts.tick > 0)[:, None], self.episodes.action[before], 0.0)

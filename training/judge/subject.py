@@ -198,5 +198,5 @@ def states_of(
         rng = np.random.default_rng([20291, seed])
         picked = rng.choice(len(table), min(count, len(table)), replace=False)
     parts = table.cut(picked, to_go=False)
-    batch = tensors(parts, policy.normalizer, returns.scale)
+    batch = tensors(parts, policy.codec, returns.scale)
     return States(batch.obs, batch.action, torch.tensor(rows)[torch.from_numpy(parts.episode)])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from qgf_ros.policy.description import Support
-from qgf_ros.spaces.normalizer import Normalizer
+from qgf_ros.spaces.actions.codec import ActionCodec
 from training.learn.config import FitConfig
 from training.learn.critics import learner_of
 from training.learn.critics.batch import ChunkBatch
@@ -33,16 +33,16 @@ class Batches(Protocol):
         drawn for them is drawn from `rng`. to_go: also the return of the whole rest."""
 
 
-def tensors(parts: Chunks, normalizer: Normalizer, scale: float) -> ChunkBatch:
+def tensors(parts: Chunks, codec: ActionCodec, scale: float) -> ChunkBatch:
     """Normalised float32 tensors; rewards in units of the return scale."""
     return ChunkBatch(
-        obs=torch.from_numpy(normalizer.normalize_obs(parts.obs)),
+        obs=torch.from_numpy(codec.normalizer.normalize_obs(parts.obs)),
         action=torch.from_numpy(
-            normalizer.normalize_action(parts.action, parts.obs).reshape(len(parts), -1)
+            codec.encode(parts.action, parts.origin).reshape(len(parts), -1)
         ),
         reward=torch.from_numpy((parts.reward / scale).astype(np.float32)),
         mask=torch.from_numpy(parts.mask.astype(np.float32)),
-        next_obs=torch.from_numpy(normalizer.normalize_obs(parts.next_obs)),
+        next_obs=torch.from_numpy(codec.normalizer.normalize_obs(parts.next_obs)),
         valid=torch.from_numpy(parts.valid.astype(np.float32)),
     )
 
@@ -51,9 +51,9 @@ class Recorded:
     """Chunks as they were recorded."""
 
     def __init__(
-        self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
+        self, table: ChunkTable, codec: ActionCodec, scale: float, config: FitConfig
     ) -> None:
-        self._table, self._normalizer, self._scale = table, normalizer, scale
+        self._table, self._codec, self._scale = table, codec, scale
         self.numbered = tuple(table.episodes.frames)
         self._critic = learner_of(config.critic)
 
@@ -64,7 +64,7 @@ class Recorded:
         self, rows: np.ndarray, rng: np.random.Generator, to_go: bool
     ) -> tuple[Chunks, ChunkBatch]:
         parts = self._table.cut(rows, to_go or self._critic.needs_to_go)
-        return parts, tensors(self._critic.taught(parts), self._normalizer, self._scale)
+        return parts, tensors(self._critic.taught(parts), self._codec, self._scale)
 
 
 def some(batches: Batches, count: int, seed: int) -> ChunkBatch:

@@ -204,7 +204,7 @@ def judge(learner: Learner, data: Prepared, config: FitConfig, world: World) -> 
     nets = metrics.Nets(flow, critic, learner.target)
     judgement = metrics.judge(
         nets,
-        data.normalizer,
+        data.codec,
         data.scale,
         data.contract,
         data.train,

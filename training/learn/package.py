@@ -51,9 +51,10 @@ def write(
 ) -> str:
     """-> the policy's sha256. critic: the target critic; provenance: where the data comes from; found:
     what training found; cameras: by name, as `encoders_of` gives them."""
-    contract, normalizer = data.contract, data.normalizer
+    contract, codec = data.contract, data.codec
+    normalizer = codec.normalizer
     objective, hidden = contract.outcome.objective, tuple(config.hidden)
-    box = Box.of(tensors(data.measured, normalizer, 1.0).action)
+    box = Box.of(tensors(data.measured, codec, 1.0).action)
     description = PolicyDescription(
         schema=CAMERAS if cameras else RELATIVE if (normalizer.action_reference >= 0).any() else 1,
         name=contract.robot,

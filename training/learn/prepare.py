@@ -10,6 +10,7 @@ import numpy as np
 
 from qgf_ros.console import say
 from qgf_ros.errors import DataRefused, UsageError
+from qgf_ros.spaces.actions.codec import ActionCodec, Representation
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn import cameras
@@ -42,7 +43,7 @@ class Prepared:
     train: EpisodeArrays
     report: Sequence[Episode]  # long enough for a chunk each
     measured: Chunks  # some of those that are trained on
-    normalizer: Normalizer
+    codec: ActionCodec
     scale: float  # of returns
     informative: bool  # the data shows a difference in return
     batches: Batches
@@ -76,17 +77,17 @@ def prepare(
     rng = np.random.default_rng([20270, config.seed])
     measured = table.cut(rng.choice(len(table), min(MEASURED, len(table)), replace=False), False)
     reference = contract.relative_positions if config.relative_actions else None
-    fitted = Normalizer.fit(
-        measured.obs, measured.action, contract.observation_siblings, reference
-    )
+    learnt = Representation(contract).to_policy(measured.action, measured.origin)
+    fitted = Normalizer.fit(measured.obs, learnt, contract.observation_siblings, reference)
     normalizer = objective.normalizer(cameras.as_they_are(fitted, contract))
+    codec = ActionCodec(contract, normalizer)
     scale, informative = objective.returns(table, config)
     batches, held_batches = (
-        objective.batches(t, normalizer, scale, config) for t in (table, held_table)
+        objective.batches(t, codec, scale, config) for t in (table, held_table)
     )
     select = some(held_batches, SELECTED, config.seed)
     return Prepared(
-        contract, trained, reported, measured, normalizer, scale, informative, batches, select
+        contract, trained, reported, measured, codec, scale, informative, batches, select
     )
 
 
@@ -100,8 +101,8 @@ def with_a_chunk(episodes: Sequence[Episode], horizon: int) -> Sequence[Episode]
 
 def warn(data: Prepared) -> None:
     """Says what will not do what its owner may expect."""
-    half_range = data.normalizer.action_half_range
-    still = [n for n, r in zip(data.contract.action_names, half_range) if r == 0]
+    half_range = data.codec.normalizer.action_half_range
+    still = [n for n, r in zip(data.contract.learnt_names, half_range) if r == 0]
     if still:
         say(f"never varied, and will be commanded as a constant: {', '.join(still)}")
     if not data.informative:

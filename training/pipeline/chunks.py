@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qgf_ros.errors import DataRefused
+from qgf_ros.spaces.actions.codec import Origin
 from training.pipeline.episodes import Episode, EpisodeArrays
 
 
@@ -22,6 +23,7 @@ class Chunks:
 
     obs: np.ndarray  # (N, O)
     action: np.ndarray  # (N, H, A)
+    last: np.ndarray  # (N, A) the command before the chunk; NaN where the episode begins
     reward: np.ndarray  # (N,) sum over the chunk of discount^i * reward
     mask: np.ndarray  # (N,) 1: bootstrap from next_obs, 0: the episode ended within the chunk
     next_obs: np.ndarray  # (N, O) H ticks later
@@ -32,6 +34,11 @@ class Chunks:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    @property
+    def origin(self) -> Origin:
+        """Where each begins."""
+        return Origin(self.obs, self.last)
 
 
 class ChunkTable:
@@ -75,6 +82,7 @@ class ChunkTable:
         return Chunks(
             obs=e.obs[begin + tick],
             action=e.action[at],
+            last=np.where(tick[:, None] > 0, e.action[begin + np.maximum(tick - 1, 0)], np.nan),
             reward=(e.reward[at] * inside) @ self._powers[:horizon],
             mask=((end < steps) | ~terminal).astype(np.float32),
             next_obs=e.obs[begin + np.minimum(end, steps)],

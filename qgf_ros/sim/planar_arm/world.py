@@ -137,9 +137,13 @@ class ArmDemonstrator:
         self._speed = rng.uniform(1.4, 1.8) if rng.random() < 0.5 else rng.uniform(0.6, 0.9)
         self._tremor = np.zeros(2)
 
+    def _here(self) -> np.ndarray:
+        """Joints (2,) [rad] that it goes on from."""
+        return self._world.signal("joints")[:2]
+
     def act(self) -> np.ndarray:
         """Joint velocities (2,) [rad/s]: towards the goal, slower when near, a little unsteady."""
-        error = self._goal - self._world.signal("joints")[:2]
+        error = self._goal - self._here()
         wanted = 4.0 * error
         wanted *= min(1.0, self._speed / (np.abs(wanted).max() + 1e-9))
         # An unsteady hand: it strays and corrects, so the data shows how to come back.

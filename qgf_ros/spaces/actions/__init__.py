@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qgf_ros.spaces.actions.base import ActionKind, Commanded
 from qgf_ros.spaces.actions.gripper import Gripper, GripperVelocity
+from qgf_ros.spaces.actions.joint_delta import JointDeltaLast, JointDeltaObserved
 from qgf_ros.spaces.actions.joint_position import JointPosition
 from qgf_ros.spaces.actions.joint_velocity import JointVelocity
 from qgf_ros.spaces.actions.twist import Twist
@@ -11,26 +12,20 @@ from qgf_ros.spaces.messages import TYPES
 
 KINDS: tuple[ActionKind, ...] = (
     JointPosition(),
+    JointDeltaObserved(),
+    JointDeltaLast(),
     JointVelocity(),
     Twist(),
     Gripper(),
     GripperVelocity(),
 )
-# In the format, so that contracts can be written for them, but of no kind in this version.
-RESERVED = ("delta_observed", "delta_last")
 
 
 def kind_of(spec: Commanded) -> ActionKind:
     """The kind of an action. Raises ValueError where there is none: what is said of it contradicts
     itself, or is not in this version."""
     _one_of("space", spec.space, [k.space for k in KINDS])
-    ready = [k.representation for k in KINDS]
-    if spec.representation in RESERVED and spec.representation not in ready:
-        raise ValueError(
-            f"representation {spec.representation} is part of the format, but this version cannot "
-            f"do it yet; allowed: {', '.join(dict.fromkeys(ready))}"
-        )
-    _one_of("representation", spec.representation, ready)
+    _one_of("representation", spec.representation, [k.representation for k in KINDS])
     owners = [k for k in KINDS if spec.type in k.types]
     there = [k for k in KINDS if k.space == spec.space]
     fit = [k for k in there if spec.type in k.types or not (owners or k.types)]

@@ -61,8 +61,15 @@ class ActionKind:
     clamped = 1.0
     measured = False  # where it begins must be measured, by an observation of the same name
     relative = False  # may be learnt relative to where it is measured
+    # What its numbers are learnt relative to, always: the observation of the chunk, or the last command.
+    learnt_from: Literal["", "observed", "last"] = ""
     grips = False  # its changes are grasps, which reports tell apart
     words: tuple[str, ...] = ()  # in a topic, by which a draft takes a command for one of this kind
+
+    @property
+    def sent(self) -> str:
+        """The representation of what the robot is sent."""
+        return "absolute" if self.learnt_from else self.representation
 
     @property
     def stops_at_zero(self) -> bool:
@@ -103,6 +110,32 @@ class ActionKind:
     def labels(self, spec: Commanded) -> tuple[str, ...]:
         """A name for each number, which is also its key in `limits`."""
         return spec.names or spec.fields
+
+    def learnt_labels(self, spec: Commanded) -> tuple[str, ...]:
+        """A name for each number that is learnt of it; those of `labels`, unless it says otherwise."""
+        return self.labels(spec)
+
+    def learnt_limits(self, spec: Commanded) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of what is learnt, where commands are within their limits."""
+        rows = [spec.limits[n] for n in self.labels(spec)]
+        return np.array([r.min for r in rows]), np.array([r.max for r in rows])
+
+    def to_policy(self, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Commands (..., H, labels) of a chunk, robot units -> what the policy learns.
+
+        start: (..., labels), where `learnt_from` says that a chunk begins; of no meaning without."""
+        return commands
+
+    def from_policy(self, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """What the policy says (..., H, labels) -> commands, robot units: the inverse of `to_policy`."""
+        return learnt
+
+    def reach(
+        self, spec: Commanded, low: np.ndarray, high: np.ndarray, horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest command of a chunk of H learnt numbers within low..high, where it begins within
+        the limits."""
+        return low, high
 
     def travel(self, period: float) -> float:
         """How far a command of 1 leads in a period [s]; 0 where it says the place itself."""

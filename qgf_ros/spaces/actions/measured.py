@@ -43,6 +43,7 @@ class Measured:
                         f"action {action.name}: measured.{name} is {where!r}, which is also what another "
                         "command is measured by; each has a number of its own"
                     )
+            self._check_held(action)
             own = [n for n in action.labels_of_joints if n not in action.measured]
             taken = [n for n in own if self.at(n) in users]
             if taken:
@@ -64,6 +65,20 @@ class Measured:
                     f"action {action.name}: the position of {', '.join(twice[:8])} is observed more than once; "
                     "it must be one source that says where the command begins"
                 )
+
+    def _check_held(self, action: ActionSpec) -> None:
+        """What is relative to a measurement is relative to one that the robot has: the last."""
+        if not action.kind.learnt_from:
+            return
+        sources = [o for o in self._observations for _ in o.feature_labels]
+        at = [self.at(action.measured.get(n, n)) for n in action.labels_of_joints]
+        between = sorted({sources[k].name for k in at if k >= 0 and sources[k].resample != "hold"})
+        if between:
+            raise ValueError(
+                f"action {action.name}: representation {action.representation} begins at {', '.join(between)}, "
+                "which is read between its messages (resample); the robot has the last message only: leave "
+                "resample out there"
+            )
 
     def at(self, name: str) -> int:
         """Which observed number a joint's name or a whole name means; -1: none, or more than one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.batches import Batches, Recorded
@@ -35,7 +36,7 @@ class Objective:
         return (scale if informative else 1.0), informative
 
     def batches(
-        self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
+        self, table: ChunkTable, codec: ActionCodec, scale: float, config: FitConfig
     ) -> Batches:
         """The chunks of `table`, as they are learnt from."""
-        return Recorded(table, normalizer, scale, config)
+        return Recorded(table, codec, scale, config)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from qgf_ros.spaces.actions.codec import ActionCodec
 from qgf_ros.spaces.normalizer import Normalizer
 from training.learn.batches import Batches, tensors
 from training.learn.config import FitConfig
@@ -28,18 +29,18 @@ class Objective(base.Objective):
         return config.return_scale or 1.0, Hindsight(table, self.contract).informative
 
     def batches(
-        self, table: ChunkTable, normalizer: Normalizer, scale: float, config: FitConfig
+        self, table: ChunkTable, codec: ActionCodec, scale: float, config: FitConfig
     ) -> Batches:
-        return Relabelled(Hindsight(table, self.contract), normalizer, scale, config)
+        return Relabelled(Hindsight(table, self.contract), codec, scale, config)
 
 
 class Relabelled:
     """Chunks with goals drawn afresh for each batch, for the critic and for the flow."""
 
     def __init__(
-        self, goals: Hindsight, normalizer: Normalizer, scale: float, config: FitConfig
+        self, goals: Hindsight, codec: ActionCodec, scale: float, config: FitConfig
     ) -> None:
-        self._goals, self._normalizer, self._scale = goals, normalizer, scale
+        self._goals, self._codec, self._scale = goals, codec, scale
         self.numbered = tuple(goals.table.episodes.frames)
         self._critic = learner_of(config.critic)
         self._of_critic = Shares(
@@ -56,7 +57,7 @@ class Relabelled:
         parts = self._goals.for_critic(
             rows, self._of_critic, rng, to_go or self._critic.needs_to_go
         )
-        batch = tensors(self._critic.taught(parts), self._normalizer, self._scale)
+        batch = tensors(self._critic.taught(parts), self._codec, self._scale)
         seen = self._goals.for_flow(rows, self._of_flow, rng)
-        told = torch.from_numpy(self._normalizer.normalize_obs(seen))
+        told = torch.from_numpy(self._codec.normalizer.normalize_obs(seen))
         return parts, replace(batch, flow_obs=told)

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from qgf_ros.bags.files import is_hugging_face
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused
 from qgf_ros.images.raw import BadImage, check_kind, grey
+from qgf_ros.spaces.actions.codec import commands_of
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.outcome import EndSource
@@ -235,6 +236,7 @@ def recording(
         elif key in actions:
             at, values = at[:moved], values[:moved]
         streams[key] = Stream(at, at, values)
+    _command(streams, contract)
     known = rows.over is not None and moved > 0
     return Recording(
         name,
@@ -245,6 +247,26 @@ def recording(
         over=rows.stamp[terminal] + rows.period,
         frames=frames_by_name(cameras),
     )
+
+
+def _command(streams: dict[str, Stream], contract: Contract) -> None:
+    """Columns that hold changes become the commands that a robot was sent, as a bag would have them."""
+    where = contract.measured_positions
+    for action in contract.actions:
+        if not action.kind.learnt_from:
+            continue
+        said = streams[action.name]
+        measured = np.empty_like(said.values)
+        for k, at in enumerate(where[contract.action_slices[action.name]].tolist()):
+            source = next(o for o in contract.observations if at in _range(contract, o))
+            seen = source.features(streams[source.name].values)
+            measured[:, k] = seen[: len(said), at - contract.observation_slices[source.name].start]
+        streams[action.name] = replace(said, values=commands_of(action.kind, said.values, measured))
+
+
+def _range(contract: Contract, source: ObservationSource) -> range:
+    part = contract.observation_slices[source.name]
+    return range(part.start, part.stop)
 
 
 def _seen(

@@ -10,6 +10,7 @@ import numpy as np
 
 from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import UsageError
+from qgf_ros.spaces.actions.codec import rows_of
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.source import Source
@@ -153,12 +154,13 @@ def on_grid(
     """
     outcome, names = outcome_columns(contract), layout(contract)
     seen = {name: column for column, name in cameras(contract).items()}
-    recording = _by_capture(recording, contract)
+    recording, measured = _by_capture(recording, contract), contract.measured_positions
     for episode in align(recording, _with_raw(contract), report, labels):
         images: dict[str, Images] = {}
         parts: dict[str, list[np.ndarray]] = {column: [] for column in names}
-        at = 0
+        features, at = [], 0
         for o in contract.observations:
+            features.append(episode.obs[:, at : at + len(o.feature_labels)])
             at += len(o.feature_labels)
             said = episode.obs[:, at : at + len(o.labels)]
             at += len(o.labels)
@@ -169,8 +171,12 @@ def on_grid(
             assert isinstance(frames, Kept), "a conversion reads images as they were recorded"
             images[seen[o.name]] = Images(frames, said[:, 0].astype(np.int64))
         action = np.concatenate([episode.action, episode.action[-1:]])
-        for name, part in contract.action_slices.items():
-            parts[column_name(contract, name)].append(action[:, part])
+        for a in contract.actions:
+            part = contract.action_slices[a.name]
+            said = action[:, part]
+            if a.kind.learnt_from:
+                said = rows_of(a.kind, said, np.concatenate(features, axis=1)[:, measured[part]])
+            parts[column_name(contract, a.name)].append(said)
         columns = {c: np.concatenate(p, axis=1).astype(np.float32) for c, p in parts.items()}
         columns[outcome["reward"]] = np.append(episode.reward, 0.0).astype(np.float32)
         for name, how in (("success", True), ("failure", False)):

@@ -52,7 +52,7 @@ class Moments:
             of += [(episode, tick) for tick in ticks]
             table = ChunkTable([episode], policy.horizon, policy.description.returns.discount)
             chunks = table.cut(np.array(ticks), to_go=False)
-            batch = tensors(chunks, policy.normalizer, policy.description.returns.scale)
+            batch = tensors(chunks, policy.codec, policy.description.returns.scale)
             parts.append((chunks.obs, batch.obs, batch.action, np.full(len(ticks), number)))
         seen, obs, action, number = zip(*parts)
         states = States(torch.cat(obs), torch.cat(action), torch.from_numpy(np.concatenate(number)))

@@ -109,7 +109,7 @@ class Evidence:
         table = ChunkTable(group, subject.policy.horizon, d.returns.discount)
         whole = np.where(group.terminal, group.steps, group.steps - table.horizon + 1)
         rows = np.cumsum(whole) - whole + np.minimum(share * whole, whole - 1).astype(int)
-        batch = tensors(table.cut(rows), subject.policy.normalizer, d.returns.scale)
+        batch = tensors(table.cut(rows), subject.policy.codec, d.returns.scale)
         with torch.no_grad():
             return subject.model.q(batch.obs, batch.action).double().numpy()
 
@@ -133,7 +133,7 @@ def _seen(subject: Subject, rows: Sequence[int]) -> Seen:
     policy = subject.policy
     return Seen(
         EpisodeArrays.of(subject.episodes).pick(rows),
-        policy.normalizer,
+        policy.codec,
         policy.description.returns.scale,
         policy.contract,
         config_of(subject),

@@ -21,7 +21,7 @@ def figures(subject: Subject, **_: Any) -> dict[str, Any]:
         return {"absent": "too few episodes to hold some out"}
     return judge(
         Nets(*networks(policy), None),
-        policy.normalizer,
+        policy.codec,
         policy.description.returns.scale,
         policy.contract,
         episodes.pick(subject.split.train),

@@ -87,7 +87,7 @@ def _episode(subject: Subject, number: int, noise: Tensor) -> tuple[dict[str, An
     table = ChunkTable([episode], policy.horizon, returns.discount)
     keep = np.arange(len(table))[:: math.ceil(len(table) / TICKS)]
     parts = table.cut(keep)
-    batch = tensors(parts, policy.normalizer, returns.scale)
+    batch = tensors(parts, policy.codec, returns.scale)
     states = States(batch.obs, batch.action, torch.full((len(parts),), number))
     start = noise.expand(len(states), -1)
     beta = policy.description.beta.default
@@ -119,7 +119,7 @@ def _moments(
 ) -> list[dict[str, Any]]:
     """Panels 4 and 5 of each state."""
     model, held = subject.model, subject.report.held
-    names = subject.policy.contract.action_names
+    names = subject.policy.contract.learnt_names
     M, D = states.action.shape
     start = noise[:1].expand(M, -1)
     beta = subject.policy.description.beta.default
