@@ -19,6 +19,7 @@ from qgf_ros.errors import PolicyRefused, UsageError
 from qgf_ros.files.regular import open_regular
 from qgf_ros.files.strict_yaml import MAX_BYTES, clipped, shown
 from qgf_ros.policy.description import DESCRIPTION
+from qgf_ros.spaces.observations.image import MAX_CAMERAS
 
 MANIFEST = "SHA256SUMS"
 SAMPLER = "sampler.onnx"
@@ -29,7 +30,6 @@ NETWORKS = 2  # files of weights of schemas 1 and 2
 MAX_WEIGHTS = 16  # of schema 3, where each is named by a component
 WEIGHTS = re.compile(r"[A-Za-z0-9_]\w*\.safetensors", re.ASCII)
 CAMERA = re.compile(r"camera_[A-Za-z]\w*\.onnx", re.ASCII)
-MAX_CAMERAS = 8
 
 
 def said(folder: Path) -> str:

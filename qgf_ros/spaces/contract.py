@@ -26,6 +26,7 @@ from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.actions.measured import Measured
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.actions.topics import check_topics, check_types
+from qgf_ros.spaces.observations.image import MAX_CAMERAS
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.outcome import EndSource, OutcomeSpec
 from qgf_ros.spaces.source import MAX_AGE
@@ -67,6 +68,8 @@ class Contract:
         if loops:
             raise ValueError(f"{', '.join(loops)} is both observed and commanded: a loop")
         check_topics(self.actions)
+        if len(self.cameras) > MAX_CAMERAS:
+            raise ValueError(f"{len(self.cameras)} cameras are observed; at most {MAX_CAMERAS}")
         for camera in self.cameras:
             if camera.latency >= self.max_age(camera):
                 raise ValueError(

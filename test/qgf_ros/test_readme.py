@@ -56,8 +56,8 @@ def test_the_benchmark_table_is_what_was_measured():
         assert float(cells[1] or 0) == mine[0]["weight"]
 
 
-@pytest.mark.parametrize("name", ["camera-arm"])
-def test_the_tables_of_cameras_are_what_was_measured(name):
+@pytest.mark.parametrize("name", ["camera-arm", "camera-arm-flow", "actions-arm"])
+def test_tables_by_seed_are_what_was_measured(name):
     """In docs/benchmark.md: successes by training seed, and the rate over all of them."""
     from training.judge.evaluate import Rate
 
@@ -71,9 +71,9 @@ def test_the_tables_of_cameras_are_what_was_measured(name):
     for line in re.findall(r"^\| `.+\|$", section, re.M):
         world, sampler, *by_seed, rate = (cell.strip(" `") for cell in line.strip("|").split("|"))
         found[world, sampler] = by_seed, rate
-    measured = {}
-    for world, sampler in dict.fromkeys((r["world"], r["sampler"]) for r in results):
-        mine = [r for r in results if (r["world"], r["sampler"]) == (world, sampler)]
+    measured, key = {}, "contract" if "contract" in results[0] else "world"
+    for world, sampler in dict.fromkeys((r[key], r["sampler"]) for r in results):
+        mine = [r for r in results if (r[key], r["sampler"]) == (world, sampler)]
         pooled = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
         measured[world, sampler] = [f"{r['successes']}/{r['episodes']}" for r in mine], str(pooled)
     assert found == measured

@@ -775,3 +775,10 @@ def test_a_camera_that_could_never_be_heard_is_refused(keys, words):
 def test_a_camera_has_the_longest_name_that_a_policy_holds():
     own = contract(camera_dict(name="a" * 64, latency=0.14))
     assert own.heard.observations[0].topic == "qgf_encoder/" + "a" * 64
+
+
+def test_cameras_are_as_many_as_a_policy_holds():
+    told = camera_dict()
+    seen = [told["observations"][0] | {"name": f"eye_{k}", "topic": f"eye_{k}"} for k in range(9)]
+    contract(told | {"observations": seen[:8] + told["observations"][1:]})
+    refused(told | {"observations": seen + told["observations"][1:]}, "9 cameras are observed; at most 8")

@@ -18,6 +18,7 @@ from qgf_ros.spaces.observations.vector import Vector
 Channels = Literal["rgb", "mono", "depth"]
 TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 COMPRESSED = ("compressed", "compressedDepth")  # what image_transport puts behind the topic of an image
+MAX_CAMERAS = 8  # of a contract
 MAX_SIZE = 1024  # pixels of what an encoder is shown, either side
 MAX_FEATURES = 1024
 MAX_FILE = 200  # characters
