@@ -149,7 +149,7 @@ class _SourceReader:
         self.topic = ""  # as it is in the bag, once it was seen
         self.pending = False  # a message has come and is not dealt with
         self._name, self._row, self._decode = name, row, Decoder(source, decode)
-        self._width = len(source.labels) if width is None else width
+        self._width = source.width if width is None else width
 
     def take(self, msg: Any, receipt: int) -> None:
         """Raises whatever a message that does not fit leads to."""

@@ -106,6 +106,8 @@ def _decoder(kind: MessageType, source: Source) -> Callable[[Any], bytes]:
     What does not fit is left to `kind.decode`: it says why.
     """
     fields, names = source.fields, source.names
+    if isinstance(source, ActionSpec) and source.kind.converts:
+        return lambda msg: source.decode(msg).tobytes()
     if merges(source):
         assert isinstance(kind, Joints)
         return lambda msg: _some(kind, msg, fields, names)

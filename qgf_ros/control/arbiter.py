@@ -139,7 +139,7 @@ class Arbiter:
         if stands:  # no time passes on the grid of ticks
             output, used = self.gate.brake(now.control, credit * 1e-9), self._period
         else:
-            output = self.gate.step(at, None if explicit else c, credit * 1e-9)
+            output = self.gate.step(at, None if explicit else c, credit * 1e-9, measured)
             used = round(self.gate.elapsed * 1e9)
         self._spend(credit, used)
         self._sent, self._alone = now, False

@@ -92,7 +92,7 @@ class ControlCore:
         self._owner = owner
         self._period = round(contract.time.period * 1e9)
         self._names = contract.action_names
-        self._measured = contract.measured_positions  # index into [observation, NaN]
+        self._measured = contract.measured
         self._estop: Problem | None = None
         self._standing = False  # the control clock, since the last tick
         self._asked = False  # to move, since the last tick
@@ -110,6 +110,7 @@ class ControlCore:
         )
         self.inference_latency = self.sampling.latency
         # Of the last one: its age [s], its sources' stamps [ns], and the time that it took [s].
+        self._measured_now: np.ndarray | None = None  # (A,), of this tick
         self._assembled: tuple[float | None, tuple[int, ...], float] = (None, (), 0.0)
         self._slew = BetaSlew()
         self._saturation = SaturationWatch(contract.time.period)
@@ -281,7 +282,7 @@ class ControlCore:
             self._standing = self._asked = False
             state, sampled, candidate = self._decide(now)
             decided = time.perf_counter()
-            output = self.gate.step(now, candidate)
+            output = self.gate.step(now, candidate, measured=self._measured_now)
             if (why := output.refused) is not None:
                 detail = f"the gate refused our own command: {why.detail}"
                 state = self.supervisor.update(now, replace(why, detail=detail))
@@ -307,6 +308,7 @@ class ControlCore:
         began = time.perf_counter()
         observation = self.assembler.assemble(now)
         seen = None if isinstance(observation, Problem) else observation
+        self._measured_now = self._measured(seen.vector) if seen and self.gate.needs_measured else None
         self._assembled = (
             seen.age if seen else None,
             seen.stamps if seen else (),
@@ -347,7 +349,7 @@ class ControlCore:
         self._reused = 0
         measured = None
         if observation is not None:
-            measured = np.append(observation.vector, np.nan)[self._measured]
+            measured = self._measured(observation.vector)
         self.gate.begin_epoch(self.epoch, measured)
 
     def _act(

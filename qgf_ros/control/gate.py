@@ -1,8 +1,9 @@
 """The gate: every command leaves through here, whatever made it. numpy only.
 
 Order of the checks: owner, epoch and sequence, deadline, names, finite, known start, absurd; then
-the limits in the order that each number's kind says, and finite again. What fails is not sent; the
-robot is brought to hold instead: velocities ramp to zero, positions slow down and stay.
+the limits in the order that each number's kind says, finite again, and the workspace of poses. What
+fails is not sent; the robot is brought to hold instead: velocities ramp to zero, positions slow down
+and stay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from qgf_ros.control.limiter import Limiter, at_rest
 from qgf_ros.control.reasons import Code, Problem
+from qgf_ros.control.workspace import Workspace
 from qgf_ros.spaces.contract import Contract
 
 STOP_STREAM = 1.0  # s: how long the hold is repeated before the command topic falls silent
@@ -58,6 +60,7 @@ class Gate:
         self._velocity = contract.velocity_like
         self._period = contract.time.period
         self._limiter, self._clamped = _limits(contract)
+        self._workspace = Workspace(contract)
         self.expect(self._limiter.low, self._limiter.high)
         self._scale = 1.0
         self.limit_hits = 0
@@ -120,6 +123,11 @@ class Gate:
         return self._hold_steps is None
 
     @property
+    def needs_measured(self) -> bool:
+        """Whether `step` needs to know where the robot is measured."""
+        return self._workspace.needs_measured
+
+    @property
     def at_rest(self) -> bool:
         """What was last sent leaves the robot standing."""
         return not self._limiter.moves(self._last)
@@ -129,10 +137,17 @@ class Gate:
         """(A,) what was last sent, or where it would begin; NaN where nobody knows."""
         return self._last.value
 
-    def step(self, now: int, candidate: Candidate | None, most: float = math.inf) -> Output:
+    def step(
+        self,
+        now: int,
+        candidate: Candidate | None,
+        most: float = math.inf,
+        measured: np.ndarray | None = None,
+    ) -> Output:
         """Judges the tick's candidate and says what to send. Called once per period.
 
         Args:
+            measured: (A,) positions by command, as for `begin_epoch`, of this tick; what a workspace asks for.
             most: s, in which what is sent may differ from the last, where that is less than the time
                 since the last: of who cannot vouch for the times that he hands in.
         """
@@ -151,6 +166,11 @@ class Gate:
             limited = bool(np.any(np.abs(motion.value - wanted) > 1e-12))
         if not np.isfinite(motion[:3]).all():
             return self._hold(now, elapsed, Problem("NONFINITE", "", "after limits"))
+        if self._workspace:
+            stop = self._limiter.stop(motion)
+            beyond = self._workspace.problem(self._last.value, motion.value, stop, measured)
+            if beyond is not None:
+                return self._hold(now, elapsed, beyond)
         self.limit_hits += limited
         self._hold_steps = 0
         self._last, self._last_sent = motion, now

@@ -113,6 +113,13 @@ class Limiter:
         value = np.where(rate == direct, target, last.value + rate * elapsed)
         return self._inside(value, last.value), rate
 
+    def stop(self, motion: Motion) -> np.ndarray:
+        """(A,): where a hold from here ends. Braking by s from v in steps leads no further than v^2 / 2s: with
+        v' = v - s e and x' = x + v' e, x + v^2 / 2s never grows."""
+        with np.errstate(over="ignore"):
+            way = motion.rate * np.abs(motion.rate) / (2 * self.second)
+        return np.where(self.ramps, 0.0, self._inside(motion.value + way, motion.value))
+
     def hold(self, last: Motion, elapsed: float) -> Motion:
         """A step of braking: velocities to zero at their rate; a position's velocity to zero, by its
         acceleration if that is limited, else at once. Jerk makes no stop longer."""

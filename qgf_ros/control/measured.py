@@ -20,13 +20,15 @@ class MeasuredPositions:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._index = contract.measured_positions  # into [observation, NaN]
+        self._of = contract.measured
+        whole = {a.measured[a.kind.measured_whole] for a in contract.actions if a.kind.measured_whole}
+        index = contract.measured_positions
         self._observed = np.full(len(contract.observation_names), np.nan)
         self._since: dict[str, int] = {}  # ns, by source: its stamp or its receipt, the earlier one
         self._part = {
             name: part
             for name, part in contract.observation_slices.items()
-            if any(part.start <= at < part.stop for at in self._index)
+            if name in whole or any(part.start <= at < part.stop for at in index)
         }
         self._mergers = {o.name: Merger(o) for o in contract.observations if o.merge}
 
@@ -60,10 +62,10 @@ class MeasuredPositions:
     def at(self, now: int) -> np.ndarray:
         """(A,) positions by command, NaN for velocities and where none is known that is as young as
         the contract wants it, or it lies ahead of `now` [ns]."""
-        observed = np.append(self._observed, np.nan)
+        observed = self._observed.copy()
         for source in self.sources:
             # In ns, as the assembler does: a message just as old as is allowed is of use to both.
             age = now - self._since.get(source.name, 0) + round(source.delay * 1e9)
             if age > round(self._contract.max_age(source) * 1e9) or ahead(-age, 0):
                 observed[self._part[source.name]] = np.nan
-        return np.where(np.isfinite(observed), observed, np.nan)[self._index]
+        return self._of(np.where(np.isfinite(observed), observed, np.nan))

@@ -21,7 +21,7 @@ Code = Literal[
     "IMAGE_MISSING", "IMAGE_ENCODING", "IMAGE_DAMAGED", "IMAGE_SIZE", "IMAGE_BLACK", "IMAGE_CONFLICT",
     "FEATURES_POLICY",
     "CANDIDATES_STOPPED", "EXPLICIT_HOLD", "OWNER", "EPOCH", "SEQUENCE", "DEADLINE",
-    "FUTURE", "NAMES", "NONFINITE", "RANGE", "TYPE", "START", "COMMAND_SCHEMA", "ERROR",
+    "FUTURE", "NAMES", "NONFINITE", "RANGE", "WORKSPACE", "TYPE", "START", "COMMAND_SCHEMA", "ERROR",
 ]  # fmt: skip
 
 
@@ -360,6 +360,12 @@ REASONS: dict[Code, Reason] = {
         "HOLD",
         "A candidate asks for more than a whole range beyond its limits: that is no action.",
         "Look for a unit or a sign that is wrong in who sends it.",
+    ),
+    "WORKSPACE": Reason(
+        "HOLD",
+        "A pose is, or could not stop before it is, in a keep-out box, tilted further than allowed, or too far from "
+        "where it is measured.",
+        "Move the robot away by hand, or see what holds it; the contract's workspace says what is allowed.",
     ),
     "TYPE": Reason("HOLD", "A candidate's values are no real numbers.", "Repair who sends it."),
     "START": Reason(

@@ -61,7 +61,7 @@ class BagEvents:
     ) -> None:
         """contract: as the node hears it. encoders: of its cameras, by name."""
         sources = contract_sources(contract)
-        self._widths = {name: len(source.labels) for name, source in sources.items()}
+        self._widths = {name: source.width for name, source in sources.items()}
         self._partial = {o.name: Partial(o) for o in contract.observations if o.merge}
         self._encoders = dict(encoders or {})
         self._latency = {o.name: round(o.latency * 1e9) for o in contract.recorded.cameras}

@@ -112,7 +112,7 @@ def action_message(spec: ActionSpec, values: np.ndarray, now: int, period: float
     """One action entry's numbers as the robot's own message. `period` [s] of control."""
     kind = message_type(spec.type)
     head = header(kind.command_stamp(now), spec.frame) if kind.stamped else None
-    return kind.encode(make, spec.fields, spec.names, values, head, period)
+    return spec.encode(make, values, head, period)
 
 
 def q_message(result: TickResult, now: int) -> QValues:

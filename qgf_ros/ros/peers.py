@@ -127,7 +127,7 @@ def _is_foreign(spec: ActionSpec, echo: OwnMessages, msg: Any) -> bool:
     kind, content = message_type(spec.type), b""  # of a form that this node never sends for it
     if not isinstance(kind, Joints) or set(kind.joints(msg)) == set(spec.names):
         with contextlib.suppress(SchemaError):
-            content = _content(kind.decode(msg, spec.fields, spec.names))
+            content = _content(spec.decode(msg))
     return echo.is_foreign(content)
 
 

@@ -109,7 +109,7 @@ class SimNode:
 
     def _on_command(self, spec: ActionSpec, part: slice, msg: Any) -> None:
         try:
-            values = message_type(spec.type).decode(msg, spec.fields, spec.names)
+            values = spec.decode(msg)
         except SchemaError as error:
             sharing = [a for a in self._contract.actions if a.topic == spec.topic]
             if isinstance(error, Others) and len(sharing) > 1:

@@ -97,6 +97,8 @@ class Contract:
         plain = self.to_dict()
         for action, spec in zip(plain["actions"], self.actions):
             action["representation"] = spec.kind.sent
+            for key in ("axes", "rotation"):
+                action.pop(key, None)
         return plain
 
     @cached_property
@@ -188,7 +190,7 @@ class Contract:
         """(A,) int: which observed number is the measured position of each command that begins at
         one, found by the joint's name, or by what `measured` says; -1 of the others."""
         return np.array([
-            self._measured.at(a.measured.get(n, n)) if a.kind.measured else -1
+            self._measured.at(a.measured.get(n, n)) if a.kind.measured and not a.kind.measured_whole else -1
             for a in self.actions
             for n in a.labels_of_joints
         ])  # fmt: skip
@@ -212,6 +214,17 @@ class Contract:
             at[slices[a.name]] if not a.kind.learnt_from else np.full(len(a.kind.learnt_labels(a)), -1)
             for a in self.actions
         ])  # fmt: skip
+
+    def measured(self, obs: np.ndarray) -> np.ndarray:
+        """(..., O), robot units -> (..., A): where each command that says a place is measured to be; NaN of
+        the others."""
+        known = np.concatenate([obs, np.full((*obs.shape[:-1], 1), np.nan)], axis=-1)
+        found = known[..., self.measured_positions]
+        for a in self.actions:
+            if a.kind.measured_whole:
+                seen = obs[..., self.observation_slices[a.measured[a.kind.measured_whole]]]
+                found[..., self.action_slices[a.name]] = a.kind.start(a, seen)
+        return found
 
     @property
     def relative_positions(self) -> np.ndarray:

@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from qgf_ros.spaces.messages import message_type
+from qgf_ros.spaces.messages.base import Make
 from qgf_ros.spaces.messages.camera import FRAME, Camera
 from qgf_ros.spaces.messages.foreign import Foreign
 
@@ -60,6 +63,24 @@ class Source:
         for key, values in (("fields", self.fields), ("names", self.names)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} has duplicates: {sorted(values)}")
+
+    @property
+    def row_labels(self) -> tuple[str, ...]:
+        """A name for each number of a row of a table."""
+        return self.labels
+
+    @property
+    def width(self) -> int:
+        """How many numbers a message becomes."""
+        return len(self.labels)
+
+    def decode(self, msg: Any) -> np.ndarray:
+        """The numbers of a message, (width,) float64. Raises SchemaError where it does not fit."""
+        return message_type(self.type).decode(msg, self.fields, self.names)
+
+    def encode(self, make: Make, values: np.ndarray, header: Any = None, period: float = 0.0) -> Any:
+        """The inverse of `decode`, see `MessageType.encode`."""
+        return message_type(self.type).encode(make, self.fields, self.names, values, header, period)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -51,7 +51,22 @@ def wide_contract(kind, rng, period):
         ],
         "outcome": {"objective": "time_to_success", "assume_success": True},
     }  # fmt: skip
-    if kind.types:
+    if kind.converts:  # poses: a position and a turn from home, which stays short of half a turn
+        labels = kind.labels(None)
+        fields = [f"pose.position.{axis}" for axis in "xyz"] + ["pose.orientation"]
+        own["observations"] = [
+            {"name": f"tool{i}", "topic": f"tool{i}", "type": kind.types[0], "fields": fields, "encoding": "rot6d"}
+            for i in range(NUMBERS // len(labels))
+        ]
+        own["actions"] = [
+            {"name": f"arm{i}", "topic": f"body{i}", "type": kind.types[0], "fields": fields,
+             "representation": kind.representation, "space": kind.space, "frame": "base",
+             "home": [0.0, 1.0, 0.0, 0.0], "measured": {"pose": f"tool{i}"},
+             "limits": {n: turn_of(kind, rng) if "rotation" in n else limits_of(kind, rng) for n in labels}}
+            | ({"axes": "tool"} if kind.learnt_from else {})
+            for i in range(NUMBERS // len(labels))
+        ]  # fmt: skip
+    elif kind.types:
         type_ = TYPES[kind.types[-1]]
         fields = [field for field in type_.fields if not type_.is_orientation(field)]
         own["actions"] = [
@@ -67,6 +82,13 @@ def wide_contract(kind, rng, period):
              "limits": {n: limits_of(kind, rng) for n in names}}
         ]  # fmt: skip
     return contract(own)
+
+
+def turn_of(kind, rng):
+    """As `limits_of`, of a range that is no half turn."""
+    limit = limits_of(kind, rng)
+    share = 1.5 / max(abs(limit["min"]), abs(limit["max"]))
+    return {key: value * min(share, 1.0) for key, value in limit.items()}
 
 
 class Watch:

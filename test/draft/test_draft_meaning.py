@@ -12,6 +12,7 @@ from qgf_make import START
 from qgf_ros.errors import UsageError
 from qgf_ros.files.strict_yaml import parse_yaml
 from qgf_ros.spaces.contract import Contract
+from qgf_ros.spaces.rotation import product, quaternion_of
 
 pytest.importorskip("rosbags")
 pytest.importorskip("pyarrow")
@@ -177,13 +178,51 @@ def test_fault_149_what_looks_like_a_command_is_no_observation(topic, kind, expe
     assert role(topic, kind) == expected
 
 
+def poses(path, turns, home):
+    """(N, 7) places and orientations."""
+    return np.concatenate([path, product(np.array(home), quaternion_of(turns))], axis=1)
+
+
+@pytest.mark.parametrize("frames", [{"base": 400}, {"base": 200, "": 200}])
+@pytest.mark.parametrize("measured", ["tool_pose", "another", None])
+def test_a_commanded_pose_is_drafted_whole(tmp_path, frames, measured):
+    """What measures it is told by how it moves; home and turns are those of the recording."""
+    home, labels = [0.6, 0.8, 0.0, 0.0], ("position.x", "position.y", "position.z", *(f"orientation.{c}" for c in "xyzw"))
+    labels = tuple(f"pose.{n}" for n in labels)
+    path, turns = motion(3, 3, ROWS + 3), 0.8 * motion(3, 4, ROWS + 3)
+    told = poses(path[3:], turns[3:], home) * np.where(np.arange(ROWS) % 2, 1, -1)[:, None] ** [0, 0, 0, 1, 1, 1, 1]
+    did = poses(*(x[:ROWS] for x in (path, turns)), home)
+    did = did if measured == "tool_pose" else poses(motion(3, 9), 0.5 * motion(3, 10), home)
+    stamp = START + np.arange(ROWS, dtype=np.int64) * STEP
+    whole = [Signal("/target_frame", "geometry_msgs/PoseStamped", labels, Stream(stamp, stamp, told), frames=frames)]
+    if measured:
+        whole.append(Signal(f"/{measured}", "geometry_msgs/PoseStamped", labels, Stream(stamp, stamp, did)))
+    whole.append(Signal("/joint_states", "sensor_msgs/JointState", ("position.a",), Stream(stamp, stamp, motion(1, 5))))
+    made, _ = drafted(Survey("r", {s.topic: s for s in whole}, rate=RATE))
+    found = action_of(made.text)
+    assert found["space"] == "pose" and found["representation"] == "absolute"
+    assert made.loads == (measured == "tool_pose" and len(frames) == 1), made.text
+    assert found["frame"] == ("base" if len(frames) == 1 else "to_fill_in")
+    assert (found["measured"]["pose"] == "to_fill_in") == (measured != "tool_pose")
+    assert abs(np.dot(found["home"], home)) > 0.95
+    low, high = (np.array([limit[key] for limit in found["limits"].values()]) for key in ("min", "max"))
+    assert (low[:3] <= path[3:].min(axis=0) + 0.01).all() and (high[:3] >= path[3:].max(axis=0) - 0.01).all()
+    if made.loads:
+        spec = Contract.from_dict(parse_yaml(made.text.encode(), "draft")).actions[0]
+        numbers = spec.kind.numbers(spec, told)
+        assert ((numbers >= low - 0.02) & (numbers <= high + 0.02)).all()
+        rate = np.array([limit.rate for limit in spec.limits.values()])
+        fastest = np.abs(np.diff(numbers, axis=0)).max(axis=0) * RATE
+        assert (rate[:3] >= 0.9 * fastest[:3]).all() and (rate[3:] >= 0.7 * fastest[3:]).all()
+
+
 def test_fault_149_command_of_another_type_is_left_out_with_a_line():
     base = survey(motion(2, 1), motion(2, 2), "ab", "ab")
     stamp = base.signals["action"].stream.stamp
     close = Signal("/gripper/close", "std_msgs/Bool", ("data",), Stream(stamp, stamp, motion(1, 3) > 0))  # fmt: skip
     made, _ = drafted(Survey("r", base.signals | {close.topic: close}, rate=RATE, one_episode=True))
     line = next(x for x in made.text.splitlines() if "/gripper/close" in x)
-    assert line.startswith("# - ") and "looks like a command; this version cannot command poses, Bool or integers" in line  # fmt: skip
+    assert line.startswith("# - ") and "looks like a command; this version cannot command Bool or integers" in line  # fmt: skip
 
 
 @pytest.mark.parametrize("given, width, expected", [
@@ -244,7 +283,7 @@ def test_every_place_to_fill_in_is_explained_in_the_contracts_page():
         written |= set(re.findall(r"(\w+): \{FILL_IN\}", file.read_text()))
         written |= {"a"} if "- {FILL_IN}" in file.read_text() else set()  # a source
         written |= {"limits"} if "(name)}: {FILL_IN}" in file.read_text() else set()  # of a name
-    assert explained == written
+    assert explained == {"measured" if place == "pose" else place for place in written}
     assert f"{SEEN:g} s of all recordings" in section
     guide = (root / "docs/your_robot.md").read_text()
     assert "`FILL_IN`" in guide and "(contract.md#what-a-draft-leaves-open-fill_in)" in guide

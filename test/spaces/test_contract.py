@@ -511,7 +511,7 @@ def test_observed_orientation_that_makes_no_sense_says_what_is_allowed(changes, 
     ({"type": "std_msgs/Float64MultiArray", "fields": [], "names": ["a"]}, ("space is twist", "geometry_msgs/TwistStamped")),
     ({"space": None}, ("space is joint", "geometry_msgs/TwistStamped")),
     ({"space": "gripper"}, ("space is gripper", "geometry_msgs/Twist")),
-    ({"space": "telepathy"}, ("telepathy", "joint, twist, gripper")),
+    ({"space": "telepathy"}, ("telepathy", "joint, twist, pose, gripper")),
     ({"representation": "absolute"}, ("absolute", "must be velocity")),
     ({"representation": "delta_observed"}, ("delta_observed", "velocity")),
     ({"representation": "delta_last"}, ("delta_last", "must be velocity")),
@@ -525,7 +525,8 @@ def test_observed_orientation_that_makes_no_sense_says_what_is_allowed(changes, 
     ({"fields": ["twist.linear.x"]}, ("limits name twist.linear.z", "it has twist.linear.x")),
     ({"on_hold": "hold_last_sent"}, ("ramp_to_zero",)),
     ({"type": "geometry_msgs/PoseStamped"}, ("geometry_msgs/PoseStamped",)),
-    ({"type": "geometry_msgs/PoseStamped", "fields": ["pose.position.x"]}, ("not a command type", "geometry_msgs/TwistStamped")),
+    ({"type": "geometry_msgs/PoseStamped", "fields": ["pose.position.x"]}, ("space pose goes with geometry_msgs/PoseStamped",)),
+    ({"type": "nav_msgs/Odometry", "fields": ["pose.pose.position.x"]}, ("not a command type", "geometry_msgs/TwistStamped")),
     ({"encoding": "rot6d"}, ("encoding",)),
 ])  # fmt: skip
 def test_twist_action_that_makes_no_sense_says_what_is_allowed(changes, parts):
@@ -691,7 +692,7 @@ def test_dots_in_names_neither_part_joints_nor_join_what_has_no_unit():
 def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encoding():
     text = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
     blocks = text.split("```yaml\n")[1:]
-    whole, camera, limits, twist, play, tested, labels = (
+    whole, camera, limits, twist, pose, space, play, tested, labels = (
         yaml.safe_load(b.split("```")[0]) for b in blocks
     )
     contract(whole)
@@ -705,6 +706,11 @@ def test_contracts_of_the_documentation_load_and_it_names_every_type_and_encodin
     assert set(labels) == {"version", "episodes"}
     own = contract(twist_dict() | twist)
     assert own.outcome.goal is not None and own.actions[0].frame == "base_link"
+    arm = contract(whole | {"outcome": twist_dict()["outcome"] | {"objective": "time_to_success"}} | pose).actions[0]
+    assert arm.kind.name == "pose" and arm.measured == {"pose": "tool"}
+    pose["actions"][0] |= space
+    arm = contract(whole | {"outcome": twist_dict()["outcome"] | {"objective": "time_to_success"}} | pose).actions[0]
+    assert arm.workspace.tilt == 0.5 and "table" in arm.workspace.keep_out
     for name in (*TYPES, *ENCODINGS):
         assert name in text, name
 

@@ -82,15 +82,15 @@ def test_what_a_policy_can_ask_for_is_within_its_bounds(representation):
 
 @pytest.mark.parametrize("representation", DELTAS)
 def test_rows_of_a_table_and_commands_are_inverses(representation):
-    kind = delta(representation).actions[0].kind
+    spec = delta(representation).actions[0]
     commands, measured = RNG.normal(size=(30, 2)), RNG.normal(size=(30, 2))
-    rows = rows_of(kind, commands, measured)
-    assert np.allclose(commands_of(kind, rows, measured), commands)
+    rows = rows_of(spec, commands, measured)
+    assert np.allclose(commands_of(spec, rows, measured), commands)
     before = measured if representation == "delta_observed" else np.vstack([measured[:1], commands[:-1]])
     assert np.allclose(rows, commands - before)
-    assert commands_of(kind, rows[:0], measured[:0]).shape == (0, 2)
+    assert commands_of(spec, rows[:0], measured[:0]).shape == (0, 2)
     rows[10, 0] = np.nan
-    lost = np.isnan(commands_of(kind, rows, measured)[:, 0])
+    lost = np.isnan(commands_of(spec, rows, measured)[:, 0])
     assert lost[10] and lost.sum() == (1 if representation == "delta_observed" else 20)
 
 

@@ -124,8 +124,8 @@ def test_a_type_that_a_kind_owns_becomes_a_command_and_says_the_kind(more):
     for wrong in ({"space": "twist", "representation": "velocity"}, {"space": "joint"}):
         with pytest.raises(UsageError, match="space pose goes with geometry_msgs/PoseStamped"):
             contract(value | {"actions": [arm | wrong]})
-    with pytest.raises(UsageError, match="of space pose it must be step"):
-        contract(value | {"actions": [arm | {"representation": "absolute"}]})
+    with pytest.raises(UsageError, match="of space pose it must be .*step"):
+        contract(value | {"actions": [arm | {"representation": "velocity"}]})
 
 
 @pytest.mark.parametrize("key,wrong", [("space", "arm"), ("representation", "torque")])

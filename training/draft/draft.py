@@ -22,6 +22,7 @@ from training.doctor.dataset import Dataset, survey_dataset
 from training.doctor.roles import last_word
 from training.doctor.summary import SignalSummary
 from training.draft.outcome import table_outcome
+from training.draft.poses import named
 from training.draft.sources import MARK, Lines, Notes, actions, observations
 from training.draft.text import comment, scalar
 
@@ -86,9 +87,14 @@ def drafted_from(data: Dataset, period: float | None, horizon: int) -> Draft:
     if notes.left:
         body += ["", "# Left out:", *(f"# - {comment(line)}" for line in notes.left)]
     text = "\n".join(body)
+    for topic, name in notes.names.items():
+        text = text.replace(named(topic), scalar(name))
+    body = text.split("\n")
     waits = FILL_IN in re.sub(r"#.*", "", text)
     # What else is wrong shows when somebody has filled in what is open.
-    problem = _problem(_as_filled_in(text))
+    # Where limits and what measures a pose are open, nothing stands in for them.
+    open_ones = re.search(rf"(?m)^      \S+: {FILL_IN}|pose: {FILL_IN}|home: {FILL_IN}", text)
+    problem = "" if open_ones else _problem(_as_filled_in(text))
     length = "" if data.timeless else f", {sum(r.seconds for r in data.readable):.4g} s"
     head = [
         f"# Drafted from {comment(str(data.path))}: {len(data.readable)} recordings, "

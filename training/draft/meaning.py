@@ -40,7 +40,7 @@ def meaning(
     a change of it or its mirror image. What it moves like is.
     """
     moving = [n for n in labels if n not in constants(s)]
-    kinds = {n: _kind(p, combined(data.leads.get(p, ()))) for n, p in pairs.items()}
+    kinds = {n: kind_of(p, combined(data.leads.get(p, ()))) for n, p in pairs.items()}
     measured = {n: p.state_label for n, p in pairs.items()}
     mirrored = [n for n, k in kinds.items() if k == "mirrored"]
     if mirrored:
@@ -96,7 +96,7 @@ def _moves(kind: str) -> str:
     }[kind]
 
 
-def _kind(pair: Pair, lead: Lead) -> str:
+def kind_of(pair: Pair, lead: Lead) -> str:
     """absolute, velocity, delta, mirrored, scaled, or "" where its motion does not show it."""
     if not told_enough(lead):
         return ""

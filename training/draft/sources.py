@@ -22,6 +22,7 @@ from training.doctor.roles import Pair, has_name, joint, last_word, positions, r
 from training.doctor.sample import column_quantile
 from training.doctor.summary import SignalSummary
 from training.draft.meaning import groups, meaning, name_of, part_of, share
+from training.draft.poses import frame, pose
 from training.draft.text import comment, digits, flow_list, identifier, scalar
 
 Lines = list[str]
@@ -63,6 +64,7 @@ class Notes:
 
     left: list[str] = field(default_factory=list)  # what is not in the contract, and why
     open: list[str] = field(default_factory=list)  # what nobody but a person can say
+    names: dict[str, str] = field(default_factory=dict)  # topic or column -> name of its observation
 
 
 def actions(data: Dataset, pace: float, notes: Notes) -> tuple[Lines, list[Pair]]:
@@ -126,6 +128,8 @@ def _action(
     """One action, and the pairs whose states must be observed as joints."""
     head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
     own = by_type(s.type)
+    if own is not None and own.converts:
+        return head + pose(s, name, data, MARK, pace, notes.open), []
     if own is not None:
         return head + _of_type(s, own, pace, notes), []
     pairs = {n: pairs[n] for n in labels if n in pairs}
@@ -204,18 +208,7 @@ def _of_type(s: SignalSummary, kind: ActionKind, pace: float, notes: Notes) -> L
     notes.left += [f"{s.topic} {n}: always 0, and sent as 0" for n in s.labels if n not in kept]
     head += [f"    representation: {kind.representation}", f"    space: {kind.space}"]
     if TYPES[s.type].stamped:
-        told = [f for f in s.frames if f.strip("/")]
-        if len(s.frames) == len(told) == 1:
-            head.append(f"    frame: {scalar(told[0])}   {MARK} the recorded frame_id")
-        else:
-            seen = ", ".join(f"{f or 'an empty one'} in {n} messages" for f, n in s.frames.items())
-            head.append(
-                f"    frame: {FILL_IN}   # the frame_id that the receiver expects (base_link, tool0); "
-                f"recorded: {comment(seen) or 'none'}"
-            )
-            notes.open.append(
-                f"{s.topic}: the frame that the receiver expects; recorded: {seen or 'none'}"
-            )
+        head.append(frame(s, MARK, notes.open))
     where = {n: (s, n) for n in kept}
     return head + _limits({n: n for n in kept}, where, kind.stops_at_zero, pace)
 
@@ -270,7 +263,8 @@ def observations(
             notes.left.append(f"{s.topic} ({s.type or 'column'}): {reason}")
             continue
         told = {p.state_label for p in measured if p.state == s.topic}
-        lines += _observation(s, told, source_name(s, used), seen, notes, period, pace)
+        notes.names[s.topic] = source_name(s, used)
+        lines += _observation(s, told, notes.names[s.topic], seen, notes, period, pace)
     for s in data.of("camera"):
         lines += _camera(s, source_name(s, used), data, period, pace)
     others = {t: kind for t, kind in data.others.items() if last_word(t) not in TAKEN}
@@ -465,7 +459,7 @@ def _unusable(s: SignalSummary, command: bool) -> str:
     if isinstance(TYPES[s.type], Moment):
         return "it only marks a moment"
     if command and s.type not in command_types():
-        return "looks like a command; this version cannot command poses, Bool or integers"
+        return "looks like a command; this version cannot command Bool or integers"
     return ""
 
 

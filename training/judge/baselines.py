@@ -20,8 +20,8 @@ def repeat(obs: np.ndarray, previous: np.ndarray, contract: Contract) -> np.ndar
 
     obs: (N, O); previous: (N, A), the command before the chunk, 0 where there was none.
     """
-    measured = contract.measured_positions
-    now = np.where(measured < 0, previous, obs[:, measured])
+    measured = contract.measured(obs)
+    now = np.where(np.isnan(measured), previous, measured)
     return np.repeat(now[:, None], contract.time.horizon, axis=1)
 
 

@@ -21,7 +21,7 @@ class Frozen:
     def __init__(self, contract: Contract) -> None:
         masks = {
             o.name: np.array([
-                o.kind.sees_motion or a.kind.measured_by(n, o) for a in contract.actions for n in a.labels_of_joints
+                o.kind.sees_motion or a.kind.measured_by(a, n, o) for a in contract.actions for n in a.labels_of_joints
             ])
             for o in contract.observations
         }  # fmt: skip

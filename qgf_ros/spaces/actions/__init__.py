@@ -7,6 +7,7 @@ from qgf_ros.spaces.actions.gripper import Gripper, GripperVelocity
 from qgf_ros.spaces.actions.joint_delta import JointDeltaLast, JointDeltaObserved
 from qgf_ros.spaces.actions.joint_position import JointPosition
 from qgf_ros.spaces.actions.joint_velocity import JointVelocity
+from qgf_ros.spaces.actions.pose import Pose, PoseDeltaLast, PoseDeltaObserved
 from qgf_ros.spaces.actions.twist import Twist
 from qgf_ros.spaces.messages import TYPES
 
@@ -16,6 +17,9 @@ KINDS: tuple[ActionKind, ...] = (
     JointDeltaLast(),
     JointVelocity(),
     Twist(),
+    Pose(),
+    PoseDeltaObserved(),
+    PoseDeltaLast(),
     Gripper(),
     GripperVelocity(),
 )

@@ -28,11 +28,21 @@ class Commanded(Protocol):
     def frame(self) -> str: ...
     @property
     def limits(self) -> Mapping[str, Limit]: ...
+    @property
+    def measured(self) -> Mapping[str, str]: ...
+    @property
+    def home(self) -> tuple[float, ...]: ...
+    @property
+    def axes(self) -> str: ...
+    @property
+    def rotation(self) -> str: ...
 
 
 class Sensor(Protocol):
     """What a kind reads of an observation that may measure what it commands."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def type(self) -> str: ...
     @property
@@ -64,6 +74,9 @@ class ActionKind:
     # What its numbers are learnt relative to, always: the observation of the chunk, or the last command.
     learnt_from: Literal["", "observed", "last"] = ""
     grips = False  # its changes are grasps, which reports tell apart
+    converts = False  # its numbers are not those of the message, see `numbers`
+    measures: tuple[str, ...] = ()  # encodings of an observation that measures it whole
+    measured_whole = ""  # the key of `measured` for all of its numbers at once; "": each has its own
     words: tuple[str, ...] = ()  # in a topic, by which a draft takes a command for one of this kind
 
     @property
@@ -120,13 +133,34 @@ class ActionKind:
         rows = [spec.limits[n] for n in self.labels(spec)]
         return np.array([r.min for r in rows]), np.array([r.max for r in rows])
 
-    def to_policy(self, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def numbers(self, spec: Commanded, values: np.ndarray) -> np.ndarray:
+        """What a message says (..., M) -> the kind's numbers (..., labels), robot units."""
+        return values
+
+    def message(self, spec: Commanded, numbers: np.ndarray) -> np.ndarray:
+        """The kind's numbers (..., labels) -> what a message says (..., M): the inverse of `numbers`."""
+        return numbers
+
+    def from_row(self, spec: Commanded, row: np.ndarray) -> np.ndarray:
+        """What a table's row says (..., M) -> the kind's numbers, or the change of them (..., labels)."""
+        return row
+
+    def to_row(self, spec: Commanded, numbers: np.ndarray) -> np.ndarray:
+        """The inverse of `from_row`."""
+        return numbers
+
+    def start(self, spec: Commanded, features: np.ndarray) -> np.ndarray:
+        """Of a kind with `measured_whole`: the features (..., F) of the observation that measures it ->
+        (..., labels)."""
+        raise NotImplementedError
+
+    def to_policy(self, spec: Commanded, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Commands (..., H, labels) of a chunk, robot units -> what the policy learns.
 
         start: (..., labels), where `learnt_from` says that a chunk begins; of no meaning without."""
         return commands
 
-    def from_policy(self, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def from_policy(self, spec: Commanded, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
         """What the policy says (..., H, labels) -> commands, robot units: the inverse of `to_policy`."""
         return learnt
 
@@ -145,7 +179,7 @@ class ActionKind:
         """The largest speed that it may command within its limit, per s, once per `period` [s]."""
         raise NotImplementedError
 
-    def measured_by(self, label: str, sensor: Sensor) -> bool:
+    def measured_by(self, spec: Commanded, label: str, sensor: Sensor) -> bool:
         """Whether an observation shows the motion that one of its numbers commands."""
         return label in sensor.names
 

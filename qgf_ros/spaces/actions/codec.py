@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.normalizer import Normalizer
@@ -37,7 +36,7 @@ class Representation:
     """What the kinds of a contract's actions learn of commands; robot units on both sides."""
 
     def __init__(self, contract: Contract) -> None:
-        self._measured = contract.measured_positions
+        self._measured = contract.measured
         self._specs = contract.actions
         self._sent = contract.action_slices
         self._learnt, begin = dict[str, slice](), 0
@@ -52,7 +51,7 @@ class Representation:
             return commands
         return np.concatenate(
             [
-                a.kind.to_policy(commands[..., self._sent[a.name]], self._start(a, origin))
+                a.kind.to_policy(a, commands[..., self._sent[a.name]], self._start(a, origin))
                 for a in self._specs
             ],
             axis=-1,
@@ -64,7 +63,7 @@ class Representation:
             return learnt
         return np.concatenate(
             [
-                a.kind.from_policy(learnt[..., self._learnt[a.name]], self._start(a, origin))
+                a.kind.from_policy(a, learnt[..., self._learnt[a.name]], self._start(a, origin))
                 for a in self._specs
             ],
             axis=-1,
@@ -83,30 +82,32 @@ class Representation:
     def _start(self, spec: ActionSpec, origin: Origin) -> np.ndarray:
         """(..., labels) where the kind says that a chunk begins; of no meaning for others."""
         part = self._sent[spec.name]
-        start = origin.obs[..., self._measured[part]]
+        start = self._measured(origin.obs)[..., part]
         if spec.kind.learnt_from == "last":
             last = origin.last[..., part]
             start = np.where(np.isnan(last), start, last)
         return start
 
 
-def commands_of(kind: ActionKind, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def commands_of(spec: ActionSpec, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """What was commanded in an episode whose rows say it as the kind learns it: each relative to its own
     row's measurement, or to the row before it.
 
     Args:
         rows, measured: (T, labels), robot units. NaN makes what is relative to it NaN.
     """
+    kind = spec.kind
     if kind.learnt_from == "observed":
-        return kind.from_policy(rows[:, None], measured)[:, 0]
-    return kind.from_policy(rows[None], measured[:1])[0] if len(rows) else rows
+        return kind.from_policy(spec, rows[:, None], measured)[:, 0]
+    return kind.from_policy(spec, rows[None], measured[:1])[0] if len(rows) else rows
 
 
-def rows_of(kind: ActionKind, commands: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def rows_of(spec: ActionSpec, commands: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """The inverse of `commands_of`."""
+    kind = spec.kind
     if kind.learnt_from == "observed":
-        return kind.to_policy(commands[:, None], measured)[:, 0]
-    return kind.to_policy(commands[None], measured[:1])[0] if len(commands) else commands
+        return kind.to_policy(spec, commands[:, None], measured)[:, 0]
+    return kind.to_policy(spec, commands[None], measured[:1])[0] if len(commands) else commands
 
 
 class ActionCodec:

@@ -31,10 +31,10 @@ class JointDeltaObserved(JointDelta):
     representation = "delta_observed"
     learnt_from = "observed"
 
-    def to_policy(self, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def to_policy(self, spec: Commanded, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
         return commands - start[..., None, :]
 
-    def from_policy(self, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def from_policy(self, spec: Commanded, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
         return start[..., None, :] + learnt
 
 
@@ -45,10 +45,10 @@ class JointDeltaLast(JointDelta):
     representation = "delta_last"
     learnt_from = "last"
 
-    def to_policy(self, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def to_policy(self, spec: Commanded, commands: np.ndarray, start: np.ndarray) -> np.ndarray:
         return np.diff(commands, axis=-2, prepend=start[..., None, :])
 
-    def from_policy(self, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def from_policy(self, spec: Commanded, learnt: np.ndarray, start: np.ndarray) -> np.ndarray:
         return start[..., None, :] + np.cumsum(learnt, axis=-2)
 
     def reach(

@@ -20,7 +20,9 @@ class Measured:
     def check(self, actions: Sequence[ActionSpec]) -> None:
         """Raises ValueError unless every absolute command has one measured position to begin from,
         and no other has it."""
-        users = [m for a in actions for m in map(self.at, a.measured.values())]
+        users = [
+            m for a in actions if not a.kind.measured_whole for m in map(self.at, a.measured.values())
+        ]
         measured = [
             label.removeprefix("position.")
             for o in self._observations
@@ -29,6 +31,9 @@ class Measured:
         ]
         for action in actions:
             if not action.kind.measured:
+                continue
+            if action.kind.measured_whole:
+                self._check_whole(action)
                 continue
             for name, where in action.measured.items():
                 at = self.at(where)
@@ -65,6 +70,27 @@ class Measured:
                     f"action {action.name}: the position of {', '.join(twice[:8])} is observed more than once; "
                     "it must be one source that says where the command begins"
                 )
+
+    def _check_whole(self, action: ActionSpec) -> None:
+        """One observation says where all of it begins."""
+        key = action.kind.measured_whole
+        told = action.measured.get(key, "")
+        fitting = {
+            o.name: o
+            for o in self._observations
+            if o.type in action.kind.types and o.fields == action.fields and o.encoding in action.kind.measures
+        }
+        if told not in fitting:
+            raise ValueError(
+                f"action {action.name}: measured.{key} is {told!r}; without a measured start the first command would "
+                f"jump: name the observation that says where it is, of type {action.kind.types[0]}, fields "
+                f"{list(action.fields)} and encoding {' or '.join(action.kind.measures)}; there are {list(fitting)}"
+            )
+        if action.kind.learnt_from and fitting[told].resample != "hold":
+            raise ValueError(
+                f"action {action.name}: representation {action.representation} begins at {told}, which is read "
+                "between its messages (resample); the robot has the last message only: leave resample out there"
+            )
 
     def _check_held(self, action: ActionSpec) -> None:
         """What is relative to a measurement is relative to one that the robot has: the last."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from qgf_ros.spaces.actions import command_types, kind_of
 from qgf_ros.spaces.actions.base import ActionKind
 from qgf_ros.spaces.limits import Limit
+from qgf_ros.spaces.messages.base import Make
 from qgf_ros.spaces.source import Source, later
+from qgf_ros.spaces.workspace import WorkspaceSpec
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class ActionSpec(Source):
     another name: a joint of a JointState with positions ("joint_1"), or any observed number by its
     whole name ("joints.position.joint_1"). `silence` is for recordings only: the robot is always
     commanded.
+
+    Of poses: `home` is the orientation that turns are counted from, a quaternion x, y, z, w; `axes` those
+    of changes (base, tool); `rotation` how tables say a turn, where that is no rotation vector (euler_xyz: roll,
+    pitch and yaw about the fixed axes x, y, z in turn); `measured` names the observation of the pose itself
+    ({pose: tool}).
     """
 
     name: str = ""
@@ -50,6 +59,10 @@ class ActionSpec(Source):
     limits: dict[str, Limit] = field(default_factory=dict)
     on_hold: Literal["", "hold_last_sent", "ramp_to_zero"] = ""
     measured: dict[str, str] = later({})
+    home: tuple[float, ...] = later(())
+    axes: Literal["", "base", "tool"] = later("")
+    rotation: Literal["", "euler_xyz"] = later("")
+    workspace: WorkspaceSpec | None = later(None)
     silence: SilenceSpec | None = later(None)
 
     def __post_init__(self) -> None:
@@ -85,12 +98,16 @@ class ActionSpec(Source):
 
     def _check_later(self) -> None:
         """`measured` and `silence`."""
-        strangers = [n for n in self.measured if n not in self.labels_of_joints]
+        whole = self.kind.measured_whole
+        own = (whole,) if whole else self.labels_of_joints
+        strangers = [n for n in self.measured if n not in own]
         if strangers:
             raise ValueError(
-                f"measured names {', '.join(strangers)}, which this action does not have; "
-                f"it has {', '.join(self.labels_of_joints)}"
+                f"measured names {', '.join(strangers)}, which this action does not have; it has {', '.join(own)}"
             )
+        for key in ("home", "axes", "rotation", "workspace"):
+            if getattr(self, key) and not self.kind.converts:
+                raise ValueError(f"{key} is given, which is of poses; leave it out")
         if self.measured and not self.kind.measured:
             raise ValueError(
                 f"measured is given, and representation is {self.representation}: only positions "
@@ -112,6 +129,21 @@ class ActionSpec(Source):
     def kind(self) -> ActionKind:
         """What is known of all actions of its kind."""
         return kind_of(self)
+
+    @property
+    def row_labels(self) -> tuple[str, ...]:
+        changes = self.kind.converts and self.kind.learnt_from
+        return self.labels_of_joints if changes else self.labels
+
+    @property
+    def width(self) -> int:
+        return len(self.labels_of_joints)
+
+    def decode(self, msg: Any) -> np.ndarray:
+        return self.kind.numbers(self, super().decode(msg))
+
+    def encode(self, make: Make, values: np.ndarray, header: Any = None, period: float = 0.0) -> Any:
+        return super().encode(make, self.kind.message(self, values), header, period)
 
     @property
     def labels_of_joints(self) -> tuple[str, ...]:

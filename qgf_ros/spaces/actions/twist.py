@@ -28,7 +28,7 @@ class Twist(JointVelocity):
                 'so give the frame_id that the receiver expects ("base_link", "tool0")'
             )
 
-    def measured_by(self, label: str, sensor: Sensor) -> bool:
+    def measured_by(self, spec: Commanded, label: str, sensor: Sensor) -> bool:
         return sensor.type in SHOWN_BY
 
     def path(self, spec: Commanded, values: np.ndarray, period: float) -> np.ndarray:

@@ -45,7 +45,7 @@ class Rosbag2Reader:
         cameras = frames.writers(contract)
         decoders = frames.decoders(contract, cameras)
         rows = {
-            s: _Rows(source, decoders[s][1] if s in decoders else len(source.labels))
+            s: _Rows(source, decoders[s][1] if s in decoders else source.width)
             for s, source in contract_sources(contract).items()
         }
         clock = RecordedClock()
@@ -116,7 +116,7 @@ def merged(source: ObservationSource, stream: Stream) -> Stream:
         known = add(stamp, values)
         if known is not None:
             rows.append((known[0], receipt, known[1]))
-    width = len(source.labels)
+    width = source.width
     return Stream(
         np.array([r[0] for r in rows], np.int64),
         np.array([r[1] for r in rows], np.int64),

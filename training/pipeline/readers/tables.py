@@ -22,6 +22,7 @@ from qgf_ros.bags.sources import contract_sources
 from qgf_ros.errors import DataRefused
 from qgf_ros.images.raw import BadImage, check_kind, grey
 from qgf_ros.spaces.actions.codec import commands_of
+from qgf_ros.spaces.actions.spec import ActionSpec
 from qgf_ros.spaces.contract import Contract
 from qgf_ros.spaces.observations.source import ObservationSource
 from qgf_ros.spaces.outcome import EndSource
@@ -199,7 +200,6 @@ def recording(
     streams = {}
     sources = contract_sources(contract)
     cameras = writers(contract)
-    actions = {a.name for a in contract.actions}
     moved = len(rows.stamp) - (rows.last and len(rows.stamp) > 0)  # rows with a period after them
     terminal = np.array([], np.int64) if rows.over is None else np.flatnonzero(rows.over[:moved])
     for key, (column, part) in parts.items():
@@ -214,7 +214,7 @@ def recording(
         if len(rows.stamp):
             values = _numbers(place, rows.column(column), part, sources[key])
         else:  # nothing says how wide it would be
-            values = np.empty((0, len(sources[key].labels)))
+            values = np.empty((0, len(sources[key].row_labels)))
         at = rows.stamp
         source = sources[key]
         tested = isinstance(source, EndSource) and source.test  # a state, as any other
@@ -233,8 +233,8 @@ def recording(
                 at, values = at[:0], values[:0]
         elif key in contract.outcome.sources and not tested:
             at, values = at[:moved] + rows.period, values[:moved]
-        elif key in actions:
-            at, values = at[:moved], values[:moved]
+        elif isinstance(source, ActionSpec):
+            at, values = at[:moved], source.kind.from_row(source, values[:moved])
         streams[key] = Stream(at, at, values)
     _command(streams, contract)
     known = rows.over is not None and moved > 0
@@ -251,22 +251,16 @@ def recording(
 
 def _command(streams: dict[str, Stream], contract: Contract) -> None:
     """Columns that hold changes become the commands that a robot was sent, as a bag would have them."""
-    where = contract.measured_positions
     for action in contract.actions:
         if not action.kind.learnt_from:
             continue
-        said = streams[action.name]
-        measured = np.empty_like(said.values)
-        for k, at in enumerate(where[contract.action_slices[action.name]].tolist()):
-            source = next(o for o in contract.observations if at in _range(contract, o))
-            seen = source.features(streams[source.name].values)
-            measured[:, k] = seen[: len(said), at - contract.observation_slices[source.name].start]
-        streams[action.name] = replace(said, values=commands_of(action.kind, said.values, measured))
-
-
-def _range(contract: Contract, source: ObservationSource) -> range:
-    part = contract.observation_slices[source.name]
-    return range(part.start, part.stop)
+        said, part = streams[action.name], contract.action_slices[action.name]
+        obs = np.full((len(said), len(contract.observation_names)), np.nan)
+        for o in contract.observations:
+            if not o.is_camera:
+                obs[:, contract.observation_slices[o.name]] = o.features(streams[o.name].values)[: len(said)]
+        measured = contract.measured(obs)[:, part]
+        streams[action.name] = replace(said, values=commands_of(action, said.values, measured))
 
 
 def _seen(
@@ -301,9 +295,9 @@ def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndar
         raise DataRefused(f"{place} has no [{part.start}:{part.stop}]: it has {width} numbers")
     values, names = column.values[:, part], column.names[part]
     single = source.names and len(source.fields) < 2
-    short = source.names if single else source.labels
+    short = source.names if single else source.row_labels
     counted = bool(names) and all(n.isdecimal() for n in names)  # a place is no name of a joint
-    if not names or (counted and not {*short, *source.labels} & set(names)):
+    if not names or (counted and not {*short, *source.row_labels} & set(names)):
         if values.shape[1] != len(short):
             raise DataRefused(
                 f"{place} has {values.shape[1]} numbers, the contract names {len(short)}: "
@@ -311,7 +305,7 @@ def _numbers(place: str, column: Column, part: slice, source: Source) -> np.ndar
             )
         return values
     # "elbow" or "position.elbow": with one field both say the same
-    picked = [b if b in names else a for a, b in zip(short, source.labels)]
+    picked = [b if b in names else a for a, b in zip(short, source.row_labels)]
     missing = [n for n in picked if n not in names]
     if missing:
         raise DataRefused(

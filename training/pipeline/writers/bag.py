@@ -88,9 +88,7 @@ class BagWriter:
         source = self._sources[name]
         numbered = source.type == "std_msgs/Header" and len(values)
         header = self._header(stamp, f"{int(values[0])}" if numbered else frame_of(source))
-        msg = message_type(source.type).encode(
-            self.make, source.fields, source.names, values, header
-        )
+        msg = source.encode(self.make, values, header)
         self._put(name, receipt, msg)
 
     def write_image(self, name: str, stamp: int, receipt: int, image: np.ndarray) -> None:

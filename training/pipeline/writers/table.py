@@ -154,7 +154,7 @@ def on_grid(
     """
     outcome, names = outcome_columns(contract), layout(contract)
     seen = {name: column for column, name in cameras(contract).items()}
-    recording, measured = _by_capture(recording, contract), contract.measured_positions
+    recording = _by_capture(recording, contract)
     for episode in align(recording, _with_raw(contract), report, labels):
         images: dict[str, Images] = {}
         parts: dict[str, list[np.ndarray]] = {column: [] for column in names}
@@ -175,8 +175,8 @@ def on_grid(
             part = contract.action_slices[a.name]
             said = action[:, part]
             if a.kind.learnt_from:
-                said = rows_of(a.kind, said, np.concatenate(features, axis=1)[:, measured[part]])
-            parts[column_name(contract, a.name)].append(said)
+                said = rows_of(a, said, contract.measured(np.concatenate(features, axis=1))[:, part])
+            parts[column_name(contract, a.name)].append(a.kind.to_row(a, said))
         columns = {c: np.concatenate(p, axis=1).astype(np.float32) for c, p in parts.items()}
         columns[outcome["reward"]] = np.append(episode.reward, 0.0).astype(np.float32)
         for name, how in (("success", True), ("failure", False)):
@@ -205,7 +205,7 @@ def _columns(contract: Contract) -> list[tuple[str, Source]]:
 
 
 def _names(source: Source) -> tuple[str, ...]:
-    return source.names if source.names and len(source.fields) < 2 else source.labels
+    return source.names if source.names and len(source.fields) < 2 else source.row_labels
 
 
 class _WithRaw(ObservationSource):
