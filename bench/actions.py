@@ -11,7 +11,6 @@ kept in DIR: the same command goes on where it stopped.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +18,13 @@ from typing import Any
 
 import tyro
 import yaml
+from by_seed import rows_of, show
 
-from qgf_ros.console import say, table, track
+from qgf_ros.console import say, track
 from qgf_ros.errors import exit_codes
 from qgf_ros.sim.world import world_folder
 from training.demo import FIT, choose_beta, set_default_beta
 from training.export.write import export
-from training.judge.evaluate import Rate, Variant, evaluate
-from training.learn.config import REPORT_SEEDS
 from training.learn.fit import fit
 from training.pipeline.record import record
 
@@ -63,7 +61,7 @@ class Bench:
                     done.write_text(json.dumps(found))
                 rows += json.loads(done.read_text())
                 RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-        show(rows)
+        show(rows, "contract")
 
     def one(self, folder: Path, bags: Path, name: str, seed: int) -> list[dict[str, Any]]:
         """Rows of one representation and training seed."""
@@ -79,35 +77,8 @@ class Bench:
         export(policy)
         beta, _ = choose_beta(policy, WORLD, self.workers)
         set_default_beta(policy, beta)
-        variants = [
-            Variant("bc", math.inf),
-            Variant("qgf", beta),
-            Variant("best_of_4", math.inf, 4),
-        ]
-        found = evaluate(policy, WORLD, variants, self.episodes, REPORT_SEEDS, self.workers, track)
-        return [
-            {
-                "world": WORLD,
-                "contract": name,
-                "sampler": e.variant.name,
-                "seed": seed,
-                "successes": e.success.count,
-                "episodes": e.success.total,
-                "beta": None if math.isinf(e.variant.beta) else e.variant.beta,
-            }
-            for e in found
-        ]
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """Over all training seeds."""
-    shown = []
-    for name, sampler in dict.fromkeys((r["contract"], r["sampler"]) for r in rows):
-        mine = [r for r in rows if (r["contract"], r["sampler"]) == (name, sampler)]
-        rate = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
-        seeds = " ".join(f"{r['successes']}/{r['episodes']}" for r in mine)
-        shown.append((name, sampler, seeds, rate))
-    table("fresh episodes", ("contract", "sampler", "by seed", "rate, 95 % Wilson"), shown)
+        about = {"world": WORLD, "contract": name, "seed": seed}
+        return rows_of(policy, WORLD, beta, self.episodes, self.workers, about)
 
 
 def main() -> int:

@@ -14,21 +14,19 @@ The encoder learns from the flow's loss alone, on the same bags: rows in bench/r
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from by_seed import rows_of, show
 
-from qgf_ros.console import say, table, track
+from qgf_ros.console import say, track
 from qgf_ros.errors import exit_codes
 from qgf_ros.sim.world import world_folder
 from training.demo import CAMERA, FIT, FIT_CAMERA, WORLD, choose_beta, set_default_beta
 from training.export.write import export
-from training.judge.evaluate import Rate, Variant, evaluate
-from training.learn.config import REPORT_SEEDS
 from training.learn.fit import fit
 from training.pipeline.record import record
 
@@ -91,37 +89,8 @@ class Bench:
         export(run / "policy")
         beta, _ = choose_beta(run / "policy", world, self.workers)
         set_default_beta(run / "policy", beta)
-        variants = [
-            Variant("bc", math.inf),
-            Variant("qgf", beta),
-            Variant("best_of_4", math.inf, 4),
-        ]
-        found = evaluate(
-            run / "policy", world, variants, self.episodes, REPORT_SEEDS, self.workers, track
-        )
-        return [
-            {
-                "world": world,
-                "sampler": e.variant.name,
-                "seed": settings.seed,
-                "successes": e.success.count,
-                "episodes": e.success.total,
-                "beta": None if math.isinf(e.variant.beta) else e.variant.beta,
-            }
-            for e in found
-        ]
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """Over all training seeds."""
-    kinds = dict.fromkeys((r["world"], r["sampler"]) for r in rows)
-    shown = []
-    for world, sampler in kinds:
-        mine = [r for r in rows if (r["world"], r["sampler"]) == (world, sampler)]
-        rate = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
-        seeds = " ".join(f"{r['successes']}/{r['episodes']}" for r in mine)
-        shown.append((world, sampler, seeds, rate))
-    table("fresh episodes", ("world", "sampler", "by seed", "rate, 95 % Wilson"), shown)
+        about = {"world": world, "seed": settings.seed}
+        return rows_of(run / "policy", world, beta, self.episodes, self.workers, about)
 
 
 def main() -> int:

@@ -17,11 +17,12 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from by_seed import rows_of, show
 
 # A script's folder comes first on the path, where ogbench.py would hide the package of its name.
 HERE = Path(__file__).resolve().parent
@@ -30,14 +31,13 @@ sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 
-from qgf_ros.console import say, table, track  # noqa: E402
+from qgf_ros.console import say, track  # noqa: E402
 from qgf_ros.errors import UsageError, exit_codes  # noqa: E402
 from qgf_ros.executors import each  # noqa: E402
 from qgf_ros.policy.folder import load_policy  # noqa: E402
 from qgf_ros.sim.world import make_world  # noqa: E402
 from training.export.write import export  # noqa: E402
-from training.judge.evaluate import Rate, Variant, evaluate  # noqa: E402
-from training.learn.config import REPORT_SEEDS, FitConfig  # noqa: E402
+from training.learn.config import FitConfig  # noqa: E402
 from training.learn.fit import fit_episodes  # noqa: E402
 from training.pipeline.align import align  # noqa: E402
 from training.pipeline.episodes import Episode  # noqa: E402
@@ -112,25 +112,8 @@ class Bench:
             fit_episodes(trained, held, play_contract(world), folder / "run", config, {})
         export(policy)
         beta = load_policy(policy).description.beta.default
-        variants = [
-            Variant("bc", math.inf),
-            Variant("qgf", beta),
-            Variant("best_of_4", math.inf, 4),
-        ]
-        found = evaluate(policy, world, variants, self.episodes, REPORT_SEEDS, self.workers, track)
-        return [
-            {
-                "world": world,
-                "sampler": e.variant.name,
-                "seed": seed,
-                "successes": e.success.count,
-                "episodes": e.success.total,
-                "beta": None if math.isinf(e.variant.beta) else e.variant.beta,
-                "updates": self.steps,
-                "transitions": self.transitions,
-            }
-            for e in found
-        ]
+        about = {"world": world, "seed": seed, "updates": self.steps, "transitions": self.transitions}
+        return rows_of(policy, world, beta, self.episodes, self.workers, about)
 
 
 def episodes(path: Path, world: str, workers: int) -> list[Episode]:
@@ -195,23 +178,6 @@ def render(folder: Path, job: tuple[int, np.ndarray]) -> None:
         draft = folder / f"{episode:04d}-{name}.tmp.npy"
         np.save(draft, np.array(seen[name]))
         os.replace(draft, file_of(folder, episode, name))
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """The pooled table."""
-
-    def lines() -> Iterator[tuple[str, ...]]:
-        for world, sampler in dict.fromkeys((r["world"], r["sampler"]) for r in rows):
-            mine = [r for r in rows if (r["world"], r["sampler"]) == (world, sampler)]
-            rate = Rate(sum(r["successes"] for r in mine), sum(r["episodes"] for r in mine))
-            yield (
-                world,
-                sampler,
-                " ".join(f"{r['successes']}/{r['episodes']}" for r in mine),
-                str(rate),
-            )
-
-    table("Fresh episodes", ("world", "sampler", "by seed", "rate"), list(lines()))
 
 
 def main() -> int:

@@ -110,8 +110,8 @@ class ControlCore:
         )
         self.inference_latency = self.sampling.latency
         # Of the last one: its age [s], its sources' stamps [ns], and the time that it took [s].
-        self._measured_now: np.ndarray | None = None  # (A,), of this tick
         self._assembled: tuple[float | None, tuple[int, ...], float] = (None, (), 0.0)
+        self._measured_now: np.ndarray | None = None  # (A,), of this tick, where the gate asks for it
         self._slew = BetaSlew()
         self._saturation = SaturationWatch(contract.time.period)
         self._lock = threading.RLock()  # one tick against enable, reset and clock jumps

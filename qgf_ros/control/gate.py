@@ -147,9 +147,9 @@ class Gate:
         """Judges the tick's candidate and says what to send. Called once per period.
 
         Args:
-            measured: (A,) positions by command, as for `begin_epoch`, of this tick; what a workspace asks for.
             most: s, in which what is sent may differ from the last, where that is less than the time
                 since the last: of who cannot vouch for the times that he hands in.
+            measured: (A,) positions by command, as for `begin_epoch`, of this tick; what a workspace asks for.
         """
         elapsed = self.elapsed = min(self._elapsed(now), most)
         if candidate is None:

@@ -62,7 +62,7 @@ def check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> 
         raise ValueError(
             f"the rate of {shown(names[at])} is {rate[at]:g} per second; at most {LARGEST_STATE:g}"
         )
-    names = contract.learnt_names
+    learnt = contract.learnt_names
     low, high = contract.learnt_limits
     room = FAR_COMMAND * (high - low)
     relative = n.action_reference >= 0
@@ -75,7 +75,7 @@ def check_plausible(d: PolicyDescription, contract: Contract, n: Normalizer) -> 
     )
     for at in np.flatnonzero(~inside):
         raise ValueError(
-            f"normalizer: {shown(names[at])} has centre {n.action_center[at]:g} and half range {half[at]:g}; the "
+            f"normalizer: {shown(learnt[at])} has centre {n.action_center[at]:g} and half range {half[at]:g}; the "
             f"contract's limits are {low[at]:g} to {high[at]:g}, and no command is {FAR_COMMAND:g} of their widths "
             "outside: is it another unit?"
         )

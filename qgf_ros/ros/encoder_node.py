@@ -70,7 +70,7 @@ class _Counts:
     age: Latency = field(default_factory=Latency)  # from capture until the features were sent
 
 
-class _Speakers:
+class _Publishers:
     """Whether the images of one topic come from several publishers by turns: the policy would see now one
     place, now another. A driver that was started anew is none of two, whatever discovery remembers."""
 
@@ -105,7 +105,7 @@ class _Camera:
         self.heard_at = time.monotonic()
         self._node, self._wake = node, threading.Condition()
         self._newest: tuple[Any, int] | None = None  # and its arrival [ns]
-        self._speakers = _Speakers()
+        self._publishers = _Publishers()
         self._known: list[str] = []  # names of the nodes that publish its images
         self._publisher = node.node.create_publisher(
             ros_type("qgf_ros/Features"), source.heard.topic, qos.REPORT
@@ -121,7 +121,7 @@ class _Camera:
         node = self._node.node
         offered = node.get_publishers_info_by_topic(node.resolve_topic_name(self.source.topic))
         self._known = sorted({f"{o.node_namespace.rstrip('/')}/{o.node_name}" for o in offered})
-        self._speakers.several = len(offered) > 1
+        self._publishers.several = len(offered) > 1
         reliable = all(o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offered)
         if offered and (self._subscription is None or reliable != self._reliable):
             if self._subscription is not None:
@@ -143,7 +143,7 @@ class _Camera:
 
     def _on_image(self, msg: Any, info: Any) -> None:
         self.heard_at = time.monotonic()
-        self._speakers.heard(info.get("publisher_gid"), self.heard_at)
+        self._publishers.heard(info.get("publisher_gid"), self.heard_at)
         self.counts.heard += 1
         arrival = self._node.node.get_clock().now().nanoseconds
         with self._wake:
@@ -169,7 +169,7 @@ class _Camera:
 
     def _encode(self, msg: Any, arrival: int) -> None:
         stamp = nanoseconds(msg.header.stamp)
-        if self._speakers.by_turns(time.monotonic()):
+        if self._publishers.by_turns(time.monotonic()):
             who = ", ".join(self._known) or "nodes that are not known"
             self.refuse("IMAGE_CONFLICT", f"several cameras by turns, of {who}; stop all but one", stamp)
             return

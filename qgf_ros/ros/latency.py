@@ -1,4 +1,4 @@
-"""The ears of `qgf latency`: a node that publishes nothing."""
+"""What `qgf latency` listens with: a node that publishes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def listen(cameras: Sequence[Heard], policy: str, seconds: float) -> float:
     profile = QoSProfile(depth=QUEUE, reliability=qos.REPORT.reliability)
     begun = False
 
-    def ear(camera: Heard) -> Callable[[Any, Any], None]:
+    def callback_of(camera: Heard) -> Callable[[Any, Any], None]:
         def take(msg: Any, info: Any) -> None:
             # The middleware's own time: how soon Python wakes up here says nothing of the robot. Not all say it.
             receipt = info["received_timestamp"] or time.time_ns()
@@ -56,7 +56,7 @@ def listen(cameras: Sequence[Heard], policy: str, seconds: float) -> float:
 
     try:
         for camera in cameras:
-            node.create_subscription(ros_type(FEATURES), camera.topic, ear(camera), profile)
+            node.create_subscription(ros_type(FEATURES), camera.topic, callback_of(camera), profile)
         _spin(executor, DISCOVERY, lambda: all(node.count_publishers(c.topic) for c in cameras))
         # What a late listener is sent of the past does not count, nor what waits from before this.
         _spin(executor, LOOK, lambda: False)

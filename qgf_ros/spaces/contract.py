@@ -185,7 +185,7 @@ class Contract:
         rows = [(a.kind, a.limits[n]) for a in self.actions for n in a.labels_of_joints]
         return np.array([kind.speed(limit, self.time.period) for kind, limit in rows])
 
-    @property
+    @cached_property  # asked for with every command that passes the gate
     def measured_positions(self) -> np.ndarray:
         """(A,) int: which observed number is the measured position of each command that begins at
         one, found by the joint's name, or by what `measured` says; -1 of the others."""

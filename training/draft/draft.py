@@ -23,8 +23,8 @@ from training.doctor.roles import last_word
 from training.doctor.summary import SignalSummary
 from training.draft.outcome import table_outcome
 from training.draft.poses import named
-from training.draft.sources import MARK, Lines, Notes, actions, observations
-from training.draft.text import comment, scalar
+from training.draft.sources import Lines, Notes, actions, observations
+from training.draft.text import MARK, comment, scalar
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from training.doctor.dataset import Dataset
 from training.doctor.summary import SignalSummary
-from training.draft.sources import MARK, Lines
-from training.draft.text import scalar
+from training.draft.sources import Lines
+from training.draft.text import MARK, scalar
 from training.pipeline.readers.endings import REWARDS, kind_of, read_endings
 
 

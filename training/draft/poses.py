@@ -12,21 +12,20 @@ from training.doctor.dataset import Dataset
 from training.doctor.sample import column_quantile
 from training.doctor.summary import SignalSummary
 from training.draft.meaning import kind_of
-from training.draft.text import comment, digits, flow_list, scalar
+from training.draft.ranges import MARGIN, QUANTILES
+from training.draft.text import MARK, comment, digits, flow_list, scalar
 
-QUANTILES = (0.001, 0.999)
-MARGIN = 0.1  # of the range, on either side, and of the rate
 FROM = 2  # of the three places must move with those of the pose that measures it
 
 
-def pose(s: SignalSummary, name: str, data: Dataset, mark: str, pace: float, still: list[str]) -> list[str]:
+def pose(s: SignalSummary, name: str, data: Dataset, pace: float, still: list[str]) -> list[str]:
     """Fields, frame, home, what measures it and limits of a signal of PoseStamped. What nobody but a person
     can say is put into `still`."""
     lines = [
         f"    fields: {flow_list(FIELDS)}",
         "    space: pose",
-        f"    representation: absolute   {mark} or what is learnt of it: delta_observed, delta_last, with axes",
-        frame(s, mark, still),
+        f"    representation: absolute   {MARK} or what is learnt of it: delta_observed, delta_last, with axes",
+        frame(s, still),
     ]
     rows = _whole(s)
     if not len(rows):
@@ -34,9 +33,9 @@ def pose(s: SignalSummary, name: str, data: Dataset, mark: str, pace: float, sti
         return [*lines, f"    home: {FILL_IN}   # [x, y, z, w], about the middle of its orientations; recorded: none"]
     home = middle(rows[:, 3:])
     shown = ", ".join(digits(x) for x in home)
-    lines.append(f"    home: [{shown}]   {mark} x, y, z, w: the middle of the recorded ones; turns are counted from it")
-    lines.append(_measured(s, name, data, mark, still))
-    return lines + _limits(s, rows, home, mark, pace, still)
+    lines.append(f"    home: [{shown}]   {MARK} x, y, z, w: the middle of the recorded ones; turns are counted from it")
+    lines.append(_measured(s, name, data, still))
+    return lines + _limits(s, rows, home, pace, still)
 
 
 def named(topic: str) -> str:
@@ -44,11 +43,11 @@ def named(topic: str) -> str:
     return f"<{topic}>"
 
 
-def frame(s: SignalSummary, mark: str, still: list[str]) -> str:
+def frame(s: SignalSummary, still: list[str]) -> str:
     """The line of its frame: the recorded one, where there is one."""
     told = [f for f in s.frames if f.strip("/")]
     if len(s.frames) == len(told) == 1:
-        return f"    frame: {scalar(told[0])}   {mark} the recorded frame_id"
+        return f"    frame: {scalar(told[0])}   {MARK} the recorded frame_id"
     seen = ", ".join(f"{f or 'an empty one'} in {n} messages" for f, n in s.frames.items())
     still.append(f"{s.topic}: the frame that the receiver expects; recorded: {seen or 'none'}")
     return (
@@ -71,7 +70,7 @@ def _whole(s: SignalSummary) -> np.ndarray:
     return rows[np.isfinite(rows).all(axis=1)]
 
 
-def _measured(s: SignalSummary, name: str, data: Dataset, mark: str, still: list[str]) -> str:
+def _measured(s: SignalSummary, name: str, data: Dataset, still: list[str]) -> str:
     moves: dict[str, int] = {}
     for pair, found in data.leads.items():
         if pair.command == s.topic and kind_of(pair, combined(found)) == "absolute":
@@ -79,7 +78,7 @@ def _measured(s: SignalSummary, name: str, data: Dataset, mark: str, still: list
     poses = {o.topic for o in data.of("state") if o.type in Pose.types}
     alike = [topic for topic, count in moves.items() if count >= FROM and topic in poses]
     if len(alike) == 1:
-        return f"    measured: {{pose: {named(alike[0])}}}   {mark} it moves as it is commanded"
+        return f"    measured: {{pose: {named(alike[0])}}}   {MARK} it moves as it is commanded"
     there = ", ".join(sorted(poses)) or "none; record one"
     still.append(f"action {name}: measured: the pose that says where it is; recorded poses: {there}")
     why = f"the observation that says where it is; recorded poses: {comment(there)}"
@@ -87,7 +86,7 @@ def _measured(s: SignalSummary, name: str, data: Dataset, mark: str, still: list
 
 
 def _limits(
-    s: SignalSummary, rows: np.ndarray, home: np.ndarray, mark: str, pace: float, still: list[str]
+    s: SignalSummary, rows: np.ndarray, home: np.ndarray, pace: float, still: list[str]
 ) -> list[str]:
     turns = rotation_vector(product(conjugate(home), rows[:, 3:]))
     values = np.concatenate([rows[:, :3], turns], axis=1)
@@ -99,7 +98,7 @@ def _limits(
     # |dq/dt| is half the angular speed.
     turn = 2 * float(np.hypot.reduce([fastest[s.labels.index(f"pose.orientation.{c}")] for c in "xyzw"]))
     lines = [
-        f"    limits:   {mark} 0.1 % to 99.9 % of the recorded poses, and a tenth of that range more; rate: 99.9 % "
+        f"    limits:   {MARK} 0.1 % to 99.9 % of the recorded poses, and a tenth of that range more; rate: 99.9 % "
         "of the changes per second, and a tenth more"
     ]
     widest = np.hypot.reduce(np.maximum(np.abs(low[3:]), np.abs(high[3:])))

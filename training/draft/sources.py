@@ -23,16 +23,14 @@ from training.doctor.sample import column_quantile
 from training.doctor.summary import SignalSummary
 from training.draft.meaning import groups, meaning, name_of, part_of, share
 from training.draft.poses import frame, pose
-from training.draft.text import comment, digits, flow_list, identifier, scalar
+from training.draft.ranges import MARGIN, QUANTILES
+from training.draft.text import MARK, comment, digits, flow_list, identifier, scalar
 
 Lines = list[str]
 
-MARK = "# confirm:"
 TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 OFTEN = 0.99  # share of messages that must have a number
 RARE = 0.05  # share of messages, below which joints that come together are an accident
-QUANTILES = (0.001, 0.999)
-MARGIN = 0.1  # of the range, on either side, and of the rate
 JOINTS_WORDS = {"joint_states", "state", "states"}
 PLAIN_WORDS = JOINTS_WORDS | {
     "observation",
@@ -129,7 +127,7 @@ def _action(
     head = [f"  - name: {scalar(name)}", *_place(s, "joint_commands", ARRAY)]
     own = by_type(s.type)
     if own is not None and own.converts:
-        return head + pose(s, name, data, MARK, pace, notes.open), []
+        return head + pose(s, name, data, pace, notes.open), []
     if own is not None:
         return head + _of_type(s, own, pace, notes), []
     pairs = {n: pairs[n] for n in labels if n in pairs}
@@ -208,7 +206,7 @@ def _of_type(s: SignalSummary, kind: ActionKind, pace: float, notes: Notes) -> L
     notes.left += [f"{s.topic} {n}: always 0, and sent as 0" for n in s.labels if n not in kept]
     head += [f"    representation: {kind.representation}", f"    space: {kind.space}"]
     if TYPES[s.type].stamped:
-        head.append(frame(s, MARK, notes.open))
+        head.append(frame(s, notes.open))
     where = {n: (s, n) for n in kept}
     return head + _limits({n: n for n in kept}, where, kind.stops_at_zero, pace)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import yaml
 
 WIDTH = 100
+MARK = "# confirm:"  # behind what is a guess
 
 
 def identifier(text: str) -> str:

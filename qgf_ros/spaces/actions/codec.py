@@ -49,24 +49,18 @@ class Representation:
         """Commands (..., H, A) -> what is learnt of them (..., H, D)."""
         if self._plain:
             return commands
+        start = self._starts(origin)
         return np.concatenate(
-            [
-                a.kind.to_policy(a, commands[..., self._sent[a.name]], self._start(a, origin))
-                for a in self._specs
-            ],
-            axis=-1,
+            [a.kind.to_policy(a, commands[..., self._sent[a.name]], start[a.name]) for a in self._specs], axis=-1
         )
 
     def from_policy(self, learnt: np.ndarray, origin: Origin) -> np.ndarray:
         """What is learnt (..., H, D) -> commands (..., H, A)."""
         if self._plain:
             return learnt
+        start = self._starts(origin)
         return np.concatenate(
-            [
-                a.kind.from_policy(a, learnt[..., self._learnt[a.name]], self._start(a, origin))
-                for a in self._specs
-            ],
-            axis=-1,
+            [a.kind.from_policy(a, learnt[..., self._learnt[a.name]], start[a.name]) for a in self._specs], axis=-1
         )
 
     def reach(
@@ -79,14 +73,16 @@ class Representation:
         ]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
-    def _start(self, spec: ActionSpec, origin: Origin) -> np.ndarray:
-        """(..., labels) where the kind says that a chunk begins; of no meaning for others."""
-        part = self._sent[spec.name]
-        start = self._measured(origin.obs)[..., part]
-        if spec.kind.learnt_from == "last":
-            last = origin.last[..., part]
-            start = np.where(np.isnan(last), start, last)
-        return start
+    def _starts(self, origin: Origin) -> dict[str, np.ndarray]:
+        """(..., labels) of each action: where its kind says that a chunk begins; of no meaning for others."""
+        measured, found = self._measured(origin.obs), {}
+        for a in self._specs:
+            part = self._sent[a.name]
+            found[a.name] = measured[..., part]
+            if a.kind.learnt_from == "last":
+                last = origin.last[..., part]
+                found[a.name] = np.where(np.isnan(last), found[a.name], last)
+        return found
 
 
 def commands_of(spec: ActionSpec, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:

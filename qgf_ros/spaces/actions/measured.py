@@ -48,7 +48,9 @@ class Measured:
                         f"action {action.name}: measured.{name} is {where!r}, which is also what another "
                         "command is measured by; each has a number of its own"
                     )
-            self._check_held(action)
+            sources = [o for o in self._observations for _ in o.feature_labels]
+            begins = [self.at(action.measured.get(n, n)) for n in action.labels_of_joints]
+            _check_held(action, [sources[k] for k in begins if k >= 0])
             own = [n for n in action.labels_of_joints if n not in action.measured]
             taken = [n for n in own if self.at(n) in users]
             if taken:
@@ -86,25 +88,7 @@ class Measured:
                 f"jump: name the observation that says where it is, of type {action.kind.types[0]}, fields "
                 f"{list(action.fields)} and encoding {' or '.join(action.kind.measures)}; there are {list(fitting)}"
             )
-        if action.kind.learnt_from and fitting[told].resample != "hold":
-            raise ValueError(
-                f"action {action.name}: representation {action.representation} begins at {told}, which is read "
-                "between its messages (resample); the robot has the last message only: leave resample out there"
-            )
-
-    def _check_held(self, action: ActionSpec) -> None:
-        """What is relative to a measurement is relative to one that the robot has: the last."""
-        if not action.kind.learnt_from:
-            return
-        sources = [o for o in self._observations for _ in o.feature_labels]
-        at = [self.at(action.measured.get(n, n)) for n in action.labels_of_joints]
-        between = sorted({sources[k].name for k in at if k >= 0 and sources[k].resample != "hold"})
-        if between:
-            raise ValueError(
-                f"action {action.name}: representation {action.representation} begins at {', '.join(between)}, "
-                "which is read between its messages (resample); the robot has the last message only: leave "
-                "resample out there"
-            )
+        _check_held(action, [fitting[told]])
 
     def at(self, name: str) -> int:
         """Which observed number a joint's name or a whole name means; -1: none, or more than one."""
@@ -117,3 +101,13 @@ class Measured:
             if isinstance(message_type(source.type), JointState) and label == f"position.{name}"
         ]
         return found[0] if len(found) == 1 else -1
+
+
+def _check_held(action: ActionSpec, sources: Sequence[ObservationSource]) -> None:
+    """What is relative to a measurement is relative to one that the robot has: the last."""
+    between = sorted({o.name for o in sources if o.resample != "hold"})
+    if action.kind.learnt_from and between:
+        raise ValueError(
+            f"action {action.name}: representation {action.representation} begins at {', '.join(between)}, which is "
+            "read between its messages (resample); the robot has the last message only: leave resample out there"
+        )
