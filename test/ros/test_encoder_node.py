@@ -361,8 +361,15 @@ def test_fault_170_small_files_that_unpack_to_gigabytes(domain, policies, tmp_pa
         # What a chunk of words would unpack to is nothing to anybody.
         seen.picture = packed(bombs.of_words(PICTURE, zeros), "png")
         begin = len(robot.statuses)
-        robot.wait_statuses(LEAST, 10)
-        assert all(s.msg.state == ros.READY for s in robot.statuses[begin:]) or ros.stalled(0.05)
+
+        def ready():
+            return sum(s.msg.state == ros.READY for s in robot.statuses[begin:])
+
+        # Not in a row: megabytes at 20 Hz are late at times (STATE_STALE, IMAGE_MISSING), and then the node
+        # waits. What was seen before them is too old for so many.
+        robot.wait(lambda: ready() >= LEAST, 20, "READY by images with words", proc)
+        refused = ("IMAGE_DAMAGED", "IMAGE_ENCODING", "IMAGE_SIZE")
+        assert not [s.msg.reason for s in robot.statuses[begin:] if s.msg.reason.startswith(refused)]
         assert memory(eye) < 2**30
 
 
